@@ -1,0 +1,101 @@
+"""What every floor may say when it must refuse, and the checks that say it.
+
+Each exception is also the built-in a Python user would expect to catch. A message names the field or file, the value that
+came, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from fsp_dynamics.solvers.equilibrium import Equilibrium
+
+
+class FspError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class ConfigurationError(FspError, ValueError):
+    """An argument, an option or a configuration key cannot be used as given."""
+
+
+class ShapeError(FspError, ValueError):
+    """An array has another shape than the network needs."""
+
+
+class NotFiniteError(FspError, ArithmeticError):
+    """NaN or infinity where a finite number is needed."""
+
+
+class DatasetError(FspError, OSError):
+    """A data set is missing, truncated, corrupt or not what its name says."""
+
+
+class CheckpointError(FspError, ValueError):
+    """A checkpoint is missing, damaged or belongs to another configuration."""
+
+
+class RunExistsError(FspError, FileExistsError):
+    """The run folder already holds a run and neither resuming nor another folder was asked for."""
+
+
+class RunLockedError(FspError, BlockingIOError):
+    """Another process is writing to this run folder."""
+
+
+class NotAtRestError(FspError, RuntimeError):
+    """A network that should be at rest is not; `equilibrium` is what was reached."""
+
+    def __init__(self, message: str, equilibrium: Equilibrium) -> None:
+        super().__init__(message)
+        self.equilibrium = equilibrium
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """The end of a refusal: the nearest valid name, if one is near, and all of them.
+
+    >>> nearest("rk5", ["euler", "rk4"])
+    "did you mean 'rk4'? (euler, rk4)"
+    """
+    names = sorted(choices)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    listing = ", ".join(names)
+    return f"did you mean {close[0]!r}? ({listing})" if close else f"choose one of: {listing}"
+
+
+def check_choice(field: str, name: str, choices: Iterable[str]) -> str:
+    """`name` itself if it is among `choices`; ConfigurationError with the nearest one otherwise."""
+    choices = list(choices)
+    if name not in choices:
+        raise ConfigurationError(f"{field} = {name!r} is unknown; {nearest(str(name), choices)}")
+    return name
+
+
+def check_shape(field: str, array: Any, expected: tuple[int | None, ...]) -> None:
+    """Refuse an array whose shape is not `expected` (None: any length on that axis). Raises ShapeError."""
+    shape = tuple(np.shape(array))
+    if len(shape) != len(expected) or any(e is not None and e != n for e, n in zip(expected, shape, strict=True)):
+        wanted = "(" + ", ".join("any" if e is None else str(e) for e in expected) + ("," if len(expected) == 1 else "") + ")"
+        raise ShapeError(f"{field} has shape {shape}, expected {wanted}")
+
+
+def check_positive(field: str, value: float) -> float:
+    """`value` if it is a finite number above zero. Raises ConfigurationError."""
+    if not (isinstance(value, (int, float, np.number)) and np.isfinite(value) and value > 0):
+        raise ConfigurationError(f"{field} = {value!r}, expected a finite number above 0")
+    return value
+
+
+def check_finite(field: str, array: Any) -> None:
+    """Refuse NaN and infinity, naming the first place. Raises NotFiniteError."""
+    array = np.asarray(array)
+    bad = ~np.isfinite(array)
+    if bad.any():
+        index = tuple(int(i) for i in np.argwhere(bad)[0])
+        where = f"[{', '.join(map(str, index))}]" if index else ""
+        raise NotFiniteError(f"{field}{where} = {array[index]}, expected finite numbers ({int(bad.sum())} are not); clean the data first")

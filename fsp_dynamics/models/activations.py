@@ -1,0 +1,75 @@
+"""Firing-rate functions rho(s) and their slopes, each one line in operators that NumPy, Numba and torch take.
+
+=================  ==============================  ===================================================================
+name               rho(s)                          choose it when
+=================  ==============================  ===================================================================
+``hard_sigmoid``   clip(s, 0, 1)                   the default: the paper's networks; equilibria are piecewise linear
+``logistic``       1 / (1 + exp(-s))               a smooth field is wanted (adaptive steps, bifurcations)
+``shifted_tanh``   (1 + tanh s) / 2                the same, twice as steep
+=================  ==============================  ===================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fsp_dynamics.errors import check_choice
+
+
+def hard_sigmoid(s: Any) -> Any:
+    """rho(s) = clip(s, 0, 1); NaN stays NaN."""
+    return s * ((s > 0) & (s < 1)) + (s >= 1)
+
+
+def hard_sigmoid_slope(s: Any) -> Any:
+    """rho'(s) = 1 on the CLOSED interval [0, 1], else 0: with an open one a unit at 0 would never wake."""
+    return 1.0 * ((s >= 0) & (s <= 1)) + 0 * s
+
+
+def logistic(s: Any) -> Any:
+    """rho(s) = 1 / (1 + exp(-s)), written with exp(-|s|) so that it cannot overflow."""
+    return ((s >= 0) + (s < 0) * math.e ** -abs(s)) / (1 + math.e ** -abs(s))
+
+
+def logistic_slope(s: Any) -> Any:
+    """rho'(s) = rho(s) (1 - rho(s)) = exp(-|s|) / (1 + exp(-|s|))^2."""
+    return math.e ** -abs(s) / (1 + math.e ** -abs(s)) ** 2
+
+
+def shifted_tanh(s: Any) -> Any:
+    """rho(s) = (1 + tanh s) / 2, which is the logistic of 2 s."""
+    return ((s >= 0) + (s < 0) * math.e ** (-2 * abs(s))) / (1 + math.e ** (-2 * abs(s)))
+
+
+def shifted_tanh_slope(s: Any) -> Any:
+    """rho'(s) = (1 - tanh(s)^2) / 2 = 2 exp(-2|s|) / (1 + exp(-2|s|))^2."""
+    return 2 * math.e ** (-2 * abs(s)) / (1 + math.e ** (-2 * abs(s))) ** 2
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """One firing-rate function: its rate rho(s), its slope rho'(s), and whether the state is kept in [0, 1].
+
+    ``projected`` is true for the hard sigmoid alone: its states are clipped to [0, 1] after every step (the projected
+    system of the original equilibrium propagation), and its equilibria have the closed form clip(a / leak).
+    """
+
+    name: str
+    rate: Callable[[Any], Any]
+    slope: Callable[[Any], Any]
+    projected: bool = False
+
+
+ACTIVATIONS = {
+    "hard_sigmoid": Activation("hard_sigmoid", hard_sigmoid, hard_sigmoid_slope, projected=True),
+    "logistic": Activation("logistic", logistic, logistic_slope),
+    "shifted_tanh": Activation("shifted_tanh", shifted_tanh, shifted_tanh_slope),
+}
+
+
+def activation(rho: str | Activation) -> Activation:
+    """The activation of that name, or `rho` itself. Raises ConfigurationError, offering the nearest name."""
+    return rho if isinstance(rho, Activation) else ACTIVATIONS[check_choice("rho", rho, ACTIVATIONS)]

@@ -1,0 +1,257 @@
+"""What the network is: layers, connections, time constants and a firing-rate function. It does not run; a solver runs it.
+
+Layers are numbered 0 .. L-1 in code (layer k of the paper is k-1 here), the last is the output. Every matrix is
+pre x post, w_ij is i -> j as in eq. 13.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fsp_dynamics.errors import ConfigurationError, check_positive, check_shape
+from fsp_dynamics.models.activations import ACTIVATIONS, Activation, activation
+
+Array = npt.NDArray[Any]
+Rng = np.random.Generator | int | None
+
+
+class Connection(NamedTuple):
+    """The firing rates of layer `pre` enter layer `post` through `weight` (n_pre, n_post)."""
+
+    pre: int
+    post: int
+    weight: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """The weights and constants of one rate network (eq. 13).
+
+    Two topologies are one record. The feedforward loop has ``loop``; the reciprocal network of equilibrium propagation
+    has none, and instead either ``backward`` matrices of its own or ``tied=True``, which uses the transposes of
+    ``forward``.
+
+    Parameters
+    ----------
+    input : (n_in, n_1) image pixels -> first hidden layer.
+    forward : L-1 matrices, ``forward[k]`` (n_k+1, n_k+2) in the paper's numbers: each layer -> the next.
+    biases : L vectors, one for each layer.
+    loop : (n_L, n_1) output -> first hidden layer, or None. It has no bias.
+    backward : L-1 matrices, ``backward[k]`` has the shape of ``forward[k].T``, or None.
+    tied : the reciprocal network whose backward weights are ``forward[k].T``.
+    time_constants : r_k > 0 for each layer, in the time unit of the simulation (default 1).
+    rho : the activation, or its name.
+
+    Raises ShapeError where the matrices do not fit, ConfigurationError for mixed dtypes, contradicting topologies or
+    time constants that are not positive.
+    """
+
+    input: Array
+    forward: tuple[Array, ...]
+    biases: tuple[Array, ...]
+    loop: Array | None = None
+    backward: tuple[Array, ...] | None = None
+    tied: bool = False
+    time_constants: tuple[float, ...] = ()
+    rho: Activation = ACTIVATIONS["hard_sigmoid"]
+
+    def __post_init__(self) -> None:
+        depth = len(self.biases)
+        set_field = object.__setattr__  # the record is frozen; here its fields get their final form
+        set_field(self, "forward", tuple(self.forward))
+        set_field(self, "biases", tuple(self.biases))
+        set_field(self, "backward", None if self.backward is None else tuple(self.backward))
+        set_field(self, "rho", activation(self.rho))
+        set_field(self, "time_constants", tuple(float(r) for r in self.time_constants) or (1.0,) * depth)
+        _check_topology(self)
+        _check_shapes(self)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """(n_in, n_1, ..., n_L)."""
+        return (self.input.shape[0], *(len(b) for b in self.biases))
+
+    @property
+    def depth(self) -> int:
+        """L, the number of layers after the images: hidden layers and the output."""
+        return len(self.biases)
+
+    @property
+    def dtype(self) -> Any:
+        return self.input.dtype
+
+    def connections(self) -> tuple[Connection, ...]:
+        """Every matrix between layers, in the order forward, loop, backward (tied ones as transposed views)."""
+        found = [Connection(k, k + 1, w) for k, w in enumerate(self.forward)]
+        if self.loop is not None:
+            found.append(Connection(self.depth - 1, 0, self.loop))
+        if self.tied:
+            found += [Connection(k + 1, k, w.T) for k, w in enumerate(self.forward)]
+        elif self.backward is not None:
+            found += [Connection(k + 1, k, w) for k, w in enumerate(self.backward)]
+        return tuple(found)
+
+    def parameters(self) -> dict[str, Array]:
+        """Every array that learning may change, by name: input, forward[0], ..., loop, backward[0], ..., biases[0], ..."""
+        named = {"input": self.input}
+        named |= {f"forward[{k}]": w for k, w in enumerate(self.forward)}
+        if self.loop is not None:
+            named["loop"] = self.loop
+        named |= {f"backward[{k}]": w for k, w in enumerate(self.backward or ())}
+        return named | {f"biases[{k}]": b for k, b in enumerate(self.biases)}
+
+    def with_parameters(self, named: dict[str, Array]) -> Network:
+        """The same network with other arrays, given by the names of `parameters` (each shape is checked)."""
+        merged = self.parameters()
+        for name in named:
+            if name not in merged:
+                raise ConfigurationError(f"the network has no parameter {name!r}; it has {', '.join(merged)}")
+        merged |= named
+        return dataclasses.replace(
+            self,
+            input=merged["input"],
+            forward=tuple(merged[f"forward[{k}]"] for k in range(self.depth - 1)),
+            loop=merged.get("loop"),
+            backward=None if self.backward is None else tuple(merged[f"backward[{k}]"] for k in range(self.depth - 1)),
+            biases=tuple(merged[f"biases[{k}]"] for k in range(self.depth)),
+        )
+
+    def astype(self, dtype: npt.DTypeLike) -> Network:
+        """A copy with every array in `dtype`."""
+        return self.with_parameters({name: w.astype(dtype, copy=True) for name, w in self.parameters().items()})
+
+    def copy(self) -> Network:
+        """A network that shares no array with this one."""
+        return self.astype(self.dtype)
+
+
+def loop_network(
+    sizes: Sequence[int],
+    *,
+    rho: str | Activation = "hard_sigmoid",
+    time_constants: float | Sequence[float] = 1.0,
+    loop_scale: float = 1.0,
+    dtype: npt.DTypeLike = np.float32,
+    rng: Rng = None,
+) -> Network:
+    """A feedforward loop with Glorot-uniform matrices and zero biases.
+
+    W ~ U(-c, c), c = sqrt(6 / (n_pre + n_post)); the loop's c is multiplied by `loop_scale`.
+
+    Parameters
+    ----------
+    sizes : (n_in, n_1, ..., n_L), at least one hidden layer.
+    time_constants : r, one number or one for each of the L layers.
+    rng : None, an int or a Generator.
+
+    >>> loop_network([784, 500, 500, 10], rng=0).loop.shape
+    (10, 500)
+    """
+    sizes = _check_sizes(sizes)
+    rng = np.random.default_rng(rng)
+    chain = [_glorot(rng, pre, post, dtype) for pre, post in itertools.pairwise(sizes)]
+    loop = np.asarray(loop_scale * _glorot(rng, sizes[-1], sizes[1], dtype), dtype)
+    return Network(
+        input=chain[0],
+        forward=tuple(chain[1:]),
+        biases=_zero_biases(sizes, dtype),
+        loop=loop,
+        time_constants=_per_layer(time_constants, len(sizes) - 1),
+        rho=activation(rho),
+    )
+
+
+def reciprocal_network(
+    sizes: Sequence[int],
+    *,
+    tied: bool = True,
+    rho: str | Activation = "hard_sigmoid",
+    time_constants: float | Sequence[float] = 1.0,
+    dtype: npt.DTypeLike = np.float32,
+    rng: Rng = None,
+) -> Network:
+    """The layered network of equilibrium propagation: every layer also hears the next one.
+
+    With ``tied`` the backward weights are the transposes of the forward ones (the symmetric network, which has an
+    energy); otherwise they are drawn on their own. Parameters as for `loop_network`.
+    """
+    sizes = _check_sizes(sizes)
+    rng = np.random.default_rng(rng)
+    chain = [_glorot(rng, pre, post, dtype) for pre, post in itertools.pairwise(sizes)]
+    backward = None if tied else tuple(_glorot(rng, post, pre, dtype) for pre, post in itertools.pairwise(sizes[1:]))
+    return Network(
+        input=chain[0],
+        forward=tuple(chain[1:]),
+        biases=_zero_biases(sizes, dtype),
+        backward=backward,
+        tied=tied,
+        time_constants=_per_layer(time_constants, len(sizes) - 1),
+        rho=activation(rho),
+    )
+
+
+def loop_gain(network: Network) -> float:
+    """||loop|| prod_k ||forward[k]|| in 2-norms (float64); below 1 the equilibrium is unique and reached (time constants 1).
+
+    Sufficient only. Raises ConfigurationError for a network without a loop.
+    """
+    if network.loop is None:
+        raise ConfigurationError("loop_gain: the network has no loop (loop = None); give one made by loop_network")
+    return float(np.prod([np.linalg.norm(w.astype(np.float64), 2) for w in (network.loop, *network.forward)]))
+
+
+def _check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    sizes = tuple(int(n) for n in sizes)
+    if len(sizes) < 3 or min(sizes) < 1:
+        raise ConfigurationError(f"sizes = {list(sizes)}, expected input, one hidden layer or more, output, each at least 1")
+    return sizes
+
+
+def _glorot(rng: np.random.Generator, pre: int, post: int, dtype: npt.DTypeLike) -> Array:
+    limit = np.sqrt(6 / (pre + post))
+    return rng.uniform(-limit, limit, (pre, post)).astype(dtype)
+
+
+def _zero_biases(sizes: tuple[int, ...], dtype: npt.DTypeLike) -> tuple[Array, ...]:
+    return tuple(np.zeros(n, dtype) for n in sizes[1:])
+
+
+def _per_layer(value: float | Sequence[float], depth: int) -> tuple[float, ...]:
+    return (float(value),) * depth if np.isscalar(value) else tuple(float(v) for v in value)  # type: ignore[arg-type, union-attr]
+
+
+def _check_topology(network: Network) -> None:
+    if sum((network.loop is not None, network.backward is not None, network.tied)) > 1:
+        raise ConfigurationError("a network has a loop, or backward matrices, or tied = True; more than one was given")
+    if network.depth < 2:
+        raise ConfigurationError(f"the network has {network.depth} layer(s), expected one hidden layer or more and the output")
+    if len(network.time_constants) != network.depth:
+        raise ConfigurationError(f"time_constants has {len(network.time_constants)} values, expected {network.depth}, one for each layer")
+    for k, r in enumerate(network.time_constants):
+        check_positive(f"time_constants[{k}]", r)
+
+
+def _check_shapes(network: Network) -> None:
+    sizes = network.sizes
+    if len(network.forward) != network.depth - 1:
+        raise ConfigurationError(f"{len(network.forward)} forward matrices and {network.depth} biases, expected one matrix fewer than biases")
+    check_shape("input", network.input, (None, sizes[1]))
+    for k, weight in enumerate(network.forward):
+        check_shape(f"forward[{k}]", weight, (sizes[k + 1], sizes[k + 2]))
+    if network.loop is not None:
+        check_shape("loop", network.loop, (sizes[-1], sizes[1]))
+    if network.backward is not None:
+        if len(network.backward) != network.depth - 1:
+            raise ConfigurationError(f"{len(network.backward)} backward matrices, expected {network.depth - 1}")
+        for k, weight in enumerate(network.backward):
+            check_shape(f"backward[{k}]", weight, (sizes[k + 2], sizes[k + 1]))
+    for name, array in network.parameters().items():
+        if array.dtype != network.input.dtype:
+            raise ConfigurationError(f"{name} is {array.dtype}, expected {network.input.dtype} as the input matrix")

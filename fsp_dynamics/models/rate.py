@@ -1,0 +1,144 @@
+"""The equation, once (eq. 13): in operators that NumPy, Numba and torch take.
+
+With a_j the weighted rates entering unit j, leak = 1 / r and the pull of the nudge on the output layer alone:
+
+    ds/dt = rho'(s) a - leak s - beta (s - d)                                       `unit_field`
+
+The literal sum over all outputs in eq. 13 would give each output the same pull and carry no class, so the pull is per
+neuron. For the hard sigmoid rho' is 1 on the closed interval [0, 1] and solvers clip the state to it after every step.
+That projected system rests exactly where the rate form does, whose right-hand side is continuous:
+
+    ds/dt = (leak + beta) (rho((a + beta d) / (leak + beta)) - s)                   `unit_rate_field`
+
+There is no energy: the loop is not symmetric. Only the reciprocal network has one, and nothing here uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fsp_dynamics.errors import ConfigurationError, check_finite, check_shape
+from fsp_dynamics.models.network import Array, Network
+
+State = tuple[Array, ...]
+
+
+def unit_field(s: Any, a: Any, slope: Any, leak: Any, beta: Any, d: Any) -> Any:
+    """ds/dt = rho'(s) a - leak s - beta (s - d), with slope = rho'(s)."""
+    return slope * a - leak * s - beta * (s - d)
+
+
+def unit_target(a: Any, leak: Any, beta: Any, d: Any) -> Any:
+    """(a + beta d) / (leak + beta): where a unit with rho'(s) = 1 would rest if its input stayed."""
+    return (a + beta * d) / (leak + beta)
+
+
+def unit_rate_field(s: Any, rest: Any, leak: Any, beta: Any) -> Any:
+    """ds/dt = (leak + beta) (rest - s), with rest = rho((a + beta d) / (leak + beta))."""
+    return (leak + beta) * (rest - s)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Nudge:
+    """The pull beta (d - s) on the output layer during the nudged phase.
+
+    Parameters
+    ----------
+    beta : strength and sign, per unit time; not 0. It must stay above -leak of the output (= -1/r_L), where the
+        output's leak would change sign.
+    target : (B, n_L) target firing rates d, one-hot in classification.
+    """
+
+    beta: float
+    target: Array
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.beta) or self.beta == 0:
+            raise ConfigurationError(f"beta = {self.beta!r}, expected a finite number other than 0; leave the nudge out for a free phase")
+
+    def check(self, network: Network, batch: int) -> None:
+        """Refuse a nudge that does not fit the network. Raises ConfigurationError, ShapeError, NotFiniteError."""
+        limit = -1 / network.time_constants[-1]
+        if self.beta <= limit:
+            raise ConfigurationError(
+                f"beta = {self.beta!r}, expected above {limit:g} (-1/r of the output): at or below it the output no longer leaks"
+            )
+        check_shape("nudge target", self.target, (batch, network.sizes[-1]))
+        check_finite("nudge target", self.target)
+
+    def rows(self, index: Any) -> Nudge:
+        """The nudge of some samples of the batch."""
+        return Nudge(self.beta, self.target[index])
+
+
+def drive(network: Network, images: Array) -> Array:
+    """images @ input + biases[0], (B, n_1): the constant input to the first hidden layer, shared by both phases.
+
+    Raises ShapeError for images that are not (B, n_in), NotFiniteError for NaN or infinite pixels.
+    """
+    check_shape("images", images, (None, network.sizes[0]))
+    check_finite("images", images)
+    return images.astype(network.dtype, copy=False) @ network.input + network.biases[0]
+
+
+def zero_state(network: Network, batch: int) -> State:
+    """All units silent: L arrays (B, n_k) of zeros."""
+    return tuple(np.zeros((batch, n), network.dtype) for n in network.sizes[1:])
+
+
+def flatten(state: State) -> Array:
+    """The layers side by side, (B, N): how solvers hold a state."""
+    return np.concatenate(state, axis=-1)
+
+
+def layers(network: Network, flat: Array) -> State:
+    """Views of a flat state (..., N), one for each layer (..., n_k)."""
+    ends = np.cumsum(network.sizes[1:])
+    return tuple(flat[..., end - n : end] for n, end in zip(network.sizes[1:], ends, strict=True))
+
+
+def total_input(network: Network, drive: Array, rates: Sequence[Array]) -> list[Array]:
+    """a_k for each layer: the drive or the bias, plus rates[pre] @ weight over every connection into layer k (B, n_k)."""
+    a: list[Array] = [drive, *network.biases[1:]]
+    for pre, post, weight in network.connections():
+        a[post] = a[post] + rates[pre] @ weight
+    return a
+
+
+def field(network: Network, drive: Array, state: State, nudge: Nudge | None = None) -> State:
+    """ds/dt of eq. 13, literally, for each layer (B, n_k). With a hard sigmoid clip the state after each step."""
+    rho = network.rho
+    a = total_input(network, drive, [rho.rate(s) for s in state])
+    terms = zip(state, a, _pulls(network, nudge), strict=True)
+    return tuple(unit_field(s, a_k, rho.slope(s), leak, beta, d) for s, a_k, (leak, beta, d) in terms)
+
+
+def rate_field(network: Network, drive: Array, state: State, nudge: Nudge | None = None) -> State:
+    """ds/dt of the rate form, for each layer (B, n_k): zero exactly at the equilibria, and what a residual is measured in.
+
+    For a smooth rho, whose eq. 13 needs no clipping, it is eq. 13 itself.
+    """
+    if not network.rho.projected:
+        return field(network, drive, state, nudge)
+    rho: Callable[[Any], Any] = network.rho.rate
+    a = total_input(network, drive, [rho(s) for s in state])
+    terms = zip(state, a, _pulls(network, nudge), strict=True)
+    return tuple(unit_rate_field(s, rho(unit_target(a_k, leak, beta, d)), leak, beta) for s, a_k, (leak, beta, d) in terms)
+
+
+def residual(network: Network, drive: Array, state: State, nudge: Nudge | None = None) -> Array:
+    """||ds/dt|| of the rate form over all units of a sample, (B,)."""
+    squares = [(f * f).sum(-1) for f in rate_field(network, drive, state, nudge)]
+    return sum(squares[1:], squares[0]) ** 0.5
+
+
+def _pulls(network: Network, nudge: Nudge | None) -> list[tuple[float, float, Any]]:
+    """(leak, beta, d) of each layer; only the output is nudged."""
+    pulls: list[tuple[float, float, Any]] = [(1 / r, 0.0, 0.0) for r in network.time_constants]
+    if nudge is not None:
+        pulls[-1] = (pulls[-1][0], nudge.beta, nudge.target)
+    return pulls

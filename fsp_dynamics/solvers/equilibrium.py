@@ -1,0 +1,148 @@
+"""What a solver is given and what it returns, and the promises each of them keeps.
+
+1. Rest means a small FIELD, for every sample; the status tells why it stopped; a tighter tolerance tightens the residual.
+2. A sample's equilibrium does not depend on its neighbours in the batch.
+3. A start that is already at rest returns with zero steps.
+4. Inputs are never modified.
+5. Failure is data: `Equilibrium.require_rest` raises NotAtRestError carrying the equilibrium.
+
+`tests/test_solvers_agree.py` holds every solver to them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from fsp_dynamics.errors import ConfigurationError, NotAtRestError, check_shape
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import Nudge, State, zero_state
+
+
+class Status(IntEnum):
+    """How the relaxation of one sample ended."""
+
+    AT_REST = 0
+    OUT_OF_STEPS = 1
+    NOT_FINITE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """A sample is at rest when ||field|| <= absolute + relative ||state|| (2-norms over all its units; field per unit time)."""
+
+    absolute: float = 1e-6
+    relative: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("absolute", "relative"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value >= 0):
+                raise ConfigurationError(f"tolerance {name} = {value!r}, expected a finite number, 0 or more")
+        if self.absolute == self.relative == 0:
+            raise ConfigurationError("tolerance absolute = relative = 0 can never be met; give one of them a positive value")
+
+    @staticmethod
+    def default(dtype: npt.DTypeLike) -> Tolerance:
+        """What rounding allows: (1e-5, 1e-6) in float32, (1e-12, 1e-13) in float64."""
+        return Tolerance(1e-5, 1e-6) if np.dtype(dtype) == np.float32 else Tolerance(1e-12, 1e-13)
+
+    def bound(self, state_norm: Array) -> Array:
+        """absolute + relative ||state||, (B,)."""
+        return self.absolute + self.relative * state_norm
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Equilibrium:
+    """Where a relaxation ended.
+
+    state : tuple of (B, n_k), the unit states of each layer.
+    residual : (B,) ||field|| of each sample there (rate form, per unit time).
+    status : (B,) uint8 values of `Status`.
+    steps : (B,) passes, sweeps or integration steps taken by each sample.
+    """
+
+    state: State
+    residual: Array
+    status: Array
+    steps: Array
+
+    @property
+    def output(self) -> Array:
+        """(B, n_L) state of the output layer."""
+        return self.state[-1]
+
+    @property
+    def at_rest(self) -> Array:
+        """(B,) bool."""
+        return self.status == Status.AT_REST
+
+    def require_rest(self) -> Equilibrium:
+        """This equilibrium, if every sample is at rest. Raises NotAtRestError, which carries it, otherwise."""
+        if self.at_rest.all():
+            return self
+        restless = np.flatnonzero(~self.at_rest)
+        first = int(restless[0])
+        raise NotAtRestError(
+            f"{len(restless)} of {len(self.status)} samples are not at rest (first: sample {first}, {Status(int(self.status[first])).name}, "
+            f"residual {self.residual[first]:.3g} after {int(self.steps[first])} steps); allow more steps, a looser tolerance or a weaker loop",
+            self,
+        )
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """Anything that brings a network to rest. A solver is an immutable record of its settings."""
+
+    def relax(
+        self,
+        network: Network,
+        drive: Array,
+        start: State | None = None,
+        nudge: Nudge | None = None,
+        tolerance: Tolerance | None = None,
+    ) -> Equilibrium:
+        """Follow the field from `start` (zeros if None) to rest.
+
+        drive : (B, n_1) from `models.rate.drive`. nudge : None in the free phase. tolerance : `Tolerance.default` of the
+        network's dtype if None. Raises ShapeError, ConfigurationError and NotFiniteError for unusable input, never for
+        a sample that does not come to rest.
+        """
+        ...
+
+
+@runtime_checkable
+class Integrator(Solver, Protocol):
+    """A solver that walks through time, and can therefore also tell where the state was."""
+
+    def follow(self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array) -> Array:
+        """The flat states (T, B, N) at the increasing `times`, the first of which is the time of `start`."""
+        ...
+
+
+def prepare(network: Network, drive: Array, start: State | None, nudge: Nudge | None) -> State:
+    """Check what came in, as every solver must, and return the start (zeros if None).
+
+    Raises ShapeError for shapes that do not fit the network, ConfigurationError for an impossible nudge.
+    """
+    check_shape("drive", drive, (None, network.sizes[1]))
+    if nudge is not None:
+        nudge.check(network, len(drive))
+    if start is None:
+        return zero_state(network, len(drive))
+    if len(start) != network.depth:
+        raise ConfigurationError(f"start has {len(start)} layers, expected {network.depth}")
+    for k, (s, n) in enumerate(zip(start, network.sizes[1:], strict=True)):
+        check_shape(f"start[{k}]", s, (len(drive), n))
+    return start
+
+
+def judge(residual: Array, state_norm: Array, tolerance: Tolerance) -> Array:
+    """(B,) uint8 status: AT_REST within tolerance, NOT_FINITE for NaN or infinity, else OUT_OF_STEPS."""
+    finite = np.isfinite(residual) & np.isfinite(state_norm)
+    at_rest = finite & (residual <= tolerance.bound(state_norm))
+    return np.where(at_rest, Status.AT_REST, np.where(finite, Status.OUT_OF_STEPS, Status.NOT_FINITE)).astype(np.uint8)
