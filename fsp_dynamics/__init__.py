@@ -1,0 +1,81 @@
+"""Hopfield-style rate networks with a feedforward loop, trained by a contrastive Hebbian rule.
+
+    import fsp_dynamics as fsp
+
+    network = fsp.loop_network([784, 500, 500, 10], rng=0)
+    free = fsp.relax(network, images)
+    nudged = fsp.relax(network, images, nudge=fsp.Nudge(1.0, targets), start=free)
+    update = fsp.hebbian_update(network, images, free, nudged)
+
+This is the face: the names below, and no other code. Each is loaded from its room when it is first asked for, so
+importing the package costs nothing. No file of the package imports the face.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fsp_dynamics.analysis.alignment import loop_alignment
+    from fsp_dynamics.datasets import load_dataset
+    from fsp_dynamics.experiments.runner import open_run, train
+    from fsp_dynamics.learning.hebbian import hebbian_update
+    from fsp_dynamics.learning.simulation import simulate
+    from fsp_dynamics.models.network import Network, loop_gain, loop_network, reciprocal_network
+    from fsp_dynamics.models.rate import Nudge
+    from fsp_dynamics.solvers import make_solver, relax
+    from fsp_dynamics.solvers.equilibrium import Equilibrium, Status, Tolerance
+
+    __version__: str
+
+__all__ = [
+    "Equilibrium",
+    "Network",
+    "Nudge",
+    "Status",
+    "Tolerance",
+    "__version__",
+    "hebbian_update",
+    "load_dataset",
+    "loop_alignment",
+    "loop_gain",
+    "loop_network",
+    "make_solver",
+    "open_run",
+    "reciprocal_network",
+    "relax",
+    "simulate",
+    "train",
+]
+
+_ROOMS = {
+    "analysis.alignment": ("loop_alignment",),
+    "datasets": ("load_dataset",),
+    "experiments.runner": ("open_run", "train"),
+    "learning.hebbian": ("hebbian_update",),
+    "learning.simulation": ("simulate",),
+    "models.network": ("Network", "loop_gain", "loop_network", "reciprocal_network"),
+    "models.rate": ("Nudge",),
+    "solvers": ("make_solver", "relax"),
+    "solvers.equilibrium": ("Equilibrium", "Status", "Tolerance"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """The public name `name`, from its room, or the installed version. Raises AttributeError for any other name."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        found: Any = version(__name__)
+    elif name in _ROOM_OF:
+        found = getattr(importlib.import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
