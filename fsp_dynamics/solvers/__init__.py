@@ -8,3 +8,68 @@ solver           take it when
 ``reference``    you want to read, extend or check: the same methods in plain NumPy
 ===============  ==========================================================================================
 """
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+from fsp_dynamics.errors import ConfigurationError, check_choice, nearest
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import Nudge, State, drive
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance
+
+SOLVERS = {
+    "fixed_point": ("fsp_dynamics.solvers.fixed_point", "FixedPointSolver"),
+    "numba_ode": ("fsp_dynamics.solvers.numba_ode", "NumbaSolver"),
+    "reference": ("fsp_dynamics.solvers.reference", "ReferenceSolver"),
+}
+
+
+def make_solver(name: str = "fixed_point", **settings: Any) -> Solver:
+    """The solver of that name with these settings (the fields of its class; imported only now).
+
+    A fixed-point solver made here integrates, with `NumbaSolver`, the samples that its passes do not bring to rest; give
+    ``fallback=None`` to leave them. Raises ConfigurationError for unknown names or settings, offering the nearest.
+
+    >>> make_solver("reference", method="rk4", dt=0.1).method
+    'rk4'
+    """
+    module, class_name = SOLVERS[check_choice("solver", name, SOLVERS)]
+    kind = getattr(importlib.import_module(module), class_name)
+    known = list(inspect.signature(kind).parameters)
+    for key in settings:
+        if key not in known:
+            raise ConfigurationError(f"solver {name!r} has no setting {key!r}; {nearest(key, known)}")
+    if name == "fixed_point":
+        settings.setdefault("fallback", make_solver("numba_ode"))
+    return kind(**settings)
+
+
+def relax(
+    network: Network,
+    images: Array,
+    *,
+    nudge: Nudge | None = None,
+    start: Equilibrium | State | None = None,
+    solver: Solver | str | None = None,
+    tolerance: Tolerance | None = None,
+) -> Equilibrium:
+    """Bring the network to rest on these images: the free phase, or with `nudge` the nudged one.
+
+    Parameters
+    ----------
+    images : (B, n_in).
+    nudge : None, or `Nudge(beta, target)`.
+    start : an equilibrium or a state to start from; zeros if None.
+    solver : a solver or the name of one; `make_solver()` if None.
+    tolerance : when it counts as rest; `Tolerance.default` of the network's dtype if None.
+
+    Raises ShapeError, NotFiniteError and ConfigurationError for unusable input. Samples that do not come to rest are
+    reported in `status`; `Equilibrium.require_rest` refuses them.
+    """
+    if not isinstance(solver, Solver):
+        solver = make_solver() if solver is None else make_solver(solver)
+    state = start.state if isinstance(start, Equilibrium) else start
+    return solver.relax(network, drive(network, images), state, nudge, tolerance)

@@ -1,0 +1,90 @@
+"""Anderson mixing of a fixed-point iteration y <- T(y), each sample with a history of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+@numba.njit(cache=True)
+def anderson(
+    rows: Array, y: Array, target: Array, ys: Array, fs: Array, sizes: Array, count: Array, rose: Array, floor: float, ceiling: float
+) -> None:
+    """One step y <- sum_j alpha_j T(y_j), in place, for the samples `rows`.
+
+    With f_j = T(y_j) - y_j, the alpha (of sum 1) minimise ||sum_j alpha_j f_j|| over the last m iterates. The new y is
+    clipped to [floor, ceiling]. A residual that rose against the last pass empties the history: that step is a plain pass.
+
+    rows (A,) sample numbers; y, target (A, n); ys, fs (B, m, n) the history of y and of f, newest in slot count % m;
+    sizes (B,) ||f|| of the last pass; count (B,) passes in the history; rose (B,) how often the residual rose.
+    """
+    m = ys.shape[1]
+    n = y.shape[1]
+    differences = np.empty((m, n))
+    gram = np.empty((m, m))
+    gamma = np.empty(m)
+    for a in range(rows.size):
+        row = rows[a]
+        size = 0.0
+        for i in range(n):
+            size += (target[a, i] - y[a, i]) ** 2
+        if size > sizes[row]:
+            count[row] = 0
+            rose[row] += 1
+        sizes[row] = size
+        used = min(count[row], m)
+        for j in range(used):
+            for i in range(n):
+                differences[j, i] = fs[row, j, i] - (target[a, i] - y[a, i])
+        weights(differences[:used], target[a], y[a], gram, gamma)
+        slot = count[row] % m
+        for i in range(n):
+            mixed = np.float64(target[a, i])
+            for j in range(used):
+                mixed += gamma[j] * (ys[row, j, i] + fs[row, j, i] - target[a, i])
+            ys[row, slot, i] = y[a, i]
+            fs[row, slot, i] = target[a, i] - y[a, i]
+            y[a, i] = min(max(mixed, floor), ceiling)
+        count[row] += 1
+
+
+@numba.njit(cache=True)
+def weights(differences: Array, target: Array, y: Array, gram: Array, gamma: Array) -> None:
+    """gamma <- argmin ||f + sum_j gamma_j differences[j]||, f = target - y, by Cholesky of the normal equations.
+
+    A ridge of 1e-12 of each diagonal entry keeps nearly parallel differences from blowing up; a pivot that is not positive
+    drops its column (gamma_j = 0).
+    """
+    m, n = differences.shape
+    for j in range(m):
+        gamma[j] = 0.0
+        for i in range(n):
+            gamma[j] -= differences[j, i] * (target[i] - y[i])
+        for k in range(j + 1):
+            product = 0.0
+            for i in range(n):
+                product += differences[j, i] * differences[k, i]
+            gram[j, k] = product
+        gram[j, j] *= 1 + 1e-12
+    for j in range(m):
+        for k in range(j):
+            for i in range(k):
+                gram[j, k] -= gram[j, i] * gram[k, i]
+            gram[j, k] = gram[j, k] / gram[k, k] if gram[k, k] > 0 else 0.0
+        pivot = gram[j, j]
+        for i in range(j):
+            pivot -= gram[j, i] ** 2
+        gram[j, j] = np.sqrt(pivot) if pivot > 1e-14 * gram[j, j] else 0.0
+    for j in range(m):
+        for i in range(j):
+            gamma[j] -= gram[j, i] * gamma[i]
+        gamma[j] = gamma[j] / gram[j, j] if gram[j, j] > 0 else 0.0
+    for j in range(m - 1, -1, -1):
+        for i in range(j + 1, m):
+            gamma[j] -= gram[i, j] * gamma[i]
+        gamma[j] = gamma[j] / gram[j, j] if gram[j, j] > 0 else 0.0

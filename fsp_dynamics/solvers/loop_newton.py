@@ -1,0 +1,97 @@
+"""The n_L-dimensional problem of a loop with a hard sigmoid: its Jacobian, Newton's method, and stability in time.
+
+With D_k the 0/1 masks of the unsaturated units and kappa_k = leak_k (+ beta at the output),
+
+    J = loop D_1/kappa_1 forward[0] D_2/kappa_2 ... forward[L-2] D_L/kappa_L                              (n_L, n_L)
+
+is dT/dy for a row vector y. While the masks stay, T is affine, so one Newton step is exact.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import Nudge, State
+from fsp_dynamics.solvers.equilibrium import Status, Tolerance, judge
+from fsp_dynamics.solvers.passes import Passes
+
+CHUNK = 64  # samples whose (n_L, n_k) Jacobian rows are held at once
+
+
+def newton(network: Network, drive: Array, start: State, nudge: Nudge | None, tolerance: Tolerance, max_steps: int = 50) -> tuple[State, Array]:
+    """Newton's method on T(y) - y = 0 with halved steps where the residual would rise -> (state, passes (B,)).
+
+    Returns for each sample the state with the smallest residual met, at rest or not.
+    """
+    best = tuple(np.array(s) for s in start)
+    best_size, steps = np.full(len(drive), np.inf), np.zeros(len(drive), np.int64)
+    passes = Passes(network, drive, start, nudge)
+    scale = np.ones(len(drive))
+    base, direction = passes.y.copy(), np.zeros_like(passes.y)
+    for _ in range(max_steps):
+        rows = passes.rows
+        if rows.size == 0:
+            break
+        target, size, norm = passes.run()
+        steps[rows] += 1
+        state = passes.state()
+        better = size < best_size[rows]
+        for kept, present in zip(best, state, strict=True):
+            kept[rows[better]] = present[better]
+        best_size[rows[better]] = size[better]
+        scale[rows] = np.where(better, 1.0, scale[rows] / 2)
+        base[rows[better]] = passes.y[better]
+        if better.any():
+            jacobian = loop_jacobian(network, tuple(s[better] for s in state), None if nudge is None else nudge.rows(rows[better]))
+            direction[rows[better]] = _solve(jacobian, target[better] - passes.y[better])
+        going = (judge(size, norm, tolerance) == Status.OUT_OF_STEPS) & (scale[rows] > 1e-3)
+        passes.keep(going)
+        rows = rows[going]
+        passes.y[:] = np.clip(base[rows] + scale[rows, None] * direction[rows], 0, 1)
+    return best, steps
+
+
+def loop_jacobian(network: Network, state: State, nudge: Nudge | None = None) -> Array:
+    """J = dT/dy at these states (B, n_L, n_L), float64, with the masks of the units strictly inside (0, 1)."""
+    assert network.loop is not None
+    kappa = _leaks(network, nudge)
+    chunks = []
+    for first in range(0, len(state[0]), CHUNK):
+        masks = [((s > 0) & (s < 1))[first : first + CHUNK, None, :] / k for s, k in zip(state, kappa, strict=True)]
+        product = network.loop.astype(np.float64) * masks[0]  # (chunk, n_L, n_1)
+        for weight, mask in zip(network.forward, masks[1:], strict=True):
+            product = (product @ weight) * mask
+        chunks.append(product)
+    return np.concatenate(chunks) if chunks else np.zeros((0, network.sizes[-1], network.sizes[-1]))
+
+
+def stable(network: Network, state: State, nudge: Nudge | None = None) -> Array:
+    """(B,) bool: does the field hold on to these equilibria?
+
+    With the masks fixed, the eigenvalues of the field's Jacobian are -kappa_k (saturated and hidden directions) and the roots
+    of prod_k (1 + lambda / kappa_k) = mu for every eigenvalue mu of J; stable when all of them have a negative real part.
+    """
+    kappa = _leaks(network, nudge)
+    base = np.poly1d([1.0])
+    for k in kappa:
+        base = base * np.poly1d([1 / k, 1.0])
+    eigenvalues = np.linalg.eigvals(loop_jacobian(network, state, nudge))
+    return np.array([all((np.roots((base - mu).coeffs).real < 0).all() for mu in sample) for sample in eigenvalues], bool)
+
+
+def _leaks(network: Network, nudge: Nudge | None) -> list[float]:
+    kappa = [1 / r for r in network.time_constants]
+    kappa[-1] += 0.0 if nudge is None else nudge.beta
+    return kappa
+
+
+def _solve(jacobian: Array, f: Array) -> Array:
+    """(I - J)^-1 f for row vectors; the plain pass f where I - J is singular."""
+    step = np.empty_like(f)
+    for i, (j, right) in enumerate(zip(jacobian, f, strict=True)):
+        try:
+            step[i] = np.linalg.solve(np.eye(len(j)) - j.T, right)
+        except np.linalg.LinAlgError:
+            step[i] = right
+    return step

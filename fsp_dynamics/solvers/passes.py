@@ -1,0 +1,126 @@
+"""One pass around a network: from the states of the cut to all other layers and back to where the cut would rest."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fsp_dynamics.kernels.products import add_product
+from fsp_dynamics.kernels.units import settle_kernel
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import Nudge, State, unit_field
+
+
+def cut_layers(network: Network) -> tuple[int, ...]:
+    """The layers whose removal leaves no cycle: the output of a feedforward loop, every second layer of a reciprocal network."""
+    reciprocal = network.tied or network.backward is not None
+    return tuple(range(1, network.depth, 2)) if reciprocal else (network.depth - 1,)
+
+
+class Passes:
+    """The samples on their way, packed in the first rows of buffers made once, and the pass that moves them.
+
+    rows (A,) sample numbers; y (A, n_cut) the states of the cut, side by side.
+    """
+
+    def __init__(self, network: Network, drive: Array, start: State, nudge: Nudge | None) -> None:
+        self.network = network
+        self.rows = np.arange(len(drive))
+        self._cut = cut_layers(network)
+        self._inner = tuple(k for k in range(network.depth) if k not in self._cut)
+        self.y = np.concatenate([start[k] for k in self._cut], axis=1, dtype=network.dtype)
+        self._drive = drive.astype(network.dtype, copy=False)
+        self._beta = 0.0 if nudge is None else nudge.beta
+        self._d = np.zeros((0, 0), network.dtype) if nudge is None else nudge.target.astype(network.dtype, copy=False)
+        self._biases = (np.zeros(network.sizes[1], network.dtype), *network.biases[1:])  # the drive holds the first
+        self._incoming = [[(c.pre, c.weight) for c in network.connections() if c.post == k] for k in range(network.depth)]
+        self._settle = settle_kernel(network.rho.rate, network.rho.slope, network.rho.projected)
+        self._inputs = [np.empty((len(drive), n), network.dtype) for n in network.sizes[1:]]
+        self._states = [np.array(s, network.dtype) for s in start]  # smooth units search from where they were
+        self._rates = self._states if network.rho.projected else [np.empty_like(s) for s in self._states]
+
+    def run(self, given: bool = False) -> tuple[Array, Array, Array]:
+        """T(y) (A, n_cut), ||field|| (A,) and ||state|| (A,) of the present rows.
+
+        The layers outside the cut follow from y; with `given` they are taken as they stand (the start, before any pass).
+        """
+        count = len(self.rows)
+        self._place_cut(count)
+        if given and not self.network.rho.projected:
+            for k in self._inner:
+                self._rates[k][:count] = self.network.rho.rate(self._states[k][:count])
+        for k in self._inner:
+            self._input(k, count)
+            if not given:
+                self._settle_layer(k, count, self._states[k][:count], self._rates[k][:count])
+        target = self._cut_target(count)
+        measured = range(self.network.depth) if given or not self.network.rho.projected else self._cut
+        squares = np.zeros(count)
+        for k in measured:
+            field = self._field(k, count, target)
+            squares += np.einsum("ij,ij->i", field, field, dtype=np.float64)
+        norms = sum(np.einsum("ij,ij->i", s, s) for s in self.state())
+        return target, np.sqrt(squares), np.sqrt(norms)
+
+    def state(self) -> State:
+        """Every layer of the present rows, views (A, n_k)."""
+        return tuple(s[: len(self.rows)] for s in self._states)
+
+    def keep(self, mask: Array) -> None:
+        """Go on with these rows only."""
+        if mask.all():
+            return
+        for array in self._states:
+            array[: int(mask.sum())] = array[: len(mask)][mask]
+        self.rows, self.y, self._drive = self.rows[mask], self.y[mask], self._drive[mask]
+        if self._beta != 0:
+            self._d = self._d[mask]
+
+    def _place_cut(self, count: int) -> None:
+        """Split y into the layers of the cut, with their rates."""
+        end = 0
+        for k in self._cut:
+            begin, end = end, end + self.network.sizes[k + 1]
+            self._states[k][:count] = self.y[:, begin:end]
+            if not self.network.rho.projected:
+                self._rates[k][:count] = self.network.rho.rate(self.y[:, begin:end])
+
+    def _input(self, k: int, count: int) -> None:
+        """The drive and the weighted rates that enter layer k (its bias is added where it settles)."""
+        a, beta = self._inputs[k][:count], 0.0
+        if k == 0:
+            a[:], beta = self._drive, 1.0
+        for pre, weight in self._incoming[k]:
+            add_product(a, self._rates[pre][:count], weight, beta=beta)
+            beta = 1.0
+
+    def _settle_layer(self, k: int, count: int, s: Array, rates: Array) -> None:
+        beta, d = self._pull(k)
+        self._settle(self._inputs[k][:count], self._biases[k], s, 1 / self.network.time_constants[k], beta, d, rates)
+
+    def _cut_target(self, count: int) -> Array:
+        """T(y): where the layers of the cut would rest."""
+        parts = []
+        for k in self._cut:
+            self._input(k, count)
+            part = self._states[k][:count].copy()
+            self._settle_layer(k, count, part, np.empty_like(part))
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _field(self, k: int, count: int, target: Array) -> Array:
+        """ds/dt of layer k (A, n_k), in the form that `rate.rate_field` measures residuals in."""
+        leak, s = 1 / self.network.time_constants[k], self._states[k][:count]
+        beta, d = self._pull(k)
+        if not self.network.rho.projected:
+            return unit_field(s, self._inputs[k][:count] + self._biases[k], self.network.rho.slope(s), leak, beta, d if beta else 0.0)
+        if k in self._cut:
+            begin = sum(self.network.sizes[c + 1] for c in self._cut if c < k)
+            rest = target[:, begin : begin + self.network.sizes[k + 1]]
+        else:
+            rest = np.empty_like(s)
+            self._settle_layer(k, count, rest, rest)
+        return (leak + beta) * (rest - s)
+
+    def _pull(self, k: int) -> tuple[float, Array]:
+        output = k == self.network.depth - 1
+        return (self._beta, self._d) if output else (0.0, self._d[:0])
