@@ -1,0 +1,65 @@
+# What a newcomer, a developer and the continuous integration run. Everything is installed in .venv; `make help` lists the rest.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+FACTS := pyproject.toml setup.cfg constraints.txt
+
+# -qq hides pip's chatter and warnings, not its errors.
+INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e
+# One BLAS thread for each test process: there is one process for each core, and idle BLAS threads spin.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
+PYTEST := $(BIN)/python -m pytest -n 2 --cov
+
+.DEFAULT_GOAL := quickstart
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help quickstart test lint format bench clean
+
+help:
+	@echo "make           set up .venv and train the first network (fsp quickstart)"
+	@echo "make test      set up .venv, then lint, types and every test, with and without the compiler"
+	@echo "make lint      ruff and mypy alone"
+	@echo "make format    let ruff rewrite what it can"
+	@echo "make bench     training speed beside a backpropagation step of the same layers"
+	@echo "make clean     remove .venv and caches; runs stay"
+	@echo "Another Python (3.11 or newer): make PYTHON=python3.12"
+
+quickstart: $(VENV)/ready
+	@$(BIN)/fsp quickstart
+
+# Coverage counts both passes: compiled kernels run unseen in the first, every line is counted in the second.
+test: lint
+	$(ONE_THREAD) $(PYTEST) --cov-report=
+	NUMBA_DISABLE_JIT=1 $(ONE_THREAD) $(PYTEST) --cov-append --cov-report=term:skip-covered --cov-fail-under=90 -m "not slow and not cli"
+
+lint: $(VENV)/ready-for-tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/ready-for-tests
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/ready-for-tests
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find fsp_dynamics tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# Set-up. A stamp is older than the facts only when there is something to install, so a second `make` starts at once.
+$(VENV)/made:
+	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not on the PATH; name a Python 3.11 or newer: make PYTHON=python3" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/ready: $(VENV)/made $(FACTS)
+	@echo "Setting up $(VENV): a few minutes, once"
+	@$(INSTALL) '.[torch]'
+	@touch $@
+
+$(VENV)/ready-for-tests: $(VENV)/made $(FACTS)
+	@echo "Setting up $(VENV) for tests: a few minutes, once"
+	@$(INSTALL) '.[torch,test]'
+	@touch $(VENV)/ready $@
