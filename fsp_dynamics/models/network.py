@@ -100,12 +100,7 @@ class Network:
 
     def parameters(self) -> dict[str, Array]:
         """Every array that learning may change, by name: input, forward[0], ..., loop, backward[0], ..., biases[0], ..."""
-        named = {"input": self.input}
-        named |= {f"forward[{k}]": w for k, w in enumerate(self.forward)}
-        if self.loop is not None:
-            named["loop"] = self.loop
-        named |= {f"backward[{k}]": w for k, w in enumerate(self.backward or ())}
-        return named | {f"biases[{k}]": b for k, b in enumerate(self.biases)}
+        return named_arrays(self)
 
     def with_parameters(self, named: dict[str, Array]) -> Network:
         """The same network with other arrays, given by the names of `parameters` (each shape is checked)."""
@@ -130,6 +125,16 @@ class Network:
     def copy(self) -> Network:
         """A network that shares no array with this one."""
         return self.astype(self.dtype)
+
+
+def named_arrays(weights: Any) -> dict[str, Array]:
+    """The arrays of a record with a network's weight fields (`input, forward, loop, backward, biases`), by name."""
+    named = {"input": weights.input}
+    named |= {f"forward[{k}]": w for k, w in enumerate(weights.forward)}
+    if weights.loop is not None:
+        named["loop"] = weights.loop
+    named |= {f"backward[{k}]": w for k, w in enumerate(weights.backward or ())}
+    return named | {f"biases[{k}]": b for k, b in enumerate(weights.biases)}
 
 
 def loop_network(

@@ -11,6 +11,7 @@ solver           take it when
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 from typing import Any
@@ -72,4 +73,5 @@ def relax(
     if not isinstance(solver, Solver):
         solver = make_solver() if solver is None else make_solver(solver)
     state = start.state if isinstance(start, Equilibrium) else start
-    return solver.relax(network, drive(network, images), state, nudge, tolerance)
+    found = solver.relax(network, drive(network, images), state, nudge, tolerance)
+    return dataclasses.replace(found, beta=0.0 if nudge is None else nudge.beta)

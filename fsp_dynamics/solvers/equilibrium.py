@@ -64,12 +64,14 @@ class Equilibrium:
     residual : (B,) ||field|| of each sample there (rate form, per unit time).
     status : (B,) uint8 values of `Status`.
     steps : (B,) passes, sweeps or integration steps taken by each sample.
+    beta : strength of the nudge it was relaxed under; 0 in the free phase.
     """
 
     state: State
     residual: Array
     status: Array
     steps: Array
+    beta: float = 0.0
 
     @property
     def output(self) -> Array:

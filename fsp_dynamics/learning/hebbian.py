@@ -1,0 +1,120 @@
+"""The contrastive Hebbian update (eq. 14), for every matrix and bias.
+
+    dW_ij = 1/beta mean_B rho(s_i^0) (rho(s_j^beta) - rho(s_j^0))              db_j: the same with rho(s_i^0) = 1
+
+One-sided, with the presynaptic rate of the FREE phase. Centred nudging takes (rho(s_j^beta) - rho(s_j^-beta)) / (2 beta)
+instead. A matrix that is used in both directions (the tied reciprocal network) collects both of its terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from fsp_dynamics.errors import ConfigurationError, ShapeError
+from fsp_dynamics.kernels.products import add_product
+from fsp_dynamics.learning.phases import Phases
+from fsp_dynamics.models.network import Array, Network, named_arrays
+from fsp_dynamics.models.rate import State
+from fsp_dynamics.solvers.equilibrium import Equilibrium
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Update:
+    """A weight change: the fields of `Network`'s weights, learning rate not included. It is not a gradient."""
+
+    input: Array
+    forward: tuple[Array, ...]
+    biases: tuple[Array, ...]
+    loop: Array | None = None
+    backward: tuple[Array, ...] | None = None
+
+    def parameters(self) -> dict[str, Array]:
+        """The arrays by the names of `Network.parameters`."""
+        return named_arrays(self)
+
+
+class Term(NamedTuple):
+    """One outer product of the rule: `parameter` += left.T @ right (a bias: the column sums of right)."""
+
+    parameter: str
+    left: Array | None
+    right: Array
+
+
+def terms(network: Network, images: Array, free: State, change: State) -> Iterator[Term]:
+    """Every outer product of eq. 14, given the free rates and the rates' changes, layer by layer (A, n_k).
+
+    images (A, n_in). The scale 1/(beta B) is not included.
+    """
+    yield Term("input", images, change[0])
+    for k in range(network.depth - 1):
+        yield Term(f"forward[{k}]", free[k], change[k + 1])
+        if network.tied:
+            yield Term(f"forward[{k}]", change[k], free[k + 1])
+        if network.backward is not None:
+            yield Term(f"backward[{k}]", free[k + 1], change[k])
+    if network.loop is not None:
+        yield Term("loop", free[-1], change[0])
+    for k in range(network.depth):
+        yield Term(f"biases[{k}]", None, change[k])
+
+
+def accumulate(into: Array, term: Term, scale: float) -> None:
+    """into += scale * left.T @ right, in place."""
+    if term.left is None:
+        into += np.asarray(scale, into.dtype) * term.right.sum(0)
+    else:
+        add_product(into, term.left.T, term.right, alpha=scale)
+
+
+def contrast(network: Network, phases: Phases) -> tuple[Array, State, State]:
+    """(rows (A,), free rates, change of the rates per unit beta) of the samples that were at rest in every phase."""
+    rho = network.rho.rate
+    kept = phases.at_rest
+    rows = phases.rows[kept]
+    free = tuple(rho(s[rows]) for s in phases.free.state)
+    nudged = tuple(rho(s[kept]) for s in phases.nudged.state)
+    if phases.opposite is None:
+        return rows, free, tuple((b - a) / phases.beta for a, b in zip(free, nudged, strict=True))
+    opposite = tuple(rho(s[kept]) for s in phases.opposite.state)
+    return rows, free, tuple((b - a) / (2 * phases.beta) for a, b in zip(opposite, nudged, strict=True))
+
+
+def update(network: Network, images: Array, phases: Phases) -> Update:
+    """Eq. 14 over one batch of B samples; those not at rest contribute nothing.
+
+    images (B, n_in). Returns the mean over all B, learning rate not included.
+    """
+    if len(images) != len(phases.free.status):
+        raise ShapeError(f"images has {len(images)} samples and the free phase {len(phases.free.status)}, expected the same batch")
+    rows, free, change = contrast(network, phases)
+    sums = {name: np.zeros_like(w) for name, w in network.parameters().items()}
+    for term in terms(network, images[rows].astype(network.dtype, copy=False), free, change):
+        accumulate(sums[term.parameter], term, 1 / len(images))
+    shaped = network.with_parameters(sums)
+    return Update(shaped.input, shaped.forward, shaped.biases, shaped.loop, shaped.backward)
+
+
+def hebbian_update(
+    network: Network, images: Array, free: Equilibrium, nudged: Equilibrium, *, opposite: Equilibrium | None = None, beta: float | None = None
+) -> Update:
+    """Eq. 14 from equilibria of the whole batch, as `fsp.relax` returns them.
+
+    Parameters
+    ----------
+    images : (B, n_in). free, nudged : the two equilibria.
+    opposite : the equilibrium under -beta, for the centred rule.
+    beta : that of the nudged phase; what `nudged` says of itself if None.
+
+    Raises NotAtRestError where a sample is not at rest, ConfigurationError for beta = 0.
+    """
+    beta = nudged.beta if beta is None else beta
+    if beta == 0:
+        raise ConfigurationError("beta = 0, expected the strength of the nudged phase; relax with nudge=Nudge(beta, target)")
+    for phase in (free, nudged) if opposite is None else (free, nudged, opposite):
+        phase.require_rest()
+    return update(network, images, Phases(beta, free, np.arange(len(free.status)), nudged, opposite))

@@ -1,0 +1,158 @@
+"""Stochastic gradient-like descent for an update that is not a gradient: rates per matrix, momentum, decay, two safeguards.
+
+Rates transfer across widths when each is divided by the mean squared norm of the rates it multiplies (normalised LMS):
+
+    lr_W = eta_W / (1 + mean_B ||rho(s_pre^0)||^2)
+
+where the 1 is the constant presynaptic rate of the bias, which shares lr_W with the matrix into its layer. Hidden rates have a
+large common part, so a batch can still move the input of every sample of an output together and silence it for good: where the
+rate is 0 and its input below -beta, no nudge wakes it. Hence `output_step`, the largest change of an output's mean input that one
+batch may cause; the output matrix's rate is lowered in batches that would exceed it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsp_dynamics.errors import ConfigurationError, check_positive, nearest
+from fsp_dynamics.learning.hebbian import Term, accumulate, contrast, terms
+from fsp_dynamics.learning.phases import Phases
+from fsp_dynamics.models.network import Array, Network
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Learning rates eta, one for each matrix; a bias shares the rate of the matrix into its layer."""
+
+    input: float
+    forward: tuple[float, ...]
+    loop: float = 0.0
+    backward: tuple[float, ...] = ()
+
+    def of(self, parameter: str) -> float:
+        """The rate of a parameter, by its name in `Network.parameters`."""
+        name, _, index = parameter.partition("[")
+        k = int(index[:-1]) if index else 0
+        if name == "biases":
+            return self.input if k == 0 else self.forward[k - 1]
+        return {"input": (self.input,), "loop": (self.loop,), "forward": self.forward, "backward": self.backward}[name][k]
+
+
+@dataclass(frozen=True, slots=True)
+class Sgd:
+    """How an update changes the network.
+
+    Parameters
+    ----------
+    rates : eta for each matrix.
+    normalised : divide each rate by 1 + mean_B ||rho(s_pre^0)||^2.
+    output_step : the largest change of an output's mean input in one batch (same unit as the state); None: no limit.
+    momentum : mu in V <- mu V + dW, W <- W + lr V, in [0, 1).
+    decay : W <- (1 - lr decay) W before each step, matrices only.
+    rate_factor : every rate is multiplied by it after each epoch.
+    frozen : parameters that never change, by their names in `Network.parameters`.
+    """
+
+    rates: Rates
+    normalised: bool = True
+    output_step: float | None = None
+    momentum: float = 0.0
+    decay: float = 0.0
+    rate_factor: float = 1.0
+    frozen: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise ConfigurationError(f"momentum = {self.momentum!r}, expected a number in [0, 1)")
+        if not (np.isfinite(self.decay) and self.decay >= 0):
+            raise ConfigurationError(f"decay = {self.decay!r}, expected a finite number, 0 or more")
+        check_positive("rate_factor", self.rate_factor)
+        if self.output_step is not None:
+            check_positive("output_step", self.output_step)
+
+    def check(self, network: Network) -> None:
+        """Refuse rates or frozen names that do not fit the network. Raises ConfigurationError."""
+        names = list(network.parameters())
+        for name in self.frozen:
+            if name not in names:
+                raise ConfigurationError(f"frozen names {name!r}, which the network does not have; {nearest(name, names)}")
+        for field, rates, matrices in (("forward", self.rates.forward, network.forward), ("backward", self.rates.backward, network.backward or ())):
+            if len(rates) != len(matrices):
+                raise ConfigurationError(f"rates.{field} has {len(rates)} values, expected {len(matrices)}, one for each {field} matrix")
+        for name in names:
+            rate = self.rates.of(name)
+            if not (np.isfinite(rate) and rate >= 0):
+                raise ConfigurationError(f"the rate of {name} is {rate!r}, expected a finite number, 0 or more")
+
+    def learning_rates(self, network: Network, phases: Phases, image_norm: float, epoch: int) -> dict[str, float]:
+        """lr of each parameter for one batch; `image_norm` is its mean_B ||image||^2, `epoch` the number of finished epochs."""
+        factor = self.rate_factor**epoch
+        lr = {name: factor * self.rates.of(name) for name in network.parameters() if name not in self.frozen}
+        if self.normalised:
+            norms = [_mean_square(network.rho.rate(s)) for s in phases.free.state]
+            for name in lr:
+                lr[name] /= 1 + _presynaptic(name, image_norm, norms)
+        return lr
+
+    def step(self, network: Network, velocity: dict[str, Array], images: Array, phases: Phases, image_norm: float, epoch: int) -> None:
+        """Learn from one batch, in place. `velocity` holds V by name and stays empty without momentum.
+
+        images (B, n_in).
+        """
+        rows, free, change = contrast(network, phases)
+        parameters = network.parameters()
+        lr = self.learning_rates(network, phases, image_norm, epoch)
+        self._decay(parameters, lr)
+        if self.momentum:
+            for name in lr:
+                velocity.setdefault(name, np.zeros_like(parameters[name]))
+                velocity[name] *= np.asarray(self.momentum, velocity[name].dtype)
+        if rows.size:
+            if self.output_step is not None:
+                _limit_output(lr, network.depth - 1, free[-2], change[-1], len(images), self.output_step)
+            active = images if rows.size == len(images) else images[rows]
+            for term in terms(network, active, free, change):
+                if lr.get(term.parameter, 0.0):
+                    self._learn(parameters[term.parameter], velocity, term, lr[term.parameter], len(images))
+        if self.momentum:
+            for name, rate in lr.items():
+                parameters[name] += np.asarray(rate, velocity[name].dtype) * velocity[name]
+
+    def _learn(self, parameter: Array, velocity: dict[str, Array], term: Term, rate: float, batch: int) -> None:
+        if self.momentum:
+            accumulate(velocity[term.parameter], term, 1 / batch)
+        else:
+            accumulate(parameter, term, rate / batch)
+
+    def _decay(self, parameters: dict[str, Array], lr: dict[str, float]) -> None:
+        if self.decay:
+            for name, rate in lr.items():
+                if not name.startswith("biases"):
+                    parameters[name] *= np.asarray(1 - rate * self.decay, parameters[name].dtype)
+
+
+def _limit_output(lr: dict[str, float], layer: int, rates: Array, change: Array, batch: int, limit: float) -> None:
+    """Lower the rates into the output so that no output's input, averaged over these samples, moves by more than `limit`.
+
+    With h_b the free rates below the output (A, n) and h their mean, unit j moves by lr/B sum_b (1 + h.h_b) change_bj.
+    """
+    overlap = 1 + rates @ rates.mean(0)
+    moved = float(np.abs(overlap @ change).max()) / batch
+    for name in (f"forward[{layer - 1}]", f"biases[{layer}]"):
+        if name in lr and lr[name] * moved > limit:
+            lr[name] = limit / moved
+
+
+def _presynaptic(parameter: str, image_norm: float, norms: list[float]) -> float:
+    """mean_B ||rho(s_pre)||^2 of the layer that `parameter` (a bias: the matrix into its layer) comes from."""
+    name, _, index = parameter.partition("[")
+    k = int(index[:-1]) if index else 0
+    if name == "input" or (name == "biases" and k == 0):
+        return image_norm
+    return {"loop": norms[-1], "forward": norms[k], "backward": norms[min(k + 1, len(norms) - 1)], "biases": norms[k - 1]}[name]
+
+
+def _mean_square(rates: Array) -> float:
+    return float(np.einsum("ij,ij->", rates, rates)) / len(rates)

@@ -1,0 +1,88 @@
+"""The free phase and the nudged phase, and which samples have anything to learn from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import Nudge, State
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance
+
+KINDS = ("centred", "one-sided", "random-sign")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Phases:
+    """Two equilibria of one batch, or three.
+
+    beta : the nudge's strength and sign.
+    free : the free equilibrium of all B samples.
+    rows : (A,) the samples that were nudged: at rest in the free phase, with an output that differs from the target.
+        Where the two are equal to the bit (a saturated, correct output) nudging moves nothing and the update is exactly 0.
+    nudged : their equilibrium under +beta.
+    opposite : their equilibrium under -beta, in the centred kind; else None.
+    """
+
+    beta: float
+    free: Equilibrium
+    rows: Array
+    nudged: Equilibrium
+    opposite: Equilibrium | None = None
+
+    @property
+    def at_rest(self) -> Array:
+        """(A,) bool: which of `rows` came to rest in every phase; the others are never learned from."""
+        return self.nudged.at_rest if self.opposite is None else self.nudged.at_rest & self.opposite.at_rest
+
+    @property
+    def unrested(self) -> int:
+        """How many of the B samples did not come to rest in one phase or another."""
+        return int((~self.free.at_rest).sum() + (~self.at_rest).sum())
+
+
+def free(network: Network, drive: Array, solver: Solver, tolerance: Tolerance | None = None, start: State | None = None) -> Equilibrium:
+    """The free equilibrium: no nudge, from `start` or from silence."""
+    return solver.relax(network, drive, start, None, tolerance)
+
+
+def nudged(
+    network: Network, drive: Array, rest: Equilibrium, target: Array, beta: float, solver: Solver, tolerance: Tolerance | None = None
+) -> Equilibrium:
+    """The equilibrium under Nudge(beta, target), reached from the free one."""
+    return solver.relax(network, drive, rest.state, Nudge(beta, target), tolerance)
+
+
+def run(
+    network: Network,
+    drive: Array,
+    target: Array,
+    beta: float,
+    solver: Solver,
+    *,
+    kind: str = "one-sided",
+    tolerance: Tolerance | None = None,
+    rng: np.random.Generator | None = None,
+) -> Phases:
+    """Both phases of one batch.
+
+    Parameters
+    ----------
+    drive : (B, n_1). target : (B, n_L) target firing rates.
+    kind : "one-sided" (+beta, the paper), "random-sign" (one sign for the batch, drawn from `rng`; the original equilibrium
+        propagation) or "centred" (+beta and -beta, error O(beta^2)).
+
+    Raises ConfigurationError for a beta that removes the output's leak (beta <= -1/r_L in either sign that is used).
+    """
+    rest = free(network, drive, solver, tolerance)
+    if kind == "random-sign":
+        if rng is None:
+            raise ConfigurationError("kind = 'random-sign' draws the sign of beta and needs an rng")
+        beta = beta if rng.random() < 0.5 else -beta
+    rows = np.flatnonzero(rest.at_rest & (rest.output != target).any(1))
+    start = Equilibrium(tuple(s[rows] for s in rest.state), rest.residual[rows], rest.status[rows], rest.steps[rows])
+    pulled = nudged(network, drive[rows], start, target[rows], beta, solver, tolerance)
+    pushed = nudged(network, drive[rows], start, target[rows], -beta, solver, tolerance) if kind == "centred" else None
+    return Phases(beta, rest, rows, pulled, pushed)

@@ -1,0 +1,246 @@
+"""Training: epochs of both phases and eq. 14 over a set of labelled images, and the evaluation of a network.
+
+Training is told what to learn with by a `Recipe` and keeps what it has learned in a `Learner`, whose network is changed in place.
+It writes no file and knows no analysis; whoever calls it looks at the learner between epochs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from fsp_dynamics.errors import ConfigurationError, NotFiniteError, check_choice, check_shape
+from fsp_dynamics.kernels.products import add_product
+from fsp_dynamics.learning import phases
+from fsp_dynamics.learning.optimisers import Sgd
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import Nudge, drive
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance
+
+
+class LabelledImages(Protocol):
+    """What can be learned from: images (B, n_in) in [0, 1] and labels (B,), class numbers from 0."""
+
+    @property
+    def images(self) -> Array: ...
+    @property
+    def labels(self) -> Array: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to learn.
+
+    optimiser : what becomes of an update. solver, tolerance : how and when the network is at rest.
+    beta : strength of the nudge. phases : "one-sided", "random-sign" or "centred" (`learning.phases.run`).
+    batch : samples whose mean update is one step.
+    """
+
+    optimiser: Sgd
+    solver: Solver
+    tolerance: Tolerance = field(default=Tolerance(1e-4))
+    beta: float = 1.0
+    phases: str = "one-sided"
+    batch: int = 20
+
+    def __post_init__(self) -> None:
+        check_choice("phases", self.phases, phases.KINDS)
+        if self.batch < 1:
+            raise ConfigurationError(f"batch = {self.batch!r}, expected 1 or more")
+
+    def check(self, network: Network) -> None:
+        """Refuse what does not fit the network, before any time is spent. Raises ConfigurationError."""
+        self.optimiser.check(network)
+        for beta in (self.beta,) if self.phases == "one-sided" else (self.beta, -self.beta):
+            Nudge(beta, np.zeros((0, network.sizes[-1]))).check(network, 0)
+
+
+@dataclass(slots=True)
+class Learner:
+    """What training changes: the network (owned, in place), the momentum's velocity, finished epochs, the random stream."""
+
+    network: Network
+    rng: np.random.Generator
+    velocity: dict[str, Array] = field(default_factory=dict)
+    epoch: int = 0
+
+    @classmethod
+    def start(cls, network: Network, recipe: Recipe, rng: np.random.Generator | int | None = None) -> Learner:
+        """A learner with its own copy of `network`. Raises ConfigurationError where the recipe does not fit it."""
+        recipe.check(network)
+        return cls(network.copy(), np.random.default_rng(rng))
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a network does on a set of images, in the free phase.
+
+    error : percent of samples whose strongest output is not their label. residual, residual_max : ||field|| per unit time.
+    unrested : samples not at rest. saturation : {layer: (share of rates at 0, share at 1)}, layers named hidden1 ..., output.
+    dead_outputs : outputs whose rate is 0 for every sample although their class occurs.
+    """
+
+    error: float
+    residual: float
+    residual_max: float
+    unrested: int
+    saturation: dict[str, tuple[float, float]]
+    dead_outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReport:
+    """One epoch, as it was seen while learning.
+
+    train_error : percent, of the free-phase predictions just before each update. residual, residual_max : free phase.
+    unrested : samples not at rest in some phase, which were not learned from. nudged_share : share of samples nudged at all.
+    passes_free, passes_nudged : mean solver steps per sample, and per nudged sample.
+    dead_outputs : outputs with rate 0 for the whole epoch although their class occurs.
+    """
+
+    train_error: float
+    residual: float
+    residual_max: float
+    unrested: int
+    nudged_share: float
+    passes_free: float
+    passes_nudged: float
+    dead_outputs: tuple[int, ...]
+    seconds: float
+    images_per_second: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+OnBatch = Callable[[int, int, float], None]
+
+
+def train_epoch(learner: Learner, split: LabelledImages, recipe: Recipe, on_batch: OnBatch | None = None) -> EpochReport:
+    """One pass over the images in a random order drawn from `learner.rng`; the learner is changed in place.
+
+    on_batch(images done, images in all, percent wrong so far) is called after each batch.
+    Raises NotFiniteError, naming layer and batch, before a NaN or infinity is learned; ConfigurationError for empty data or
+    labels that the output has no unit for.
+    """
+    network, images, labels = learner.network, split.images, split.labels
+    _check_split(network, split)
+    order = learner.rng.permutation(len(labels))
+    targets = np.eye(network.sizes[-1], dtype=network.dtype)
+    count = _EpochCount(network.sizes[-1])
+    drives = np.empty((recipe.batch, network.sizes[1]), network.dtype)
+    begin = time.perf_counter()
+    for first in range(0, len(order), recipe.batch):
+        index = order[first : first + recipe.batch]
+        batch, label = images[index].astype(network.dtype, copy=False), labels[index]
+        constant = drives[: len(index)]
+        constant[:] = network.biases[0]
+        add_product(constant, batch, network.input)
+        both = phases.run(
+            network, constant, targets[label], recipe.beta, recipe.solver, kind=recipe.phases, tolerance=recipe.tolerance, rng=learner.rng
+        )
+        count.add(both, label)
+        _check_finite(both, first // recipe.batch)
+        recipe.optimiser.step(network, learner.velocity, batch, both, float(np.vdot(batch, batch)) / len(batch), learner.epoch)
+        if on_batch is not None:
+            on_batch(count.samples, len(order), 100 * count.wrong / count.samples)
+    learner.epoch += 1
+    _check_weights(network, learner.epoch)
+    return count.report(time.perf_counter() - begin)
+
+
+def evaluate(network: Network, split: LabelledImages, recipe: Recipe, batch: int = 500) -> Evaluation:
+    """The free phase over all images, `batch` at a time. Raises ConfigurationError for empty data or impossible labels."""
+    _check_split(network, split)
+    names = [*(f"hidden{k + 1}" for k in range(network.depth - 1)), "output"]
+    at_zero, at_one = np.zeros(network.depth), np.zeros(network.depth)
+    count = _EpochCount(network.sizes[-1])
+    for first in range(0, len(split.labels), batch):
+        images, labels = split.images[first : first + batch], split.labels[first : first + batch]
+        rest = phases.free(network, drive(network, images), recipe.solver, recipe.tolerance)
+        count.add_free(rest, labels)
+        for k, s in enumerate(rest.state):
+            rates = network.rho.rate(s)
+            at_zero[k] += np.count_nonzero(rates == 0) / s.shape[1]
+            at_one[k] += np.count_nonzero(rates == 1) / s.shape[1]
+    shares = zip(names, at_zero / count.samples, at_one / count.samples, strict=True)
+    return Evaluation(
+        error=100 * count.wrong / count.samples,
+        residual=count.residual / count.samples,
+        residual_max=count.residual_max,
+        unrested=count.unrested,
+        saturation={name: (float(zero), float(one)) for name, zero, one in shares},
+        dead_outputs=count.dead_outputs(),
+    )
+
+
+class _EpochCount:
+    """Sums over the samples seen so far."""
+
+    def __init__(self, classes: int) -> None:
+        self.samples = self.wrong = self.unrested = self.nudged = 0
+        self.residual = self.residual_max = self.passes_free = self.passes_nudged = 0.0
+        self.strongest, self.occurs = np.zeros(classes), np.zeros(classes, bool)
+
+    def add_free(self, rest: Equilibrium, labels: Array) -> None:
+        self.samples += len(labels)
+        self.wrong += int((rest.output.argmax(1) != labels).sum())
+        self.residual += float(rest.residual.sum())
+        self.residual_max = max(self.residual_max, float(rest.residual.max()))
+        self.passes_free += float(rest.steps.sum())
+        self.unrested += int((~rest.at_rest).sum())
+        self.strongest = np.maximum(self.strongest, rest.output.max(0))
+        self.occurs[labels] = True
+
+    def add(self, both: phases.Phases, labels: Array) -> None:
+        self.add_free(both.free, labels)
+        self.unrested += int((~both.at_rest).sum())
+        self.nudged += len(both.rows)
+        self.passes_nudged += float(both.nudged.steps.sum())
+
+    def dead_outputs(self) -> tuple[int, ...]:
+        return tuple(int(j) for j in np.flatnonzero(self.occurs & (self.strongest <= 0)))
+
+    def report(self, seconds: float) -> EpochReport:
+        return EpochReport(
+            train_error=100 * self.wrong / self.samples,
+            residual=self.residual / self.samples,
+            residual_max=self.residual_max,
+            unrested=self.unrested,
+            nudged_share=self.nudged / self.samples,
+            passes_free=self.passes_free / self.samples,
+            passes_nudged=self.passes_nudged / max(self.nudged, 1),
+            dead_outputs=self.dead_outputs(),
+            seconds=seconds,
+            images_per_second=self.samples / seconds,
+        )
+
+
+def _check_split(network: Network, split: LabelledImages) -> None:
+    if len(split.labels) == 0:
+        raise ConfigurationError("the data hold no images; give at least one")
+    check_shape("images", split.images, (len(split.labels), network.sizes[0]))
+    low, high = int(split.labels.min()), int(split.labels.max())
+    if low < 0 or high >= network.sizes[-1]:
+        raise ConfigurationError(
+            f"labels run from {low} to {high}, expected 0 to {network.sizes[-1] - 1}: the network has {network.sizes[-1]} outputs"
+        )
+
+
+def _check_finite(both: phases.Phases, batch: int) -> None:
+    """Refuse to go on from a state that is not finite. Raises NotFiniteError."""
+    for name, rest in (("free", both.free), ("nudged", both.nudged), ("opposite", both.opposite)):
+        if rest is not None and not np.isfinite(rest.residual).all():
+            bad = [k for k, s in enumerate(rest.state) if not np.isfinite(s).all()] or [len(rest.state) - 1]
+            raise NotFiniteError(f"the {name} phase of batch {batch} is not finite from layer {bad[0] + 1} on; lower the learning rates")
+
+
+def _check_weights(network: Network, epoch: int) -> None:
+    for name, weight in network.parameters().items():
+        if not np.isfinite(weight).all():
+            raise NotFiniteError(f"{name} is not finite after epoch {epoch}; lower its learning rate")
