@@ -1,0 +1,297 @@
+"""The house keeps its floors: who imports whom, who touches files, and that importing does nothing.
+
+Read from the source with `ast`, so that a rule is broken by what is written, not by what happens to run.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "fsp_dynamics"
+FLOORS = {
+    "errors": 1,
+    "plotting": 1,
+    "models": 2,
+    "datasets": 2,
+    "kernels": 3,
+    "solvers": 4,
+    "learning": 5,
+    "analysis": 6,
+    "experiments": 7,
+    "cli": 8,
+    "explorer": 8,
+    "__main__": 8,
+}
+FACE = "fsp_dynamics"
+# The rooms of solvers/ that are solvers, beside what they share.
+SOLVERS = {"reference", "numba_ode", "torch_ode", "fixed_point"}
+# Who may import what, as folders or files of the package.
+KEPT = {
+    "numba": ("kernels",),
+    "llvmlite": ("kernels",),
+    "matplotlib": ("plotting",),
+    "torch": ("solvers/torch_ode",),
+    "torchdiffeq": ("solvers/torch_ode",),
+    "subprocess": ("experiments",),
+    "multiprocessing": ("experiments",),
+    "joblib": ("experiments",),
+    "shutil": ("experiments", "datasets"),
+    "tempfile": ("experiments", "datasets"),
+    "pooch": ("datasets",),
+    "urllib": ("datasets",),
+    "safetensors": ("experiments",),
+    "pickle": (),
+    "fsp_dynamics.explorer": ("cli", "__main__"),
+}
+FILE_ROOMS = ("experiments", "datasets")
+FILE_METHODS = {
+    *("open", "read_text", "read_bytes", "write_text", "write_bytes", "mkdir", "rmdir", "unlink", "touch", "rename", "symlink_to", "iterdir"),
+    *("tofile", "savefig", "to_netcdf", "to_csv"),
+}
+FILE_FUNCTIONS = {
+    *("os.remove", "os.replace", "os.rename", "os.makedirs", "os.mkdir", "os.open", "os.fsync", "os.kill", "os.fork", "os.system"),
+    *("np.save", "np.savez", "np.savez_compressed", "np.savetxt", "np.load", "np.loadtxt", "np.memmap", "np.fromfile"),
+}
+
+
+def room(path: Path) -> str:
+    """`models/network` for fsp_dynamics/models/network.py; `solvers` for the folder's own __init__; `` for the face."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return "/".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+ROOMS = {room(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in ROOMS.items()}
+EACH_ROOM = pytest.mark.parametrize("name", [name for name in ROOMS if name])
+
+
+def floor(name: str) -> int:
+    return FLOORS[name.split("/")[0]]
+
+
+def is_in(name: str, rooms: tuple[str, ...]) -> bool:
+    return any(name == r or name.startswith(f"{r}/") for r in rooms)
+
+
+def running_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node but those under `if TYPE_CHECKING:`, which never run."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            yield from (inner for other in node.orelse for inner in [other, *running_nodes(other)])
+        else:
+            yield node
+            yield from running_nodes(node)
+
+
+class Import(NamedTuple):
+    module: str
+    line: int
+
+
+def resolve(module: str) -> str | None:
+    """The room that `fsp_dynamics.a.b` names (the face is ``), or None for what is no module of the package."""
+    parts = module.split(".")
+    if parts[0] != FACE:
+        return None
+    name = "/".join(parts[1:])
+    return name if name in ROOMS else None
+
+
+def imports(tree: ast.AST, package: str = FACE) -> list[Import]:
+    """Every module that running the code may import. `package` is where relative imports start."""
+    found = []
+    for node in running_nodes(tree):
+        if isinstance(node, ast.Import):
+            found += [Import(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: -(node.level - 1) or None] if node.level else []
+            module = ".".join([*base, *filter(None, [node.module])])
+            for alias in node.names:  # `from package import module` imports the module
+                full = f"{module}.{alias.name}"
+                found.append(Import(full if resolve(full) is not None else module, node.lineno))
+    return found
+
+
+def imports_of(name: str) -> list[Import]:
+    folder = name if ROOMS[name].stem == "__init__" else name.rpartition("/")[0]
+    return imports(TREES[name], ".".join(filter(None, [FACE, *folder.split("/")])))
+
+
+def misplaced_imports(name: str, found: list[Import]) -> list[str]:
+    """What is wrong with these imports in that room, one line each."""
+    wrong = []
+    for module, line in found:
+        target = resolve(module)
+        if target == "":
+            wrong.append(f"{name}:{line} imports the face")
+        elif target is not None and floor(target) > floor(name):
+            wrong.append(f"{name}:{line} is on floor {floor(name)} and imports {target} on floor {floor(target)}")
+        for kept, rooms in KEPT.items():
+            if (module == kept or module.startswith(f"{kept}.")) and not is_in(name, rooms):
+                wrong.append(f"{name}:{line} imports {kept}, which belongs to {', '.join(rooms) or 'nobody'}")
+    return wrong
+
+
+def file_calls(tree: ast.AST) -> list[str]:
+    """Calls that open, make or remove files, or start processes, as `line: call`."""
+    found = []
+    for node in running_nodes(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func).replace("numpy.", "np.")
+        method = node.func.attr if isinstance(node.func, ast.Attribute) else None
+        if called == "open" or called in FILE_FUNCTIONS or method in FILE_METHODS:
+            found.append(f"{node.lineno}: {called}")
+    return found
+
+
+def import_time_statements(tree: ast.Module) -> list[str]:
+    """Module-level statements that do more than name things, as `line: code`."""
+    allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.Pass)
+    found = []
+    for node in tree.body:
+        guarded = isinstance(node, ast.If) and re.search(r"TYPE_CHECKING|__name__ == '__main__'", ast.unparse(node.test))
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if not (isinstance(node, allowed) or guarded or docstring):
+            found.append(f"{node.lineno}: {ast.unparse(node).splitlines()[0]}")
+    return found
+
+
+def test_every_room_has_a_floor() -> None:
+    assert {name.split("/")[0] for name in ROOMS if name} <= set(FLOORS)
+
+
+@EACH_ROOM
+def test_imports_go_down_and_each_library_has_its_room(name: str) -> None:
+    assert misplaced_imports(name, imports_of(name)) == []
+
+
+def test_solvers_do_not_know_each_other() -> None:
+    for name in SOLVERS:
+        if f"solvers/{name}" in ROOMS:
+            others = {f"solvers/{other}" for other in SOLVERS - {name}}
+            known = others & {resolve(module) for module, _ in imports_of(f"solvers/{name}")}
+            assert not known, f"solvers/{name} imports {known}"
+
+
+@EACH_ROOM
+def test_files_and_processes_belong_to_experiments_and_datasets(name: str) -> None:
+    if not is_in(name, FILE_ROOMS):
+        assert file_calls(TREES[name]) == []
+
+
+@EACH_ROOM
+def test_modules_only_name_things(name: str) -> None:
+    assert import_time_statements(TREES[name]) == []
+
+
+def test_the_oracles_owe_nothing_to_what_they_judge() -> None:
+    judged = {"kernels", "solvers", "learning", "analysis", "experiments"}
+    tree = ast.parse((ROOT / "tests" / "oracles.py").read_text(encoding="utf-8"))
+    met = {resolve(module) for module, _ in imports(tree)} - {None}
+    assert not {name.split("/")[0] for name in met} & judged
+
+
+# In a process of its own: everything is imported once, so that what other packages do on import is over; then our own
+# modules alone once more, watched.
+WATCHED_IMPORT = """
+import importlib, json, os, pkgutil, random, sys
+import fsp_dynamics, numpy as np
+
+def import_all():
+    import fsp_dynamics
+    for module in pkgutil.walk_packages(fsp_dynamics.__path__, "fsp_dynamics."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+def world():
+    return repr((sys.argv, dict(os.environ), np.random.get_state(), random.getstate(), np.geterr(), os.getcwd()))
+
+import_all()
+for name in [n for n in sys.modules if n.split(".")[0] == "fsp_dynamics"]:
+    del sys.modules[name]
+seen = []
+
+def watch(event, args):
+    writes = event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+")
+    if writes or event.split(".")[0] in ("socket", "subprocess", "shutil", "tempfile", "urllib") or event in (
+        "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.fork", "os.posix_spawn", "os.system", "os.putenv"
+    ):
+        seen.append([event, repr(args)])
+
+before = world()
+sys.addaudithook(watch)
+import_all()
+print(json.dumps({"seen": seen, "same_world": before == world()}))
+"""
+
+
+@pytest.mark.cli
+def test_importing_everything_does_nothing(tmp_path: Path) -> None:
+    """No file, process, socket, variable, seed or argument is touched (the compiler's own cache aside: it is off here)."""
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1", "PYTHONDONTWRITEBYTECODE": "1", "MPLBACKEND": "agg"}
+    command = [sys.executable, "-c", WATCHED_IMPORT, "--help", "no-such-command"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"seen": [], "same_world": True}
+    assert list(tmp_path.iterdir()) == []
+
+
+# The rules themselves can fail.
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "complaint"),
+    [
+        ("models/network", "from fsp_dynamics.solvers.equilibrium import Status", "is on floor 2 and imports solvers/equilibrium on floor 4"),
+        ("models/network", "def f():\n    import fsp_dynamics.experiments", "is on floor 2 and imports experiments on floor 7"),
+        ("models/network", "from ..solvers import equilibrium", "imports solvers/equilibrium"),
+        ("models/network", "from .. import solvers", "imports solvers on floor 4"),
+        ("learning/hebbian", "from fsp_dynamics.analysis import alignment", "is on floor 5 and imports analysis/alignment on floor 6"),
+        ("experiments/config", "import fsp_dynamics as fsp", "imports the face"),
+        ("experiments/config", "from fsp_dynamics import Network", "imports the face"),
+        ("solvers/reference", "from numba import njit", "imports numba, which belongs to kernels"),
+        ("learning/hebbian", "import matplotlib.pyplot as plt", "imports matplotlib, which belongs to plotting"),
+        ("learning/hebbian", "import torch", "imports torch, which belongs to solvers/torch_ode"),
+        ("experiments/config", "import pickle", "imports pickle, which belongs to nobody"),
+        ("cli", "import subprocess", "imports subprocess, which belongs to experiments"),
+    ],
+)
+def test_a_misplaced_import_is_seen(name: str, code: str, complaint: str) -> None:
+    package = ".".join([FACE, *name.split("/")[:-1]])
+    wrong = misplaced_imports(name, imports(ast.parse(code), package))
+    assert any(complaint in line for line in wrong), wrong
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("errors", "if TYPE_CHECKING:\n    from fsp_dynamics.solvers.equilibrium import Equilibrium"),
+        ("solvers/reference", "from fsp_dynamics.solvers.equilibrium import Status\nfrom fsp_dynamics.models import rate\nimport numpy as np"),
+        ("kernels/field", "import numba"),
+        ("experiments/config", "import subprocess"),
+    ],
+)
+def test_an_import_in_its_place_is_let_be(name: str, code: str) -> None:
+    assert misplaced_imports(name, imports(ast.parse(code))) == []
+
+
+@pytest.mark.parametrize("code", ["open('x')", "path.write_text('')", "os.replace(a, b)", "np.save('x', a)", "numpy.load(x)", "figure.savefig('x')"])
+def test_a_file_call_is_seen(code: str) -> None:
+    assert file_calls(ast.parse(f"def f():\n    {code}")) == [f"2: {code.partition('(')[0].replace('numpy', 'np')}"]
+
+
+@pytest.mark.parametrize("code", ["np.random.seed(0)", "main()", "for x in y: pass", "if sys.argv: x = 1", "os.environ['A'] = 'b'\nprint()"])
+def test_a_statement_that_runs_on_import_is_seen(code: str) -> None:
+    assert import_time_statements(ast.parse(code))

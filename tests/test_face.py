@@ -1,0 +1,195 @@
+"""What a stranger meets first: the public names, the README, the examples in docstrings, the project's own files."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import json
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import fsp_dynamics as fsp
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+HEAVY = {"torch", "matplotlib", "numba", "pydantic", "sklearn", "scipy", "xarray", "numpy"}
+
+
+def blocks(language: str) -> list[str]:
+    """The README's fenced blocks of that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code, or `-m module`, in a fresh process."""
+    command = [sys.executable, *(["-c", code] if "\n" in code or " " in code else ["-m", code]), *arguments]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", fsp.__all__)
+def test_every_public_name_resolves_and_is_documented(name: str) -> None:
+    found = getattr(fsp, name)
+    assert name in dir(fsp)
+    if name != "__version__":
+        assert found.__module__.startswith("fsp_dynamics.")
+        assert found.__name__ == name
+        assert found.__doc__
+        assert not re.match(rf"{name}\(", found.__doc__), "a signature that dataclass wrote is no docstring"
+        assert f"`{name}`" in README
+
+
+def test_the_face_is_small_and_knows_nothing_else() -> None:
+    assert len(fsp.__all__) <= 18
+    assert fsp.__all__ == sorted(fsp.__all__)
+    with pytest.raises(AttributeError, match="module 'fsp_dynamics' has no attribute 'forward'"):
+        fsp.forward  # noqa: B018
+
+
+def test_type_checkers_see_the_same_names_in_the_same_rooms() -> None:
+    tree = ast.parse(Path(fsp.__file__).read_text(encoding="utf-8"))
+    (guarded,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {alias.name: node.module for node in guarded.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert seen == {name: f"fsp_dynamics.{room}" for name, room in fsp._ROOM_OF.items()}
+    assert {*seen, "__version__"} == set(fsp.__all__)
+
+
+@pytest.mark.cli
+def test_importing_the_face_loads_nothing_heavy() -> None:
+    done = python("import json, sys; import fsp_dynamics; print(json.dumps(sorted(m.split('.')[0] for m in sys.modules)))")
+    assert done.returncode == 0, done.stderr
+    assert not HEAVY & set(json.loads(done.stdout))
+
+
+@pytest.mark.cli
+def test_a_network_needs_neither_torch_nor_the_compiler() -> None:
+    done = python("import sys; import fsp_dynamics as f; f.loop_network([4, 3, 2]); print(*{m.split('.')[0] for m in sys.modules})")
+    assert done.returncode == 0, done.stderr
+    assert not {"torch", "matplotlib", "numba", "pydantic", "sklearn", "xarray"} & set(done.stdout.split())
+
+
+# Examples
+
+
+@pytest.mark.parametrize("module", [m.name for m in pkgutil.walk_packages(fsp.__path__, "fsp_dynamics.") if not m.name.endswith("__main__")])
+def test_examples_in_docstrings(module: str) -> None:
+    failed, _ = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert failed == 0
+
+
+def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The blocks run in order, one after the other, as a reader would paste them."""
+    monkeypatch.chdir(tmp_path)
+    assert blocks("python")
+    names: dict[str, object] = {}
+    for code in blocks("python"):
+        exec(compile(code, "README.md", "exec"), names)
+    assert "W1" in capsys.readouterr().out
+
+
+COMMANDS = sorted({m for block in blocks("sh") for m in re.findall(r"(?:^|[ /;])fsp ((?:[a-z]+)(?: (?:list|fetch))?)\b", block, re.MULTILINE)})
+
+
+def test_the_readme_shows_the_command_line() -> None:
+    assert {"quickstart", "train", "evaluate", "runs", "compare", "data list", "data fetch", "check"} == set(COMMANDS)
+
+
+@pytest.mark.cli
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_readme_exists(command: str) -> None:
+    done = python("fsp_dynamics", *command.split(), "--help")
+    assert done.returncode == 0, done.stderr
+    assert command.split()[-1] in done.stdout
+
+
+@pytest.mark.cli
+def test_a_command_that_does_not_exist_is_refused() -> None:
+    done = python("fsp_dynamics", "trian")
+    assert done.returncode == 2
+    assert "train" in done.stdout + done.stderr
+
+
+def test_every_preset_of_the_readme_exists() -> None:
+    presets = {path.stem for path in (ROOT / "fsp_dynamics" / "experiments" / "presets").glob("*.toml")}
+    named = set(re.findall(r"\b(?:mnist|fashion)-(?:ep-)?\dx\d+[a-z-]*", README))
+    assert named
+    assert named <= presets
+
+
+# The project's own files
+
+
+def tracked_texts() -> list[Path]:
+    """Every file under version control that is text (all but what .gitignore names, where there is no git)."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout: which files are tracked is unknown")
+    paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file() and b"\0" not in path.read_bytes()[:1024]]
+
+
+# Joined here, so that this file does not contain what it forbids.
+SLASH = "/"
+FORBIDDEN = [
+    *(f"{SLASH}{folder}{SLASH}" for folder in ("work", "home", "root", "Users", "tmp")),
+    "C:\\",
+    *(f"{host}.{end}" for host, end in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("anaconda", "org"))),
+    "download." + "pytorch",
+    "--index" + "-url",
+    "extra-index" + "-url",
+    "find" + "-links",
+]
+
+
+def foreign(text: str) -> list[str]:
+    """Paths of one machine and addresses of package registries in a text (a relative path may contain the same letters)."""
+    return [
+        word for word in FORBIDDEN if re.search(rf"(?<![\w.*{re.escape(SLASH)}-]){re.escape(word)}", text) or (SLASH not in word and word in text)
+    ]
+
+
+def test_tracked_text_names_no_machine_and_no_registry() -> None:
+    found = {str(path.relative_to(ROOT)): foreign(path.read_text(encoding="utf-8", errors="replace")) for path in tracked_texts()}
+    assert {path: words for path, words in found.items() if words} == {}
+
+
+def test_that_rule_can_fail() -> None:
+    for word in FORBIDDEN:
+        assert foreign(f"data = '{word}x'") == [word]
+    assert foreign("checkpoints/tmp/x and src/home/x") == []
+
+
+def test_one_version_everywhere() -> None:
+    version = PROJECT["version"]
+    assert fsp.__version__ == version
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(rf"^## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_constraints_pin_every_dependency_by_name_and_version() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+", name) and re.fullmatch(r"[0-9][0-9a-z.]*", version) for name, version in pins.items())
+    pinned = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins.items()}
+    extras = PROJECT["optional-dependencies"].values()
+    for requirement in map(Requirement, [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]):
+        assert pinned[requirement.name.lower().replace("_", "-")] in requirement.specifier
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file modes")
+def test_the_continuous_integration_runs_make_test() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert script.read_text(encoding="utf-8").splitlines()[-1] == "exec make test"
