@@ -1,0 +1,15 @@
+"""Runs: what is to be trained, where it is written, how it goes on after a stop. The only floor that touches files and processes.
+
+=============  =====================================================================================
+room           holds
+=============  =====================================================================================
+config         the frozen configuration and its ranges
+sources        where one comes from: presets, TOML files, run folders, overrides; what is said of a bad one
+checkpoint     weights on disk: written aside and renamed, verified when read
+folder         a run folder: its lock, its files, its metrics
+execution      networks and recipes from a configuration; signals, threads
+progress       what is shown while a run goes on
+runner         `train`, `open_run`, and the record `Run`
+check          `fsp check`: solvers and rules measured against what must be true
+=============  =====================================================================================
+"""

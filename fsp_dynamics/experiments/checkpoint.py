@@ -1,0 +1,160 @@
+"""Weights on disk: written aside and renamed, named by their content, verified when they are read.
+
+A checkpoint is a payload (safetensors) and a manifest (JSON) that names it and holds its SHA-256. The payload is written
+first, under a name of its own; renaming the manifest into place is what makes the checkpoint. Until then the previous one is
+whole, after it the new one is. `last` and `best` may name one payload.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from fsp_dynamics.errors import CheckpointError, NotFiniteError
+from fsp_dynamics.models.network import Array
+
+FORMAT = 1
+NAMES = ("last", "best")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """All that the next epoch depends on, beside the configuration.
+
+    epoch : finished epochs. parameters, velocity : arrays by the names of `Network.parameters`. rng : `bit_generator.state`.
+    """
+
+    epoch: int
+    parameters: dict[str, Array]
+    velocity: dict[str, Array]
+    rng: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, names: Sequence[str] = ("last",)) -> None:
+    """Make `checkpoint` the one called by each of `names`, in that order, and drop payloads that no manifest names any more.
+
+    Raises NotFiniteError for NaN or infinity, before anything is written, and OSError if the disk refuses; what was there
+    then stays valid.
+    """
+    arrays = {f"parameters/{name}": w for name, w in checkpoint.parameters.items()}
+    arrays |= {f"velocity/{name}": w for name, w in checkpoint.velocity.items()}
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise NotFiniteError(f"{name} is not finite after epoch {checkpoint.epoch}; it is not saved")
+    payload = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    digest = hashlib.sha256(payload).hexdigest()
+    file = f"epoch-{checkpoint.epoch:05d}-{digest[:12]}.safetensors"
+    manifest = {"format": FORMAT, "epoch": checkpoint.epoch, "payload": file, "bytes": len(payload), "sha256": digest, "rng": checkpoint.rng}
+    manifest["manifest_sha256"] = _digest(manifest)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_aside(folder / file, payload)
+    for name in names:
+        write_aside(folder / f"{name}.json", json.dumps(manifest, indent=1).encode())
+    _prune(folder)
+
+
+def load_checkpoint(folder: Path, name: str = "last") -> Checkpoint:
+    """The checkpoint of that name, verified to the byte. Raises CheckpointError: missing, damaged, or of another format."""
+    manifest = _read_manifest(folder / f"{name}.json")
+    path = folder / str(manifest["payload"])
+    payload = _read(path, f"the {name} checkpoint")
+    if len(payload) != manifest["bytes"]:
+        raise CheckpointError(f"{path} has {len(payload)} bytes, its manifest says {manifest['bytes']}: it is damaged; {_remedy(name)}")
+    digest = hashlib.sha256(payload).hexdigest()
+    if digest != manifest["sha256"]:
+        raise CheckpointError(f"{path} has SHA-256 {digest[:12]}..., its manifest says {manifest['sha256'][:12]}...: it is damaged; {_remedy(name)}")
+    arrays = safetensors.numpy.load(payload)
+    parts = {part: {key.partition("/")[2]: w for key, w in arrays.items() if key.startswith(part)} for part in ("parameters/", "velocity/")}
+    return Checkpoint(manifest["epoch"], parts["parameters/"], parts["velocity/"], manifest["rng"])
+
+
+def has_checkpoint(folder: Path, name: str = "last") -> bool:
+    """Whether a checkpoint of that name was ever completed."""
+    return (folder / f"{name}.json").is_file()
+
+
+def write_aside(path: Path, content: bytes) -> None:
+    """Write `content` to a file beside `path`, to the disk, and rename it into place: `path` is the old one or the new one, never half.
+
+    Raises OSError if the disk refuses; nothing is then left behind.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half written. Only while the run is locked."""
+    for aside in folder.glob(".*.tmp"):
+        aside.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # folders cannot be opened on every system
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # nor synchronised on every file system; the rename itself is done
+    finally:
+        os.close(handle)
+
+
+def _prune(folder: Path) -> None:
+    try:
+        kept = {_read_manifest(folder / f"{name}.json")["payload"] for name in NAMES if has_checkpoint(folder, name)}
+    except CheckpointError:
+        return  # with a damaged manifest nobody knows which payload it needs: keep them all
+    for path in folder.glob("epoch-*.safetensors"):
+        if path.name not in kept:
+            path.unlink(missing_ok=True)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    content = _read(path, f"the {path.stem} checkpoint")
+    try:
+        manifest = json.loads(content)
+        stated = manifest.pop("manifest_sha256")
+    except (ValueError, AttributeError, KeyError, TypeError):
+        raise CheckpointError(f"{path} is not the manifest of a checkpoint: it is damaged; {_remedy(path.stem)}") from None
+    if stated != _digest(manifest):
+        raise CheckpointError(f"{path} does not match its own SHA-256: it is damaged; {_remedy(path.stem)}")
+    if manifest["format"] != FORMAT:
+        raise CheckpointError(f"{path} has format {manifest['format']}, expected {FORMAT}; use the version of fsp_dynamics that wrote it")
+    return dict(manifest)
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"{what} is missing: no file {path}") from None
+
+
+def _remedy(name: str) -> str:
+    other = "best" if name == "last" else "last"
+    return f"try the {other} checkpoint (fsp evaluate RUN --checkpoint {other}), or train again into another folder"

@@ -1,0 +1,197 @@
+"""What a run needs beside its loop: the objects a configuration describes, threads, signals, and a record of the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fsp_dynamics.errors import ConfigurationError, FspError
+from fsp_dynamics.experiments.config import Config
+
+if TYPE_CHECKING:
+    from fsp_dynamics.learning.training import Recipe
+    from fsp_dynamics.models.network import Network
+
+PACKAGES = ("numpy", "scipy", "numba", "safetensors", "scikit-learn", "threadpoolctl")
+
+
+class NoRestError(FspError, RuntimeError):
+    """No sample of a whole epoch came to rest, so nothing could be learned."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal stopped the run; what was saved last is whole. `signum` is the signal."""
+
+    def __init__(self, signum: int, message: str = "") -> None:
+        super().__init__(message or f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+class Stop:
+    """Whether a signal asked to stop; `check` raises Interrupted where stopping is harmless."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+
+    def ask(self, signum: int, frame: FrameType | None) -> None:
+        """The signal handler. A second signal stops at once."""
+        if self.signum is not None:
+            raise Interrupted(signum)
+        self.signum = signum
+
+    def check(self) -> None:
+        if self.signum is not None:
+            raise Interrupted(self.signum)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[Stop]:
+    """SIGINT and SIGTERM ask the yielded `Stop` while the block runs; outside the main thread they are left alone."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def thread_limit(threads: int | None) -> Iterator[None]:
+    """BLAS and the compiled kernels use at most so many threads in the block; None leaves them alone."""
+    if threads is None:
+        yield
+        return
+    if threads < 1:
+        raise ConfigurationError(f"threads = {threads}, expected 1 or more")
+    import threadpoolctl
+
+    numba = sys.modules.get("numba")  # loaded with the kernels, or there is nothing to limit
+    before = numba.get_num_threads() if numba else 0
+    with threadpoolctl.threadpool_limits(min(threads, os.cpu_count() or 1)):
+        if numba:
+            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        try:
+            yield
+        finally:
+            if numba:
+                numba.set_num_threads(before)
+
+
+def build_network(config: Config, pixels: int, classes: int) -> tuple[Network, np.random.Generator]:
+    """The network as it is before learning, and the random stream that training goes on with; both from the seed."""
+    from fsp_dynamics.models.network import loop_network, reciprocal_network
+
+    first, second = np.random.SeedSequence(config.seed).spawn(2)
+    given = config.network
+    shared: dict[str, Any] = {
+        "rho": given.rho,
+        "time_constants": config.time_constants,
+        "dtype": np.dtype(given.dtype),
+        "rng": np.random.default_rng(first),
+    }
+    sizes = [pixels, *given.hidden, classes]
+    if given.kind == "loop":
+        network = loop_network(sizes, loop_scale=1.0 if given.loop_scale is None else given.loop_scale, **shared)
+    else:
+        network = reciprocal_network(sizes, tied=given.tied is not False, **shared)
+    return network, np.random.default_rng(second)
+
+
+def build_recipe(config: Config) -> Recipe:
+    """How to learn, from [learning] and [solver]. Raises ConfigurationError for settings that the solver refuses."""
+    from fsp_dynamics.learning.optimisers import Rates, Sgd
+    from fsp_dynamics.learning.training import Recipe
+    from fsp_dynamics.solvers import make_solver
+    from fsp_dynamics.solvers.equilibrium import Tolerance
+
+    learning, given = config.learning, config.solver
+    rates = Rates(**learning.rates.model_dump())
+    optimiser = Sgd(rates, **learning.model_dump(include={"normalised", "output_step", "momentum", "decay", "rate_factor", "frozen"}))
+    tolerance = Tolerance.default(config.network.dtype)
+    if given.absolute is not None or given.relative is not None:
+        tolerance = Tolerance(given.absolute or 0.0, given.relative or 0.0)
+    try:
+        solver = make_solver(given.name, **given.settings)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"solver.{error}") from None
+    return Recipe(optimiser=optimiser, solver=solver, tolerance=tolerance, beta=learning.beta, phases=learning.phases, batch=learning.batch)
+
+
+def environment(config: Config, command: str) -> dict[str, Any]:
+    """Where a run began: versions, commit, seed, CPU and threads."""
+    return {
+        "command": command,
+        "arguments": sys.argv[1:],
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": config.seed,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in ("fsp_dynamics", *PACKAGES)}},
+        "commit": _commit(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": _threads(),
+    }
+
+
+def changed_environment(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """{name: (before, now)} of what may change the last bits of a result: versions, CPU, threads."""
+    old, new = ({**record.get("versions", {}), "cpu": record.get("cpu"), "threads": record.get("threads")} for record in (before, now))
+    return {key: (old.get(key), new[key]) for key in new if old.get(key) != new[key]}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the source tree this package stands in, with + if it was changed; None where there is none."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None
+
+
+def _cpu() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _threads() -> dict[str, int]:
+    import threadpoolctl
+
+    found = {pool["internal_api"]: int(pool["num_threads"]) for pool in threadpoolctl.threadpool_info()}
+    numba = sys.modules.get("numba")
+    return found | ({"numba": int(numba.get_num_threads())} if numba else {})

@@ -1,0 +1,166 @@
+"""A run folder: its lock, its files, its metrics.
+
+    config.toml         the resolved configuration
+    environment.json    versions, commit, seed, CPU, threads; `resumed` holds what differed later
+    metrics.jsonl       one object for each epoch
+    summary.json        best epoch (by validation error) and last
+    checkpoints/        last, best
+    figures/            drawn when the run ends
+
+Every file but metrics.jsonl is written aside and renamed; metrics.jsonl only grows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fsp_dynamics.errors import CheckpointError, ConfigurationError, RunExistsError, RunLockedError
+from fsp_dynamics.experiments.checkpoint import sweep, write_aside
+from fsp_dynamics.experiments.config import Config
+from fsp_dynamics.experiments.sources import load_config, to_toml
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The files of one run, below `path`."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    def holds_run(self) -> bool:
+        """Whether a run was ever begun here."""
+        return (self.path / "config.toml").is_file()
+
+    def require_run(self) -> RunFolder:
+        """This folder, if it holds a run. Raises ConfigurationError otherwise."""
+        if not self.holds_run():
+            what = "holds no run (no config.toml)" if self.path.is_dir() else "is no folder"
+            raise ConfigurationError(f"{self.path} {what}; give the folder of a run (fsp runs lists them)")
+        return self
+
+    def refuse_occupied(self) -> None:
+        """Raises RunLockedError if somebody writes here, RunExistsError if a run is already here."""
+        if (self.path / ".lock").exists():
+            with self.locked():
+                pass
+        self.refuse_run()
+
+    def refuse_run(self) -> None:
+        """Raises RunExistsError if a run is already here."""
+        if self.holds_run():
+            raise RunExistsError(f"{self.path} already holds a run; go on with it (--resume) or give another folder (--out)")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process alone; it is made if need be. Raises RunLockedError if another process holds it."""
+        import fcntl
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                owner = file.read().strip() or "another process"
+                raise RunLockedError(f"{self.path} is being written by {owner}; wait for it or give another folder (--out)") from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            yield
+
+    def begin(self, config: Config, environment: Record) -> None:
+        """Write down what starts here; the configuration last, since it makes the folder a run."""
+        self._sweep()
+        self.write_json("environment.json", environment)
+        write_aside(self.path / "metrics.jsonl", b"")
+        self.write_config(config)
+
+    def config(self) -> Config:
+        """The run's configuration. Raises ConfigurationError if it is not one any more."""
+        return load_config(self.path / "config.toml")[1]
+
+    def write_config(self, config: Config) -> None:
+        write_aside(self.path / "config.toml", to_toml(config).encode())
+
+    def metrics(self) -> list[Record]:
+        """One record for each finished epoch. Raises CheckpointError for a line that is no record."""
+        path = self.path / "metrics.jsonl"
+        if not path.is_file():
+            return []
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        records: list[Record] = []
+        for number, line in enumerate(lines[:-1], 1):  # what follows the last line end was cut short
+            try:
+                record = json.loads(line)
+                record["epoch"]
+            except (ValueError, KeyError, TypeError):
+                raise CheckpointError(f"{path}:{number} is no record of an epoch; the file is damaged, restore it or train again") from None
+            records.append(record)
+        return records
+
+    def append_metrics(self, record: Record) -> None:
+        """One more line, on the disk when this returns."""
+        with (self.path / "metrics.jsonl").open("ab") as file:
+            file.write(json.dumps(plain(record), allow_nan=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rewind(self, epoch: int) -> list[Record]:
+        """Forget what came after `epoch` (a killed process may have got further than its checkpoint) and return the rest."""
+        self._sweep()
+        kept = [record for record in self.metrics() if record["epoch"] <= epoch]
+        if [record["epoch"] for record in kept] != list(range(1, epoch + 1)):
+            raise CheckpointError(f"{self.path / 'metrics.jsonl'} does not hold the {epoch} epochs of the checkpoint; restore it or train again")
+        write_aside(self.path / "metrics.jsonl", b"".join(json.dumps(record).encode() + b"\n" for record in kept))
+        return kept
+
+    def read_json(self, name: str) -> Record:
+        """A JSON file of the run, {} if there is none or it cannot be understood: nothing depends on it."""
+        try:
+            found = json.loads((self.path / name).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def write_json(self, name: str, content: Record) -> None:
+        write_aside(self.path / name, json.dumps(plain(content), indent=2, allow_nan=False).encode() + b"\n")
+
+    def _sweep(self) -> None:
+        for folder in (self.path, self.checkpoints):
+            sweep(folder)
+
+
+def best_of(metrics: list[Record]) -> Record | None:
+    """The epoch with the lowest validation error (the first of equals); the last one where nothing was set aside to choose by."""
+    judged = [record for record in metrics if record.get("valid_error") is not None]
+    if judged:
+        return min(judged, key=lambda record: record["valid_error"])
+    return metrics[-1] if metrics else None
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: numbers of NumPy as Python's, arrays and tuples as lists, numbers that are not finite as null."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,286 @@
+"""`train` and `open_run`: a run from its configuration to its folder, epoch by epoch, resumable after each of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fsp_dynamics.analysis.alignment import loop_alignment
+from fsp_dynamics.datasets import Dataset, load_dataset
+from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError
+from fsp_dynamics.experiments import execution
+from fsp_dynamics.experiments.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
+from fsp_dynamics.experiments.config import Config
+from fsp_dynamics.experiments.execution import Interrupted, NoRestError, Stop
+from fsp_dynamics.experiments.folder import Record, RunFolder, best_of
+from fsp_dynamics.experiments.progress import Progress, Reporter, reporter
+from fsp_dynamics.experiments.sources import load_config
+from fsp_dynamics.learning.training import EpochReport, Evaluation, Learner, Recipe, evaluate, train_epoch
+from fsp_dynamics.models.network import Network
+
+Which = Literal["best", "last"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run on disk.
+
+    folder : where it is. config : what it is. metrics : one record for each finished epoch. summary : best epoch and last.
+    """
+
+    folder: Path
+    config: Config
+    metrics: list[Record]
+    summary: Record
+
+    def network(self, which: Which = "best") -> Network:
+        """The network of the best epoch (by validation error) or of the last one, verified. Raises CheckpointError."""
+        checkpoint = load_checkpoint(RunFolder(self.folder).checkpoints, which)
+        return restored(self.config, checkpoint)
+
+    def plot(self, path: str | Path | None = None) -> Path:
+        """Draw the learning curve and the loop alignment; the path of the picture (default: figures/learning.png)."""
+        from fsp_dynamics.plotting import plot_run
+
+        target = RunFolder(self.folder).figures / "learning.png" if path is None else Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        plot_run(self.metrics, target)
+        return target
+
+
+def train(
+    source: str | Path | Config | Mapping[str, Any],
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: Progress | Reporter = True,
+    data_dir: str | Path | None = None,
+    threads: int | None = None,
+    **overrides: Any,
+) -> Run:
+    """Train a network and keep everything in a run folder.
+
+    Parameters
+    ----------
+    source : a preset, a TOML file, a run folder (to go on with), a `Config` or a nested mapping.
+    out : the run folder; runs/NAME-SEED if None. One that already holds a run is refused unless `resume`.
+    resume : go on after the last finished epoch, to the same bits as a run that was never stopped; starts a run if there is none.
+        The configuration must be the same; only learning.epochs may differ.
+    progress : True for bars and lines on stderr, False for silence, or a callable for each epoch's record.
+    data_dir : where to look for data first. threads : of BLAS and the kernels; None leaves them alone.
+    overrides : `epochs`, `seed`, tables (learning={"batch": 50}), or dotted keys (**{"learning.batch": 50}).
+
+    Raises the package's errors: ConfigurationError, RunExistsError, RunLockedError, DatasetError, CheckpointError; NotFiniteError
+    and NoRestError where training fails (what was saved before stays); Interrupted, a KeyboardInterrupt, after a signal.
+    """
+    name, config = load_config(source, overrides)
+    if out is None:
+        resuming_there = resume and isinstance(source, (str, Path)) and RunFolder(Path(source)).holds_run()
+        out = Path(source) if resuming_there else Path("runs") / f"{name}-{config.seed}"  # type: ignore[arg-type]
+    told = reporter(progress) if isinstance(progress, bool) or callable(progress) else progress
+    return run(config, RunFolder(Path(out)), told, resume=resume, data_dir=data_dir, threads=threads)
+
+
+def open_run(folder: str | Path) -> Run:
+    """The run in that folder. Raises ConfigurationError if there is none."""
+    files = RunFolder(Path(folder)).require_run()
+    return Run(files.path, files.config(), files.metrics(), files.read_json("summary.json"))
+
+
+def run(
+    config: Config,
+    folder: RunFolder,
+    told: Reporter,
+    *,
+    resume: bool = False,
+    data_dir: str | Path | None = None,
+    threads: int | None = None,
+    command: str = "train",
+) -> Run:
+    """Train `config` in `folder`, as `train` says; nothing is written before configuration and data are known to be usable."""
+    if not resume:
+        folder.refuse_occupied()
+    recipe = execution.build_recipe(config)
+    data = load_dataset(config.data.name, data_dir=data_dir, validation=config.data.validation, limit=config.data.limit)
+    network, rng = execution.build_network(config, data.train.images.shape[1], data.classes)
+    learner = Learner.start(network, recipe, rng)
+    with execution.thread_limit(threads), folder.locked(), execution.stoppable() as stop:
+        if resume and folder.holds_run():
+            metrics = _go_on(config, folder, learner, told)
+        else:
+            folder.refuse_run()
+            metrics = []
+            folder.begin(config, execution.environment(config, command))
+        session = _Session(config, folder, data, recipe, learner, told, stop, metrics)
+        if not has_checkpoint(folder.checkpoints):
+            session.save(["last"])
+        session.work()
+    return open_run(folder.path)
+
+
+def restored(config: Config, checkpoint: Checkpoint) -> Network:
+    """The network of a checkpoint. Raises CheckpointError if it does not belong to the configuration."""
+    parameters = checkpoint.parameters
+    try:
+        network, _ = execution.build_network(config, *_ends(parameters))
+        if set(parameters) != set(network.parameters()):
+            raise ConfigurationError(f"it holds {', '.join(parameters)}, expected {', '.join(network.parameters())}")
+        return network.with_parameters(parameters)
+    except (FspError, KeyError) as error:
+        raise CheckpointError(f"the checkpoint does not belong to this configuration: {error}; restore the run's config.toml") from None
+
+
+def _ends(parameters: dict[str, Any]) -> tuple[int, int]:
+    """(pixels, classes) of a checkpoint's network."""
+    depth = sum(name.startswith("biases") for name in parameters)
+    return len(parameters["input"]), len(parameters[f"biases[{depth - 1}]"])
+
+
+def _go_on(config: Config, folder: RunFolder, learner: Learner, told: Reporter) -> list[Record]:
+    """Bring the learner where the run stopped and return the metrics so far."""
+    _check_same(folder, config)
+    if not has_checkpoint(folder.checkpoints):
+        return folder.rewind(0)
+    saved = load_checkpoint(folder.checkpoints)
+    if config.learning.epochs < saved.epoch:
+        raise ConfigurationError(f"learning.epochs = {config.learning.epochs}, but {folder.path} has finished {saved.epoch}; ask for as many or more")
+    metrics = folder.rewind(saved.epoch)
+    learner.network = restored(config, saved)
+    learner.velocity.clear()
+    learner.velocity.update(saved.velocity)
+    learner.rng.bit_generator.state = saved.rng
+    learner.epoch = saved.epoch
+    before, now = folder.read_json("environment.json"), execution.environment(config, "resume")
+    changed = execution.changed_environment(before, now)
+    if changed:
+        told.note("this is not the environment the run began in; the last bits may differ: " + _listed(changed))
+    folder.write_json("environment.json", {**before, "resumed": [*before.get("resumed", []), {**now, "epoch": saved.epoch}]})
+    folder.write_config(config)
+    return metrics
+
+
+def _check_same(folder: RunFolder, config: Config) -> None:
+    differing = folder.config().differences(config)
+    if differing:
+        raise ConfigurationError(
+            f"{folder.path} was begun with another configuration: {_listed(differing)}; resume with the same one, or give another folder (--out)"
+        )
+
+
+def _listed(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{key} was {old}, now {new}" for key, (old, new) in differing.items())
+
+
+@dataclass(slots=True)
+class _Session:
+    """One process's work on a run."""
+
+    config: Config
+    folder: RunFolder
+    data: Dataset
+    recipe: Recipe
+    learner: Learner
+    told: Reporter
+    stop: Stop
+    metrics: list[Record]
+
+    def work(self) -> None:
+        """Epoch after epoch to the last one; each ends with its metrics and checkpoint on the disk."""
+        if self.config.learning.beta < 0 and self.config.learning.phases == "one-sided":
+            self.told.note(f"learning.beta = {self.config.learning.beta}: a negative beta alone tends to silence the outputs; watch dead_outputs")
+        try:
+            while self.learner.epoch < self.config.learning.epochs:
+                self.stop.check()
+                self._epoch()
+        except Interrupted as interrupted:
+            done = f"stopped by a signal in epoch {len(self.metrics) + 1}; {self.folder.path} holds the {len(self.metrics)} finished epochs"
+            self.summarise("interrupted")
+            raise Interrupted(interrupted.signum, f"{done}, go on with --resume") from None
+        except (ArithmeticError, NoRestError):
+            self.summarise("failed")
+            raise
+        finally:
+            self.told.close()
+        self.summarise("finished")
+        if self.metrics:
+            open_run(self.folder.path).plot()
+
+    def save(self, names: list[str]) -> None:
+        learner = self.learner
+        state = dict(learner.rng.bit_generator.state)
+        save_checkpoint(self.folder.checkpoints, Checkpoint(learner.epoch, learner.network.parameters(), learner.velocity, state), names)
+
+    def summarise(self, status: str) -> None:
+        """Write summary.json."""
+        self.folder.write_json(
+            "summary.json",
+            {
+                "status": status,
+                "epochs": len(self.metrics),
+                "epochs_asked": self.config.learning.epochs,
+                "seconds": sum(record["seconds"] for record in self.metrics),
+                "best": best_of(self.metrics),
+                "last": self.metrics[-1] if self.metrics else None,
+            },
+        )
+
+    def _epoch(self) -> None:
+        images, epoch = len(self.data.train.labels), self.learner.epoch + 1
+        self.told.start_epoch(epoch, self.config.learning.epochs, images)
+        report = train_epoch(self.learner, self.data.train, self.recipe, self._on_batch)
+        if report.unrested >= images:
+            raise NoRestError(f"no sample of epoch {epoch} came to rest, nothing was learned; {_REST}")
+        record = self._record(epoch, report)
+        self._warn(record, images)
+        self.folder.append_metrics(record)
+        self.metrics = self.folder.metrics()
+        best = best_of(self.metrics)
+        self.save(["best", "last"] if best is not None and best["epoch"] == epoch else ["last"])
+        self.summarise("running")
+        self.told.end_epoch(self.metrics[-1])
+
+    def _on_batch(self, done: int, total: int, error: float) -> None:
+        self.stop.check()
+        self.told.batch(done, total, error)
+
+    def _record(self, epoch: int, report: EpochReport) -> Record:
+        network = self.learner.network
+        seen = {part: self._evaluate(part) for part in ("valid", "test")}
+        test = seen["test"]
+        return {
+            "epoch": epoch,
+            **report.as_dict(),
+            **{f"{part}_error": found.error if found else None for part, found in seen.items()},
+            "alignment_degrees": _angles(network),
+            "saturation": test.saturation if test else {},
+        }
+
+    def _evaluate(self, part: str) -> Evaluation | None:
+        split = getattr(self.data, part)
+        return evaluate(self.learner.network, split, self.recipe) if len(split.labels) else None
+
+    def _warn(self, record: Record, images: int) -> None:
+        rates = self.config.learning.rates.forward
+        if 2 * record["unrested"] >= images:
+            self.told.note(f"epoch {record['epoch']}: {record['unrested']} of {images} samples did not come to rest and taught nothing; {_REST}")
+        if record["dead_outputs"]:
+            units = ", ".join(map(str, record["dead_outputs"]))
+            self.told.note(
+                f"epoch {record['epoch']}: output {units} had rate 0 for every image although its class occurs, and will not recover; "
+                f"lower learning.rates.forward[{len(rates) - 1}] (now {rates[-1]:g})"
+            )
+
+
+_REST = "weaken the loop (network.loop_scale, learning.rates.loop) or loosen solver.absolute"
+
+
+def _angles(network: Network) -> dict[str, float]:
+    """Degrees by matrix; {} without a loop; NaN for a matrix that is zero."""
+    if network.loop is None:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return loop_alignment(network).degrees
