@@ -1,0 +1,199 @@
+"""The path in time: a protocol of free and nudged pieces on one time axis -> `Trajectory`."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fsp_dynamics import plotting
+from fsp_dynamics.errors import ConfigurationError, check_choice, check_finite, check_positive
+from fsp_dynamics.models import rate
+from fsp_dynamics.models.activations import Activation
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import Nudge, State, layers
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, prepare
+from fsp_dynamics.solvers.reference import ReferenceSolver
+from fsp_dynamics.solvers.tableaux import TABLEAUX
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Piece = tuple[float, Nudge | None]
+
+POINTS = 200  # saved times when none are chosen
+MOST_POINTS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trajectory:
+    """Where a batch was, and when.
+
+    times : (T,) from 0, in the time unit of the time constants.
+    states : tuple of (T, B, n_k), the unit states of each layer.
+    phase : (T,) index of the piece of the protocol; the border of two pieces belongs to the one that ends there.
+    betas : strength of the nudge in each piece, 0 in a free one.
+    residual : (T, B) ||ds/dt|| (rate form, per unit time) under the piece's own nudge; NaN where the solver gave up.
+    rho : the activation of the network.
+    """
+
+    times: Array
+    states: State
+    phase: Array
+    betas: tuple[float, ...]
+    residual: Array
+    rho: Activation
+
+    @property
+    def labels(self) -> Array:
+        """(T,) "free" or "nudged"."""
+        return np.array(["nudged" if beta else "free" for beta in self.betas])[self.phase]
+
+    @property
+    def borders(self) -> Array:
+        """(P + 1,) times at which the pieces begin and end."""
+        return np.array([self.times[0], *(self.times[self.phase == p][-1] for p in range(len(self.betas)))])
+
+    @property
+    def rates(self) -> State:
+        """Tuple of (T, B, n_k), the firing rates rho(s) of each layer."""
+        return tuple(self.rho.rate(s) for s in self.states)
+
+    @property
+    def end(self) -> State:
+        """Tuple of (B, n_k), the last states: a start for what follows."""
+        return tuple(s[-1] for s in self.states)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """An xarray.Dataset that saves to NetCDF.
+
+        Variables state_hidden_1, ..., state_output and their rate_... (time, sample, units of that layer), residual (time, sample);
+        coordinates time, sample, phase, beta and one index for each layer; units in attributes.
+        """
+        import xarray
+
+        names = [*(f"hidden_{k + 1}" for k in range(len(self.states) - 1)), "output"]
+        variables: dict[str, Any] = {"residual": (("time", "sample"), self.residual, {"units": "1 / time", "long_name": "2-norm of ds/dt"})}
+        for name, s, r in zip(names, self.states, self.rates, strict=True):
+            variables[f"state_{name}"] = (("time", "sample", name), s, {"units": "1", "long_name": f"unit states, {name}"})
+            variables[f"rate_{name}"] = (("time", "sample", name), r, {"units": "1", "long_name": f"firing rates rho(s), {name}"})
+        coordinates: dict[str, Any] = {name: np.arange(s.shape[-1]) for name, s in zip(names, self.states, strict=True)}
+        coordinates |= {
+            "time": ("time", self.times, {"units": "time unit of the time constants r"}),
+            "sample": np.arange(self.residual.shape[1]),
+            "phase": ("time", self.labels),
+            "beta": ("time", np.array(self.betas)[self.phase], {"units": "1 / time", "long_name": "strength of the nudge"}),
+        }
+        return xarray.Dataset(variables, coordinates, {"rho": self.rho.name})
+
+    def plot(self, ax: Axes | None = None, sample: int = 0) -> Figure:
+        """Output rates of one sample, and below them how every sample settles (`plotting.plot_trajectory`)."""
+        return plotting.plot_trajectory(self, ax, sample=sample)
+
+
+def simulate(
+    network: Network,
+    images: Array,
+    protocol: Sequence[Piece],
+    *,
+    solver: str | Integrator = "rk4",
+    dt: float | None = 0.05,
+    start: State | Equilibrium | None = None,
+    save: float | npt.ArrayLike | None = None,
+) -> Trajectory:
+    """Follow a batch through the pieces of a protocol.
+
+    Parameters
+    ----------
+    images : (B, n_in), shown all the time.
+    protocol : (duration, nudge) pieces, one after another; nudge None is a free piece. Durations are in the time unit of the
+        time constants.
+    solver : name of a tableau, integrated by `ReferenceSolver`, or any `Integrator`.
+    dt : constant step of the tableau, None for controlled steps; an `Integrator` has its own.
+    start : the states at time 0, or an equilibrium; zeros if None.
+    save : interval between saved times, or the times themselves, from 0 to the protocol's end. Default: 200 intervals. The borders
+        of the pieces are always saved.
+
+    Raises ConfigurationError, ShapeError or NotFiniteError for unusable input, never for a path that ends in NaN.
+
+    >>> from fsp_dynamics.models.network import loop_network
+    >>> network, images = loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> path = simulate(network, images, [(20.0, None), (10.0, Nudge(1.0, np.eye(3)[[0, 1]]))], save=5.0)
+    >>> path.times.tolist(), path.states[-1].shape, path.labels[-1].item()
+    ([0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0], (7, 2, 3), 'nudged')
+    """
+    images = np.asarray(images)
+    drive = rate.drive(network, images)
+    pieces = _check_protocol(network, protocol, len(images))
+    integrator = _integrator(solver, dt)
+    state = prepare(network, drive, start.state if isinstance(start, Equilibrium) else start, None)
+    for k, s in enumerate(state):
+        check_finite(f"start[{k}]", s)
+    borders = np.concatenate([[0.0], np.cumsum([duration for duration, _ in pieces])])
+    times = _saved_times(save, borders)
+
+    paths: list[list[Array]] = []
+    residuals: list[Array] = []
+    for (_, nudge), (begin, end) in zip(pieces, itertools.pairwise(borders), strict=True):
+        here = times[(begin <= times) & (times <= end)]
+        path = layers(network, integrator.follow(network, drive, state, nudge, here))
+        state = tuple(s[-1] for s in path)
+        kept = slice(1 if paths else 0, None)  # the first row of a later piece is the last of the one before
+        paths.append([s[kept] for s in path])
+        with np.errstate(over="ignore", invalid="ignore"):
+            residuals.append(rate.residual(network, drive, tuple(paths[-1]), nudge))
+    return Trajectory(
+        times=times,
+        states=tuple(np.concatenate(parts) for parts in zip(*paths, strict=True)),
+        phase=np.searchsorted(borders[1:], times),
+        betas=tuple(0.0 if nudge is None else float(nudge.beta) for _, nudge in pieces),
+        residual=np.concatenate(residuals),
+        rho=network.rho,
+    )
+
+
+def _check_protocol(network: Network, protocol: Sequence[Piece], batch: int) -> list[Piece]:
+    pieces = list(protocol)
+    if not pieces:
+        raise ConfigurationError("protocol is empty, expected (duration, nudge) pieces, such as [(20.0, None), (10.0, Nudge(1.0, targets))]")
+    for i, piece in enumerate(pieces):
+        if not (isinstance(piece, (tuple, list)) and len(piece) == 2 and isinstance(piece[1], Nudge | None)):
+            raise ConfigurationError(f"protocol[{i}] is {type(piece).__name__}, expected a pair (duration, None or Nudge)")
+        check_positive(f"duration of protocol[{i}]", piece[0])
+        if piece[1] is not None:
+            piece[1].check(network, batch)
+    return pieces
+
+
+def _integrator(solver: str | Integrator, dt: float | None) -> Integrator:
+    if isinstance(solver, str):
+        return ReferenceSolver(check_choice("solver", solver, TABLEAUX), dt=dt)
+    if not isinstance(solver, Integrator):
+        raise ConfigurationError(f"solver is {type(solver).__name__}, which has no time axis; give an Integrator or one of: {', '.join(TABLEAUX)}")
+    return solver
+
+
+def _saved_times(save: float | npt.ArrayLike | None, borders: Array) -> Array:
+    """(T,) increasing: the chosen times and every border."""
+    total = float(borders[-1])
+    if save is None or np.ndim(save) == 0:
+        interval = total / POINTS if save is None else check_positive("save", save)  # type: ignore[arg-type]
+        if total / interval > MOST_POINTS:
+            raise ConfigurationError(f"save = {save!r} asks for {total / interval:.3g} times, expected at most {MOST_POINTS:,}; save less often")
+        chosen = np.arange(0, total, interval)
+    else:
+        chosen = np.asarray(save, np.float64)
+        if chosen.ndim != 1 or not len(chosen) or not np.isfinite(chosen).all() or (np.diff(chosen) <= 0).any():
+            raise ConfigurationError(
+                f"save has shape {chosen.shape}, expected an interval, or one axis of finite times, each above the one before it"
+            )
+        if chosen[0] < 0 or chosen[-1] > total * (1 + 1e-9):
+            raise ConfigurationError(f"save runs from {chosen[0]:g} to {chosen[-1]:g}, expected times from 0 to {total:g}, the protocol's end")
+    apart = np.abs(chosen[:, None] - borders).min(1) > 1e-9 * total  # a time that only rounding tells from a border is the border
+    return np.sort(np.concatenate([chosen[apart], borders]))

@@ -1,0 +1,244 @@
+"""The methods in plain NumPy, to be read, extended and checked against; flat states (B, N), the layers side by side.
+
+Two fields lead to the same equilibria. ``rate``: the rate form, whose right-hand side is continuous, so that its error
+can be estimated. ``projected``: eq. 13 literally, every state clipped to [0, 1], the stages of a step included: a unit
+held at 1 by its input would otherwise see rho' = 0 in the next stage, and where it rests would depend on the step size.
+A smooth rho needs neither: there both names mean eq. 13 itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive
+from fsp_dynamics.models import rate
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import Nudge, State, flatten, layers
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Status, Tolerance, judge, prepare
+from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
+
+Field = Callable[[Array], Array]
+
+FORMS = ("projected", "rate")
+MOTION = 1e-3  # relaxing: error allowed in one step, relative to the distance covered in one fastest time constant
+SAFETY, SHRINK, GROW = 0.9, 0.2, 5.0  # step size control: aim below the allowed error, change h at most by these factors
+
+
+def step(tableau: Tableau, field: Field, state: Array, h: float | Array) -> tuple[Array, Array | None]:
+    """One step of size h from `state` (B, N): k_i = field(s + h sum_j a_ij k_j), s + h sum_i b_i k_i.
+
+    h is a number, or (B, 1) with a step for each sample. Returns the new state and the error estimate h sum_i e_i k_i
+    (B, N), None for a method without one. `state` is not modified.
+    """
+    h = np.asarray(h, state.dtype)
+    slopes: list[Array] = []
+    for row in tableau.a:
+        slopes.append(field(state + h * _combine(row, slopes)))
+    error = None if tableau.error is None else h * _combine(tableau.error, slopes)
+    return state + h * _combine(tableau.b, slopes), error
+
+
+def flat_field(network: Network, drive: Array, nudge: Nudge | None, form: str) -> Field:
+    """ds/dt as a function (B, N) -> (B, N): the rate form, or eq. 13 at the state clipped to [0, 1] (``projected``)."""
+    if form == "rate" or not network.rho.projected:
+        return lambda flat: flatten(rate.rate_field(network, drive, layers(network, flat), nudge))
+    return lambda flat: flatten(rate.field(network, drive, layers(network, flat.clip(0, 1)), nudge))
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceSolver:
+    """Runge-Kutta integration in NumPy, with a constant step or with a controlled step for each sample (an `Integrator`).
+
+    Parameters
+    ----------
+    method : name of a tableau (`solvers.tableaux`).
+    dt : constant step, in the time unit of the time constants; None: controlled. Then each sample has its own step size,
+        clock and stop; it needs a method with an error estimate.
+    max_steps : steps a sample may try, in a relaxation or, controlled, between two saved times.
+    form : "rate", "projected", or None: projected for constant steps, rate for controlled ones. A controlled step in the
+        projected form creeps at kinks.
+
+    Control: the 2-norm of the error estimate stays below what is allowed, and h below 1 / (largest leak + beta). Relaxing,
+    MOTION times the residual is allowed, so that the error vanishes together with the motion: a constant allowance would let h
+    ride the limit of stability and the residual stall there. Following, 1e-9 (float32: 1e-6) times 1 + ||s|| is allowed.
+
+    Raises ConfigurationError for an unknown method or form, dt or max_steps not above 0, or no dt where the method cannot
+    control it.
+    """
+
+    method: str = "dopri5"
+    dt: float | None = None
+    max_steps: int = 10_000
+    form: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("method", self.method, TABLEAUX)
+        if self.form is not None:
+            check_choice("form", self.form, FORMS)
+        if self.dt is not None:
+            check_positive("dt", self.dt)
+        elif self.tableau.error is None:
+            able = ", ".join(t.name for t in TABLEAUX.values() if t.error is not None)
+            raise ConfigurationError(f"method = {self.method!r} estimates no error to control its step by; give dt, or take one of: {able}")
+        if check_positive("max_steps", self.max_steps) != int(self.max_steps):
+            raise ConfigurationError(f"max_steps = {self.max_steps!r}, expected a whole number")
+
+    @property
+    def tableau(self) -> Tableau:
+        return TABLEAUX[self.method]
+
+    def relax(
+        self,
+        network: Network,
+        drive: Array,
+        start: State | None = None,
+        nudge: Nudge | None = None,
+        tolerance: Tolerance | None = None,
+    ) -> Equilibrium:
+        """Integrate to rest, as `equilibrium.Solver.relax` says; `steps` counts rejected steps too."""
+        start = prepare(network, drive, start, nudge)
+        drive, state, nudge = _as_dtype(network, drive, start, nudge)
+        tolerance = tolerance or Tolerance.default(network.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            residual = rate.residual(network, drive, layers(network, state), nudge)
+            status = judge(residual, _norm(state), tolerance)
+            steps = np.zeros(len(state), np.int64)
+            h = np.full((len(state), 1), self.dt or 0.1 * _longest_step(network, nudge), state.dtype)
+            rows = np.flatnonzero(status == Status.OUT_OF_STEPS)
+            for taken in range(1, int(self.max_steps) + 1):
+                if not rows.size:
+                    break
+                working = _Rows(self, network, drive[rows], None if nudge is None else nudge.rows(rows))
+                allowed = working.allowance(state[rows], residual[rows], tolerance)
+                state[rows], h[rows], _ = working.advance(state[rows], h[rows], allowed)
+                residual[rows] = working.residual(state[rows])
+                status[rows] = judge(residual[rows], _norm(state[rows]), tolerance)
+                steps[rows] = taken
+                rows = rows[status[rows] == Status.OUT_OF_STEPS]
+        return Equilibrium(layers(network, state), residual, status, steps)
+
+    def follow(self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array) -> Array:
+        """The flat states (T, B, N) at the increasing `times`, each of them hit exactly.
+
+        Constant steps are at most dt long and equal between two times. A controlled sample that needs more than max_steps
+        between two times is NaN from there on.
+        """
+        start = prepare(network, drive, start, nudge)
+        times = _check_times(times)
+        drive, state, nudge = _as_dtype(network, drive, start, nudge)
+        path = np.empty((len(times), *state.shape), state.dtype)
+        path[0] = state
+        h = np.full((len(state), 1), 0.1 * _longest_step(network, nudge), state.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for i, (begin, end) in enumerate(itertools.pairwise(times)):
+                if self.dt is None:
+                    path[i + 1] = self._controlled(network, drive, nudge, path[i], float(end - begin), h)
+                else:
+                    path[i + 1] = self._constant(network, drive, nudge, path[i], float(end - begin))
+        return path
+
+    def _constant(self, network: Network, drive: Array, nudge: Nudge | None, state: Array, duration: float) -> Array:
+        """The state `duration` later, by equal steps of at most dt (one part in 1e9 more is forgiven to rounding)."""
+        count = max(1, math.ceil(duration / float(self.dt or 1) * (1 - 1e-9)))
+        working = _Rows(self, network, drive, nudge)
+        h = np.full((len(state), 1), duration / count, state.dtype)
+        for _ in range(count):
+            state, _, _ = working.advance(state, h, np.ones_like(h))
+        return state
+
+    def _controlled(self, network: Network, drive: Array, nudge: Nudge | None, state: Array, duration: float, h: Array) -> Array:
+        """The state `duration` later; `h` (B, 1), each sample's step size, is carried on in place from call to call."""
+        state = state.copy()
+        left = np.full((len(state), 1), duration)
+        shortest = np.finfo(state.dtype).eps * _longest_step(network, nudge)
+        for _ in range(int(self.max_steps)):
+            rows = np.flatnonzero((left > 0) & (h > shortest))
+            if not rows.size:
+                break
+            working = _Rows(self, network, drive[rows], None if nudge is None else nudge.rows(rows))
+            last = h[rows] >= left[rows]
+            trial = np.where(last, left[rows], h[rows])
+            allowed = working.accuracy(state[rows])
+            state[rows], proposed, accepted = working.advance(state[rows], trial, allowed)
+            left[rows] = np.where(accepted, np.where(last, 0, left[rows] - trial), left[rows])
+            h[rows] = np.where(last & accepted, np.maximum(h[rows], proposed), proposed)  # a step cut short says little
+        state[(left > 0)[:, 0]] = np.nan
+        return state
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """The samples still on their way: what they are driven by, and how the solver moves them."""
+
+    solver: ReferenceSolver
+    network: Network
+    drive: Array
+    nudge: Nudge | None
+
+    def advance(self, state: Array, h: Array, allowed: Array) -> tuple[Array, Array, Array]:
+        """One step each: (state, next h, accepted), (b, N), (b, 1), (b, 1). A rejected sample keeps its state."""
+        solver = self.solver
+        form = solver.form or ("rate" if solver.dt is None else "projected")
+        moved, error = step(solver.tableau, flat_field(self.network, self.drive, self.nudge, form), state, h)
+        if form == "projected" and self.network.rho.projected:
+            moved = moved.clip(0, 1)
+        if solver.dt is not None or error is None:
+            return moved, h, np.ones_like(h, bool)
+        ratio = _norm(error)[:, None] / allowed
+        ratio = np.where(np.isfinite(ratio) & np.isfinite(moved).all(-1, keepdims=True), np.maximum(ratio, 1e-9), np.inf)
+        accepted = ratio <= 1
+        factor = np.clip(SAFETY * ratio ** (-1 / solver.tableau.order), SHRINK, GROW)
+        return np.where(accepted, moved, state), np.minimum(h * factor, _longest_step(self.network, self.nudge)), accepted
+
+    def residual(self, state: Array) -> Array:
+        """||ds/dt|| of the rate form, (b,)."""
+        return rate.residual(self.network, self.drive, layers(self.network, state), self.nudge)
+
+    def allowance(self, state: Array, residual: Array, tolerance: Tolerance) -> Array:
+        """Error allowed in one step of a relaxation, (b, 1): it follows the residual, down to a tenth of the rest tolerance or rounding."""
+        norm = _norm(state)
+        motion = np.maximum(MOTION * residual, 0.1 * tolerance.bound(norm)) * _longest_step(self.network, self.nudge)
+        return np.maximum(motion, np.finfo(state.dtype).eps * (1 + norm))[:, None]
+
+    def accuracy(self, state: Array) -> Array:
+        """Error allowed in one step along a path, (b, 1)."""
+        return (1e-6 if state.dtype == np.float32 else 1e-9) * (1 + _norm(state))[:, None]
+
+
+def _combine(weights: Sequence[float], slopes: Sequence[Array]) -> Array | float:
+    """sum_j weights[j] slopes[j]; 0 for no slopes."""
+    terms = [w * k for w, k in zip(weights, slopes, strict=True) if w]
+    return sum(terms[1:], terms[0]) if terms else 0.0
+
+
+def _norm(flat: Array) -> Array:
+    """2-norm of each sample, (B,)."""
+    return (flat * flat).sum(-1) ** 0.5
+
+
+def _longest_step(network: Network, nudge: Nudge | None) -> float:
+    """1 / (largest leak + beta): one fastest time constant."""
+    leaks = [1 / r for r in network.time_constants]
+    leaks[-1] += 0.0 if nudge is None else float(nudge.beta)
+    return 1 / max(leaks)
+
+
+def _as_dtype(network: Network, drive: Array, start: State, nudge: Nudge | None) -> tuple[Array, Array, Nudge | None]:
+    """Drive, a fresh flat state and the nudge in the network's precision."""
+    dtype = network.dtype
+    if nudge is not None:
+        nudge = Nudge(float(nudge.beta), np.asarray(nudge.target, dtype))
+    return np.asarray(drive, dtype), flatten(start).astype(dtype), nudge
+
+
+def _check_times(times: Array) -> Array:
+    """`times` as float64. Raises ConfigurationError unless they are finite and increase."""
+    times = np.asarray(times, np.float64)
+    if times.ndim != 1 or not len(times) or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+        raise ConfigurationError(f"times has shape {times.shape}, expected one axis of finite numbers, each above the one before it")
+    return times
