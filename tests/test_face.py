@@ -30,10 +30,10 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-def python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python code, or `-m module`, in a fresh process."""
     command = [sys.executable, *(["-c", code] if "\n" in code or " " in code else ["-m", code]), *arguments]
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300, check=False)
 
 
 # Names
