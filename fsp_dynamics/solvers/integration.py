@@ -1,0 +1,57 @@
+"""What every integrator of a network needs beside its tableau: its settings checked, its step control, its inputs in one precision."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import Nudge, State, flatten
+from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
+
+FORMS = ("projected", "rate")
+MOTION = 1e-3  # relaxing: error allowed in one step, relative to the distance covered in one fastest time constant
+
+
+def check_settings(method: str, dt: float | None, max_steps: int, form: str | None) -> Tableau:
+    """The tableau of `method`, if the settings fit each other. Raises ConfigurationError."""
+    tableau = TABLEAUX[check_choice("method", method, TABLEAUX)]
+    if form is not None:
+        check_choice("form", form, FORMS)
+    if dt is not None:
+        check_positive("dt", dt)
+    elif tableau.error is None:
+        able = ", ".join(t.name for t in TABLEAUX.values() if t.error is not None)
+        raise ConfigurationError(f"method = {method!r} estimates no error to control its step by; give dt, or take one of: {able}")
+    if check_positive("max_steps", max_steps) != int(max_steps):
+        raise ConfigurationError(f"max_steps = {max_steps!r}, expected a whole number")
+    return tableau
+
+
+def longest_step(network: Network, nudge: Nudge | None) -> float:
+    """1 / (largest leak + beta): one fastest time constant."""
+    leaks = [1 / r for r in network.time_constants]
+    leaks[-1] += 0.0 if nudge is None else float(nudge.beta)
+    return 1 / max(leaks)
+
+
+def in_precision(network: Network, drive: Array, start: State, nudge: Nudge | None) -> tuple[Array, Array, Nudge | None]:
+    """Drive, a fresh flat state (B, N) and the nudge in the network's dtype."""
+    if nudge is not None:
+        nudge = Nudge(float(nudge.beta), np.asarray(nudge.target, network.dtype))
+    return np.asarray(drive, network.dtype), flatten(start).astype(network.dtype), nudge
+
+
+def check_times(times: Array) -> Array:
+    """`times` as float64. Raises ConfigurationError unless they are finite and increase."""
+    times = np.asarray(times, np.float64)
+    if times.ndim != 1 or not len(times) or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+        raise ConfigurationError(f"times has shape {times.shape}, expected one axis of finite numbers, each above the one before it")
+    return times
+
+
+def equal_steps(duration: float, dt: float) -> int:
+    """How many equal steps of at most dt fill the duration (one part in 1e9 more is forgiven to rounding)."""
+    return max(1, math.ceil(duration / dt * (1 - 1e-9)))
