@@ -70,13 +70,14 @@ def plot_run(records: Iterable[Mapping[str, Any]], path: str | Path | None = Non
     """The learning curve, and beside it the loop's alignment angles where there are any.
 
     records : one mapping for each epoch with `epoch`, `train_error`, `valid_error`, `test_error` in percent and `alignment_degrees`
-    {name: degrees}; what is missing or None is left out. path : also write the picture there. Returns the figure.
+    {name: degrees}; what is missing or None is left out. The
+    legends tell the last values. path : also write the picture there. Returns the figure.
     """
     records = list(records)
     if not records:
         raise ConfigurationError("records is empty, expected one mapping for each epoch: there is nothing to draw yet")
     names = list(dict.fromkeys(name for record in records for name in record.get("alignment_degrees") or {}))
-    figure = new_figure(10 if names else 5.4, 4)
+    figure = new_figure(10.4 if names else 5.4, 4.3)
     axes: Sequence[Axes] = figure.subplots(1, 2 if names else 1, squeeze=False)[0]
     _draw_errors(axes[0], records)
     if names:
@@ -103,50 +104,52 @@ def _draw_settling(ax: Axes, trajectory: Trajectory, sample: int) -> None:
     positive = np.where(trajectory.residual > 0, trajectory.residual, np.nan)  # a log axis has no place for 0
     for other in range(positive.shape[1]):
         if other != sample:
-            ax.plot(trajectory.times, positive[:, other], color="#BBBBBB", linewidth=0.7)
-    ax.plot(trajectory.times, positive[:, sample], color=COLOURS[0], linewidth=1.6)
+            ax.plot(trajectory.times, positive[:, other], color="#AAAAAA", linewidth=0.8, label="_" if ax.lines else "others")
+    ax.plot(trajectory.times, positive[:, sample], color=COLOURS[0], linewidth=1.6, label=str(sample))
     ax.set_yscale("log")
     ax.set_ylabel("residual ‖ds/dt‖\n(per unit time)")
+    ax.legend(title="sample", loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
     _shade_pieces(ax, trajectory, named=False)
     _tidy(ax)
 
 
 def _shade_pieces(ax: Axes, trajectory: Trajectory, named: bool) -> None:
-    """Nudged pieces shaded, a line at each border, and their names above the axes."""
+    """Nudged pieces shaded, a line at each border, and above the axes their names, as long as there is room for."""
     borders = trajectory.borders
+    total = borders[-1] - borders[0]
     ax.set_xlim(borders[0], borders[-1])
     for begin, end, beta in zip(borders[:-1], borders[1:], trajectory.betas, strict=True):
         if beta:
             ax.axvspan(begin, end, color=SHADE, zorder=0)
         if end < borders[-1]:
             ax.axvline(end, color=GREY, linewidth=0.8, linestyle=":")
-        if named:
-            name = f"nudged, β = {beta:g}" if beta else "free"
-            ax.annotate(name, ((begin + end) / 2, 1), (0, 4), ("data", "axes fraction"), "offset points", ha="center", fontsize=9, color=GREY)
+        fitting = [t for t in ((f"nudged, β = {beta:g}", f"β = {beta:g}") if beta else ("free",)) if 0.014 * len(t) < (end - begin) / total]
+        if named and fitting:
+            ax.annotate(fitting[0], ((begin + end) / 2, 1), (0, 4), ("data", "axes fraction"), "offset points", ha="center", fontsize=9, color=GREY)
 
 
 def _draw_errors(ax: Axes, records: Sequence[Mapping[str, Any]]) -> None:
     for key, colour, dash in (("train_error", GREY, "--"), ("valid_error", COLOURS[1], "-."), ("test_error", COLOURS[0], "-")):
         epochs, errors = _series(records, lambda record, key=key: record.get(key))
         if epochs:
-            ax.plot(
-                epochs, errors, dash, color=colour, marker="o", markersize=3.5, label=f"{key.removesuffix('_error')} ({errors[-1]:.2f} % at last)"
-            )
+            ax.plot(epochs, errors, dash, color=colour, marker="o", markersize=3.5, label=f"{key.removesuffix('_error')} ({errors[-1]:.2f} %)")
     ax.set_title("learning curve", fontsize=10)
     ax.set_ylabel("error (%)")
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
     _epochs(ax)
     _tidy(ax)
 
 
 def _draw_angles(ax: Axes, records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
-    ax.axhline(90, color=GREY, linewidth=0.8, linestyle=":", label="90° (no alignment)")
+    ax.axhline(90, color=GREY, linewidth=1.0, linestyle=":")
+    ax.annotate("90°: no alignment", (1, 90), (0, 3), ("axes fraction", "data"), "offset points", ha="right", va="bottom", fontsize=8, color=GREY)
     for i, name in enumerate(names):
         epochs, degrees = _series(records, lambda record, name=name: (record.get("alignment_degrees") or {}).get(name))
         colour = COLOURS[i % len(COLOURS)]
-        ax.plot(epochs, degrees, DASHES[i % len(DASHES)], color=colour, marker="o", markersize=3.5, label=f"{name} ({degrees[-1]:.1f}° at last)")
+        ax.plot(epochs, degrees, DASHES[i % len(DASHES)], color=colour, marker="o", markersize=3.5, label=f"{name} ({degrees[-1]:.1f}°)")
     ax.set_title("loop alignment: each matrix against the product of the others", fontsize=10)
     ax.set_ylabel("angle (degrees)")
+    ax.margins(y=0.08)
     _epochs(ax)
     _tidy(ax)
 
@@ -163,8 +166,9 @@ def _epochs(ax: Axes) -> None:
 
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    if ax.get_legend_handles_labels()[1]:
-        ax.legend(frameon=False, fontsize=8)
+    labels = ax.get_legend_handles_labels()[1]
+    if labels:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=min(3, len(labels)), frameon=False, fontsize=8)
 
 
 def _tidy(ax: Axes) -> None:

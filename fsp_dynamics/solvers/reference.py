@@ -9,23 +9,20 @@ A smooth rho needs neither: there both names mean eq. 13 itself.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, flatten, layers
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Status, Tolerance, judge, prepare
+from fsp_dynamics.solvers.integration import MOTION, check_settings, check_times, equal_steps, in_precision, longest_step
 from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
 
 Field = Callable[[Array], Array]
 
-FORMS = ("projected", "rate")
-MOTION = 1e-3  # relaxing: error allowed in one step, relative to the distance covered in one fastest time constant
 SAFETY, SHRINK, GROW = 0.9, 0.2, 5.0  # step size control: aim below the allowed error, change h at most by these factors
 
 
@@ -77,16 +74,7 @@ class ReferenceSolver:
     form: str | None = None
 
     def __post_init__(self) -> None:
-        check_choice("method", self.method, TABLEAUX)
-        if self.form is not None:
-            check_choice("form", self.form, FORMS)
-        if self.dt is not None:
-            check_positive("dt", self.dt)
-        elif self.tableau.error is None:
-            able = ", ".join(t.name for t in TABLEAUX.values() if t.error is not None)
-            raise ConfigurationError(f"method = {self.method!r} estimates no error to control its step by; give dt, or take one of: {able}")
-        if check_positive("max_steps", self.max_steps) != int(self.max_steps):
-            raise ConfigurationError(f"max_steps = {self.max_steps!r}, expected a whole number")
+        check_settings(self.method, self.dt, self.max_steps, self.form)
 
     @property
     def tableau(self) -> Tableau:
@@ -102,13 +90,13 @@ class ReferenceSolver:
     ) -> Equilibrium:
         """Integrate to rest, as `equilibrium.Solver.relax` says; `steps` counts rejected steps too."""
         start = prepare(network, drive, start, nudge)
-        drive, state, nudge = _as_dtype(network, drive, start, nudge)
+        drive, state, nudge = in_precision(network, drive, start, nudge)
         tolerance = tolerance or Tolerance.default(network.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             residual = rate.residual(network, drive, layers(network, state), nudge)
             status = judge(residual, _norm(state), tolerance)
             steps = np.zeros(len(state), np.int64)
-            h = np.full((len(state), 1), self.dt or 0.1 * _longest_step(network, nudge), state.dtype)
+            h = np.full((len(state), 1), self.dt or 0.1 * longest_step(network, nudge), state.dtype)
             rows = np.flatnonzero(status == Status.OUT_OF_STEPS)
             for taken in range(1, int(self.max_steps) + 1):
                 if not rows.size:
@@ -125,15 +113,15 @@ class ReferenceSolver:
     def follow(self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array) -> Array:
         """The flat states (T, B, N) at the increasing `times`, each of them hit exactly.
 
-        Constant steps are at most dt long and equal between two times. A controlled sample that needs more than max_steps
-        between two times is NaN from there on.
+        Constant steps are at most dt long and equal between two times. A sample that stops being finite or, controlled, needs
+        more than max_steps between two times is NaN from there on.
         """
         start = prepare(network, drive, start, nudge)
-        times = _check_times(times)
-        drive, state, nudge = _as_dtype(network, drive, start, nudge)
+        times = check_times(times)
+        drive, state, nudge = in_precision(network, drive, start, nudge)
         path = np.empty((len(times), *state.shape), state.dtype)
         path[0] = state
-        h = np.full((len(state), 1), 0.1 * _longest_step(network, nudge), state.dtype)
+        h = np.full((len(state), 1), 0.1 * longest_step(network, nudge), state.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             for i, (begin, end) in enumerate(itertools.pairwise(times)):
                 if self.dt is None:
@@ -143,19 +131,20 @@ class ReferenceSolver:
         return path
 
     def _constant(self, network: Network, drive: Array, nudge: Nudge | None, state: Array, duration: float) -> Array:
-        """The state `duration` later, by equal steps of at most dt (one part in 1e9 more is forgiven to rounding)."""
-        count = max(1, math.ceil(duration / float(self.dt or 1) * (1 - 1e-9)))
+        """The state `duration` later, by equal steps of at most dt; NaN for a sample that stops being finite."""
+        count = equal_steps(duration, self.dt or duration)
         working = _Rows(self, network, drive, nudge)
         h = np.full((len(state), 1), duration / count, state.dtype)
         for _ in range(count):
             state, _, _ = working.advance(state, h, np.ones_like(h))
+        state[~np.isfinite(state).all(-1)] = np.nan
         return state
 
     def _controlled(self, network: Network, drive: Array, nudge: Nudge | None, state: Array, duration: float, h: Array) -> Array:
         """The state `duration` later; `h` (B, 1), each sample's step size, is carried on in place from call to call."""
         state = state.copy()
         left = np.full((len(state), 1), duration)
-        shortest = np.finfo(state.dtype).eps * _longest_step(network, nudge)
+        shortest = np.finfo(state.dtype).eps * longest_step(network, nudge)
         for _ in range(int(self.max_steps)):
             rows = np.flatnonzero((left > 0) & (h > shortest))
             if not rows.size:
@@ -193,7 +182,7 @@ class _Rows:
         ratio = np.where(np.isfinite(ratio) & np.isfinite(moved).all(-1, keepdims=True), np.maximum(ratio, 1e-9), np.inf)
         accepted = ratio <= 1
         factor = np.clip(SAFETY * ratio ** (-1 / solver.tableau.order), SHRINK, GROW)
-        return np.where(accepted, moved, state), np.minimum(h * factor, _longest_step(self.network, self.nudge)), accepted
+        return np.where(accepted, moved, state), np.minimum(h * factor, longest_step(self.network, self.nudge)), accepted
 
     def residual(self, state: Array) -> Array:
         """||ds/dt|| of the rate form, (b,)."""
@@ -202,7 +191,7 @@ class _Rows:
     def allowance(self, state: Array, residual: Array, tolerance: Tolerance) -> Array:
         """Error allowed in one step of a relaxation, (b, 1): it follows the residual, down to a tenth of the rest tolerance or rounding."""
         norm = _norm(state)
-        motion = np.maximum(MOTION * residual, 0.1 * tolerance.bound(norm)) * _longest_step(self.network, self.nudge)
+        motion = np.maximum(MOTION * residual, 0.1 * tolerance.bound(norm)) * longest_step(self.network, self.nudge)
         return np.maximum(motion, np.finfo(state.dtype).eps * (1 + norm))[:, None]
 
     def accuracy(self, state: Array) -> Array:
@@ -219,26 +208,3 @@ def _combine(weights: Sequence[float], slopes: Sequence[Array]) -> Array | float
 def _norm(flat: Array) -> Array:
     """2-norm of each sample, (B,)."""
     return (flat * flat).sum(-1) ** 0.5
-
-
-def _longest_step(network: Network, nudge: Nudge | None) -> float:
-    """1 / (largest leak + beta): one fastest time constant."""
-    leaks = [1 / r for r in network.time_constants]
-    leaks[-1] += 0.0 if nudge is None else float(nudge.beta)
-    return 1 / max(leaks)
-
-
-def _as_dtype(network: Network, drive: Array, start: State, nudge: Nudge | None) -> tuple[Array, Array, Nudge | None]:
-    """Drive, a fresh flat state and the nudge in the network's precision."""
-    dtype = network.dtype
-    if nudge is not None:
-        nudge = Nudge(float(nudge.beta), np.asarray(nudge.target, dtype))
-    return np.asarray(drive, dtype), flatten(start).astype(dtype), nudge
-
-
-def _check_times(times: Array) -> Array:
-    """`times` as float64. Raises ConfigurationError unless they are finite and increase."""
-    times = np.asarray(times, np.float64)
-    if times.ndim != 1 or not len(times) or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
-        raise ConfigurationError(f"times has shape {times.shape}, expected one axis of finite numbers, each above the one before it")
-    return times
