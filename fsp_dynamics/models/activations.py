@@ -26,7 +26,7 @@ def hard_sigmoid(s: Any) -> Any:
 
 def hard_sigmoid_slope(s: Any) -> Any:
     """rho'(s) = 1 on the CLOSED interval [0, 1], else 0: with an open one a unit at 0 would never wake."""
-    return 1.0 * ((s >= 0) & (s <= 1)) + 0 * s
+    return ((s >= 0) & (s <= 1)) + 0 * s
 
 
 def logistic(s: Any) -> Any:
