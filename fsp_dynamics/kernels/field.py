@@ -95,12 +95,12 @@ OURS = frozenset(f for a in activations.ACTIVATIONS.values() for f in (a.rate, a
 
 
 @lru_cache(maxsize=64)
-def compiled_for(rate: Unit, slope: Unit, templates: tuple[Any, ...]) -> dict[str, Any]:
-    """The templates compiled together for one activation, by name; the last runs in parallel and may be kept on disk.
+def compiled_for(rate: Unit, slope: Unit, templates: tuple[Any, ...], parallel: bool = False) -> Any:
+    """The last of the templates, compiled for one activation together with the others, which it calls by their names.
 
     Copies of the templates share globals in which `rho`, `rho_slope` and the templates' own names mean the compiled
     functions. (Closures would do the same, but Numba never finds a closure over compiled functions in its disk cache.)
-    What is made of this package's activations is kept, under a name that changes with any source it is made of.
+    What is made of this package's activations is kept on disk, under a name that changes with any source it is made of.
     """
     *inner, top = templates
     world: dict[str, Any] = {**globals(), **top.__globals__, "rho": jitted(rate), "rho_slope": jitted(slope)}
@@ -108,8 +108,7 @@ def compiled_for(rate: Unit, slope: Unit, templates: tuple[Any, ...]) -> dict[st
         world[template.__name__] = jit(_copy(template, world, template.__qualname__))
     kept = rate in OURS and slope in OURS
     name = f"{top.__name__}_{rate.__name__}_{slope.__name__}_{_fingerprint()}" if kept else top.__qualname__
-    world[top.__name__] = jitted(_copy(top, world, name), kept=kept, parallel=True)
-    return {template.__name__: world[template.__name__] for template in templates}
+    return jitted(_copy(top, world, name), kept, parallel)
 
 
 def jitted(function: Any, kept: bool = False, parallel: bool = False) -> Any:

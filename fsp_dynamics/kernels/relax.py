@@ -171,7 +171,7 @@ def integrate(
 
 def integrator(rate: Unit, slope: Unit) -> Any:
     """`integrate`, compiled for an activation."""
-    return compiled_for(rate, slope, (*FIELD, attempt, travel, journey, integrate))["integrate"]
+    return compiled_for(rate, slope, (*FIELD, attempt, travel, journey, integrate), parallel=True)
 
 
 @contextmanager

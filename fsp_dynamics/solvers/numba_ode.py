@@ -103,11 +103,11 @@ class NumbaSolver:
         drive, flat, nudge = in_precision(network, drive, start, nudge)
         literal = self.form == "projected" or (self.form is None and self.dt is not None) or not network.rho.projected
         run = _Run(flat, np.empty((len(flat), len(h), flat.shape[1]), flat.dtype), *np.zeros((2, len(flat)), np.int64), *np.zeros((2, len(flat))))
-        inputs = (*_inputs(network, drive, nudge), times, h, limit, rest, _net(network))
-        units = (*_pulls(network, nudge), literal, literal and network.rho.projected)
+        inputs = (*pack_inputs(network, drive, nudge), times, h, limit, rest, pack_net(network))
+        units = (*pack_pulls(network, nudge), literal, literal and network.rho.projected)
         try:
             integrator(network.rho.rate, network.rho.slope)(
-                flat, *inputs, units, _tableau(TABLEAUX[self.method], self.dt is None), control,
+                flat, *inputs, units, pack_tableau(TABLEAUX[self.method], self.dt is None), control,
                 run.states, run.reached, run.steps, run.residual, run.size,
             )  # fmt: skip
         except CompilationError as error:
@@ -131,7 +131,7 @@ class _Run:
     size: Array
 
 
-def _inputs(network: Network, drive: Array, nudge: Nudge | None) -> tuple[Array, Array]:
+def pack_inputs(network: Network, drive: Array, nudge: Nudge | None) -> tuple[Array, Array]:
     """(constant, d), each (B, N): what enters each unit whatever the others do, and where the nudge pulls it."""
     batch = len(drive)
     constant = np.concatenate([drive, *(np.broadcast_to(b, (batch, len(b))) for b in network.biases[1:])], axis=1)
@@ -141,7 +141,7 @@ def _inputs(network: Network, drive: Array, nudge: Nudge | None) -> tuple[Array,
     return constant, d
 
 
-def _net(network: Network) -> tuple[Array, Array, Array]:
+def pack_net(network: Network) -> tuple[Array, Array, Array]:
     """(weights, wires, ends) of kernels/field.py; a tied matrix is stored once and read both ways."""
     stored: list[Array] = []
     wires: list[tuple[int, int, int, int]] = []
@@ -157,7 +157,7 @@ def _net(network: Network) -> tuple[Array, Array, Array]:
     return np.concatenate(stored), np.array(wires, np.int64), np.cumsum((0, *network.sizes[1:]))
 
 
-def _pulls(network: Network, nudge: Nudge | None) -> tuple[Array, Array]:
+def pack_pulls(network: Network, nudge: Nudge | None) -> tuple[Array, Array]:
     """(leak, pull) of each unit, (N,)."""
     leak = np.repeat([1 / r for r in network.time_constants], network.sizes[1:]).astype(network.dtype)
     pull = np.zeros_like(leak)
@@ -166,7 +166,7 @@ def _pulls(network: Network, nudge: Nudge | None) -> tuple[Array, Array]:
     return leak, pull
 
 
-def _tableau(tableau: Tableau, controlled: bool) -> tuple[Array, Array, Array, int, bool]:
+def pack_tableau(tableau: Tableau, controlled: bool) -> tuple[Array, Array, Array, int, bool]:
     """(A, b, e, order, fsal) of kernels/relax.py; e is empty for a constant step."""
     A = np.zeros((len(tableau.b), len(tableau.b)))
     for i, row in enumerate(tableau.a):
