@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fsp_dynamics import plotting
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_finite, check_positive
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.activations import Activation
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, layers
+from fsp_dynamics.plotting import plot_trajectory
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, prepare
 from fsp_dynamics.solvers.reference import ReferenceSolver
 from fsp_dynamics.solvers.tableaux import TABLEAUX
@@ -94,7 +94,7 @@ class Trajectory:
 
     def plot(self, ax: Axes | None = None, sample: int = 0) -> Figure:
         """Output rates of one sample, and below them how every sample settles (`plotting.plot_trajectory`)."""
-        return plotting.plot_trajectory(self, ax, sample=sample)
+        return plot_trajectory(self, ax, sample=sample)
 
 
 def simulate(

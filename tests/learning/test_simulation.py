@@ -1,0 +1,187 @@
+"""Paths along a protocol: where they lead, what is saved, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import oracles
+import pytest
+from problems import problem
+
+from fsp_dynamics.errors import ConfigurationError, NotFiniteError, ShapeError
+from fsp_dynamics.learning.simulation import simulate
+from fsp_dynamics.models.rate import Nudge, flatten
+from fsp_dynamics.solvers.equilibrium import Tolerance
+from fsp_dynamics.solvers.reference import ReferenceSolver
+
+
+@pytest.fixture
+def p():
+    return problem("deep", np.float64)
+
+
+def protocol(p, free=2.0, nudged=1.0):
+    return [(free, None), (nudged, p.nudges["nudged"]), (free, None)]
+
+
+@pytest.mark.parametrize("name", ["saturated", "tied", "time-constants", "logistic"])
+def test_each_piece_leads_to_the_equilibrium_of_its_phase(name):
+    p = problem(name)
+    path = simulate(p.network, p.images, [(50.0, None), (50.0, p.nudges["nudged"]), (50.0, None)], save=25.0, dt=0.2)
+    assert path.times.tolist() == [0, 25, 50, 75, 100, 125, 150]
+    for index, phase in ((2, "free"), (4, "nudged"), (6, "free")):
+        for s, known in zip(path.states, p.known[phase], strict=True):
+            np.testing.assert_allclose(s[index], known, atol=1e-6)
+    for s, last in zip(path.states, path.end, strict=True):
+        np.testing.assert_array_equal(s[-1], last)
+
+
+def test_pieces_follow_each_other_without_a_seam(p):
+    whole = simulate(p.network, p.images, [(3.0, None)], save=0.5)
+    parts = simulate(p.network, p.images, [(1.0, None), (0.5, None), (1.5, None)], save=0.5)
+    np.testing.assert_array_equal(parts.times, whole.times)
+    for a, b in zip(parts.states, whole.states, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-13)
+    assert parts.phase.tolist() == [0, 0, 0, 1, 2, 2, 2]
+
+
+def test_an_exact_path_with_a_nudge_in_the_middle():
+    p = problem("interior")
+    start = tuple(np.full(s.shape, 0.35) for s in p.known["free"])
+    path = simulate(p.network, p.images, [(1.0, None), (2.0, p.nudges["nudged"])], start=start, dt=0.02, save=0.25)
+    first = oracles.interior_path(p.network, p.images, start, path.times[:5])
+    second = oracles.interior_path(p.network, p.images, oracles.split(p.network, first[-1]), path.times[4:] - 1, p.nudges["nudged"])
+    np.testing.assert_allclose(flatten(path.states), np.concatenate([first, second[1:]]), atol=1e-8)
+
+
+def test_the_residual_is_that_of_the_piece_a_time_belongs_to(p):
+    path = simulate(p.network, p.images, protocol(p), save=1.0)
+    assert path.times.tolist() == [0, 1, 2, 3, 4, 5]
+    assert path.labels.tolist() == ["free", "free", "free", "nudged", "free", "free"]
+    assert path.phase.tolist() == [0, 0, 0, 1, 2, 2]
+    assert path.betas == (0.0, 0.7, 0.0)
+    assert path.borders.tolist() == [0, 2, 3, 5]
+    for t in range(6):
+        nudge = p.nudges["nudged"] if path.labels[t] == "nudged" else None
+        twin = oracles.residual(p.network, p.images, tuple(s[t] for s in path.states), nudge)
+        np.testing.assert_allclose(path.residual[t], twin, atol=1e-13)
+
+
+def test_rates_are_rho_of_the_states():
+    p = problem("logistic")
+    path = simulate(p.network, p.images, [(2.0, None)], save=1.0)
+    for s, r in zip(path.states, path.rates, strict=True):
+        np.testing.assert_allclose(r, 1 / (1 + np.exp(-s)), atol=1e-15)
+
+
+def test_a_solver_may_be_a_name_or_an_integrator(p):
+    named = simulate(p.network, p.images, protocol(p), solver="heun", dt=0.1)
+    given = simulate(p.network, p.images, protocol(p), solver=ReferenceSolver("heun", dt=0.1), dt=None)
+    np.testing.assert_array_equal(flatten(named.states), flatten(given.states))
+    fine = simulate(p.network, p.images, protocol(p), solver="dopri5", dt=None)
+    rated = simulate(p.network, p.images, protocol(p), solver=ReferenceSolver("rk4", dt=0.01, form="rate"))
+    np.testing.assert_allclose(flatten(fine.states), flatten(rated.states), atol=1e-4)
+
+
+def test_it_starts_at_zero_or_where_it_is_told(p):
+    images, nudge = p.images, p.nudges["nudged"]
+    assert not flatten(simulate(p.network, images, [(1.0, None)]).states)[0].any()
+    free = ReferenceSolver().relax(p.network, p.drive, tolerance=Tolerance(1e-13))
+    resting = simulate(p.network, images, [(5.0, None)], start=free)
+    assert np.ptp(flatten(resting.states), axis=0).max() < 1e-12
+    moved = simulate(p.network, images, [(5.0, nudge)], start=free.state)
+    np.testing.assert_array_equal(flatten(moved.states)[0], flatten(free.state))
+
+
+def test_about_two_hundred_times_are_saved_when_none_are_chosen(p):
+    path = simulate(p.network, p.images, [(1.0, None), (np.pi, p.nudges["nudged"])])
+    assert 200 <= len(path.times) <= 203
+    assert (np.diff(path.times) > 0).all()
+    assert 1.0 in path.times
+    assert path.times[-1] == 1 + np.pi
+
+
+def test_chosen_times_are_kept_and_the_borders_added(p):
+    path = simulate(p.network, p.images, protocol(p), save=[0.5, 0.75, 2.0 + 1e-12, 4.0])
+    assert path.times.tolist() == [0, 0.5, 0.75, 2, 3, 4, 5]
+    assert simulate(p.network, p.images, [(0.3, None)], save=0.1).times.tolist() == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert simulate(p.network, p.images, [(1.0, None)], save=5).times.tolist() == [0, 1]
+
+
+def test_shapes_precision_and_inputs(dtype):
+    p = problem("deep", dtype)
+    p.images.flags.writeable = False
+    path = simulate(p.network, p.images, protocol(p), save=1.0)
+    assert [s.shape for s in path.states] == [(6, 3, n) for n in p.network.sizes[1:]]
+    assert {s.dtype for s in path.states} == {np.dtype(dtype)}
+    assert path.residual.shape == (6, 3)
+
+
+def test_a_path_that_leaves_the_numbers_is_told_not_raised(p):
+    path = simulate(p.network, p.images, [(6e4, None)], solver=ReferenceSolver("rk4", dt=50.0, form="rate"), save=100.0)
+    assert np.isnan(path.residual[-1]).all()
+    assert np.isnan(flatten(path.states)[-1]).all()
+
+
+def test_xarray_names_its_dimensions(p):
+    path = simulate(p.network, p.images, protocol(p), save=0.5)
+    data = path.to_xarray()
+    assert data.sizes == {"time": 11, "sample": 3, **{f"hidden_{k + 1}": n for k, n in enumerate(p.network.sizes[1:-1])}, "output": 3}
+    assert data.state_output.dims == ("time", "sample", "output")
+    np.testing.assert_array_equal(data.state_hidden_2, path.states[1])
+    np.testing.assert_array_equal(data.rate_output, path.rates[-1])
+    np.testing.assert_array_equal(data.phase, path.labels)
+    assert all("units" in variable.attrs for name, variable in data.variables.items() if name in (*data.data_vars, "time", "beta"))
+    resting = data.swap_dims(time="phase").residual.sel(phase="nudged")
+    assert resting.shape == (2, 3)
+
+
+@pytest.mark.parametrize(("engine", "needs"), [("scipy", "scipy"), ("h5netcdf", "h5py")])
+def test_xarray_comes_back_from_netcdf(p, tmp_path, engine, needs):
+    pytest.importorskip(needs)
+    xarray = pytest.importorskip("xarray")
+    data = simulate(p.network, p.images, protocol(p), save=0.5).to_xarray()
+    data.to_netcdf(tmp_path / "path.nc", engine=engine)
+    with xarray.open_dataset(tmp_path / "path.nc", engine=engine) as again:
+        xarray.testing.assert_identical(again.load(), data)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"protocol": []}, "protocol is empty"),
+        ({"protocol": [(0.0, None)]}, r"duration of protocol\[0\] = 0\.0, expected a finite number above 0"),
+        ({"protocol": [(1.0, None), (-1.0, None)]}, r"duration of protocol\[1\]"),
+        ({"protocol": [(np.nan, None)]}, "duration"),
+        ({"protocol": [("long", None)]}, "duration"),
+        ({"protocol": [3.0]}, r"protocol\[0\] is float, expected a pair"),
+        ({"protocol": [(3.0, 1.0)]}, r"protocol\[0\] is tuple, expected a pair \(duration, None or Nudge\)"),
+        ({"protocol": [(1.0, Nudge(-1.0, np.zeros((3, 3))))]}, r"beta = -1\.0"),
+        ({"solver": "rk5"}, "did you mean 'rk4'"),
+        ({"solver": object()}, "solver is object, which has no time axis"),
+        ({"dt": 0}, "dt = 0"),
+        ({"dt": None}, "estimates no error"),
+        ({"save": 0}, "save = 0"),
+        ({"save": 1e-9}, "expected at most 1,000,000"),
+        ({"save": [0.5, 0.5]}, "each above the one before"),
+        ({"save": []}, "finite times"),
+        ({"save": [0.0, np.nan]}, "finite times"),
+        ({"save": [-0.1, 0.5]}, "expected times from 0 to 1"),
+        ({"save": [0.5, 1.5]}, "expected times from 0 to 1"),
+        ({"start": (np.zeros((3, 6)),)}, "start has 1 layers, expected 6"),
+    ],
+)
+def test_unusable_arguments_are_refused(p, given, message):
+    with pytest.raises(ConfigurationError, match=message):
+        simulate(p.network, p.images, **({"protocol": [(1.0, None)]} | given))
+
+
+def test_arrays_that_do_not_fit_are_refused(p):
+    with pytest.raises(ShapeError, match="nudge target has shape"):
+        simulate(p.network, p.images, [(1.0, Nudge(1.0, np.zeros((3, 2))))])
+    with pytest.raises(ShapeError, match="images has shape"):
+        simulate(p.network, p.images[0], [(1.0, None)])
+    with pytest.raises(NotFiniteError, match=r"images\[0, 0\] = nan"):
+        simulate(p.network, np.full_like(p.images, np.nan), [(1.0, None)])
+    spoiled = tuple(np.full_like(s, np.inf) for s in p.known["free"])
+    with pytest.raises(NotFiniteError, match=r"start\[0\]"):
+        simulate(p.network, p.images, [(1.0, None)], start=spoiled)

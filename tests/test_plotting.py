@@ -1,0 +1,167 @@
+"""Pictures show the numbers of their record, say what they show, and nothing lies on anything else."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+
+import numpy as np
+import pytest
+from problems import problem
+
+from fsp_dynamics.errors import ConfigurationError, ShapeError
+from fsp_dynamics.learning.simulation import simulate
+from fsp_dynamics.plotting import new_figure, plot_run, plot_trajectory, save_figure
+
+
+@pytest.fixture(scope="module")
+def path():
+    p = problem("strong")
+    return simulate(p.network, p.images, [(6.0, None), (4.0, p.nudges["nudged"]), (5.0, None), (0.1, p.nudges["negative"])], save=0.1)
+
+
+@pytest.fixture
+def records():
+    return [
+        {
+            "epoch": e,
+            "train_error": 9.0 * 0.6**e,
+            "valid_error": 3 + 5.0 * 0.6**e,
+            "test_error": 3.1 + 5.0 * 0.6**e,
+            "alignment_degrees": {"W1": 89 - e, "W2": 88 - 2.0 * e, "loop": 90 - 4.0 * e},
+        }
+        for e in range(1, 9)
+    ]
+
+
+def drawn(ax):
+    """{label: (x, y)} of the lines that have one."""
+    return {line.get_label(): line.get_data() for line in ax.lines if not line.get_label().startswith("_")}
+
+
+def texts(figure):
+    """(text, box in pixels) of all that is written: titles, labels, ticks in view, notes, legends."""
+    figure.canvas.draw()
+    written = []
+    for ax in figure.axes:
+        written += [ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts]
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = axis.get_view_interval()
+            written += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+        if ax.get_legend():
+            written += [ax.get_legend().get_title(), *ax.get_legend().get_texts()]
+    return [(text.get_text(), text.get_window_extent()) for text in written if text.get_visible() and text.get_text().strip()]
+
+
+def assert_legible(figure):
+    written = texts(figure)
+    width, height = figure.canvas.get_width_height()
+    assert len(written) > 8
+    for (one, a), (other, b) in itertools.combinations(written, 2):
+        overlap = min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1
+        assert not overlap, f"{one!r} lies on {other!r}"
+    for text, box in written:
+        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, f"{text!r} is cut off"  # noqa: PT018
+
+
+def test_a_trajectory_is_drawn_as_it_was(path):
+    figure = path.plot(sample=2)
+    rates, settling = figure.axes
+    lines = drawn(rates)
+    assert list(lines) == ["0", "1", "2"]
+    for unit in range(3):
+        np.testing.assert_array_equal(lines[str(unit)][0], path.times)
+        np.testing.assert_array_equal(lines[str(unit)][1], path.rates[-1][:, 2, unit])
+    np.testing.assert_array_equal(drawn(settling)["2"][1], path.residual[:, 2])
+    assert settling.get_yscale() == "log"
+    assert len([line for line in settling.lines if len(line.get_xdata()) == len(path.times)]) == 4
+
+
+def test_borders_and_phases_are_marked_and_units_named(path):
+    figure = plot_trajectory(path)
+    rates, settling = figure.axes
+    for ax in (rates, settling):
+        assert sorted(line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 2) == [6, 10, 15]
+        assert len(ax.patches) == 2, "the nudged pieces are shaded"
+    written = [text for text, _ in texts(figure)]
+    assert written.count("free") == 2
+    assert "nudged, β = 0.7" in written
+    assert "time constants" in settling.get_xlabel()
+    assert "per unit time" in settling.get_ylabel()
+    assert "rate" in rates.get_ylabel()
+
+
+def test_nothing_written_overlaps(path, records):
+    assert_legible(plot_trajectory(path, sample=1))
+    assert_legible(plot_run(records))
+    assert_legible(plot_run(records[:1]))
+    assert_legible(plot_run([{**r, "test_error": 100.0} | {"epoch": 17 * r["epoch"]} for r in records]))
+
+
+def test_a_trajectory_may_be_drawn_into_axes_of_ones_own(path):
+    figure = new_figure(5, 5)
+    upper, lower = figure.subplots(2, 1)
+    assert plot_trajectory(path, upper) is figure
+    assert list(drawn(upper)) == ["0", "1", "2"]
+    assert not lower.lines
+    plot_trajectory(path, [upper, lower])
+    assert lower.lines
+    with pytest.raises(ShapeError, match="ax has shape"):
+        plot_trajectory(path, [upper, lower, upper])
+
+
+@pytest.mark.parametrize("sample", [-1, 4])
+def test_a_sample_that_is_not_there_is_refused(path, sample):
+    with pytest.raises(ConfigurationError, match=f"sample = {sample}, expected 0 to 3"):
+        path.plot(sample=sample)
+
+
+def test_a_run_is_drawn_as_it_was(records, tmp_path):
+    figure = plot_run(records, tmp_path / "run.png")
+    curve, angles = figure.axes
+    lines = drawn(curve)
+    assert [label.split()[0] for label in lines] == ["train", "valid", "test"]
+    for label, (x, y) in lines.items():
+        np.testing.assert_array_equal(x, range(1, 9))
+        np.testing.assert_array_equal(y, [r[f"{label.split()[0]}_error"] for r in records])
+    lines = drawn(angles)
+    assert [label.split()[0] for label in lines] == ["W1", "W2", "loop"]
+    np.testing.assert_array_equal(lines["loop (58.0°)"][1], [r["alignment_degrees"]["loop"] for r in records])
+    assert any(np.array_equal(line.get_ydata(), [90, 90]) for line in angles.lines)
+    assert "%" in curve.get_ylabel()
+    assert "degrees" in angles.get_ylabel()
+    assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_alignment_there_is_only_the_curve(records, tmp_path):
+    bare = [{k: v for k, v in r.items() if k != "alignment_degrees"} for r in records]
+    assert len(plot_run(bare, tmp_path / "run.svg").axes) == 1
+    assert b"<svg" in (tmp_path / "run.svg").read_bytes()
+    assert len(plot_run([{**r, "alignment_degrees": None} for r in bare]).axes) == 1
+
+
+def test_missing_values_are_left_out(records):
+    records[3]["valid_error"] = None
+    records[4]["valid_error"] = float("nan")
+    for r in records:
+        del r["test_error"]
+    del records[0]["alignment_degrees"]
+    curve, angles = plot_run(records).axes
+    assert [label.split()[0] for label in drawn(curve)] == ["train", "valid"]
+    assert drawn(curve)["valid (3.08 %)"][0] == pytest.approx([1, 2, 3, 6, 7, 8])
+    assert drawn(angles)["W1 (81.0°)"][0] == pytest.approx(range(2, 9))
+
+
+def test_pictures_have_a_known_format_and_something_to_show(records, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"run\.bmp.*\.png, \.svg, \.pdf"):
+        plot_run(records, tmp_path / "run.bmp")
+    with pytest.raises(ConfigurationError, match="records is empty"):
+        plot_run([])
+    assert save_figure(plot_run(records), str(tmp_path / "again.PNG")) == tmp_path / "again.PNG"
+
+
+def test_no_display_and_no_pyplot_are_needed(path, records, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it fails
+    monkeypatch.delenv("DISPLAY", raising=False)
+    save_figure(path.plot(), tmp_path / "path.png")
+    plot_run(records, tmp_path / "run.png")
