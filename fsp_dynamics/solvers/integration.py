@@ -38,10 +38,10 @@ def longest_step(network: Network, nudge: Nudge | None) -> float:
 
 
 def in_precision(network: Network, drive: Array, start: State, nudge: Nudge | None) -> tuple[Array, Array, Nudge | None]:
-    """Drive, a fresh flat state (B, N) and the nudge in the network's dtype."""
+    """Drive, a fresh flat state (B, N) in C order and the nudge in the network's dtype."""
     if nudge is not None:
         nudge = Nudge(float(nudge.beta), np.asarray(nudge.target, network.dtype))
-    return np.asarray(drive, network.dtype), flatten(start).astype(network.dtype), nudge
+    return np.asarray(drive, network.dtype), flatten(start).astype(network.dtype, order="C"), nudge
 
 
 def check_times(times: Array) -> Array:

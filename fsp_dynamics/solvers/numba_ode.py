@@ -106,10 +106,11 @@ class NumbaSolver:
         inputs = (*pack_inputs(network, drive, nudge), times, h, limit, rest, pack_net(network))
         units = (*pack_pulls(network, nudge), literal, literal and network.rho.projected)
         try:
-            integrator(network.rho.rate, network.rho.slope)(
-                flat, *inputs, units, pack_tableau(TABLEAUX[self.method], self.dt is None), control,
-                run.states, run.reached, run.steps, run.residual, run.size,
-            )  # fmt: skip
+            with np.errstate(all="ignore"):  # matters only where the kernel runs as plain Python
+                integrator(network.rho.rate, network.rho.slope)(
+                    flat, *inputs, units, pack_tableau(TABLEAUX[self.method], self.dt is None), control,
+                    run.states, run.reached, run.steps, run.residual, run.size,
+                )  # fmt: skip
         except CompilationError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ConfigurationError(
@@ -134,7 +135,9 @@ class _Run:
 def pack_inputs(network: Network, drive: Array, nudge: Nudge | None) -> tuple[Array, Array]:
     """(constant, d), each (B, N): what enters each unit whatever the others do, and where the nudge pulls it."""
     batch = len(drive)
-    constant = np.concatenate([drive, *(np.broadcast_to(b, (batch, len(b))) for b in network.biases[1:])], axis=1)
+    constant = np.empty((batch, sum(network.sizes[1:])), network.dtype)
+    for part, entering in zip(layers(network, constant), (drive, *network.biases[1:]), strict=True):
+        part[:] = entering
     d = np.zeros_like(constant)
     if nudge is not None:
         d[:, -network.sizes[-1] :] = nudge.target
