@@ -82,10 +82,12 @@ def test_borders_and_phases_are_marked_and_units_named(path):
     rates, settling = figure.axes
     for ax in (rates, settling):
         assert sorted(line.get_xdata()[0] for line in ax.lines if len(line.get_xdata()) == 2) == [6, 10, 15]
-        assert len(ax.patches) == 2, "the nudged pieces are shaded"
+        shaded = [tuple(patch.get_extents().transformed(ax.transData.inverted()).intervalx) for patch in ax.patches]
+        np.testing.assert_allclose(shaded, [(6, 10), (15, 15.1)])
     written = [text for text, _ in texts(figure)]
     assert written.count("free") == 2
     assert "nudged, β = 0.7" in written
+    assert not any("β = -" in text for text in written), "a piece of 0.1 has no room for its name"
     assert "time constants" in settling.get_xlabel()
     assert "per unit time" in settling.get_ylabel()
     assert "rate" in rates.get_ylabel()

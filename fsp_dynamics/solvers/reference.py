@@ -102,7 +102,7 @@ class ReferenceSolver:
                 if not rows.size:
                     break
                 working = _Rows(self, network, drive[rows], None if nudge is None else nudge.rows(rows))
-                allowed = working.allowance(state[rows], residual[rows], tolerance)
+                allowed = working.allowance(state[rows], residual[rows])
                 state[rows], h[rows], _ = working.advance(state[rows], h[rows], allowed)
                 residual[rows] = working.residual(state[rows])
                 status[rows] = judge(residual[rows], _norm(state[rows]), tolerance)
@@ -188,11 +188,10 @@ class _Rows:
         """||ds/dt|| of the rate form, (b,)."""
         return rate.residual(self.network, self.drive, layers(self.network, state), self.nudge)
 
-    def allowance(self, state: Array, residual: Array, tolerance: Tolerance) -> Array:
-        """Error allowed in one step of a relaxation, (b, 1): it follows the residual, down to a tenth of the rest tolerance or rounding."""
-        norm = _norm(state)
-        motion = np.maximum(MOTION * residual, 0.1 * tolerance.bound(norm)) * longest_step(self.network, self.nudge)
-        return np.maximum(motion, np.finfo(state.dtype).eps * (1 + norm))[:, None]
+    def allowance(self, state: Array, residual: Array) -> Array:
+        """Error allowed in one step of a relaxation, (b, 1): it follows the residual all the way, down to rounding."""
+        motion = MOTION * residual * longest_step(self.network, self.nudge)
+        return np.maximum(motion, np.finfo(state.dtype).eps * (1 + _norm(state)))[:, None]
 
     def accuracy(self, state: Array) -> Array:
         """Error allowed in one step along a path, (b, 1)."""
