@@ -266,8 +266,10 @@ class _Session:
         rates = self.config.learning.rates.forward
         if 2 * record["unrested"] >= images:
             self.told.note(f"epoch {record['epoch']}: {record['unrested']} of {images} samples did not come to rest and taught nothing; {_REST}")
-        if record["dead_outputs"]:
-            units = ", ".join(map(str, record["dead_outputs"]))
+        known = self.metrics[-1]["dead_outputs"] if self.metrics else []
+        dead = [unit for unit in record["dead_outputs"] if unit not in known]
+        if dead:
+            units = ", ".join(map(str, dead))
             self.told.note(
                 f"epoch {record['epoch']}: output {units} had rate 0 for every image although its class occurs, and will not recover; "
                 f"lower learning.rates.forward[{len(rates) - 1}] (now {rates[-1]:g})"
