@@ -103,12 +103,12 @@ def compiled_for(rate: Unit, slope: Unit, templates: tuple[Any, ...], parallel: 
     What is made of this package's activations is kept on disk, under a name that changes with any source it is made of.
     """
     *inner, top = templates
+    kept = rate in OURS and slope in OURS
+    marks = (rate.__name__, slope.__name__, *([_fingerprint()] if kept else []))
     world: dict[str, Any] = {**globals(), **top.__globals__, "rho": jitted(rate), "rho_slope": jitted(slope)}
     for template in inner:
-        world[template.__name__] = jit(_copy(template, world, template.__qualname__))
-    kept = rate in OURS and slope in OURS
-    name = f"{top.__name__}_{rate.__name__}_{slope.__name__}_{_fingerprint()}" if kept else top.__qualname__
-    return jitted(_copy(top, world, name), kept, parallel)
+        world[template.__name__] = jit(_copy(template, world, marks))
+    return jitted(_copy(top, world, marks), kept, parallel)
 
 
 def jitted(function: Any, kept: bool = False, parallel: bool = False) -> Any:
@@ -121,10 +121,14 @@ def jitted(function: Any, kept: bool = False, parallel: bool = False) -> Any:
         return numba.njit(error_model="numpy", parallel=parallel)(function)
 
 
-def _copy(template: Any, world: dict[str, Any], qualname: str) -> FunctionType:
-    """The template with `world` for its globals; Numba names its file in the disk cache after `qualname`."""
+def _copy(template: Any, world: dict[str, Any], marks: tuple[str, ...]) -> FunctionType:
+    """The template with `world` for its globals and the marks in its name.
+
+    Numba names files and machine code after a function: without the marks, code kept for two activations by two processes
+    could bear one name, and a third process that loads both would run one for the other.
+    """
     copy = FunctionType(template.__code__, world, template.__name__)
-    copy.__module__, copy.__qualname__ = template.__module__, qualname
+    copy.__module__, copy.__qualname__ = template.__module__, "_".join((template.__name__, *marks))
     return copy
 
 

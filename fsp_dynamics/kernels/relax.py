@@ -175,10 +175,13 @@ def integrator(rate: Unit, slope: Unit) -> Any:
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let kernels use `count` threads inside the block (at most NUMBA_NUM_THREADS); no result depends on it."""
+def threads(count: int | None) -> Iterator[None]:
+    """Let kernels use `count` threads inside the block (None: as before); no result depends on it.
+
+    At most NUMBA_NUM_THREADS, which is the number of processors unless the environment says otherwise.
+    """
     before = numba.get_num_threads()
-    numba.set_num_threads(count)
+    numba.set_num_threads(before if count is None else count)
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError
-from fsp_dynamics.kernels.relax import CompilationError, integrator
+from fsp_dynamics.kernels.relax import CompilationError, integrator, threads
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, layers
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance, judge, prepare
@@ -21,6 +21,7 @@ from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
 
 NEVER = (-1.0, 0.0)  # a rest tolerance that no residual meets
 UNLIMITED = 2**62
+FEW = 100_000  # products of all samples in one pass, below which waking a second thread costs more than it brings
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +104,12 @@ class NumbaSolver:
         drive, flat, nudge = in_precision(network, drive, start, nudge)
         literal = self.form == "projected" or (self.form is None and self.dt is not None) or not network.rho.projected
         run = _Run(flat, np.empty((len(flat), len(h), flat.shape[1]), flat.dtype), *np.zeros((2, len(flat)), np.int64), *np.zeros((2, len(flat))))
-        inputs = (*pack_inputs(network, drive, nudge), times, h, limit, rest, pack_net(network))
+        weights, wires, ends = pack_net(network)
+        inputs = (*pack_inputs(network, drive, nudge), times, h, limit, rest, (weights, wires, ends))
         units = (*pack_pulls(network, nudge), literal, literal and network.rho.projected)
         try:
-            with np.errstate(all="ignore"):  # matters only where the kernel runs as plain Python
+            # errstate matters only where the kernel runs as plain Python
+            with np.errstate(all="ignore"), threads(1 if len(flat) * weights.size < FEW else None):
                 integrator(network.rho.rate, network.rho.slope)(
                     flat, *inputs, units, pack_tableau(TABLEAUX[self.method], self.dt is None), control,
                     run.states, run.reached, run.steps, run.residual, run.size,
