@@ -10,6 +10,8 @@ folder         a run folder: its lock, its files, its metrics
 execution      networks and recipes from a configuration; signals, threads
 progress       what is shown while a run goes on
 runner         `train`, `open_run`, and the record `Run`
+quickstart     the first run, on digits
+overview       what was run, what came out, what differs: records for tables
 check          `fsp check`: solvers and rules measured against what must be true
 =============  =====================================================================================
 """

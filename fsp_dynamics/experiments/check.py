@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ ORDER_SLACK = {1: 0.05, 2: 0.1, 3: 0.2, 4: 0.2, 5: 0.3}
 COARSEST = {1: 64, 2: 32, 3: 16, 4: 8, 5: 4}  # steps per unit of time; four halvings follow and stay above rounding
 SETTLED = {"float64": Tolerance(1e-14, 1e-14), "float32": Tolerance(1e-6, 2e-7)}
 AGREEMENT = {"float64": 1e-12, "float32": 1e-5}
-WAYS = {
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "anderson": ("fixed_point", {"method": "anderson"}),
     "sweeps": ("fixed_point", {"method": "sweeps", "max_passes": 2000}),
     "newton": ("fixed_point", {"method": "newton"}),
@@ -184,7 +185,7 @@ def _steady_masks() -> tuple[Network, Array, Array]:
         network, images, target = _random_loop(seed, "float64")
         masks = [_masks(network, images, nudge) for nudge in (None, Nudge(0.5, target))]
         hidden = masks[0][:, : -network.sizes[-1]]
-        if (masks[0] == masks[1]).all() and (hidden == 0).any() and 0.3 < hidden.mean() and masks[0][:, -network.sizes[-1] :].any():
+        if (masks[0] == masks[1]).all() and (hidden == 0).any() and hidden.mean() > 0.3 and masks[0][:, -network.sizes[-1] :].any():
             return network, images, target
     raise AssertionError
 

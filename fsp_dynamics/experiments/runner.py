@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from fsp_dynamics.analysis.alignment import loop_alignment
 from fsp_dynamics.datasets import Dataset, load_dataset
-from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError
+from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError, check_choice
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
 from fsp_dynamics.experiments.config import Config
@@ -22,6 +22,7 @@ from fsp_dynamics.learning.training import EpochReport, Evaluation, Learner, Rec
 from fsp_dynamics.models.network import Network
 
 Which = Literal["best", "last"]
+PARTS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,13 @@ class Run:
         """The network of the best epoch (by validation error) or of the last one, verified. Raises CheckpointError."""
         checkpoint = load_checkpoint(RunFolder(self.folder).checkpoints, which)
         return restored(self.config, checkpoint)
+
+    def evaluate(self, split: str = "test", which: Which = "best", *, data_dir: str | Path | None = None, threads: int | None = None) -> Evaluation:
+        """What that network does on a part of the data ("train", "valid" or "test"). Raises ConfigurationError for an empty part."""
+        network, given = self.network(which), self.config.data
+        data = load_dataset(given.name, data_dir=data_dir, validation=given.validation, limit=given.limit)
+        with execution.thread_limit(threads):
+            return evaluate(network, getattr(data, check_choice("split", split, PARTS)), execution.build_recipe(self.config))
 
     def plot(self, path: str | Path | None = None) -> Path:
         """Draw the learning curve and the loop alignment; the path of the picture (default: figures/learning.png)."""
@@ -239,7 +247,7 @@ class _Session:
         self.metrics = self.folder.metrics()
         best = best_of(self.metrics)
         self.save(["best", "last"] if best is not None and best["epoch"] == epoch else ["last"])
-        self.summarise("running")
+        self.summarise("unfinished")
         self.told.end_epoch(self.metrics[-1])
 
     def _on_batch(self, done: int, total: int, error: float) -> None:

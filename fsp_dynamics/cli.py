@@ -1,0 +1,334 @@
+"""The command line `fsp`: parses, asks the floors below, shows what they answer. Results on stdout, all else on stderr.
+
+Commands import what they need when they run, so that `fsp --help` answers at once. Every failure is one line and one of the
+exit codes of `EXIT_CODES`; FSP_DEBUG=1 shows the traceback.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Group, Parameter
+
+from fsp_dynamics import errors
+from fsp_dynamics.experiments.config import fields
+from fsp_dynamics.experiments.execution import NoRestError
+from fsp_dynamics.experiments.sources import SHORT, presets, read_value
+
+if TYPE_CHECKING:
+    from fsp_dynamics.experiments.progress import Reporter
+
+EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (errors.RunLockedError, 6),
+    (errors.RunExistsError, 2),
+    (errors.DatasetError, 3),
+    (errors.CheckpointError, 5),
+    (errors.NotFiniteError, 4),
+    (errors.NotAtRestError, 4),
+    (NoRestError, 4),
+    (errors.FspError, 2),
+    (OSError, 7),
+)
+"""Which error ends with which exit code: the first that fits. Anything else is our own mistake, 1."""
+
+_EPILOGUE = """\
+Exit codes: 0 well; 2 usage or configuration; 3 data; 4 diverged, not at rest, or a check failed; 5 checkpoint; 6 run folder locked; \
+7 disk or I/O; 130, 143 interrupted (SIGINT, SIGTERM) after saving; 1 an error of ours (FSP_DEBUG=1 shows where)."""
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("fsp_dynamics")
+
+
+app = App(
+    name="fsp",
+    help="Hopfield-style rate networks with a feedforward loop, trained by a contrastive Hebbian rule.",
+    help_epilogue=_EPILOGUE,
+    help_format="plaintext",
+    version=_version,
+    suppress_keyboard_interrupt=False,
+)
+data = App(name="data", help="The images: what is on this machine, and how to get more.", help_format="plaintext")
+app.command(data)
+
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Machine-readable, on stdout.")]
+Threads = Annotated[int | None, Parameter(help="Threads of BLAS and the kernels; left alone by default.")]
+DataDir = Annotated[Path | None, Parameter(help="Where to look for data first (default: $FSP_DATA).")]
+ShowProgress = Annotated[bool, Parameter(name="--progress", help="Show a bar for each epoch.")]
+Run = Annotated[Path, Parameter(help="The folder of a run.")]
+
+
+@app.command
+def quickstart(*, out: Path = Path("quickstart"), threads: Threads = None, progress: ShowProgress = True) -> None:
+    """Train a first network on small digits, draw its learning curve and loop alignment, say what to try next.
+
+    Parameters
+    ----------
+    out
+        Run folder; an earlier quickstart in it is replaced.
+    """
+    from fsp_dynamics.experiments.quickstart import quickstart as first_run
+
+    run, picture = first_run(out, _reporter(progress), threads)
+    best = run.summary["best"]
+    print(f"test error {best['test_error']:.2f} % (epoch {best['epoch']} of {run.summary['epochs']}, {run.summary['seconds']:.0f} s of training)")
+    print(f"picture    {picture}")
+    print("try next   fsp train digits --network.hidden 200,200 --seed 1 --out runs/wider")
+    print("           fsp train mnist-2x500 --out runs/a")
+    print("           fsp compare quickstart runs/wider" if str(out) == "quickstart" else f"           fsp compare {out} runs/wider")
+
+
+def _with_fields(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for every key of a configuration in place of its `**given`."""
+    group = Group("Configuration (in place of what the preset or file says)", sort_key=9)
+    short = {key: f"--{name}" for name, key in SHORT.items()}
+    options = []
+    for key, meaning in fields().items():
+        names = (f"--{key}", *([short[key]] if key in short else []))
+        option = Parameter(name=names, help=meaning, group=group, show_default=False, metavar="VALUE", allow_leading_hyphen=True)
+        options.append(
+            inspect.Parameter(key.replace(".", "__"), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option])
+        )
+    signature = inspect.signature(command, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    return command
+
+
+@app.command
+@_with_fields
+def train(
+    source: Annotated[str, Parameter(help=f"A preset ({', '.join(presets())}), a TOML file, or the folder of a run to go on with.")],
+    /,
+    *,
+    out: Path | None = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    progress: ShowProgress = True,
+    as_json: Json = False,
+    **given: str | None,
+) -> None:
+    """Train a network and keep configuration, metrics and checkpoints in a run folder.
+
+    Parameters
+    ----------
+    out
+        Run folder (default: runs/NAME-SEED).
+    resume
+        Go on after the last finished epoch, to the same bits as an unbroken run.
+    """
+    from fsp_dynamics.experiments.runner import train as train_run
+
+    overrides = {key.replace("__", "."): read_value(value) for key, value in given.items() if value is not None}
+    run = train_run(source, out=out, resume=resume, data_dir=data_dir, threads=threads, progress=_reporter(progress), **overrides)
+    if as_json:
+        return _print_json({"folder": str(run.folder), **run.summary})
+    _print_table(f"{run.folder}: {run.summary['status']}", [{"": which, **_outcome(run.summary[which])} for which in ("best", "last")])
+
+
+@app.command
+def evaluate(
+    run: Run,
+    /,
+    *,
+    split: Annotated[Literal["train", "valid", "test"], Parameter(help="Which images.")] = "test",
+    checkpoint: Annotated[Literal["best", "last"], Parameter(help="Which network.")] = "best",
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """What a trained network does on a part of the data: error, rest, saturation, dead outputs."""
+    from fsp_dynamics.experiments.runner import open_run
+
+    found = dataclasses.asdict(open_run(run).evaluate(split, checkpoint, data_dir=data_dir, threads=threads))
+    if as_json:
+        return _print_json({"run": str(run), "split": split, "checkpoint": checkpoint, **found})
+    saturation = found.pop("saturation")
+    rows = [{"": key, "value": _number(value)} for key, value in found.items()]
+    rows += [{"": f"{layer}: share at 0, at 1", "value": f"{zero:.3f}, {one:.3f}"} for layer, (zero, one) in saturation.items()]
+    _print_table(f"{run}: {checkpoint} network, {split} images", rows)
+
+
+@app.command
+def runs(folder: Path = Path("runs"), /, *, as_json: Json = False) -> None:
+    """What was run at or below a folder, and what came out.
+
+    Parameters
+    ----------
+    folder
+        Where to look.
+    """
+    from fsp_dynamics.experiments.overview import list_runs
+
+    found = list_runs(folder)
+    if as_json:
+        return _print_json(found)
+    columns = (
+        "run",
+        "data",
+        "hidden",
+        "seed",
+        "status",
+        "epochs",
+        "best_epoch",
+        "train_error",
+        "valid_error",
+        "test_error",
+        "alignment_degrees",
+        "seconds",
+    )
+    _print_table(f"{len(found)} runs in {folder}", [{key: _number(record.get(key)) for key in columns} for record in found])
+    for record in found:
+        if "problem" in record:
+            _say(f"note: {record['run']}: {record['problem']}")
+
+
+@app.command
+def compare(first: Run, second: Run, /, *, as_json: Json = False) -> None:
+    """What differs between two runs, and what came out of each."""
+    from fsp_dynamics.experiments.overview import compare_runs
+
+    found = compare_runs(first, second)
+    if as_json:
+        return _print_json(found)
+    for part, rows in found.items():
+        _print_table(part, [{"": key, str(first): _number(one), str(second): _number(other)} for key, (one, other) in rows.items()])
+
+
+@app.command
+def check(*, as_json: Json = False) -> int:
+    """The solvers and the learning rule test themselves: orders, agreement, eq. 14, equilibrium propagation. Half a minute."""
+    from fsp_dynamics.experiments.check import run_checks
+
+    found = list(run_checks(told=lambda group: _say(f"measuring: {group}")))
+    rows = [
+        {"check": m.group, "what": m.what, "measured": f"{m.value:.4g}", "expected": m.expected, "": "pass" if m.passed else "FAIL"} for m in found
+    ]
+    failed = sum(not m.passed for m in found)
+    if as_json:
+        _print_json([dataclasses.asdict(m) | {"passed": m.passed} for m in found])
+    else:
+        _print_table(f"{len(found)} figures, {failed} failed", rows)
+    return 4 if failed else 0
+
+
+@data.command(name="list")
+def list_(*, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """The data sets by name, and where each was found."""
+    from fsp_dynamics.datasets import list_datasets
+
+    found = [dataclasses.asdict(record) for record in list_datasets(data_dir)]
+    if as_json:
+        return _print_json(found)
+    columns = ("name", "images", "verified", "where", "description")
+    _print_table("data sets", [{key: _number(record[key]) for key in columns} for record in found])
+    for record in found:
+        if record["problem"]:
+            _say(f"note: {record['name']}: {record['problem']}")
+
+
+@data.command
+def fetch(name: str, /, *, data_dir: DataDir = None, progress: ShowProgress = True) -> None:
+    """Download and verify a data set, unless it is there already; print where it is.
+
+    Parameters
+    ----------
+    name
+        digits, mnist or fashion-mnist.
+    """
+    from fsp_dynamics.datasets import fetch as fetch_dataset
+
+    print(fetch_dataset(name, data_dir, progress=progress and sys.stderr.isatty()))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; nothing but our own mistakes under FSP_DEBUG=1 ever raises."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *rest, **more: _say(f"note: {message}")
+        try:
+            code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+            sys.stdout.flush()
+            return code if isinstance(code, int) else 0
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
+            return 0
+        except (Exception, KeyboardInterrupt) as error:
+            if os.environ.get("FSP_DEBUG") == "1":
+                raise
+            return _refuse(error)
+
+
+def _refuse(error: BaseException) -> int:
+    """Say in one line what was wrong; the exit code."""
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyboardInterrupt):
+        _say(f"fsp: {text or 'stopped'}")
+        return 128 + int(getattr(error, "signum", signal.SIGINT))
+    if isinstance(error, CycloptsError):
+        _say(f"fsp: {text} (fsp {' '.join(error.command_chain or ())} --help says more)".replace("  ", " "))
+        return 2
+    for kind, code in EXIT_CODES:
+        if isinstance(error, kind):
+            _say(f"fsp: {text}")
+            return code
+    _say(f"fsp: an error of ours, {type(error).__name__}: {text}; please report it with what FSP_DEBUG=1 shows")
+    return 1
+
+
+def _reporter(progress: bool) -> Reporter:
+    from fsp_dynamics.experiments.progress import Bars, Lines
+
+    return Bars() if progress else Lines()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _outcome(record: dict[str, Any] | None) -> dict[str, str]:
+    columns = ("epoch", "train_error", "valid_error", "test_error", "alignment_degrees", "unrested", "dead_outputs")
+    return {key: _number((record or {}).get(key)) for key in columns}
+
+
+def _number(value: Any) -> str:
+    """A value as a table shows it."""
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        return " ".join(f"{key} {_number(item)}" for key, item in value.items()) or "-"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_number, value)) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _print_json(content: Any) -> None:
+    from fsp_dynamics.experiments.folder import plain
+
+    print(json.dumps(plain(content), indent=2, allow_nan=False))
+
+
+def _print_table(title: str, rows: Iterable[dict[str, str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = list(rows)
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for column in rows[0] if rows else ():
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(text.replace("[", r"\[") for text in row.values()))
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console.print(table if rows else f"{title}: nothing to show")

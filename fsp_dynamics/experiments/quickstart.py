@@ -1,0 +1,41 @@
+"""The first run of a stranger: digits, a minute at most, one picture; done again it replaces its own earlier run and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from fsp_dynamics.errors import RunExistsError
+from fsp_dynamics.experiments.folder import RunFolder
+from fsp_dynamics.experiments.progress import Reporter
+from fsp_dynamics.experiments.runner import Run, run
+from fsp_dynamics.experiments.sources import load_config
+
+PICTURE = "quickstart.png"
+_OWN = ("metrics.jsonl", "summary.json", "checkpoints", "figures", PICTURE, "config.toml", "environment.json")
+
+
+def quickstart(out: str | Path, told: Reporter, threads: int | None = None) -> tuple[Run, Path]:
+    """Train the preset `digits` in `out` and draw `out`/quickstart.png: the run, and where the picture is.
+
+    Raises RunExistsError if `out` holds a run that is no quickstart.
+    """
+    folder = RunFolder(Path(out))
+    _, config = load_config("digits")
+    if folder.holds_run():
+        _clear(folder)
+    finished = run(config, folder, told, threads=threads, command="quickstart")
+    return finished, finished.plot(folder.path / PICTURE)
+
+
+def _clear(folder: RunFolder) -> None:
+    """Remove an earlier quickstart; what tells that it is one goes last, so that it can be cleared after a kill in between."""
+    with folder.locked():
+        if folder.read_json("environment.json").get("command") != "quickstart":
+            raise RunExistsError(f"{folder.path} holds a run that is no quickstart; give another folder (--out)")
+        for name in _OWN:
+            path = folder.path / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
