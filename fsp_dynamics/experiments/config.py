@@ -58,6 +58,7 @@ class NetworkConfig(Section):
     hidden: Annotated[_Sizes, Field(min_length=1, description="units of each hidden layer")]
     rho: Annotated[str, _one_of("network.rho", ACTIVATIONS), Field("hard_sigmoid", description="firing-rate function")]
     time_constants: Annotated[_Constants, Field((1.0,), min_length=1, description="r: one for all layers, or one for each, the output last")]
+    forward_scale: Annotated[float | None, Field(None, gt=0, description="factor of the initial weights between layers (default 1; reciprocal 0.4)")]
     loop_scale: Annotated[float | None, Field(None, ge=0, description="factor of the loop's initial weights (default 1)")]
     tied: Annotated[bool | None, Field(None, description="backward weights are the transposed forward ones (default true)")]
     dtype: Annotated[str, _one_of("network.dtype", DTYPES), Field("float32", description="precision")]

@@ -100,17 +100,15 @@ def build_network(config: Config, pixels: int, classes: int) -> tuple[Network, n
 
     first, second = np.random.SeedSequence(config.seed).spawn(2)
     given = config.network
-    shared: dict[str, Any] = {
-        "rho": given.rho,
-        "time_constants": config.time_constants,
-        "dtype": np.dtype(given.dtype),
-        "rng": np.random.default_rng(first),
-    }
-    sizes = [pixels, *given.hidden, classes]
-    if given.kind == "loop":
-        network = loop_network(sizes, loop_scale=1.0 if given.loop_scale is None else given.loop_scale, **shared)
-    else:
-        network = reciprocal_network(sizes, tied=given.tied is not False, **shared)
+    settings: dict[str, Any] = given.model_dump(include={"rho", "forward_scale", "loop_scale", "tied"}, exclude_none=True)
+    make = loop_network if given.kind == "loop" else reciprocal_network
+    network = make(
+        [pixels, *given.hidden, classes],
+        time_constants=config.time_constants,
+        dtype=np.dtype(given.dtype),
+        rng=np.random.default_rng(first),
+        **settings,
+    )
     return network, np.random.default_rng(second)
 
 

@@ -142,13 +142,15 @@ def loop_network(
     *,
     rho: str | Activation = "hard_sigmoid",
     time_constants: float | Sequence[float] = 1.0,
+    forward_scale: float = 1.0,
     loop_scale: float = 1.0,
     dtype: npt.DTypeLike = np.float32,
     rng: Rng = None,
 ) -> Network:
     """A feedforward loop with Glorot-uniform matrices and zero biases.
 
-    W ~ U(-c, c), c = sqrt(6 / (n_pre + n_post)); the loop's c is multiplied by `loop_scale`.
+    W ~ U(-c, c), c = sqrt(6 / (n_pre + n_post)); the c of the loop and of the matrices between layers are multiplied by
+    `loop_scale` and `forward_scale`.
 
     Parameters
     ----------
@@ -161,8 +163,8 @@ def loop_network(
     """
     sizes = _check_sizes(sizes)
     rng = np.random.default_rng(rng)
-    chain = [_glorot(rng, pre, post, dtype) for pre, post in itertools.pairwise(sizes)]
-    loop = np.asarray(loop_scale * _glorot(rng, sizes[-1], sizes[1], dtype), dtype)
+    chain = _chain(rng, sizes, forward_scale, dtype)
+    loop = _scaled(rng, sizes[-1], sizes[1], loop_scale, dtype)
     return Network(
         input=chain[0],
         forward=tuple(chain[1:]),
@@ -179,18 +181,20 @@ def reciprocal_network(
     tied: bool = True,
     rho: str | Activation = "hard_sigmoid",
     time_constants: float | Sequence[float] = 1.0,
+    forward_scale: float = 0.4,
     dtype: npt.DTypeLike = np.float32,
     rng: Rng = None,
 ) -> Network:
     """The layered network of equilibrium propagation: every layer also hears the next one.
 
     With ``tied`` the backward weights are the transposes of the forward ones (the symmetric network, which has an
-    energy); otherwise they are drawn on their own. Parameters as for `loop_network`.
+    energy); otherwise they are drawn on their own. Parameters as for `loop_network`; at the full Glorot scale wide reciprocal
+    networks excite themselves into saturation before they learn anything, hence the default of `forward_scale`.
     """
     sizes = _check_sizes(sizes)
     rng = np.random.default_rng(rng)
-    chain = [_glorot(rng, pre, post, dtype) for pre, post in itertools.pairwise(sizes)]
-    backward = None if tied else tuple(_glorot(rng, post, pre, dtype) for pre, post in itertools.pairwise(sizes[1:]))
+    chain = _chain(rng, sizes, forward_scale, dtype)
+    backward = None if tied else tuple(_scaled(rng, post, pre, forward_scale, dtype) for pre, post in itertools.pairwise(sizes[1:]))
     return Network(
         input=chain[0],
         forward=tuple(chain[1:]),
@@ -219,8 +223,15 @@ def _check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     return sizes
 
 
-def _glorot(rng: np.random.Generator, pre: int, post: int, dtype: npt.DTypeLike) -> Array:
-    limit = np.sqrt(6 / (pre + post))
+def _chain(rng: np.random.Generator, sizes: tuple[int, ...], forward_scale: float, dtype: npt.DTypeLike) -> list[Array]:
+    """The input matrix and the forward ones."""
+    first = _scaled(rng, *sizes[:2], 1.0, dtype)
+    return [first, *(_scaled(rng, pre, post, forward_scale, dtype) for pre, post in itertools.pairwise(sizes[1:]))]
+
+
+def _scaled(rng: np.random.Generator, pre: int, post: int, scale: float, dtype: npt.DTypeLike) -> Array:
+    """U(-c, c) of shape (pre, post), c = scale sqrt(6 / (pre + post))."""
+    limit = scale * np.sqrt(6 / (pre + post))
     return rng.uniform(-limit, limit, (pre, post)).astype(dtype)
 
 

@@ -40,7 +40,7 @@ def parts(sizes=(3, 2, 2), dtype=np.float64, **changed):
 @MAKERS
 def test_glorot_uniform(make) -> None:
     """Every matrix fills (-c, c), c = sqrt(6 / (n_pre + n_post)), with mean 0 and variance c^2 / 3 (five standard errors)."""
-    network = make([300, 200, 150, 100], dtype=np.float64, rng=0)
+    network = make([300, 200, 150, 100], forward_scale=1.0, dtype=np.float64, rng=0)
     for name, w in network.parameters().items():
         if name.startswith("biases"):
             assert not w.any()
@@ -63,6 +63,14 @@ def test_loop_scale_scales_the_loop_alone() -> None:
     one, weak = (loop_network(SIZES, loop_scale=c, dtype=np.float64, rng=3) for c in (1.0, 0.25))
     for name, w in one.parameters().items():
         np.testing.assert_array_equal(weak.parameters()[name], 0.25 * w if name == "loop" else w)
+
+
+@MAKERS
+def test_forward_scale_scales_every_matrix_between_layers_but_the_loop(make) -> None:
+    one, weak = (make(SIZES, forward_scale=c, dtype=np.float64, rng=3).parameters() for c in (1.0, 0.25))
+    for name, w in one.items():
+        scaled = name.startswith(("forward", "backward"))
+        np.testing.assert_array_equal(weak[name], 0.25 * w if scaled else w)
 
 
 @MAKERS
