@@ -35,10 +35,14 @@ SOLVERS = {
     "sweeps": make_solver("fixed_point", method="sweeps"),
     "newton": make_solver("fixed_point", method="newton"),
 }
+NETS = 1000
+if numba.config.DISABLE_JIT:  # the same code as plain Python, a thousand times slower
+    NETS = 48
+    SOLVERS = {name: solver for name, solver in SOLVERS.items() if not name.startswith("numba-")}
+
 EVERY_SOLVER = pytest.mark.parametrize("name", SOLVERS)
 EVERY_PROBLEM = pytest.mark.parametrize("where", problems.NAMES)
 EVERY_PHASE = pytest.mark.parametrize("phase", problems.PHASES)
-NETS = 60 if numba.config.DISABLE_JIT else 1000
 
 
 def solver_for(name, p) -> Solver:
@@ -174,13 +178,14 @@ def test_the_loop_is_a_fixed_point_in_its_outputs(where, phase, dtype):
     """Fact 2: one pass y -> hidden layers -> y reproduces the outputs at rest."""
     p = problem(where, dtype)
     nudge, r = p.nudges[phase], p.network.time_constants
-    found = NumbaSolver().relax(p.network, p.drive, None, nudge, Tolerance(p.agreement / 50))
+    found = NumbaSolver().relax(p.network, p.drive, None, nudge, tight(p)).require_rest()
     s = np.clip(r[0] * (p.drive + np.clip(found.output, 0, 1) @ p.network.loop), 0, 1)
     for k in range(1, p.network.depth - 1):
         s = np.clip(r[k] * (s @ p.network.forward[k - 1] + p.network.biases[k]), 0, 1)
     beta, d = (0.0, 0.0) if nudge is None else (nudge.beta, nudge.target)
     y = np.clip((s @ p.network.forward[-1] + p.network.biases[-1] + beta * d) / (1 / r[-1] + beta), 0, 1)
-    assert np.abs(y - found.output).max() <= (5e-6 if dtype == np.float32 else 1e-13)
+    gain = max(1.0, loop_gain(p.network))
+    assert np.abs(y - found.output).max() <= gain * (5e-6 if dtype == np.float32 else 1e-13)
 
 
 def block_norm(network, states):
