@@ -134,11 +134,17 @@ def restored(config: Config, checkpoint: Checkpoint) -> Network:
     parameters = checkpoint.parameters
     try:
         network, _ = execution.build_network(config, *_ends(parameters))
-        if set(parameters) != set(network.parameters()):
-            raise ConfigurationError(f"it holds {', '.join(parameters)}, expected {', '.join(network.parameters())}")
-        return network.with_parameters(parameters)
     except (FspError, KeyError) as error:
         raise CheckpointError(f"the checkpoint does not belong to this configuration: {error}; restore the run's config.toml") from None
+    for name, expected in network.parameters().items():
+        found = parameters.get(name)
+        if found is None or (found.shape, found.dtype) != (expected.shape, expected.dtype):
+            what = "nothing" if found is None else f"{found.dtype} {found.shape}"
+            raise CheckpointError(
+                f"the checkpoint does not belong to this configuration: {name} is {what}, expected {expected.dtype} {expected.shape}; "
+                "restore the run's config.toml"
+            )
+    return network.with_parameters(parameters)
 
 
 def _ends(parameters: dict[str, Any]) -> tuple[int, int]:
@@ -279,7 +285,7 @@ class _Session:
         if dead:
             units = ", ".join(map(str, dead))
             self.told.note(
-                f"epoch {record['epoch']}: output {units} had rate 0 for every image although its class occurs, and will not recover; "
+                f"epoch {record['epoch']}: output {units} had rate 0 for every image although its class occurs, and may never recover; "
                 f"lower learning.rates.forward[{len(rates) - 1}] (now {rates[-1]:g})"
             )
 

@@ -1,0 +1,28 @@
+"""A configuration that trains in a blink."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+TINY = {
+    "data": {"name": "digits", "limit": 120, "validation": 200},
+    "network": {"hidden": [12], "loop_scale": 0.3},
+    "learning": {"epochs": 3, "batch": 20, "output_step": 0.2, "rates": {"input": 20.0, "forward": [7.0], "loop": 0.5}},
+    "solver": {"absolute": 1e-4},
+}
+
+
+def merged(base, changes):
+    """`base` with the nested `changes` put in."""
+    out = copy.deepcopy(base)
+    for key, value in changes.items():
+        out[key] = merged(out.get(key, {}), value) if isinstance(value, dict) else value
+    return out
+
+
+@pytest.fixture
+def tiny():
+    """tiny(learning={"momentum": 0.5}) -> the nested table of a small, quick experiment on digits."""
+    return lambda **changes: merged(TINY, changes)

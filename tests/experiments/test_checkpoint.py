@@ -1,0 +1,184 @@
+"""A checkpoint is the old one or the new one, never half, and never believed unverified."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fsp_dynamics.errors import CheckpointError, NotFiniteError
+from fsp_dynamics.experiments import checkpoint as room
+from fsp_dynamics.experiments.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_aside
+
+
+def checkpoint(epoch=1, value=1.0):
+    rng = np.random.default_rng(epoch)
+    rng.random(epoch)
+    parameters = {"input": np.full((3, 2), value, np.float32), "forward[0]": np.arange(4.0).reshape(2, 2).T}
+    return Checkpoint(epoch, parameters, {"input": np.full((3, 2), -value, np.float32)}, rng.bit_generator.state)
+
+
+def same(one, other):
+    return (
+        one.epoch == other.epoch
+        and one.rng == other.rng
+        and all(
+            list(a) == list(b) and all(a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name]) for name in a)
+            for a, b in (
+                (dict(sorted(one.parameters.items())), dict(sorted(other.parameters.items()))),
+                (one.velocity, other.velocity),
+            )
+        )
+    )
+
+
+def payload(folder, name="last"):
+    return folder / json.loads((folder / f"{name}.json").read_text())["payload"]
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0b100
+    path.write_bytes(content)
+
+
+def test_what_is_saved_is_loaded_to_the_bit(tmp_path):
+    saved = checkpoint(3)
+    save_checkpoint(tmp_path, saved, ["best", "last"])
+    assert same(load_checkpoint(tmp_path, "last"), saved)
+    assert same(load_checkpoint(tmp_path, "best"), saved)
+    rng = np.random.default_rng()
+    rng.bit_generator.state = load_checkpoint(tmp_path).rng
+    expected = np.random.default_rng(3)
+    expected.random(3)
+    assert rng.random() == expected.random()
+
+
+def test_last_and_best_share_a_payload_and_old_ones_go(tmp_path):
+    save_checkpoint(tmp_path, checkpoint(1), ["best", "last"])
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+    for epoch in (2, 3):
+        save_checkpoint(tmp_path, checkpoint(epoch), ["last"])
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+    assert load_checkpoint(tmp_path, "best").epoch == 1
+    assert load_checkpoint(tmp_path, "last").epoch == 3
+
+
+def test_any_flipped_byte_is_noticed(tmp_path):
+    save_checkpoint(tmp_path, checkpoint())
+    for path in (payload(tmp_path), tmp_path / "last.json"):
+        whole = path.read_bytes()
+        for place in range(0, len(whole), 7):
+            flip(path, place)
+            with pytest.raises(CheckpointError, match=r"last\.json|safetensors"):
+                load_checkpoint(tmp_path)
+            path.write_bytes(whole)
+    assert load_checkpoint(tmp_path).epoch == 1
+
+
+def test_a_cut_or_missing_payload_is_noticed(tmp_path):
+    save_checkpoint(tmp_path, checkpoint())
+    path = payload(tmp_path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"bytes, its manifest says"):
+        load_checkpoint(tmp_path)
+    path.unlink()
+    with pytest.raises(CheckpointError, match="missing"):
+        load_checkpoint(tmp_path)
+    with pytest.raises(CheckpointError, match="the best checkpoint is missing"):
+        load_checkpoint(tmp_path, "best")
+
+
+def test_another_format_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "FORMAT", 2)
+    save_checkpoint(tmp_path, checkpoint())
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="format 2, expected 1"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["parameters", "velocity"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nothing_that_is_not_finite_is_saved(tmp_path, part, bad):
+    save_checkpoint(tmp_path, checkpoint(1))
+    spoilt = checkpoint(2)
+    getattr(spoilt, part)["input"][1, 1] = bad
+    with pytest.raises(NotFiniteError, match=f"{part}/input is not finite after epoch 2"):
+        save_checkpoint(tmp_path, spoilt)
+    assert same(load_checkpoint(tmp_path), checkpoint(1))
+
+
+@pytest.mark.parametrize("fails", ["fsync", "replace"])
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch, fails, call):
+    save_checkpoint(tmp_path, checkpoint(1))
+    calls, real = [], getattr(os, fails)
+
+    def refuse(*arguments):
+        if not (fails == "fsync" and os.path.isdir(f"/proc/self/fd/{arguments[0]}")):
+            calls.append(arguments)
+        if len(calls) >= call:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments)
+
+    monkeypatch.setattr(os, fails, refuse)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(tmp_path, checkpoint(2))
+    monkeypatch.undo()
+    assert same(load_checkpoint(tmp_path), checkpoint(1))
+    assert not list(tmp_path.glob(".*"))
+    save_checkpoint(tmp_path, checkpoint(3))
+    assert load_checkpoint(tmp_path).epoch == 3
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_checkpoint import checkpoint
+from fsp_dynamics.experiments.checkpoint import save_checkpoint
+
+folder, real, calls = Path(sys.argv[1]), os.replace, []
+def replace(*arguments):
+    calls.append(arguments)
+    if len(calls) == int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(*arguments)
+os.replace = replace
+save_checkpoint(folder, checkpoint(2), ["best", "last"])
+"""
+
+
+@pytest.mark.parametrize(("rename", "best"), [(1, 1), (2, 1), (3, 2)])
+def test_killed_between_writing_and_renaming(tmp_path, rename, best):
+    save_checkpoint(tmp_path, checkpoint(1), ["best", "last"])
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), os.path.dirname(__file__), str(rename)], timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert same(load_checkpoint(tmp_path, "last"), checkpoint(1))
+    assert same(load_checkpoint(tmp_path, "best"), checkpoint(best))
+    room.sweep(tmp_path)
+    assert not list(tmp_path.glob(".*"))
+    save_checkpoint(tmp_path, checkpoint(2), ["best", "last"])
+    assert load_checkpoint(tmp_path).epoch == 2
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1
+
+
+def test_a_damaged_best_does_not_stop_saving_last(tmp_path):
+    save_checkpoint(tmp_path, checkpoint(1), ["best", "last"])
+    (tmp_path / "best.json").write_text("{}")
+    save_checkpoint(tmp_path, checkpoint(2))
+    assert load_checkpoint(tmp_path).epoch == 2
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    path = tmp_path / "file"
+    write_aside(path, b"one")
+    write_aside(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

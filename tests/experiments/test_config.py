@@ -1,0 +1,233 @@
+"""A configuration is accepted whole or refused in one line that names source, key, value, expectation and remedy."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.experiments.config import Config, fields, flatten
+from fsp_dynamics.experiments.execution import build_network, build_recipe
+from fsp_dynamics.experiments.sources import PRESETS, load_config, presets, read_value, to_toml
+
+
+def refusal(source, overrides=None):
+    with pytest.raises(ConfigurationError) as caught:
+        load_config(source, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_describes_a_network_and_a_recipe_that_fit(name):
+    _, config = load_config(name)
+    network, _ = build_network(config, 64, 10)
+    build_recipe(config).check(network)
+    assert network.sizes[1:-1] == config.network.hidden
+    assert config.notes.about
+
+
+def test_the_promised_presets_exist():
+    promised = {"digits", "mnist-2x500", "mnist-2x1500", "mnist-3x1500", "fashion-2x1500", "fashion-2x1500-fixed-loop", "mnist-ep-2x500"}
+    assert promised <= set(presets())
+    assert "loop" in load_config("fashion-2x1500-fixed-loop")[1].learning.frozen
+    assert load_config("mnist-ep-2x500")[1].network.tied
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_resolved_configuration_written_as_toml_is_itself(name):
+    _, config = load_config(name)
+    assert load_config(tomllib.loads(to_toml(config)))[1] == config
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text())
+def test_any_text_survives_toml(text):
+    _, config = load_config("digits", {"notes.about": text})
+    assert tomllib.loads(to_toml(config))["notes"]["about"] == text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("seed", -1, "greater than or equal to 0"),
+        ("data.limit", 0, "greater than or equal to 1"),
+        ("data.name", "mnst", "did you mean 'mnist'?"),
+        ("network.hidden", [5, 0], "network.hidden[1] = 0, expected greater than or equal to 1"),
+        ("network.hidden", [], "at least 1 item"),
+        ("network.hidden", 2.5, "a valid integer"),
+        ("network.rho", "hard_sigmod", "did you mean 'hard_sigmoid'?"),
+        ("network.kind", "lop", "did you mean 'loop'?"),
+        ("network.dtype", "float16", "did you mean 'float"),
+        ("network.time_constants", [1.0, -1.0, 1.0], "greater than 0"),
+        ("network.time_constants", [1.0, 1.0], "expected 1 or 3"),
+        ("network.tied", True, "belongs to network.kind = 'reciprocal'"),
+        ("learning.epochs", 0, "greater than or equal to 1"),
+        ("learning.epochs", True, "a valid integer"),
+        ("learning.batch", "many", "a valid integer"),
+        ("learning.beta", 0.0, "pulls nothing"),
+        ("learning.beta", -1.0, "expected above -1 (-1/r of the output)"),
+        ("learning.beta", float("nan"), "a finite number"),
+        ("learning.phases", "onesided", "did you mean 'one-sided'?"),
+        ("learning.phases", "centred", "is also used as -1.0"),
+        ("learning.rates.forward", [1.0], "expected 2"),
+        ("learning.rates.forward", [1.0, -2.0], "learning.rates.forward[1] = -2.0, expected greater than or equal to 0"),
+        ("learning.rates.backward", [1.0], "expected 0"),
+        ("learning.momentum", 1.0, "less than 1"),
+        ("learning.rate_factor", 0.0, "greater than 0"),
+        ("learning.frozen", ["lop"], "did you mean 'loop'?"),
+        ("solver.name", "fixedpoint", "did you mean 'fixed_point'?"),
+        ("solver.dt", 0.1, "is no setting of solver.name = 'fixed_point'"),
+        ("solver.absolute", 0.0, "can never be met"),
+    ],
+)
+def test_impossible_values_are_refused_in_one_line(key, value, expected):
+    message = refusal("digits", {key: value})
+    assert key in message
+    assert expected in message
+
+
+def test_limits_that_are_just_met_are_accepted():
+    load_config("digits", {"learning.beta": -0.99, "learning.momentum": 0.0, "learning.rate_factor": 1.0, "seed": 0, "data.limit": 1})
+    load_config("digits", {"learning.beta": 0.99, "learning.phases": "centred"})
+    load_config("digits", {"learning.beta": -1.5, "network.time_constants": [1.0, 1.0, 0.5]})
+
+
+def test_everything_frozen_is_refused():
+    names = ["input", "forward[0]", "forward[1]", "loop", "biases[0]", "biases[1]", "biases[2]"]
+    assert "nothing would learn" in refusal("digits", {"learning.frozen": names})
+    load_config("digits", {"learning.frozen": names[:-1]})
+
+
+def test_a_reciprocal_network_has_no_loop_to_learn(tiny):
+    assert "has no loop" in refusal(tiny(network={"kind": "reciprocal", "loop_scale": None}))
+    assert "belongs to network.kind = 'loop'" in refusal(tiny(network={"kind": "reciprocal"}, learning={"rates": {"loop": 0.0}}))
+    untied = tiny(network={"kind": "reciprocal", "tied": False, "loop_scale": None}, learning={"rates": {"loop": 0.0}})
+    assert "learning.rates.backward has 0 values, expected 1" in refusal(untied)
+
+
+@pytest.mark.parametrize(("solver", "stray"), [("numba_ode", "max_passes"), ("reference", "memory"), ("fixed_point", "max_steps")])
+def test_settings_of_another_solver_are_refused(solver, stray):
+    assert f"solver.{stray} = 5 is no setting" in refusal("digits", {"solver.name": solver, f"solver.{stray}": 5})
+
+
+def test_a_method_the_solver_does_not_have_is_refused_by_its_key():
+    _, config = load_config("digits", {"solver.method": "andersen"})
+    with pytest.raises(ConfigurationError, match=r"solver\.method = 'andersen' is unknown; did you mean 'anderson'"):
+        build_recipe(config)
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"data": {"name": "digits", "nam": 1}}, "data.nam is no key of a configuration; did you mean 'name'?"),
+        ({"lerning": {}}, "did you mean 'learning'?"),
+        ({"data": 3}, "data = 3, expected a table; write its keys under [data]"),
+        ({"network": {"hidden": None}}, "network.hidden"),
+    ],
+)
+def test_unknown_keys_and_missing_tables_are_named(tiny, table, expected):
+    assert expected in refusal({**tiny(), **table})
+
+
+def test_missing_keys_are_named(tiny):
+    table = tiny()
+    del table["learning"]["rates"]["input"]
+    assert "learning.rates.input is missing" in refusal(table)
+    del table["learning"]
+    assert "the table [learning] is missing" in refusal(table)
+
+
+def test_several_faults_show_the_first_and_count_the_others():
+    assert refusal("digits", {"learning.batch": 0, "learning.epochs": 0}).endswith("(and 1 more)")
+
+
+def test_a_file_that_is_no_toml_is_named_with_its_line(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text("seed = 1\n[data\n")
+    assert refusal(path).startswith(f"{path}:2:")
+    path.write_bytes(b"seed = \xff\n")
+    assert "UTF-8" in refusal(path)
+    assert "no such file" in refusal(tmp_path / "other.toml")
+    assert "no such file or run folder" in refusal(tmp_path)
+
+
+def test_a_fault_in_a_file_names_the_file_and_an_override_names_itself(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text((PRESETS / "digits.toml").read_text().replace("batch = 20", "batch = 0"))
+    assert refusal(path).startswith(f"{path}: learning.batch = 0")
+    assert load_config(path, {"learning.batch": 7})[1].learning.batch == 7
+    assert refusal("digits", {"learning.batch": 0}).startswith("override: learning.batch = 0")
+    assert load_config(path, {"learning.batch": 7})[0] == "mine"
+
+
+def test_unknown_presets_and_options_offer_the_nearest():
+    assert "did you mean 'digits'?" in refusal("digts")
+    assert "did you mean 'learning.batch'?" in refusal("digits", {"learning.bach": 3})
+    assert "did you mean 'epochs'?" in refusal("digits", {"epoch": 3})
+
+
+def test_overrides_may_be_short_dotted_or_tables():
+    for overrides in ({"epochs": 2}, {"learning.epochs": 2}, {"learning": {"epochs": 2}}):
+        _, config = load_config("digits", overrides)
+        assert config.learning.epochs == 2
+        assert config.learning.batch == load_config("digits")[1].learning.batch
+
+
+def test_the_source_is_not_changed_by_overrides(tiny):
+    table = tiny()
+    load_config(table, {"learning.batch": 3})
+    assert table == tiny()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("50", 50),
+        ("1e-4", 1e-4),
+        ("-0.5", -0.5),
+        ("true", True),
+        ("[64, 32]", [64, 32]),
+        ("64,32", [64, 32]),
+        ("one-sided", "one-sided"),
+        ("loop,forward[0]", ["loop", "forward[0]"]),
+        ("3\nseed = 4", "3\nseed = 4"),
+        ("", ""),
+    ],
+)
+def test_values_of_the_command_line(text, value):
+    assert read_value(text) == value
+    assert type(read_value(text)) is type(value)
+
+
+def test_one_number_may_stand_for_a_list_of_one():
+    _, config = load_config("digits", {"network.hidden": 30, "learning.rates.forward": 5.0})
+    assert config.network.hidden == (30,)
+    assert config.learning.rates.forward == (5.0,)
+
+
+def test_configurations_differ_where_the_experiment_does():
+    _, config = load_config("digits")
+    _, other = load_config("digits", {"learning.batch": 7, "epochs": 99, "notes.about": "something else"})
+    assert config.differences(other) == {"learning.batch": (20, 7)}
+    assert config.differences(config) == {}
+
+
+def test_a_configuration_cannot_be_changed():
+    _, config = load_config("digits")
+    with pytest.raises(ValidationError):
+        config.seed = 3
+    with pytest.raises(ValidationError):
+        config.learning.batch = 3
+
+
+def test_every_field_is_described_and_is_a_key():
+    _, config = load_config("digits")
+    assert set(flatten(config.model_dump())) == set(fields())
+    assert all(fields().values())
+    assert isinstance(config, Config)
