@@ -15,7 +15,7 @@ from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.execution import Interrupted, NoRestError, Stop
-from fsp_dynamics.experiments.folder import Record, RunFolder, best_of
+from fsp_dynamics.experiments.folder import Record, RunFolder, best_of, plain
 from fsp_dynamics.experiments.progress import Progress, Reporter, reporter
 from fsp_dynamics.experiments.sources import load_config
 from fsp_dynamics.learning.training import EpochReport, Evaluation, Learner, Recipe, evaluate, train_epoch
@@ -247,14 +247,14 @@ class _Session:
         report = train_epoch(self.learner, self.data.train, self.recipe, self._on_batch)
         if report.unrested >= images:
             raise NoRestError(f"no sample of epoch {epoch} came to rest, nothing was learned; {_REST}")
-        record = self._record(epoch, report)
+        record = plain(self._record(epoch, report))
         self._warn(record, images)
         self.folder.append_metrics(record)
-        self.metrics = self.folder.metrics()
+        self.metrics.append(record)
         best = best_of(self.metrics)
         self.save(["best", "last"] if best is not None and best["epoch"] == epoch else ["last"])
         self.summarise("unfinished")
-        self.told.end_epoch(self.metrics[-1])
+        self.told.end_epoch(record)
 
     def _on_batch(self, done: int, total: int, error: float) -> None:
         self.stop.check()

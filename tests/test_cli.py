@@ -1,0 +1,309 @@
+"""The command line: one line for every failure, the documented exit code, results on stdout and nothing else there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fsp_dynamics import cli
+from fsp_dynamics.cli import main
+from fsp_dynamics.errors import CheckpointError, DatasetError, NotFiniteError, RunExistsError, RunLockedError, ShapeError
+from fsp_dynamics.experiments.folder import RunFolder
+from fsp_dynamics.experiments.runner import open_run
+
+pytestmark = pytest.mark.filterwarnings("ignore:epoch .* output")
+ROOT = Path(__file__).parents[1]
+BARE = ["--data.limit", "120", "--network.hidden", "12", "--no-progress"]
+SMALL = [*BARE, "--learning.rates.forward", "7.0"]
+TINY = [*SMALL, "--epochs", "2"]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "fsp_dynamics", *map(str, arguments)]
+
+
+def environment(**more):
+    return {**os.environ, "PYTHONPATH": str(ROOT), **more}
+
+
+def fsp(*arguments, **options):
+    """Run the command line in a process of its own."""
+    env = environment(**options.pop("env", {}))
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=240, check=False, env=env, **options)
+
+
+def refused(done, code, *words):
+    """It ended with that code, said so in one line with these words, and printed no result and no traceback."""
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    line = [line for line in done.stderr.splitlines() if line.startswith("fsp: ")]
+    assert len(line) == 1, done.stderr
+    for word in words:
+        assert word in line[0]
+    assert done.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a small finished run."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    assert main(["train", "digits", "--out", str(folder), *TINY]) == 0
+    return folder
+
+
+def spoil(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["--version"], ["train", "digits", "--learning.bach", "3"], ["runs", "nowhere"]]
+)
+def test_help_and_refusals_import_nothing_heavy(arguments):
+    code = f"""
+import sys
+from fsp_dynamics.cli import main
+main({arguments})
+print(sorted({{"numba", "scipy", "matplotlib", "torch", "sklearn", "xarray", "pandas", "safetensors", "tqdm"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=environment())
+    loaded = set(json.loads(done.stdout.splitlines()[-1].replace("'", '"')))
+    assert not loaded - ({"safetensors"} if arguments[0] == "runs" else set())
+
+
+def test_help_lists_every_command_and_exit_code(capsys):
+    assert main(["--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name in ("quickstart", "train", "evaluate", "runs", "compare", "data", "check"):
+        assert name in shown
+    for code in ("0 well", "2 usage", "3 data", "4 diverged", "5 checkpoint", "6 run folder locked", "7 disk", "130, 143 interrupted"):
+        assert code in shown
+
+
+def test_training_help_lists_presets_and_every_configuration_key(capsys):
+    assert main(["train", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("mnist-2x1500", "--learning.batch", "--network.hidden", "--solver.absolute", "--epochs", "--resume", "--data-dir", "--threads"):
+        assert word in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tran"], ['Did you mean "train"']),
+        (["train", "digits", "--epoch", "3"], ["--epoch", "Did you mean --epochs"]),
+        (["train", "digits", "--learning.bach", "3"], ["Did you mean --learning.batch"]),
+        (["train", "digts"], ["did you mean 'digits'"]),
+        (["train", "digits", "--learning.batch", "0"], ["learning.batch = 0", "greater than or equal to 1"]),
+        (["train", "digits", "--seed", "x"], ["seed = 'x'", "a valid integer"]),
+        (["train", "digits", "--threads", "0"], ["threads = 0"]),
+        (["train", "digits", "--threads", "many"], ["--threads"]),
+        (["train", "nowhere/mine.toml"], ["no such file"]),
+        (["train"], ["SOURCE"]),
+        (["evaluate", "nowhere"], ["is no folder"]),
+        (["evaluate", "RUN", "--split", "tst"], ['Did you mean "test"']),
+        (["evaluate", "RUN", "RUN"], ["Unused"]),
+        (["compare", "RUN", "nowhere"], ["is no folder"]),
+        (["train", "digits", "--out", "RUN"], ["already holds a run", "--resume"]),
+        (["train", "digits", "--out", "RUN", "--resume"], ["network.hidden was [12], now [100, 100]"]),
+        (["quickstart", "--out", "RUN"], ["no quickstart"]),
+        (["data", "fetch", "mnst"], ["did you mean 'mnist'"]),
+    ],
+)
+def test_usage_and_configuration_end_with_2(trained, capsys, arguments, words):
+    assert main([str(trained) if each == "RUN" else each for each in arguments]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    lines = shown.err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("fsp: ")
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (DatasetError("x"), 3),
+        (NotFiniteError("x"), 4),
+        (CheckpointError("x"), 5),
+        (RunLockedError("x"), 6),
+        (RunExistsError("x"), 2),
+        (ShapeError("x"), 2),
+        (PermissionError(13, "Permission denied"), 7),
+        (OSError(28, "No space left on device"), 7),
+        (KeyboardInterrupt(), 130),
+        (TypeError("two\nlines"), 1),
+        (MemoryError(), 1),
+    ],
+)
+def test_every_error_has_its_exit_code(monkeypatch, capsys, error, code):
+    def fails(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(cli, "app", fails)
+    assert main([]) == code
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    monkeypatch.setenv("FSP_DEBUG", "1")
+    with pytest.raises(type(error)):
+        main([])
+
+
+@pytest.mark.cli
+def test_2_in_a_process():
+    refused(fsp("train", "digits", "--learning.batch", "0"), 2, "learning.batch = 0")
+    refused(fsp("tran"), 2, 'Did you mean "train"')
+
+
+@pytest.mark.cli
+def test_3_for_damaged_data(tmp_path):
+    (tmp_path / "mnist").mkdir()
+    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+        (tmp_path / "mnist" / name).write_bytes(b"\x00\x00\x08\x03\x00")
+    refused(fsp("train", "mnist-2x500", "--data-dir", tmp_path, "--out", tmp_path / "run"), 3, "train-images-idx3-ubyte")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.cli
+def test_4_for_divergence(tmp_path):
+    explosive = ["--learning.rates.input", "1e60", "--learning.rates.forward", "1e60", "--learning.normalised", "false"]
+    done = fsp("train", "digits", "--out", tmp_path, *BARE, *explosive)
+    refused(done, 4, "not finite")
+    assert all(np.isfinite(w).all() for w in open_run(tmp_path).network("last").parameters().values())
+
+
+@pytest.mark.cli
+def test_5_for_a_damaged_checkpoint(tmp_path):
+    assert main(["train", "digits", "--out", str(tmp_path), *TINY]) == 0
+    for path in (tmp_path / "checkpoints").glob("*.safetensors"):
+        spoil(path)
+    refused(fsp("evaluate", tmp_path), 5, "it is damaged", "fsp evaluate")
+    refused(fsp("train", tmp_path, "--resume", "--epochs", "3"), 5, "it is damaged")
+
+
+@pytest.mark.cli
+def test_6_for_a_locked_run(trained):
+    with RunFolder(trained).locked():
+        refused(fsp("train", trained, "--resume", "--epochs", "3", "--no-progress"), 6, f"process {os.getpid()}")
+        refused(fsp("train", "digits", "--out", trained), 6)
+
+
+def no_large_files():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+
+
+@pytest.mark.cli
+def test_7_for_a_disk_that_refuses(tmp_path):
+    (tmp_path / "file").write_text("")
+    refused(fsp("train", "digits", "--out", tmp_path / "file" / "run", *TINY), 7, "Not a directory")
+    refused(fsp("train", "digits", "--out", tmp_path / "full", *TINY, preexec_fn=no_large_files, env={"NUMBA_DISABLE_JIT": "0"}), 7, "File too large")
+    assert not list((tmp_path / "full" / "checkpoints").glob(".*"))
+
+
+@pytest.mark.cli
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_130_and_143_after_saving_and_the_run_goes_on_to_the_same_bits(tmp_path, number, code):
+    arguments = command("train", "digits", "--out", tmp_path / "a", *SMALL, "--epochs", "2000")
+    process = subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "a" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.is_file() and metrics.read_bytes().count(b"\n") >= 2):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert out == ""
+    assert re.search(r"fsp: stopped by a signal in epoch \d+; .* go on with --resume", err)
+    done = len(open_run(tmp_path / "a").metrics)
+    epochs = str(done + 1)
+    assert main(["train", str(tmp_path / "a"), "--resume", "--epochs", epochs, "--no-progress"]) == 0
+    assert main(["train", "digits", "--out", str(tmp_path / "b"), *SMALL, "--epochs", epochs]) == 0
+    here, there = (open_run(tmp_path / name).network("last").parameters() for name in ("a", "b"))
+    assert all(np.array_equal(here[name], there[name]) for name in here)
+
+
+def test_results_are_json_on_stdout_and_notes_are_not(trained, tmp_path, capsys):
+    tables = {
+        "train": ["train", "digits", "--out", str(tmp_path / "j"), *TINY],
+        "evaluate": ["evaluate", str(trained), "--split", "valid", "--checkpoint", "last"],
+        "runs": ["runs", str(trained.parent)],
+        "compare": ["compare", str(trained), str(trained)],
+        "data": ["data", "list", "--data-dir", str(tmp_path)],
+    }
+    found = {}
+    for name, arguments in tables.items():
+        assert main([*arguments, "--json"]) == 0
+        found[name] = json.loads(capsys.readouterr().out)
+    assert found["train"]["last"]["epoch"] == 2
+    assert found["evaluate"]["error"] == open_run(trained).metrics[-1]["valid_error"]
+    assert found["runs"][0]["epochs"] == 2
+    assert found["compare"]["configuration"] == {}
+    assert {record["name"] for record in found["data"]} == {"digits", "mnist", "fashion-mnist"}
+
+
+def test_tables_show_what_json_says(trained, capsys):
+    run = open_run(trained)
+    assert main(["runs", str(trained.parent)]) == 0
+    assert f"{run.summary['best']['test_error']:.4g}" in capsys.readouterr().out
+    assert main(["evaluate", str(trained)]) == 0
+    assert "hidden1: share at 0, at 1" in capsys.readouterr().out
+    assert main(["compare", str(trained), str(trained)]) == 0
+    assert "configuration: nothing to show" in capsys.readouterr().out
+    assert main(["data", "list"]) == 0
+    assert "digits" in capsys.readouterr().out
+    assert main(["data", "fetch", "digits", "--no-progress"]) == 0
+    assert Path(capsys.readouterr().out.strip()).exists()
+
+
+def test_overrides_reach_the_configuration(tmp_path, capsys):
+    arguments = ["--learning.beta=-0.5", "--learning.frozen", "loop,forward[0]", "--learning.normalised", "false", "--seed", "3"]
+    assert main(["train", "digits", "--out", str(tmp_path), *TINY, *arguments]) == 0
+    config = open_run(tmp_path).config
+    assert config.network.hidden == (12,)
+    assert (config.learning.beta, config.learning.frozen, config.learning.normalised, config.seed) == (-0.5, ("loop", "forward[0]"), False, 3)
+    assert "a negative beta alone" in capsys.readouterr().err
+
+
+def test_quickstart_says_what_came_out_and_what_to_try(monkeypatch, capsys, tmp_path, trained):
+    def instead(out, told, threads=None):
+        return open_run(trained), Path(out) / "quickstart.png"
+
+    monkeypatch.setattr("fsp_dynamics.experiments.quickstart.quickstart", instead)
+    assert main(["quickstart", "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert f"test error {open_run(trained).summary['best']['test_error']:.2f} %" in shown
+    assert f"{tmp_path}/quickstart.png" in shown
+    assert "fsp train mnist-2x500" in shown
+
+
+@pytest.mark.parametrize(("value", "code", "verdict"), [(1.0, 0, "pass"), (2.0, 4, "FAIL")])
+def test_check_ends_with_4_where_a_figure_fails(monkeypatch, capsys, value, code, verdict):
+    from fsp_dynamics.experiments import check
+
+    monkeypatch.setattr(check, "run_checks", lambda told: iter([check.Measured("order", "euler", value, 0.95, 1.05)]))
+    assert main(["check"]) == code
+    assert verdict in capsys.readouterr().out
+    assert main(["check", "--json"]) == code
+    assert json.loads(capsys.readouterr().out)[0]["passed"] == (code == 0)
+
+
+@pytest.mark.cli
+def test_a_reader_that_leaves_is_no_failure(trained):
+    shell = f"set -o pipefail; {' '.join(command('runs', trained.parent, '--json'))} | true"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60, check=False, env=environment())
+    assert done.returncode == 0
+    assert done.stderr == ""
