@@ -226,3 +226,57 @@ def nudged_equilibrium(network, images, free, nudge):
     if (masks(network, images, moved, nudge) != mask).any():
         raise ValueError("the nudge changes a mask")
     return tuple(moved)
+
+
+def gradient(network, images, state, target):
+    """{parameter name: -dC/dW}, C = 1/2 mean_B ||s_L - d||^2 at the equilibrium `state` of a hard-sigmoid network, masks fixed.
+
+    In rows, the open units obey s (leak - W) = constant, so a change of w_ij (i -> j) moves the cost by s_i lambda_j with
+    lambda = (leak - W)^-1 (s_L - d), both restricted to the open units.
+    """
+    whole, ends = coupling(network)
+    mask, rates = masks(network, images, state), np.clip(np.concatenate(state, axis=1), 0, 1)
+    leak = np.repeat(1 / np.array(network.time_constants), network.sizes[1:])
+    adjoint = np.zeros_like(rates)
+    for sample in range(len(images)):
+        open_units = mask[sample] == 0
+        error = np.zeros(ends[-1])
+        error[ends[-2] :] = rates[sample, ends[-2] :] - target[sample]
+        matrix = (np.diag(leak) - whole)[np.ix_(open_units, open_units)]
+        adjoint[sample, open_units] = np.linalg.solve(matrix, error[open_units])
+    rate, pull, batch = split(network, rates), split(network, -adjoint), len(images)
+    found = {"input": np.asarray(images, np.float64).T @ pull[0] / batch}
+    for k in range(network.depth - 1):
+        found[f"forward[{k}]"] = rate[k].T @ pull[k + 1] / batch
+        if network.tied:
+            found[f"forward[{k}]"] += pull[k].T @ rate[k + 1] / batch
+        elif network.backward is not None:
+            found[f"backward[{k}]"] = rate[k + 1].T @ pull[k] / batch
+    if network.loop is not None:
+        found["loop"] = rate[-1].T @ pull[0] / batch
+    return found | {f"biases[{k}]": p.mean(0) for k, p in enumerate(pull)}
+
+
+def hebbian(network, images, free, nudged, beta):
+    """{parameter name: eq. 14}, one connection at a time: 1/beta mean_B rho(s_i^0) (rho(s_j^beta) - rho(s_j^0))."""
+    name, batch = network.rho.name, len(images)
+    before = [np.vectorize(lambda x: rho(name, float(x)))(s) for s in free]
+    after = [np.vectorize(lambda x: rho(name, float(x)))(s) for s in nudged]
+
+    def rule(pre, k):
+        found = np.zeros((pre.shape[1], before[k].shape[1]))
+        for sample in range(batch):
+            for i, j in np.ndindex(found.shape):
+                found[i, j] += pre[sample, i] * (after[k][sample, j] - before[k][sample, j]) / (beta * batch)
+        return found
+
+    found = {"input": rule(np.asarray(images, np.float64), 0)}
+    for k in range(network.depth - 1):
+        found[f"forward[{k}]"] = rule(before[k], k + 1)
+        if network.tied:
+            found[f"forward[{k}]"] += rule(before[k + 1], k).T
+        elif network.backward is not None:
+            found[f"backward[{k}]"] = rule(before[k + 1], k)
+    if network.loop is not None:
+        found["loop"] = rule(before[-1], 0)
+    return found | {f"biases[{k}]": rule(np.ones((batch, 1)), k)[0] for k in range(network.depth)}

@@ -11,6 +11,9 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
+RESTART = 10.0  # smaller rises are the way through an expanding map and leave the history on their own
+
+
 @numba.njit(cache=True)
 def anderson(
     rows: Array, y: Array, target: Array, ys: Array, fs: Array, sizes: Array, count: Array, rose: Array, floor: float, ceiling: float
@@ -18,10 +21,10 @@ def anderson(
     """One step y <- sum_j alpha_j T(y_j), in place, for the samples `rows`.
 
     With f_j = T(y_j) - y_j, the alpha (of sum 1) minimise ||sum_j alpha_j f_j|| over the last m iterates. The new y is
-    clipped to [floor, ceiling]. A residual that rose against the last pass empties the history: that step is a plain pass.
+    clipped to [floor, ceiling]. A residual RESTART times that of the last pass empties the history: that step is a plain pass.
 
     rows (A,) sample numbers; y, target (A, n); ys, fs (B, m, n) the history of y and of f, newest in slot count % m;
-    sizes (B,) ||f|| of the last pass; count (B,) passes in the history; rose (B,) how often the residual rose.
+    sizes (B,) ||f||^2 of the last pass; count (B,) passes in the history; rose (B,) how often the residual rose.
     """
     m = ys.shape[1]
     n = y.shape[1]
@@ -34,8 +37,9 @@ def anderson(
         for i in range(n):
             size += (target[a, i] - y[a, i]) ** 2
         if size > sizes[row]:
-            count[row] = 0
             rose[row] += 1
+        if size > RESTART**2 * sizes[row]:
+            count[row] = 0
         sizes[row] = size
         used = min(count[row], m)
         for j in range(used):

@@ -225,7 +225,7 @@ def _check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
 
 def _chain(rng: np.random.Generator, sizes: tuple[int, ...], forward_scale: float, dtype: npt.DTypeLike) -> list[Array]:
     """The input matrix and the forward ones."""
-    first = _scaled(rng, *sizes[:2], 1.0, dtype)
+    first = _scaled(rng, sizes[0], sizes[1], 1.0, dtype)
     return [first, *(_scaled(rng, pre, post, forward_scale, dtype) for pre, post in itertools.pairwise(sizes[1:]))]
 
 
