@@ -146,7 +146,8 @@ def train_epoch(learner: Learner, split: LabelledImages, recipe: Recipe, on_batc
         )
         count.add(both, label)
         _check_finite(both, first // recipe.batch)
-        recipe.optimiser.step(network, learner.velocity, batch, both, float(np.vdot(batch, batch)) / len(batch), learner.epoch)
+        with np.errstate(over="ignore", invalid="ignore"):  # an overflow is found, and its place named, by the next check
+            recipe.optimiser.step(network, learner.velocity, batch, both, float(np.vdot(batch, batch)) / len(batch), learner.epoch)
         if on_batch is not None:
             on_batch(count.samples, len(order), 100 * count.wrong / count.samples)
     learner.epoch += 1
