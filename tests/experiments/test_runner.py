@@ -68,16 +68,17 @@ def test_resuming_after_any_epoch_gives_the_bits_of_an_unbroken_run(tiny, tmp_pa
 
 
 def test_a_stop_by_a_signal_loses_only_the_epoch_it_fell_in(tiny, tmp_path, unbroken, monkeypatch):
-    real, calls = runner.train_epoch, []
+    real, calls, heard = runner.train_epoch, [], []
 
     def interrupted(learner, split, recipe, on_batch=None):
         calls.append(learner.epoch)
         if len(calls) == 2:
 
             def kicking(done, total, error):
-                if done > total // 2:
+                if done == 60:
                     os.kill(os.getpid(), signal.SIGTERM)
                 on_batch(done, total, error)
+                heard.append(done)
 
             return real(learner, split, recipe, kicking)
         return real(learner, split, recipe, on_batch)
@@ -86,6 +87,7 @@ def test_a_stop_by_a_signal_loses_only_the_epoch_it_fell_in(tiny, tmp_path, unbr
     with pytest.raises(Interrupted, match=r"in epoch 2; .* holds the 1 finished epochs, go on with --resume") as caught:
         quietly(tiny(), out=tmp_path)
     assert caught.value.signum == signal.SIGTERM
+    assert heard == [20, 40]
     assert open_run(tmp_path).summary["status"] == "interrupted"
     monkeypatch.undo()
     resumed = quietly(tiny(), out=tmp_path, resume=True)
