@@ -1,7 +1,7 @@
-"""Matrix products that accumulate in place: BLAS through SciPy, so that one thread pool does all of them.
+"""Matrix products that accumulate in place, through SciPy's BLAS: NumPy's matmul cannot add to what stands there.
 
-NumPy and SciPy each bring a BLAS of their own, and the idle threads of one spin in the way of the other; the training loop
-therefore takes every product from here.
+Meant for updates of weights, where a temporary would have their size. The products of a pass go through `numpy.matmul`: they are small,
+and the OpenBLAS that NumPy brings was measured at about half the time of SciPy's on (20 x 500)(500 x 500).
 """
 
 from __future__ import annotations

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError, check_choice, check_shape
-from fsp_dynamics.kernels.products import add_product
 from fsp_dynamics.learning import phases
 from fsp_dynamics.learning.optimisers import Sgd
 from fsp_dynamics.models.network import Array, Network
@@ -121,6 +120,7 @@ class EpochReport:
 OnBatch = Callable[[int, int, float], None]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is found, and its place named, by the checks below
 def train_epoch(learner: Learner, split: LabelledImages, recipe: Recipe, on_batch: OnBatch | None = None) -> EpochReport:
     """One pass over the images in a random order drawn from `learner.rng`; the learner is changed in place.
 
@@ -139,15 +139,14 @@ def train_epoch(learner: Learner, split: LabelledImages, recipe: Recipe, on_batc
         index = order[first : first + recipe.batch]
         batch, label = images[index].astype(network.dtype, copy=False), labels[index]
         constant = drives[: len(index)]
-        constant[:] = network.biases[0]
-        add_product(constant, batch, network.input)
+        np.matmul(batch, network.input, out=constant)
+        constant += network.biases[0]
         both = phases.run(
             network, constant, targets[label], recipe.beta, recipe.solver, kind=recipe.phases, tolerance=recipe.tolerance, rng=learner.rng
         )
         count.add(both, label)
         _check_finite(both, first // recipe.batch)
-        with np.errstate(over="ignore", invalid="ignore"):  # an overflow is found, and its place named, by the next check
-            recipe.optimiser.step(network, learner.velocity, batch, both, float(np.vdot(batch, batch)) / len(batch), learner.epoch)
+        recipe.optimiser.step(network, learner.velocity, batch, both, float(np.vdot(batch, batch)) / len(batch), learner.epoch)
         if on_batch is not None:
             on_batch(count.samples, len(order), 100 * count.wrong / count.samples)
     learner.epoch += 1

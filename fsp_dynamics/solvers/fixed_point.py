@@ -32,6 +32,7 @@ from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Status, Tolera
 from fsp_dynamics.solvers.loop_newton import newton, stable
 from fsp_dynamics.solvers.passes import Passes
 
+AT_REST, OUT_OF_STEPS = int(Status.AT_REST), int(Status.OUT_OF_STEPS)  # looked up in every pass
 METHODS = ("anderson", "newton", "sweeps")
 
 
@@ -95,10 +96,10 @@ class _Journey:
     def __init__(self, network: Network, drive: Array, start: State, nudge: Nudge | None, tolerance: Tolerance) -> None:
         batch = len(drive)
         self.network, self.drive, self.start, self.nudge, self.tolerance = network, drive, start, nudge, tolerance
-        self.passes = Passes(network, drive, start, nudge)
+        self.passes = Passes(network, drive, start, nudge, norms=tolerance.relative > 0)
         self.state: State = tuple(np.empty_like(s, network.dtype) for s in start)
         self.residual = np.empty(batch)
-        self.status = np.full(batch, Status.OUT_OF_STEPS, np.uint8)
+        self.status = np.full(batch, OUT_OF_STEPS, np.uint8)
         self.steps = np.zeros(batch, np.int64)
         self.rose = np.zeros(batch, np.int64)
         self.first: Array | None = None  # T(y) at the start, where it is known
@@ -106,9 +107,9 @@ class _Journey:
     def leave_those_at_rest(self) -> None:
         """Samples whose start is at rest keep it, with zero steps; the others have their first pass done."""
         target, size, norm = self.passes.run(given=True)
-        done = judge(size, norm, self.tolerance) != Status.OUT_OF_STEPS
-        self._arrive(done, size, norm, 0)
-        self.first = target[~done]
+        status = judge(size, norm, self.tolerance)
+        self._arrive(status, status != OUT_OF_STEPS, size, 0)
+        self.first = target[status == OUT_OF_STEPS]
 
     def walk(self, memory: int, max_passes: int) -> None:
         """Pass after pass; a sample leaves as soon as it is at rest or no longer finite."""
@@ -131,18 +132,19 @@ class _Journey:
             if passes.rows.size == 0:
                 return
             target, size, norm = passes.run()
-            leaving = (judge(size, norm, self.tolerance) != Status.OUT_OF_STEPS) | (k == max_passes)
-            self._arrive(leaving, size, norm, done_before + k)
+            status = judge(size, norm, self.tolerance)
+            leaving = (status != OUT_OF_STEPS) | (k == max_passes)
+            self._arrive(status, leaving, size, done_before + k)
             mix(target[~leaving])
 
     def restless(self) -> Array:
         """Sample numbers that are not (credibly) at rest: out of steps, or at rest on a path whose residual once rose and unstable."""
-        doubtful = np.flatnonzero((self.rose > 0) & (self.status == Status.AT_REST))
+        doubtful = np.flatnonzero((self.rose > 0) & (self.status == AT_REST))
         if doubtful.size and _has_newton(self.network):
             held = stable(self.network, tuple(s[doubtful] for s in self.state), self._nudge_of(doubtful))
-            self.status[doubtful[~held]] = Status.OUT_OF_STEPS
+            self.status[doubtful[~held]] = OUT_OF_STEPS
             self.rose[doubtful] = 0
-        return np.flatnonzero(self.status == Status.OUT_OF_STEPS)
+        return np.flatnonzero(self.status == OUT_OF_STEPS)
 
     def try_newton(self, rows: Array) -> None:
         """Newton's method from where the passes ended; only equilibria that are stable in time are taken."""
@@ -159,17 +161,15 @@ class _Journey:
         self.steps[rows] += found.steps
         self._take(rows, found.state, np.ones(rows.size, bool))
 
-    def _arrive(self, done: Array, size: Array, norm: Array, steps: int) -> None:
-        """Keep the results of the rows that are done and go on with the others."""
-        if not done.any():
+    def _arrive(self, status: Array, leaving: Array, size: Array, steps: int) -> None:
+        """Keep the results of the rows that are leaving and go on with the others."""
+        if not leaving.any():
             return
-        rows = self.passes.rows[done]
+        rows = self.passes.rows[leaving]
         for kept, present in zip(self.state, self.passes.state(), strict=True):
-            kept[rows] = present[done]
-        self.residual[rows] = size[done]
-        self.status[rows] = judge(size[done], norm[done], self.tolerance)
-        self.steps[rows] = steps
-        self.passes.keep(~done)
+            kept[rows] = present[leaving]
+        self.residual[rows], self.status[rows], self.steps[rows] = size[leaving], status[leaving], steps
+        self.passes.keep(~leaving)
 
     def _take(self, rows: Array, state: State, accepted: Array) -> None:
         rows, state = rows[accepted], tuple(s[accepted] for s in state)

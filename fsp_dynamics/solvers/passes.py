@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from fsp_dynamics.kernels.products import add_product
 from fsp_dynamics.kernels.units import settle_kernel
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, unit_field
@@ -22,10 +21,11 @@ class Passes:
     rows (A,) sample numbers; y (A, n_cut) the states of the cut, side by side.
     """
 
-    def __init__(self, network: Network, drive: Array, start: State, nudge: Nudge | None) -> None:
-        self.network = network
+    def __init__(self, network: Network, drive: Array, start: State, nudge: Nudge | None, norms: bool = True) -> None:
+        self.network, self._norms = network, norms
         self.rows = np.arange(len(drive))
         self._cut = cut_layers(network)
+        self._sizes = network.sizes[1:]
         self._inner = tuple(k for k in range(network.depth) if k not in self._cut)
         self.y = np.concatenate([start[k] for k in self._cut], axis=1, dtype=network.dtype)
         self._drive = drive.astype(network.dtype, copy=False)
@@ -39,7 +39,7 @@ class Passes:
         self._rates = self._states if network.rho.projected else [np.empty_like(s) for s in self._states]
 
     def run(self, given: bool = False) -> tuple[Array, Array, Array]:
-        """T(y) (A, n_cut), ||field|| (A,) and ||state|| (A,) of the present rows.
+        """T(y) (A, n_cut), ||field|| (A,) and ||state|| (A,) of the present rows (zeros where no norms were asked for).
 
         The layers outside the cut follow from y; with `given` they are taken as they stand (the start, before any pass).
         """
@@ -58,7 +58,9 @@ class Passes:
         for k in measured:
             field = self._field(k, count, target)
             squares += np.einsum("ij,ij->i", field, field, dtype=np.float64)
-        norms = sum(np.einsum("ij,ij->i", s, s) for s in self.state())
+        norms = np.zeros(count)
+        for s in self.state() if self._norms else ():
+            norms += np.einsum("ij,ij->i", s, s)
         return target, np.sqrt(squares), np.sqrt(norms)
 
     def state(self) -> State:
@@ -79,19 +81,21 @@ class Passes:
         """Split y into the layers of the cut, with their rates."""
         end = 0
         for k in self._cut:
-            begin, end = end, end + self.network.sizes[k + 1]
+            begin, end = end, end + self._sizes[k]
             self._states[k][:count] = self.y[:, begin:end]
             if not self.network.rho.projected:
                 self._rates[k][:count] = self.network.rho.rate(self.y[:, begin:end])
 
     def _input(self, k: int, count: int) -> None:
         """The drive and the weighted rates that enter layer k (its bias is added where it settles)."""
-        a, beta = self._inputs[k][:count], 0.0
+        a, incoming = self._inputs[k][:count], self._incoming[k]
         if k == 0:
-            a[:], beta = self._drive, 1.0
-        for pre, weight in self._incoming[k]:
-            add_product(a, self._rates[pre][:count], weight, beta=beta)
-            beta = 1.0
+            a[:] = self._drive
+        else:
+            pre, weight = incoming[0]
+            np.matmul(self._rates[pre][:count], weight, out=a)
+        for pre, weight in incoming[k > 0 :]:
+            a += self._rates[pre][:count] @ weight
 
     def _settle_layer(self, k: int, count: int, s: Array, rates: Array) -> None:
         beta, d = self._pull(k)
@@ -114,8 +118,8 @@ class Passes:
         if not self.network.rho.projected:
             return unit_field(s, self._inputs[k][:count] + self._biases[k], self.network.rho.slope(s), leak, beta, d if beta else 0.0)
         if k in self._cut:
-            begin = sum(self.network.sizes[c + 1] for c in self._cut if c < k)
-            rest = target[:, begin : begin + self.network.sizes[k + 1]]
+            begin = sum(self._sizes[c] for c in self._cut if c < k)
+            rest = target[:, begin : begin + self._sizes[k]]
         else:
             rest = np.empty_like(s)
             self._settle_layer(k, count, rest, rest)
