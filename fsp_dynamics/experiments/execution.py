@@ -188,8 +188,10 @@ def _cpu() -> str:
 
 
 def _threads() -> dict[str, int]:
+    """Threads of each BLAS (NumPy and SciPy bring one each) and of the kernels."""
     import threadpoolctl
 
-    found = {pool["internal_api"]: int(pool["num_threads"]) for pool in threadpoolctl.threadpool_info()}
+    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    found = {Path(pool["filepath"]).name.split("-")[0]: int(pool["num_threads"]) for pool in pools}
     numba = sys.modules.get("numba")
     return found | ({"numba": int(numba.get_num_threads())} if numba else {})

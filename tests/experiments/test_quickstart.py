@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numba
 import pytest
 
 from fsp_dynamics.errors import RunExistsError
@@ -20,6 +21,7 @@ def quick(tiny, monkeypatch):
     monkeypatch.setattr(room, "load_config", lambda name: load_config(tiny(), {"epochs": 1}))
 
 
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="minutes without the compiler, and nothing of it depends on that")
 def test_the_preset_learns_digits_well(tmp_path):
     run, picture = quickstart(tmp_path / "q", Quiet())
     assert picture == tmp_path / "q" / "quickstart.png"
