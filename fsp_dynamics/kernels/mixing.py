@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
-import numba
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
-
+from fsp_dynamics.kernels.field import Array, jitted
 
 RESTART = 10.0  # smaller rises are the way through an expanding map and leave the history on their own
 
 
-@numba.njit(cache=True)
+@partial(jitted, kept=True)
 def anderson(
     rows: Array, y: Array, target: Array, ys: Array, fs: Array, sizes: Array, count: Array, rose: Array, floor: float, ceiling: float
 ) -> None:
@@ -57,7 +54,7 @@ def anderson(
         count[row] += 1
 
 
-@numba.njit(cache=True)
+@partial(jitted, kept=True)
 def weights(differences: Array, target: Array, y: Array, gram: Array, gamma: Array) -> None:
     """gamma <- argmin ||f + sum_j gamma_j differences[j]||, f = target - y, by Cholesky of the normal equations.
 
