@@ -148,6 +148,12 @@ def test_weights_that_overflow_are_refused() -> None:
         train_epoch(learner, prototypes(), wild)
 
 
+def test_weights_that_overflow_in_the_last_batch_do_not_slip_through() -> None:
+    once = dataclasses.replace(RECIPE, optimiser=Sgd(Rates(1e40, (0.0, 0.0), 0.0), normalised=False), batch=103)
+    with pytest.raises(NotFiniteError, match="input is not finite after epoch 1"):
+        train_epoch(Learner.start(network(), once, 0), prototypes(), once)
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "error", "message"),
     [
