@@ -55,6 +55,9 @@ class NotAtRestError(FspError, RuntimeError):
         super().__init__(message)
         self.equilibrium = equilibrium
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.equilibrium)  # so that a worker process can raise it to its parent
+
 
 def nearest(name: str, choices: Iterable[str]) -> str:
     """The end of a refusal: the nearest valid name, if one is near, and all of them.

@@ -178,6 +178,7 @@ def test_mirrors_are_tried_in_turn_and_the_one_that_answers_is_kept(world, mirro
 @pytest.mark.parametrize(
     ("answer", "said"),
     [(404, "HTTP 404"), (b"<html>", "starts with"), (gzip.compress(IMAGES)[:40], "truncated"), (bytes(1 << 20), "sends more than 65624 bytes")],
+    ids=["absent", "a page", "half", "endless"],
 )
 def test_what_cannot_be_verified_is_not_kept(world, mirror, answer, said) -> None:
     mirror[0][f"/good/{NAMES[0]}.gz"] = answer
