@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from fsp_dynamics.datasets import Dataset, Split, load_dataset
-from fsp_dynamics.experiments.execution import build_network, build_recipe
+from fsp_dynamics.experiments.execution import build_network, build_recipe, thread_limit
 from fsp_dynamics.experiments.sources import load_config
 from fsp_dynamics.learning.training import Learner, Recipe, train_epoch
 
@@ -74,7 +73,7 @@ def measure(preset: str, *, batch: int, threads: int, chunk: int = 2000, pairs: 
     data = load_dataset(config.data.name)
     network, rng = build_network(config, data.train.images.shape[1], data.classes)
     recipe = build_recipe(config)
-    with threadpool_limits(threads):
+    with thread_limit(threads):
         learner, backprop = Learner.start(network, recipe, rng), Backprop(network.sizes, threads)
         warm_up = data.train.limit(200)
         train_epoch(Learner.start(network, recipe, 0), warm_up, recipe)  # compiles

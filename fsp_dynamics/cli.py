@@ -63,7 +63,7 @@ data = App(name="data", help="The images: what is on this machine, and how to ge
 app.command(data)
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Machine-readable, on stdout.")]
-Threads = Annotated[int | None, Parameter(help="Threads of BLAS and the kernels; left alone by default.")]
+Threads = Annotated[int | None, Parameter(help="Threads of BLAS and the kernels; by default BLAS gets one, the kernels all.")]
 DataDir = Annotated[Path | None, Parameter(help="Where to look for data first (default: $FSP_DATA).")]
 ShowProgress = Annotated[bool, Parameter(name="--progress", help="Show a bar for each epoch.")]
 Run = Annotated[Path, Parameter(help="The folder of a run.")]

@@ -78,7 +78,7 @@ def train(
     resume : go on after the last finished epoch, to the same bits as a run that was never stopped; starts a run if there is none.
         The configuration must be the same; only learning.epochs may differ.
     progress : True for bars and lines on stderr, False for silence, or a callable for each epoch's record.
-    data_dir : where to look for data first. threads : of BLAS and the kernels; None leaves them alone.
+    data_dir : where to look for data first. threads : of BLAS and the kernels; None: one for BLAS.
     overrides : `epochs`, `seed`, tables (learning={"batch": 50}), or dotted keys (**{"learning.batch": 50}).
 
     Raises the package's errors: ConfigurationError, RunExistsError, RunLockedError, DatasetError, CheckpointError; NotFiniteError

@@ -76,6 +76,12 @@ def test_threads_are_limited_and_given_back():
         assert blas_threads() == {1}
         assert numba.get_num_threads() == 1
     assert (blas_threads(), numba.get_num_threads()) == before
+    with thread_limit(None):
+        assert blas_threads() == {1}
+        assert numba.get_num_threads() == before[1]
+    with thread_limit(2):
+        scipys = [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if "scipy.libs" in pool["filepath"]]
+        assert set(scipys) <= {1}
     with thread_limit(10_000):
         assert numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
     with pytest.raises(ConfigurationError, match="threads = 0"), thread_limit(0):
