@@ -24,6 +24,7 @@ from typing import Any
 
 import numba
 import numpy.typing as npt
+from numba.core.errors import NumbaError
 
 from fsp_dynamics.models import activations, rate
 
@@ -115,6 +116,8 @@ def jitted(function: Any, kept: bool = False, parallel: bool = False) -> Any:
     """The function compiled; if `kept`, also on disk, where a folder for it can be written (the package's, else the user's cache)."""
     if hasattr(function, "py_func"):
         return function
+    if not isinstance(function, FunctionType):
+        raise NumbaError(f"{function!r} is no function written in Python")
     try:
         return numba.njit(error_model="numpy", parallel=parallel, cache=kept)(function)
     except RuntimeError:  # no such folder: compile in every process

@@ -25,6 +25,7 @@ def add_product(out: Array, a: Array, b: Array, alpha: float = 1.0, beta: float 
     """
     if out.size == 0:
         return
+    assert out.flags.c_contiguous, "BLAS would change a copy and leave `out` as it was"
     left, transpose_left = _fortran(b.T)  # BLAS counts columns first: it is told out.T = b.T @ a.T
     right, transpose_right = _fortran(a.T)
     _GEMM[out.dtype](alpha, left, right, beta=beta, c=out.T, trans_a=transpose_left, trans_b=transpose_right, overwrite_c=True)

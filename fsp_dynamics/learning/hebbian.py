@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fsp_dynamics.errors import ConfigurationError, ShapeError
+from fsp_dynamics.errors import ConfigurationError, check_finite, check_shape
 from fsp_dynamics.kernels.products import add_product
 from fsp_dynamics.learning.phases import Phases
 from fsp_dynamics.models.network import Array, Network, named_arrays
@@ -89,8 +89,8 @@ def update(network: Network, images: Array, phases: Phases) -> Update:
 
     images (B, n_in). Returns the mean over all B, learning rate not included.
     """
-    if len(images) != len(phases.free.status):
-        raise ShapeError(f"images has {len(images)} samples and the free phase {len(phases.free.status)}, expected the same batch")
+    check_shape("images", images, (len(phases.free.status), network.sizes[0]))
+    check_finite("images", images)
     rows, free, change = contrast(network, phases)
     sums = {name: np.zeros_like(w) for name, w in network.parameters().items()}
     for term in terms(network, images[rows].astype(network.dtype, copy=False), free, change):
@@ -110,11 +110,18 @@ def hebbian_update(
     opposite : the equilibrium under -beta, for the centred rule.
     beta : that of the nudged phase; what `nudged` says of itself if None.
 
-    Raises NotAtRestError where a sample is not at rest, ConfigurationError for beta = 0.
+    Raises NotAtRestError where a sample is not at rest, ConfigurationError for phases that do not belong together, ShapeError and
+    NotFiniteError for images that do not fit.
     """
     beta = nudged.beta if beta is None else beta
-    if beta == 0:
-        raise ConfigurationError("beta = 0, expected the strength of the nudged phase; relax with nudge=Nudge(beta, target)")
-    for phase in (free, nudged) if opposite is None else (free, nudged, opposite):
-        phase.require_rest()
+    if not np.isfinite(beta) or beta == 0:
+        raise ConfigurationError(f"beta = {beta:g}, expected the strength of the nudged phase; relax with nudge=Nudge(beta, target)")
+    if free.beta != 0:
+        raise ConfigurationError(f"the free phase was relaxed under beta = {free.beta:g}, expected no nudge")
+    if opposite is not None and opposite.beta != -beta:
+        raise ConfigurationError(f"the opposite phase was relaxed under beta = {opposite.beta:g}, expected {-beta:g}")
+    for name, phase in (("free", free), ("nudged", nudged), ("opposite", opposite)):
+        if phase is not None:
+            check_shape(f"{name} output", phase.output, (len(images), network.sizes[-1]))
+            phase.require_rest()
     return update(network, images, Phases(beta, free, np.arange(len(free.status)), nudged, opposite))

@@ -65,9 +65,11 @@ class Network:
     def __post_init__(self) -> None:
         depth = len(self.biases)
         set_field = object.__setattr__  # the record is frozen; here its fields get their final form
-        set_field(self, "forward", tuple(self.forward))
-        set_field(self, "biases", tuple(self.biases))
-        set_field(self, "backward", None if self.backward is None else tuple(self.backward))
+        for name in ("input", "loop"):
+            set_field(self, name, _contiguous(getattr(self, name)))
+        for name in ("forward", "biases", "backward"):
+            given = getattr(self, name)
+            set_field(self, name, None if given is None else tuple(_contiguous(w) for w in given))
         set_field(self, "rho", activation(self.rho))
         set_field(self, "time_constants", tuple(float(r) for r in self.time_constants) or (1.0,) * depth)
         _check_topology(self)
@@ -216,11 +218,16 @@ def loop_gain(network: Network) -> float:
     return float(np.prod([np.linalg.norm(w.astype(np.float64), 2) for w in (network.loop, *network.forward)]))
 
 
+def _contiguous(weight: Any) -> Any:
+    """The array in C order, as products that accumulate in place need it (tensors and None are left alone)."""
+    return np.ascontiguousarray(weight) if isinstance(weight, np.ndarray | list | tuple) else weight
+
+
 def _check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
-    sizes = tuple(int(n) for n in sizes)
-    if len(sizes) < 3 or min(sizes) < 1:
-        raise ConfigurationError(f"sizes = {list(sizes)}, expected input, one hidden layer or more, output, each at least 1")
-    return sizes
+    sizes = tuple(sizes)
+    if len(sizes) < 3 or any(n != int(n) or n < 1 for n in sizes):
+        raise ConfigurationError(f"sizes = {list(sizes)}, expected input, one hidden layer or more, output, each whole and at least 1")
+    return tuple(int(n) for n in sizes)
 
 
 def _chain(rng: np.random.Generator, sizes: tuple[int, ...], forward_scale: float, dtype: npt.DTypeLike) -> list[Array]:
@@ -232,6 +239,8 @@ def _chain(rng: np.random.Generator, sizes: tuple[int, ...], forward_scale: floa
 def _scaled(rng: np.random.Generator, pre: int, post: int, scale: float, dtype: npt.DTypeLike) -> Array:
     """U(-c, c) of shape (pre, post), c = scale sqrt(6 / (pre + post))."""
     limit = scale * np.sqrt(6 / (pre + post))
+    if not np.isfinite(limit):
+        raise ConfigurationError(f"forward_scale or loop_scale = {scale!r}, expected a finite number")
     return rng.uniform(-limit, limit, (pre, post)).astype(dtype)
 
 
@@ -268,6 +277,8 @@ def _check_shapes(network: Network) -> None:
             raise ConfigurationError(f"{len(network.backward)} backward matrices, expected {network.depth - 1}")
         for k, weight in enumerate(network.backward):
             check_shape(f"backward[{k}]", weight, (sizes[k + 2], sizes[k + 1]))
+    if isinstance(network.input, np.ndarray) and network.input.dtype not in (np.float32, np.float64):
+        raise ConfigurationError(f"the weights are {network.input.dtype}, expected float32 or float64")
     for name, array in network.parameters().items():
         if array.dtype != network.input.dtype:
             raise ConfigurationError(f"{name} is {array.dtype}, expected {network.input.dtype} as the input matrix")

@@ -57,7 +57,9 @@ class Nudge:
     target: Array
 
     def __post_init__(self) -> None:
-        if not np.isfinite(self.beta) or self.beta == 0:
+        if not hasattr(self.target, "shape"):
+            object.__setattr__(self, "target", np.asarray(self.target))
+        if not (isinstance(self.beta, int | float | np.number) and np.isfinite(self.beta)) or self.beta == 0:
             raise ConfigurationError(f"beta = {self.beta!r}, expected a finite number other than 0; leave the nudge out for a free phase")
 
     def check(self, network: Network, batch: int) -> None:
@@ -80,6 +82,7 @@ def drive(network: Network, images: Array) -> Array:
 
     Raises ShapeError for images that are not (B, n_in), NotFiniteError for NaN or infinite pixels.
     """
+    images = np.asarray(images)
     check_shape("images", images, (None, network.sizes[0]))
     check_finite("images", images)
     return images.astype(network.dtype, copy=False) @ network.input + network.biases[0]

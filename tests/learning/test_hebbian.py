@@ -9,7 +9,7 @@ import pytest
 
 import fsp_dynamics as fsp
 from fsp_dynamics.analysis.alignment import angle
-from fsp_dynamics.errors import ConfigurationError, NotAtRestError, ShapeError
+from fsp_dynamics.errors import ConfigurationError, NotAtRestError, NotFiniteError, ShapeError
 from fsp_dynamics.learning import hebbian, phases
 from fsp_dynamics.models.rate import Nudge, drive
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Status, Tolerance
@@ -185,5 +185,15 @@ def test_refusals() -> None:
     with pytest.raises(ConfigurationError, match="beta = 0"):
         fsp.hebbian_update(p.network, p.images, free, free)
     both = both_phases(p.network, p.images, p.nudges["nudged"].target, 0.5)
-    with pytest.raises(ShapeError, match="2 samples"):
+    with pytest.raises(ShapeError, match=r"images has shape \(2, 5\), expected \(4, 5\)"):
         hebbian.update(p.network, p.images[:2], both)
+    with pytest.raises(ShapeError, match="expected"):
+        hebbian.update(p.network, p.images[:, :3], both)
+    nudged = fsp.relax(p.network, p.images, nudge=p.nudges["nudged"], start=free)
+    assert nudged.beta == p.nudges["nudged"].beta
+    with pytest.raises(ConfigurationError, match="expected no nudge"):
+        fsp.hebbian_update(p.network, p.images, nudged, nudged)
+    with pytest.raises(ConfigurationError, match="opposite phase"):
+        fsp.hebbian_update(p.network, p.images, free, nudged, opposite=nudged)
+    with pytest.raises(NotFiniteError, match="images"):
+        fsp.hebbian_update(p.network, np.where(p.images == p.images[1, 1], np.nan, p.images), free, nudged)

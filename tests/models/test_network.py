@@ -34,6 +34,20 @@ def parts(sizes=(3, 2, 2), dtype=np.float64, **changed):
     return fields | changed
 
 
+def test_weights_are_kept_in_c_order_whatever_order_they_came_in() -> None:
+    """Products that add in place need it: BLAS would change a copy of anything else, and nothing would be learned."""
+    given = loop_network(SIZES, dtype=np.float64, rng=0)
+    turned = given.with_parameters({name: np.asfortranarray(w) for name, w in given.parameters().items()})
+    assert all(w.flags.c_contiguous for w in turned.parameters().values())
+    np.testing.assert_array_equal(turned.forward[0], given.forward[0])
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float16, complex])
+def test_other_dtypes_are_refused(dtype) -> None:
+    with pytest.raises(ConfigurationError, match="expected float32 or float64"):
+        loop_network(SIZES, dtype=dtype, rng=0)
+
+
 # Drawing
 
 
@@ -237,7 +251,7 @@ def test_loop_gain_needs_a_loop() -> None:
 @MAKERS
 @pytest.mark.parametrize("sizes", [[], [4], [4, 3], [4, 0, 3], [4, 5, -1]])
 def test_impossible_sizes(make, sizes: list[int]) -> None:
-    with pytest.raises(ConfigurationError, match=r"sizes = \[.*\], expected input, one hidden layer or more, output, each at least 1"):
+    with pytest.raises(ConfigurationError, match=r"sizes = \[.*\], expected input, one hidden layer or more, output, each whole and at least 1"):
         make(sizes)
 
 
