@@ -145,6 +145,8 @@ def _draw_angles(ax: Axes, records: Sequence[Mapping[str, Any]], names: Sequence
     ax.annotate("90°: no alignment", (1, 90), (0, 3), ("axes fraction", "data"), "offset points", ha="right", va="bottom", fontsize=8, color=GREY)
     for i, name in enumerate(names):
         epochs, degrees = _series(records, lambda record, name=name: (record.get("alignment_degrees") or {}).get(name))
+        if not epochs:  # a matrix that is zero has no angle
+            continue
         colour = COLOURS[i % len(COLOURS)]
         ax.plot(epochs, degrees, DASHES[i % len(DASHES)], color=colour, marker="o", markersize=3.5, label=f"{name} ({degrees[-1]:.1f}°)")
     ax.set_title("loop alignment: each matrix against the product of the others", fontsize=10)

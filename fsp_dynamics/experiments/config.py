@@ -108,7 +108,7 @@ class LearningConfig(Section):
 
 
 class SolverConfig(Section):
-    """How the network comes to rest. What is left out takes the solver's own default."""
+    """How the network comes to rest. What is left out takes the solver's own default; of absolute and relative, one alone sets the other to 0."""
 
     name: Annotated[str, _one_of("solver.name", SOLVERS), Field("fixed_point", description="solver")]
     method: Annotated[str | None, Field(None, description="method of that solver")]
@@ -133,8 +133,8 @@ class SolverConfig(Section):
                 raise ValueError(
                     f"solver.{key} = {self.settings[key]!r} is no setting of solver.name = {self.name!r}; leave it out or choose another solver"
                 )
-        if self.absolute is not None and (self.absolute or 0) + (self.relative or 0) == 0:
-            raise ValueError("solver.absolute = 0 with no solver.relative can never be met; give one of them a positive value")
+        if (self.absolute, self.relative) != (None, None) and (self.absolute or 0) + (self.relative or 0) == 0:
+            raise ValueError("solver.absolute and solver.relative are both 0, which can never be met; give one of them a positive value")
         return self
 
 

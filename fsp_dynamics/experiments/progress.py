@@ -107,5 +107,6 @@ def epoch_line(record: Record) -> str:
     """
     errors = [f"{part} {record[f'{part}_error']:5.2f}" for part in ("train", "valid", "test") if record.get(f"{part}_error") is not None]
     angles = [f"{name} {degrees:.0f}" for name, degrees in (record.get("alignment_degrees") or {}).items() if degrees is not None]
+    restless = f"NOT AT REST {record['unrested']}" if record.get("unrested") else ""
     speed = f"{record.get('images_per_second') or 0:.0f} img/s"
-    return "   ".join(filter(None, (f"epoch {record['epoch']:3d}", "   ".join(errors) + " %", " ".join(angles), speed)))
+    return "   ".join(filter(None, (f"epoch {record['epoch']:3d}", "   ".join(errors) + " %", " ".join(angles), restless, speed)))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from fsp_dynamics.analysis.alignment import loop_alignment
 from fsp_dynamics.datasets import Dataset, load_dataset
-from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError, check_choice
+from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError, RunExistsError, check_choice
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
 from fsp_dynamics.experiments.config import Config
@@ -85,6 +85,8 @@ def train(
     and NoRestError where training fails (what was saved before stays); Interrupted, a KeyboardInterrupt, after a signal.
     """
     name, config = load_config(source, overrides)
+    if out is None and not resume and isinstance(source, str | Path) and RunFolder(Path(source)).holds_run():
+        raise RunExistsError(f"{source} is a run; go on with it (--resume) or give a folder for another one of the same kind (--out)")
     if out is None:
         resuming_there = resume and isinstance(source, (str, Path)) and RunFolder(Path(source)).holds_run()
         out = Path(source) if resuming_there else Path("runs") / f"{name}-{config.seed}"  # type: ignore[arg-type]
@@ -268,6 +270,7 @@ class _Session:
             "epoch": epoch,
             **report.as_dict(),
             **{f"{part}_error": found.error if found else None for part, found in seen.items()},
+            **{f"{part}_unrested": found.unrested if found else None for part, found in seen.items()},
             "alignment_degrees": _angles(network),
             "saturation": test.saturation if test else {},
         }

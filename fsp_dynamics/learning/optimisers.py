@@ -103,20 +103,29 @@ class Sgd:
         """
         rows, free, change = contrast(network, phases)
         parameters = network.parameters()
+        mean_rates = network.rho.rate(phases.free.state[-2]).mean(0)  # what enters the output, (n_L-1,)
         lr = self.learning_rates(network, phases, image_norm, epoch)
         self._decay(parameters, lr)
         if self.momentum:
             for name in lr:
-                velocity.setdefault(name, np.zeros_like(parameters[name]))
+                if name not in velocity:
+                    velocity[name] = np.zeros_like(parameters[name])
                 velocity[name] *= np.asarray(self.momentum, velocity[name].dtype)
         if rows.size:
-            if self.output_step is not None:
-                _limit_output(lr, network.depth - 1, free[-2], change[-1], len(images), self.output_step)
+            if self.output_step is not None and not self.momentum:
+                overlap = 1 + free[-2] @ mean_rates
+                self._limit_output(lr, network.depth - 1, overlap @ change[-1] / len(images))
             active = images if rows.size == len(images) else images[rows]
             for term in terms(network, active, free, change):
                 if lr.get(term.parameter, 0.0):
                     self._learn(parameters[term.parameter], velocity, term, lr[term.parameter], len(images))
         if self.momentum:
+            if self.output_step is not None:
+                last = network.depth - 1
+                moved = np.zeros_like(parameters[f"biases[{last}]"])
+                if f"forward[{last - 1}]" in velocity:
+                    moved = moved + mean_rates @ velocity[f"forward[{last - 1}]"]
+                self._limit_output(lr, last, moved + velocity.get(f"biases[{last}]", 0))
             for name, rate in lr.items():
                 parameters[name] += np.asarray(rate, velocity[name].dtype) * velocity[name]
 
@@ -126,23 +135,22 @@ class Sgd:
         else:
             accumulate(parameter, term, rate / batch)
 
+    def _limit_output(self, lr: dict[str, float], layer: int, moved: Array) -> None:
+        """Lower the rates into the output where its input, averaged over the batch, would move by more than `output_step`.
+
+        moved (n_L,) is that move for a rate of 1: with h_b the free rates below the output and h their mean over the batch, unit j moves
+        by lr/B sum_b (1 + h.h_b) change_bj; with momentum by lr (h @ V_W + V_b)_j.
+        """
+        largest = float(np.abs(moved).max())
+        for name in (f"forward[{layer - 1}]", f"biases[{layer}]"):
+            if self.output_step is not None and name in lr and lr[name] * largest > self.output_step:
+                lr[name] = self.output_step / largest
+
     def _decay(self, parameters: dict[str, Array], lr: dict[str, float]) -> None:
         if self.decay:
             for name, rate in lr.items():
                 if not name.startswith("biases"):
                     parameters[name] *= np.asarray(1 - rate * self.decay, parameters[name].dtype)
-
-
-def _limit_output(lr: dict[str, float], layer: int, rates: Array, change: Array, batch: int, limit: float) -> None:
-    """Lower the rates into the output so that no output's input, averaged over these samples, moves by more than `limit`.
-
-    With h_b the free rates below the output (A, n) and h their mean, unit j moves by lr/B sum_b (1 + h.h_b) change_bj.
-    """
-    overlap = 1 + rates @ rates.mean(0)
-    moved = float(np.abs(overlap @ change).max()) / batch
-    for name in (f"forward[{layer - 1}]", f"biases[{layer}]"):
-        if name in lr and lr[name] * moved > limit:
-            lr[name] = limit / moved
 
 
 def _presynaptic(parameter: str, image_norm: float, norms: list[float]) -> float:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fsp_dynamics.errors import ConfigurationError, NotFiniteError, check_choice, check_shape
+from fsp_dynamics.errors import ConfigurationError, NotFiniteError, check_choice, check_finite, check_shape
 from fsp_dynamics.learning import phases
 from fsp_dynamics.learning.optimisers import Sgd
 from fsp_dynamics.models.network import Array, Network
@@ -53,8 +53,11 @@ class Recipe:
             raise ConfigurationError(f"batch = {self.batch!r}, expected 1 or more")
 
     def check(self, network: Network) -> None:
-        """Refuse what does not fit the network, before any time is spent. Raises ConfigurationError."""
+        """Refuse what does not fit the network, before any time is spent. Raises ConfigurationError, NotFiniteError."""
         self.optimiser.check(network)
+        for name, weight in network.parameters().items():
+            check_finite(name, weight)
+        self.solver.relax(network, np.zeros((1, network.sizes[1]), network.dtype), None, None, self.tolerance)  # refuses what it cannot relax
         for beta in (self.beta,) if self.phases == "one-sided" else (self.beta, -self.beta):
             Nudge(beta, np.zeros((0, network.sizes[-1]))).check(network, 0)
 
@@ -132,7 +135,7 @@ def train_epoch(learner: Learner, split: LabelledImages, recipe: Recipe, on_batc
     _check_split(network, split)
     order = learner.rng.permutation(len(labels))
     targets = np.eye(network.sizes[-1], dtype=network.dtype)
-    count = _EpochCount(network.sizes[-1])
+    count = _EpochCount(network)
     drives = np.empty((recipe.batch, network.sizes[1]), network.dtype)
     begin = time.perf_counter()
     for first in range(0, len(order), recipe.batch):
@@ -145,7 +148,7 @@ def train_epoch(learner: Learner, split: LabelledImages, recipe: Recipe, on_batc
             network, constant, targets[label], recipe.beta, recipe.solver, kind=recipe.phases, tolerance=recipe.tolerance, rng=learner.rng
         )
         count.add(both, label)
-        _check_finite(both, first // recipe.batch)
+        _check_rest(both, first // recipe.batch, batch)
         recipe.optimiser.step(network, learner.velocity, batch, both, float(np.vdot(batch, batch)) / len(batch), learner.epoch)
         if on_batch is not None:
             on_batch(count.samples, len(order), 100 * count.wrong / count.samples)
@@ -159,7 +162,7 @@ def evaluate(network: Network, split: LabelledImages, recipe: Recipe, batch: int
     _check_split(network, split)
     names = [*(f"hidden{k + 1}" for k in range(network.depth - 1)), "output"]
     at_zero, at_one = np.zeros(network.depth), np.zeros(network.depth)
-    count = _EpochCount(network.sizes[-1])
+    count = _EpochCount(network)
     for first in range(0, len(split.labels), batch):
         images, labels = split.images[first : first + batch], split.labels[first : first + batch]
         rest = phases.free(network, drive(network, images), recipe.solver, recipe.tolerance)
@@ -182,7 +185,8 @@ def evaluate(network: Network, split: LabelledImages, recipe: Recipe, batch: int
 class _EpochCount:
     """Sums over the samples seen so far."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, network: Network) -> None:
+        self.rate, classes = network.rho.rate, network.sizes[-1]
         self.samples = self.wrong = self.unrested = self.nudged = 0
         self.residual = self.residual_max = self.passes_free = self.passes_nudged = 0.0
         self.strongest, self.occurs = np.zeros(classes), np.zeros(classes, bool)
@@ -191,10 +195,10 @@ class _EpochCount:
         self.samples += len(labels)
         self.wrong += int((rest.output.argmax(1) != labels).sum())
         self.residual += float(rest.residual.sum())
-        self.residual_max = max(self.residual_max, float(rest.residual.max()))
+        self.residual_max = float(np.maximum(self.residual_max, rest.residual.max()))  # keeps NaN
         self.passes_free += float(rest.steps.sum())
         self.unrested += int((~rest.at_rest).sum())
-        self.strongest = np.maximum(self.strongest, rest.output.max(0))
+        self.strongest = np.maximum(self.strongest, self.rate(rest.output).max(0))
         self.occurs[labels] = True
 
     def add(self, both: phases.Phases, labels: Array) -> None:
@@ -224,6 +228,8 @@ class _EpochCount:
 def _check_split(network: Network, split: LabelledImages) -> None:
     if len(split.labels) == 0:
         raise ConfigurationError("the data hold no images; give at least one")
+    if not np.issubdtype(np.asarray(split.labels).dtype, np.integer):
+        raise ConfigurationError(f"labels are {np.asarray(split.labels).dtype}, expected whole numbers, the classes from 0 on")
     check_shape("images", split.images, (len(split.labels), network.sizes[0]))
     low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= network.sizes[-1]:
@@ -232,10 +238,11 @@ def _check_split(network: Network, split: LabelledImages) -> None:
         )
 
 
-def _check_finite(both: phases.Phases, batch: int) -> None:
-    """Refuse to go on from a state that is not finite. Raises NotFiniteError."""
+def _check_rest(both: phases.Phases, batch: int, images: Array) -> None:
+    """Refuse to go on from a state that is not finite, and say whether the images are why. Raises NotFiniteError."""
     for name, rest in (("free", both.free), ("nudged", both.nudged), ("opposite", both.opposite)):
         if rest is not None and not np.isfinite(rest.residual).all():
+            check_finite(f"images of batch {batch}", images)
             bad = [k for k, s in enumerate(rest.state) if not np.isfinite(s).all()] or [len(rest.state) - 1]
             raise NotFiniteError(f"the {name} phase of batch {batch} is not finite from layer {bad[0] + 1} on; lower the learning rates")
 

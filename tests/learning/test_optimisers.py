@@ -112,6 +112,19 @@ def test_no_output_moves_further_than_output_step() -> None:
     assert moved(dataclasses.replace(PLAIN, output_step=1.5 * free)) == pytest.approx(free, rel=1e-12)
 
 
+def test_the_limit_holds_for_the_momentum_of_earlier_batches_too() -> None:
+    p, both, _ = batch()
+    sgd = dataclasses.replace(PLAIN, momentum=0.9, output_step=0.01)
+    network, velocity = p.network.copy(), {}
+    rates = np.clip(both.free.state[-2], 0, 1).mean(0)
+    for _ in range(6):
+        before = {name: w.copy() for name, w in network.parameters().items()}
+        sgd.step(network, velocity, p.images, both, 1.0, 0)
+        change = {name: w - before[name] for name, w in network.parameters().items()}
+        assert np.abs(rates @ change["forward[1]"] + change["biases[2]"]).max() <= 0.01 * (1 + 1e-12)
+    assert np.abs(velocity["forward[1]"]).max() > 0
+
+
 def test_the_limit_touches_the_output_alone() -> None:
     p, both, _ = batch()
     plain, limited = stepped(PLAIN, p, both), stepped(dataclasses.replace(PLAIN, output_step=1e-6), p, both)

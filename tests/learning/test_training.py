@@ -121,6 +121,22 @@ def test_a_dead_output_is_named_and_one_whose_class_is_absent_is_not() -> None:
     assert train_epoch(Learner.start(silenced, frozen, 0), data, frozen).dead_outputs == (0, 3)
 
 
+def test_a_smooth_output_below_zero_is_not_dead() -> None:
+    """Dead is a RATE of 0; a logistic unit with a negative state still fires."""
+    smooth = fsp.loop_network([12, 8, 6, 4], rho="logistic", rng=0)
+    assert fsp.relax(smooth, prototypes().images).output.max(0).min() < 0
+    assert evaluate(smooth, prototypes(), RECIPE).dead_outputs == ()
+
+
+def test_what_the_solver_refuses_is_refused_before_any_time_is_spent() -> None:
+    newton = dataclasses.replace(RECIPE, solver=FixedPointSolver("newton"))
+    with pytest.raises(ConfigurationError, match="newton"):
+        Learner.start(fsp.loop_network([12, 8, 6, 4], rho="logistic", rng=0), newton, 0)
+    wild = network().with_parameters({"loop": np.full((4, 30), np.inf, np.float32)})
+    with pytest.raises(NotFiniteError, match="loop"):
+        Learner.start(wild, RECIPE, 0)
+
+
 def test_samples_out_of_passes_are_counted_and_teach_nothing() -> None:
     hasty = dataclasses.replace(RECIPE, solver=FixedPointSolver("sweeps", max_passes=1), tolerance=Tolerance(1e-30))
     smooth = fsp.loop_network([12, 8, 6, 4], rho="logistic", rng=0)
@@ -136,7 +152,7 @@ def test_nan_stops_the_epoch_and_names_the_place() -> None:
     data.images[50, 3] = np.nan
     learner = Learner.start(network(), RECIPE, 0)
     batch = int(np.flatnonzero(np.random.default_rng(0).permutation(103) == 50)[0]) // 10
-    with pytest.raises(NotFiniteError, match=f"batch {batch} is not finite from layer 1"):
+    with pytest.raises(NotFiniteError, match=rf"images of batch {batch}\[\d, 3\] = nan"):
         train_epoch(learner, data, RECIPE)
     assert all(np.isfinite(w).all() for w in learner.network.parameters().values())
 
@@ -159,6 +175,7 @@ def test_weights_that_overflow_in_the_last_batch_do_not_slip_through() -> None:
     [
         (np.zeros((0, 12), np.float32), np.zeros(0, int), ConfigurationError, "no images"),
         (np.zeros((2, 12), np.float32), np.array([0, 4]), ConfigurationError, "labels run from 0 to 4, expected 0 to 3"),
+        (np.zeros((2, 12), np.float32), np.array([0.0, 1.0]), ConfigurationError, "labels are float64"),
         (np.zeros((2, 12), np.float32), np.array([-1, 0]), ConfigurationError, "labels run from -1"),
         (np.zeros((2, 11), np.float32), np.array([0, 1]), ShapeError, r"expected \(2, 12\)"),
     ],
