@@ -11,7 +11,6 @@ solver           take it when
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import inspect
 from typing import Any
@@ -70,8 +69,11 @@ def relax(
     Raises ShapeError, NotFiniteError and ConfigurationError for unusable input. Samples that do not come to rest are
     reported in `status`; `Equilibrium.require_rest` refuses them.
     """
+    if tolerance is not None and not isinstance(tolerance, Tolerance):
+        raise ConfigurationError(f"tolerance = {tolerance!r}, expected Tolerance(absolute, relative)")
+    if isinstance(solver, type) or not isinstance(solver, Solver | str | None):
+        raise ConfigurationError(f"solver = {solver!r}, expected a solver, its name or None")
     if not isinstance(solver, Solver):
         solver = make_solver() if solver is None else make_solver(solver)
     state = start.state if isinstance(start, Equilibrium) else start
-    found = solver.relax(network, drive(network, images), state, nudge, tolerance)
-    return dataclasses.replace(found, beta=0.0 if nudge is None else nudge.beta)
+    return solver.relax(network, drive(network, images), state, nudge, tolerance)

@@ -31,6 +31,9 @@ class Status(IntEnum):
     NOT_FINITE = 2
 
 
+AT_REST, OUT_OF_STEPS, NOT_FINITE = (int(s) for s in Status)  # an enum's members are slow to look up in every pass
+
+
 @dataclass(frozen=True, slots=True)
 class Tolerance:
     """A sample is at rest when ||field|| <= absolute + relative ||state|| (2-norms over all its units; field per unit time)."""
@@ -41,7 +44,7 @@ class Tolerance:
     def __post_init__(self) -> None:
         for name in ("absolute", "relative"):
             value = getattr(self, name)
-            if not (np.isfinite(value) and value >= 0):
+            if not (isinstance(value, int | float | np.number) and np.isfinite(value) and value >= 0):
                 raise ConfigurationError(f"tolerance {name} = {value!r}, expected a finite number, 0 or more")
         if self.absolute == self.relative == 0:
             raise ConfigurationError("tolerance absolute = relative = 0 can never be met; give one of them a positive value")
@@ -111,8 +114,8 @@ class Solver(Protocol):
         """Follow the field from `start` (zeros if None) to rest.
 
         drive : (B, n_1) from `models.rate.drive`. nudge : None in the free phase. tolerance : `Tolerance.default` of the
-        network's dtype if None. Raises ShapeError, ConfigurationError and NotFiniteError for unusable input, never for
-        a sample that does not come to rest.
+        network's dtype if None. Raises ShapeError and ConfigurationError for unusable input, never for a sample that does not come to rest; one
+        whose drive or start is not finite has status NOT_FINITE.
         """
         ...
 
@@ -145,10 +148,7 @@ def prepare(network: Network, drive: Array, start: State | None, nudge: Nudge | 
 
 def judge(residual: Array, state_norm: Array, tolerance: Tolerance) -> Array:
     """(B,) uint8 status: AT_REST within tolerance, NOT_FINITE for NaN or infinity, else OUT_OF_STEPS."""
-    status = np.full(len(residual), _OUT_OF_STEPS, np.uint8)
-    status[residual <= tolerance.bound(state_norm)] = _AT_REST
-    status[~np.isfinite(residual + state_norm)] = _NOT_FINITE
+    status = np.full(len(residual), OUT_OF_STEPS, np.uint8)
+    status[residual <= tolerance.bound(state_norm)] = AT_REST
+    status[~np.isfinite(residual + state_norm)] = NOT_FINITE
     return status
-
-
-_AT_REST, _OUT_OF_STEPS, _NOT_FINITE = (int(s) for s in Status)  # an enum's members are slow to look up in a loop

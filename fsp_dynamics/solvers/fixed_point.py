@@ -14,8 +14,10 @@ method       y <-
 ===========  ==============================================================================================
 
 A sample that is not at rest after `max_passes` is given to Newton's method (loop, hard sigmoid), then to `fallback`, which
-integrates it from its start. An equilibrium that only a method and not the dynamics would hold on to (unstable in time) is
-not accepted: it goes to the fallback too.
+integrates it from its start. In a loop with a hard sigmoid, an equilibrium that was found by Newton, or on a way on which the
+residual once rose, is accepted only if the field would hold on to it; otherwise it goes to the fallback too. Elsewhere (smooth rho,
+reciprocal networks) and where no residual ever rose, stability in time is not tested: strongly coupled networks may be said to rest where
+their dynamics would leave. Integrate (`numba_ode`) where that matters.
 """
 
 from __future__ import annotations
@@ -26,13 +28,14 @@ import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError, check_choice
 from fsp_dynamics.kernels.mixing import anderson
+from fsp_dynamics.kernels.relax import CompilationError
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, residual
-from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Status, Tolerance, judge, prepare
+from fsp_dynamics.solvers.equilibrium import AT_REST, OUT_OF_STEPS, Equilibrium, Solver, Tolerance, judge, prepare
+from fsp_dynamics.solvers.integration import uncompilable
 from fsp_dynamics.solvers.loop_newton import newton, stable
 from fsp_dynamics.solvers.passes import Passes
 
-AT_REST, OUT_OF_STEPS = int(Status.AT_REST), int(Status.OUT_OF_STEPS)  # looked up in every pass
 METHODS = ("anderson", "newton", "sweeps")
 
 
@@ -43,8 +46,8 @@ class FixedPointSolver:
     Parameters
     ----------
     method : "anderson", "newton" (loops with a hard sigmoid only) or "sweeps".
-    max_passes : passes allowed to a sample before Newton and the fallback are asked.
-    memory : earlier passes that Anderson mixes.
+    max_passes : passes allowed to a sample before Newton and the fallback are asked (method "newton" asks after one pass).
+    memory : earlier passes that method "anderson" mixes.
     fallback : the solver that integrates the samples no pass brought to rest, from their start; None: they stay as they are,
         with status OUT_OF_STEPS.
     """
@@ -57,8 +60,11 @@ class FixedPointSolver:
     def __post_init__(self) -> None:
         check_choice("method", self.method, METHODS)
         for name in ("max_passes", "memory"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} = {getattr(self, name)!r}, expected 1 or more")
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ConfigurationError(f"{name} = {value!r}, expected a whole number, 1 or more")
+        if not (self.fallback is None or isinstance(self.fallback, Solver)):
+            raise ConfigurationError(f"fallback = {self.fallback!r}, expected a solver or None")
 
     def relax(
         self,
@@ -73,17 +79,20 @@ class FixedPointSolver:
         if self.method == "newton" and not _has_newton(network):
             raise ConfigurationError("method = 'newton' needs a loop and a hard sigmoid; use 'anderson' or 'sweeps' for this network")
         tolerance = tolerance or Tolerance.default(network.dtype)
-        journey = _Journey(network, drive, begin, nudge, tolerance)
-        if start is not None:
-            journey.leave_those_at_rest()
-        journey.walk(self.memory if self.method == "anderson" else 0, 1 if self.method == "newton" else self.max_passes)
+        try:
+            journey = _Journey(network, drive, begin, nudge, tolerance)
+            if start is not None:
+                journey.leave_those_at_rest()
+            journey.walk(self.memory if self.method == "anderson" else 0, 1 if self.method == "newton" else self.max_passes)
+        except CompilationError as error:
+            raise uncompilable(network, error) from error
         suspects = journey.restless()
         if _has_newton(network):
             journey.try_newton(suspects)
             suspects = journey.restless()
         if self.fallback is not None and suspects.size:
             journey.hand_over(self.fallback, suspects)
-        return Equilibrium(journey.state, journey.residual, journey.status, journey.steps)
+        return Equilibrium(journey.state, journey.residual, journey.status, journey.steps, 0.0 if nudge is None else float(nudge.beta))
 
 
 def _has_newton(network: Network) -> bool:

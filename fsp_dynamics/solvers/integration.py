@@ -30,6 +30,15 @@ def check_settings(method: str, dt: float | None, max_steps: int, form: str | No
     return tableau
 
 
+def uncompilable(network: Network, error: Exception) -> ConfigurationError:
+    """What to say of an activation that Numba refuses."""
+    reason = str(error).strip().splitlines()[-1]
+    return ConfigurationError(
+        f"rho = {network.rho.name!r} cannot be compiled by Numba ({reason}); write rate and slope as one line of operators each, "
+        "or use the solver 'reference'"
+    )
+
+
 def longest_step(network: Network, nudge: Nudge | None) -> float:
     """1 / (largest leak + beta): one fastest time constant."""
     leaks = [1 / r for r in network.time_constants]

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.kernels.relax import CompilationError, integrator, threads
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, layers
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance, judge, prepare
-from fsp_dynamics.solvers.integration import MOTION, check_settings, check_times, equal_steps, in_precision, longest_step
+from fsp_dynamics.solvers.integration import MOTION, check_settings, check_times, equal_steps, in_precision, longest_step, uncompilable
 from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
 
 NEVER = (-1.0, 0.0)  # a rest tolerance that no residual meets
@@ -37,7 +36,7 @@ class NumbaSolver:
         constant steps, rate for controlled ones. For a smooth rho all mean eq. 13.
 
     Control: relaxing, a step's error may be MOTION times the distance covered in one fastest time constant at the present
-    residual, but need not be below a tenth of what counts as rest; following, 1e-9 (float32: 1e-6) times 1 + ||s||.
+    residual, down to rounding; following, 1e-9 (float32: 1e-6) times 1 + ||s||.
 
     Raises ConfigurationError for settings that do not fit each other, and for an activation that Numba cannot compile.
     """
@@ -66,7 +65,13 @@ class NumbaSolver:
         control = (eps, eps, MOTION * longest, longest)
         h = np.array([self.dt or 0.1 * longest], np.float64)
         run = self._run(network, drive, start, nudge, np.array([0.0, np.inf]), h, int(self.max_steps), rest, control)
-        return Equilibrium(layers(network, run.states[:, 0]), run.residual, judge(run.residual, run.size, tolerance), run.steps)
+        return Equilibrium(
+            layers(network, run.states[:, 0]),
+            run.residual,
+            judge(run.residual, run.size, tolerance),
+            run.steps,
+            0.0 if nudge is None else float(nudge.beta),
+        )
 
     def follow(self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array) -> Array:
         """The flat states (T, B, N) at the increasing `times`, each of them hit exactly.
@@ -114,11 +119,7 @@ class NumbaSolver:
                     run.states, run.reached, run.steps, run.residual, run.size,
                 )  # fmt: skip
         except CompilationError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise ConfigurationError(
-                f"rho = {network.rho.name!r} cannot be compiled by Numba ({reason}); write rate and slope as one line of operators each, "
-                "or use the solver 'reference'"
-            ) from error
+            raise uncompilable(network, error) from error
         return run
 
 

@@ -108,7 +108,7 @@ class ReferenceSolver:
                 status[rows] = judge(residual[rows], _norm(state[rows]), tolerance)
                 steps[rows] = taken
                 rows = rows[status[rows] == Status.OUT_OF_STEPS]
-        return Equilibrium(layers(network, state), residual, status, steps)
+        return Equilibrium(layers(network, state), residual, status, steps, 0.0 if nudge is None else float(nudge.beta))
 
     def follow(self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array) -> Array:
         """The flat states (T, B, N) at the increasing `times`, each of them hit exactly.

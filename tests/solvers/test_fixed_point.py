@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+
 import numpy as np
 import oracles
 import problems
 import pytest
 
 from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.models.activations import Activation
 from fsp_dynamics.models.network import Network
 from fsp_dynamics.models.rate import Nudge, drive, residual
-from fsp_dynamics.solvers import make_solver
+from fsp_dynamics.solvers import make_solver, relax
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance
 from fsp_dynamics.solvers.fixed_point import METHODS, FixedPointSolver
 from fsp_dynamics.solvers.loop_newton import loop_jacobian, stable
@@ -175,6 +179,40 @@ def test_newton_is_refused_where_there_is_no_loop_problem() -> None:
         p = problems.problem(name)
         with pytest.raises(ConfigurationError, match="newton"):
             FixedPointSolver("newton").relax(p.network, p.drive)
+
+
+def test_what_is_no_solver_or_tolerance_is_refused() -> None:
+    p = problems.problem("interior")
+    for settings, message in (
+        ({"solver": FixedPointSolver}, "expected a solver"),
+        ({"tolerance": 1e-6}, r"expected Tolerance\(absolute"),
+        ({"nudge": Nudge(0.5, p.nudges["nudged"].target.tolist())}, None),
+    ):
+        if message is None:
+            assert relax(p.network, p.images.tolist(), **settings).at_rest.all()  # lists are arrays too
+        else:
+            with pytest.raises(ConfigurationError, match=message):
+                relax(p.network, p.images, **settings)
+    with pytest.raises(ConfigurationError, match="tolerance absolute = 'a'"):
+        Tolerance("a")
+    with pytest.raises(ConfigurationError, match=r"max_passes = 2\.5"):
+        FixedPointSolver(max_passes=2.5)
+
+
+def test_an_activation_that_numba_cannot_compile_is_refused_in_one_line() -> None:
+    p = problems.problem("logistic")
+    stubborn = Activation("stubborn", np.vectorize(lambda s: s / 2), np.vectorize(lambda s: 0.5))
+    typed = Activation("typed", lambda s: np.vectorize(str)(s).astype(float), lambda s: np.vectorize(str)(s).astype(float))
+    if numba_is_off():
+        pytest.skip("nothing is compiled")
+    for rho in (stubborn, typed):
+        for solver in (FixedPointSolver(), make_solver("numba_ode")):
+            with pytest.raises(ConfigurationError, match=f"'{rho.name}' cannot be compiled"):
+                solver.relax(dataclasses.replace(p.network, rho=rho), p.drive)
+
+
+def numba_is_off():
+    return bool(int(os.environ.get("NUMBA_DISABLE_JIT", "0")))
 
 
 def test_make_solver_offers_the_nearest_name() -> None:
