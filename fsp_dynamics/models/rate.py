@@ -139,6 +139,13 @@ def residual(network: Network, drive: Array, state: State, nudge: Nudge | None =
     return sum(squares[1:], squares[0]) ** 0.5
 
 
+def stiffness(network: Network, nudge: Nudge | None = None) -> tuple[float, ...]:
+    """leak + beta of each layer: 1 / r_k, and the nudge's beta on top at the output. Its inverse is how fast a lone unit settles."""
+    leaks = [1 / r for r in network.time_constants]
+    leaks[-1] += 0.0 if nudge is None else float(nudge.beta)
+    return tuple(leaks)
+
+
 def _pulls(network: Network, nudge: Nudge | None) -> list[tuple[float, float, Any]]:
     """(leak, beta, d) of each layer; only the output is nudged."""
     pulls: list[tuple[float, float, Any]] = [(1 / r, 0.0, 0.0) for r in network.time_constants]

@@ -8,7 +8,7 @@ import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, flatten
+from fsp_dynamics.models.rate import Nudge, State, flatten, stiffness
 from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
 
 FORMS = ("projected", "rate")
@@ -41,9 +41,7 @@ def uncompilable(network: Network, error: Exception) -> ConfigurationError:
 
 def longest_step(network: Network, nudge: Nudge | None) -> float:
     """1 / (largest leak + beta): one fastest time constant."""
-    leaks = [1 / r for r in network.time_constants]
-    leaks[-1] += 0.0 if nudge is None else float(nudge.beta)
-    return 1 / max(leaks)
+    return 1 / max(stiffness(network, nudge))
 
 
 def in_precision(network: Network, drive: Array, start: State, nudge: Nudge | None) -> tuple[Array, Array, Nudge | None]:

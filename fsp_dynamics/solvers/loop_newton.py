@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State
+from fsp_dynamics.models.rate import Nudge, State, stiffness
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance, judge
 from fsp_dynamics.solvers.passes import Passes
 
@@ -55,7 +55,7 @@ def newton(network: Network, drive: Array, start: State, nudge: Nudge | None, to
 def loop_jacobian(network: Network, state: State, nudge: Nudge | None = None) -> Array:
     """J = dT/dy at these states (B, n_L, n_L), float64, with the masks of the units strictly inside (0, 1)."""
     assert network.loop is not None
-    kappa = _leaks(network, nudge)
+    kappa = stiffness(network, nudge)
     chunks = []
     for first in range(0, len(state[0]), CHUNK):
         masks = [((s > 0) & (s < 1))[first : first + CHUNK, None, :] / k for s, k in zip(state, kappa, strict=True)]
@@ -77,19 +77,13 @@ def stable(network: Network, state: State, nudge: Nudge | None = None) -> Array:
     if held.all():
         return held
     base = np.poly1d([1.0])
-    for kappa in _leaks(network, nudge):
+    for kappa in stiffness(network, nudge):
         base = base * np.poly1d([1 / kappa, 1.0])
     for b in np.flatnonzero(~held):
         eigenvalues = np.linalg.eigvals(jacobian[b])
         large = eigenvalues[np.abs(eigenvalues) >= 1]
         held[b] = all((np.roots((base - mu).coeffs).real < 0).all() for mu in large)
     return held
-
-
-def _leaks(network: Network, nudge: Nudge | None) -> list[float]:
-    kappa = [1 / r for r in network.time_constants]
-    kappa[-1] += 0.0 if nudge is None else nudge.beta
-    return kappa
 
 
 def _solve(jacobian: Array, f: Array) -> Array:
