@@ -77,7 +77,7 @@ def thread_limit(threads: int | None) -> Iterator[None]:
     """BLAS and the compiled kernels use at most so many threads in the block; None: one for BLAS, the kernels as they are.
 
     A batch's products are too small to share: two threads were measured 1.0-1.1 times as fast as one. SciPy's BLAS, which adds the
-    updates to the weights, always gets one thread: its idle threads spin in the way of NumPy's (3 to 10 times slower on two cores).
+    updates to the weights, always gets one thread: its idle threads spin in the way of NumPy's (training was 2 to 20 times slower so, on two cores).
     """
     if threads is not None and threads < 1:
         raise ConfigurationError(f"threads = {threads}, expected 1 or more")

@@ -6,7 +6,7 @@ import numpy as np
 
 from fsp_dynamics.kernels.units import settle_kernel
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, unit_field
+from fsp_dynamics.models.rate import Nudge, State, unit_field, unit_rate_field
 
 
 def cut_layers(network: Network) -> tuple[int, ...]:
@@ -123,7 +123,7 @@ class Passes:
         else:
             rest = np.empty_like(s)
             self._settle_layer(k, count, rest, rest)
-        return (leak + beta) * (rest - s)
+        return unit_rate_field(s, rest, leak, beta)
 
     def _pull(self, k: int) -> tuple[float, Array]:
         output = k == self.network.depth - 1
