@@ -55,6 +55,13 @@ def nudged(
     return solver.relax(network, drive, rest.state, Nudge(beta, target), tolerance)
 
 
+def signed(beta: float, kind: str, batches: int, rng: np.random.Generator) -> Array:
+    """The beta of each batch (batches,): of random sign, drawn from `rng`, in that kind; else as it is."""
+    if kind != "random-sign":
+        return np.full(batches, beta)
+    return np.where(rng.random(batches) < 0.5, beta, -beta)
+
+
 def run(
     network: Network,
     drive: Array,

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError, check_choice, check_finite, check_shape
-from fsp_dynamics.learning import phases
+from fsp_dynamics.learning import engine, phases
+from fsp_dynamics.learning.engine import Memory
 from fsp_dynamics.learning.optimisers import Sgd
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, drive
@@ -64,12 +65,13 @@ class Recipe:
 
 @dataclass(slots=True)
 class Learner:
-    """What training changes: the network (owned, in place), the momentum's velocity, finished epochs, the random stream."""
+    """What training changes: the network (owned, in place), the momentum's velocity, finished epochs, the random stream, the engine's memory."""
 
     network: Network
     rng: np.random.Generator
     velocity: dict[str, Array] = field(default_factory=dict)
     epoch: int = 0
+    memory: Memory | None = None
 
     @classmethod
     def start(cls, network: Network, recipe: Recipe, rng: np.random.Generator | int | None = None) -> Learner:
@@ -124,20 +126,39 @@ OnBatch = Callable[[int, int, float], None]
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite is found, and its place named, by the checks below
-def train_epoch(learner: Learner, split: LabelledImages, recipe: Recipe, on_batch: OnBatch | None = None) -> EpochReport:
+def train_epoch(
+    learner: Learner, split: LabelledImages, recipe: Recipe, on_batch: OnBatch | None = None, *, threads: int | None = None
+) -> EpochReport:
     """One pass over the images in a random order drawn from `learner.rng`; the learner is changed in place.
 
-    on_batch(images done, images in all, percent wrong so far) is called after each batch.
+    on_batch(images done, images in all, percent wrong so far) is called every few batches. threads : of a loop's compiled batches; None: as many as
+    Numba may use, one for small networks. The result does not depend on it.
     Raises NotFiniteError, naming layer and batch, before a NaN or infinity is learned; ConfigurationError for empty data or
     labels that the output has no unit for.
     """
-    network, images, labels = learner.network, split.images, split.labels
+    network, labels = learner.network, split.labels
     _check_split(network, split)
     order = learner.rng.permutation(len(labels))
-    targets = np.eye(network.sizes[-1], dtype=network.dtype)
+    told = (lambda done, wrong: None) if on_batch is None else (lambda done, wrong: on_batch(done, len(labels), 100 * wrong / done))
     count = _EpochCount(network)
-    drives = np.empty((recipe.batch, network.sizes[1]), network.dtype)
     begin = time.perf_counter()
+    if engine.takes(network, recipe):
+        betas = phases.signed(recipe.beta, recipe.phases, -(-len(labels) // recipe.batch), learner.rng)
+        work = engine.LoopEngine(learner, split, recipe, threads)
+        work.epoch(order, betas, told)
+        count.add_counted(work.count, work.strongest, labels)
+    else:
+        _batches(learner, split, recipe, order, count, told)
+    learner.epoch += 1
+    _check_weights(network, learner.epoch)
+    return count.report(time.perf_counter() - begin)
+
+
+def _batches(learner: Learner, split: LabelledImages, recipe: Recipe, order: Array, count: _EpochCount, told: Callable[[int, float], None]) -> None:
+    """Learn from the images in this order, batch by batch."""
+    network, images, labels = learner.network, split.images, split.labels
+    targets = np.eye(network.sizes[-1], dtype=network.dtype)
+    drives = np.empty((recipe.batch, network.sizes[1]), network.dtype)
     for first in range(0, len(order), recipe.batch):
         index = order[first : first + recipe.batch]
         batch, label = images[index].astype(network.dtype, copy=False), labels[index]
@@ -150,11 +171,7 @@ def train_epoch(learner: Learner, split: LabelledImages, recipe: Recipe, on_batc
         count.add(both, label)
         _check_rest(both, first // recipe.batch, batch)
         recipe.optimiser.step(network, learner.velocity, batch, both, float(np.vdot(batch, batch)) / len(batch), learner.epoch)
-        if on_batch is not None:
-            on_batch(count.samples, len(order), 100 * count.wrong / count.samples)
-    learner.epoch += 1
-    _check_weights(network, learner.epoch)
-    return count.report(time.perf_counter() - begin)
+        told(count.samples, count.wrong)
 
 
 def evaluate(network: Network, split: LabelledImages, recipe: Recipe, batch: int = 500) -> Evaluation:
@@ -206,6 +223,15 @@ class _EpochCount:
         self.unrested += int((~both.at_rest).sum())
         self.nudged += len(both.rows)
         self.passes_nudged += float(both.nudged.steps.sum())
+
+    def add_counted(self, count: Array, strongest: Array, labels: Array) -> None:
+        """What the engine counted (kernels/loop_learning.COUNTED)."""
+        counted = dict(zip(engine.COUNTED, count, strict=True))
+        self.samples, self.wrong, self.nudged, self.unrested = (int(counted[key]) for key in ("samples", "wrong", "nudged", "unrested"))
+        self.residual, self.residual_max = counted["residual"], counted["residual_max"]
+        self.passes_free, self.passes_nudged = counted["passes_free"], counted["passes_nudged"]
+        self.strongest = strongest
+        self.occurs[labels] = True
 
     def dead_outputs(self) -> tuple[int, ...]:
         return tuple(int(j) for j in np.flatnonzero(self.occurs & (self.strongest <= 0)))

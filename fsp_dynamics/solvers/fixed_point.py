@@ -8,8 +8,10 @@ is (leak + beta) (T(y) - y) on it, so each pass tells the residual of its own st
 ===========  ==============================================================================================
 method       y <-
 ===========  ==============================================================================================
+`secants`    the root of a model of T that each sample learns from its own passes, under the exact clip (kernels/secants.py), all samples walked
+             by a team of threads (kernels/loop_rest.py); for loops with a hard sigmoid, whose default it is
+`anderson`   the mixture of the last passes with the smallest combined residual, per sample (the default of all others)
 `sweeps`     T(y): plain layer sweeps
-`anderson`   the mixture of the last passes with the smallest combined residual, per sample (the default)
 `newton`     y + (I - J)^-1 (T(y) - y), J the n_L x n_L loop Jacobian with the masks of the present state
 ===========  ==============================================================================================
 
@@ -34,9 +36,10 @@ from fsp_dynamics.models.rate import Nudge, State, residual
 from fsp_dynamics.solvers.equilibrium import AT_REST, OUT_OF_STEPS, Equilibrium, Solver, Tolerance, judge, prepare
 from fsp_dynamics.solvers.integration import uncompilable
 from fsp_dynamics.solvers.loop_newton import newton, stable
+from fsp_dynamics.solvers.packed_loop import is_packable, relax_together
 from fsp_dynamics.solvers.passes import Passes
 
-METHODS = ("anderson", "newton", "sweeps")
+METHODS = ("anderson", "newton", "secants", "sweeps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +48,21 @@ class FixedPointSolver:
 
     Parameters
     ----------
-    method : "anderson", "newton" (loops with a hard sigmoid only) or "sweeps".
+    method : "secants" or "newton" (loops with a hard sigmoid only), "anderson" or "sweeps"; None: "secants" where it can be, else "anderson".
     max_passes : passes allowed to a sample before Newton and the fallback are asked (method "newton" asks after one pass).
     memory : earlier passes that method "anderson" mixes.
     fallback : the solver that integrates the samples no pass brought to rest, from their start; None: they stay as they are,
         with status OUT_OF_STEPS.
     """
 
-    method: str = "anderson"
+    method: str | None = None
     max_passes: int = 60
     memory: int = 5
     fallback: Solver | None = None
 
     def __post_init__(self) -> None:
-        check_choice("method", self.method, METHODS)
+        if self.method is not None:
+            check_choice("method", self.method, METHODS)
         for name in ("max_passes", "memory"):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < 1:
@@ -76,80 +80,96 @@ class FixedPointSolver:
     ) -> Equilibrium:
         """The equilibrium reached from `start`; see `equilibrium.Solver.relax`. `steps` counts passes."""
         begin = prepare(network, drive, start, nudge)
-        if self.method == "newton" and not _has_newton(network):
-            raise ConfigurationError("method = 'newton' needs a loop and a hard sigmoid; use 'anderson' or 'sweeps' for this network")
+        method = self._method(network)
         tolerance = tolerance or Tolerance.default(network.dtype)
+        journey = _Journey(network, drive, begin, nudge, tolerance)
         try:
-            journey = _Journey(network, drive, begin, nudge, tolerance)
-            if start is not None:
-                journey.leave_those_at_rest()
-            journey.walk(self.memory if self.method == "anderson" else 0, 1 if self.method == "newton" else self.max_passes)
+            if method == "secants":
+                journey.walk_together(self.max_passes, start is not None)
+            else:
+                passes = Passes(network, drive, begin, nudge, norms=tolerance.relative > 0)
+                memory = self.memory if method == "anderson" else 0
+                journey.walk(passes, memory, 1 if method == "newton" else self.max_passes, start is not None)
         except CompilationError as error:
             raise uncompilable(network, error) from error
-        suspects = journey.restless()
-        if _has_newton(network):
-            journey.try_newton(suspects)
-            suspects = journey.restless()
-        if self.fallback is not None and suspects.size:
-            journey.hand_over(self.fallback, suspects)
-        return Equilibrium(journey.state, journey.residual, journey.status, journey.steps, 0.0 if nudge is None else float(nudge.beta))
+        return journey.finish(self.fallback)
 
+    def uses_secants(self, network: Network) -> bool:
+        """Whether it relaxes this network by secants."""
+        return self.method in (None, "secants") and is_packable(network)
 
-def _has_newton(network: Network) -> bool:
-    return network.loop is not None and network.rho.projected
+    def rescue(
+        self, network: Network, drive: Array, start: State | None, reached: State, nudge: Nudge | None, tolerance: Tolerance | None = None
+    ) -> Equilibrium:
+        """What is left for samples that passes only brought to `reached`: Newton's method from there, then the fallback from `start`."""
+        begin = prepare(network, drive, start, nudge)
+        journey = _Journey(network, drive, begin, nudge, tolerance or Tolerance.default(network.dtype))
+        journey.state = tuple(s.copy() for s in reached)
+        return journey.finish(self.fallback)
+
+    def _method(self, network: Network) -> str:
+        method = self.method or ("secants" if is_packable(network) else "anderson")
+        if method in ("newton", "secants") and not is_packable(network):
+            raise ConfigurationError(f"method = {method!r} needs a loop and a hard sigmoid; use 'anderson' or 'sweeps' for this network")
+        return method
 
 
 class _Journey:
-    """One relaxation: the samples still on their way, and the results of those that arrived."""
+    """One relaxation: what became of each sample so far."""
 
     def __init__(self, network: Network, drive: Array, start: State, nudge: Nudge | None, tolerance: Tolerance) -> None:
         batch = len(drive)
         self.network, self.drive, self.start, self.nudge, self.tolerance = network, drive, start, nudge, tolerance
-        self.passes = Passes(network, drive, start, nudge, norms=tolerance.relative > 0)
         self.state: State = tuple(np.empty_like(s, network.dtype) for s in start)
         self.residual = np.empty(batch)
         self.status = np.full(batch, OUT_OF_STEPS, np.uint8)
         self.steps = np.zeros(batch, np.int64)
         self.rose = np.zeros(batch, np.int64)
-        self.first: Array | None = None  # T(y) at the start, where it is known
 
-    def leave_those_at_rest(self) -> None:
-        """Samples whose start is at rest keep it, with zero steps; the others have their first pass done."""
-        target, size, norm = self.passes.run(given=True)
-        status = judge(size, norm, self.tolerance)
-        self._arrive(status, status != OUT_OF_STEPS, size, 0)
-        self.first = target[status == OUT_OF_STEPS]
+    def walk_together(self, max_passes: int, given: bool) -> None:
+        """Secants, all samples at once; of a start that was given, those at rest keep it."""
+        rows = np.arange(len(self.drive))
+        if given:
+            self._take(rows, tuple(s.astype(self.network.dtype) for s in self.start), np.ones(len(rows), bool))
+            rows = np.flatnonzero(self.status == OUT_OF_STEPS)
+        if rows.size:
+            found = relax_together(self.network, self.drive[rows], self.start[-1][rows], self._nudge_of(rows), self.tolerance, max_passes)
+            for kept, new in zip(self.state, found.state, strict=True):
+                kept[rows] = new
+            self.residual[rows], self.status[rows], self.steps[rows], self.rose[rows] = found.residual, found.status, found.steps + given, found.rose
 
-    def walk(self, memory: int, max_passes: int) -> None:
-        """Pass after pass; a sample leaves as soon as it is at rest or no longer finite."""
-        passes, batch, width = self.passes, len(self.drive), self.passes.y.shape[1]
+    def walk(self, passes: Passes, memory: int, max_passes: int, given: bool) -> None:
+        """Pass after pass; a sample leaves as soon as it is at rest or no longer finite. Of a start that was given, those at rest keep it."""
+        batch, width = len(self.drive), passes.y.shape[1]
         history = np.empty((2, batch, max(memory, 1), width), self.network.dtype)
         sizes, count = np.full(batch, np.inf), np.zeros(batch, np.int64)
         floor, ceiling = (0.0, 1.0) if self.network.rho.projected else (-np.inf, np.inf)
-
-        def mix(target: Array) -> None:
-            if memory:
-                anderson(passes.rows, passes.y, target, history[0], history[1], sizes, count, self.rose, floor, ceiling)
-            else:
-                passes.y[:] = target
-
-        done_before = 0
-        if self.first is not None:
-            mix(self.first)
-            done_before = 1
-        for k in range(1, max_passes + 1):
+        for k in range(0 if given else 1, max_passes + 1):
             if passes.rows.size == 0:
                 return
-            target, size, norm = passes.run()
+            target, size, norm = passes.run(given=k == 0)
             status = judge(size, norm, self.tolerance)
             leaving = (status != OUT_OF_STEPS) | (k == max_passes)
-            self._arrive(status, leaving, size, done_before + k)
-            mix(target[~leaving])
+            self._arrive(passes, status, leaving, size, 0 if k == 0 else k + int(given))
+            if memory:
+                anderson(passes.rows, passes.y, target[~leaving], history[0], history[1], sizes, count, self.rose, floor, ceiling)
+            else:
+                passes.y[:] = target[~leaving]
+
+    def finish(self, fallback: Solver | None) -> Equilibrium:
+        """Newton's method, then the fallback, for those that are not (credibly) at rest."""
+        suspects = self.restless()
+        if is_packable(self.network):
+            self.try_newton(suspects)
+            suspects = self.restless()
+        if fallback is not None and suspects.size:
+            self.hand_over(fallback, suspects)
+        return Equilibrium(self.state, self.residual, self.status, self.steps, 0.0 if self.nudge is None else float(self.nudge.beta))
 
     def restless(self) -> Array:
         """Sample numbers that are not (credibly) at rest: out of steps, or at rest on a path whose residual once rose and unstable."""
         doubtful = np.flatnonzero((self.rose > 0) & (self.status == AT_REST))
-        if doubtful.size and _has_newton(self.network):
+        if doubtful.size and is_packable(self.network):
             held = stable(self.network, tuple(s[doubtful] for s in self.state), self._nudge_of(doubtful))
             self.status[doubtful[~held]] = OUT_OF_STEPS
             self.rose[doubtful] = 0
@@ -170,15 +190,15 @@ class _Journey:
         self.steps[rows] += found.steps
         self._take(rows, found.state, np.ones(rows.size, bool))
 
-    def _arrive(self, status: Array, leaving: Array, size: Array, steps: int) -> None:
+    def _arrive(self, passes: Passes, status: Array, leaving: Array, size: Array, steps: int) -> None:
         """Keep the results of the rows that are leaving and go on with the others."""
         if not leaving.any():
             return
-        rows = self.passes.rows[leaving]
-        for kept, present in zip(self.state, self.passes.state(), strict=True):
+        rows = passes.rows[leaving]
+        for kept, present in zip(self.state, passes.state(), strict=True):
             kept[rows] = present[leaving]
         self.residual[rows], self.status[rows], self.steps[rows] = size[leaving], status[leaving], steps
-        self.passes.keep(~leaving)
+        passes.keep(~leaving)
 
     def _take(self, rows: Array, state: State, accepted: Array) -> None:
         rows, state = rows[accepted], tuple(s[accepted] for s in state)

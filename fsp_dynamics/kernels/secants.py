@@ -1,0 +1,112 @@
+"""One sample's equilibrium in the space of its outputs: the step of a quasi-Newton method that knows the box.
+
+The loop closes through n outputs. With u(y) what enters them after one pass from the outputs y, an equilibrium is a root of
+
+    y = clip((u(y) + beta d) / kappa),  kappa = leak + beta                                (`rests_at`)
+
+Each sample keeps a model u(y') ~ u(y) + (y' - y) S of its own, S (n, n). It is corrected by every pass (Broyden's rule, `learn_secant`), and the next
+outputs are the root of the model under the exact clip (`predict`): a linear solve inside the box and no move at all at its walls.
+
+Rows are vectors of n outputs at the front of rows padded for kernels/panels.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fsp_dynamics.kernels.field import Array, jit, unit_target
+
+SWEEPS = 20  # over the outputs of one model; two or three are the rule
+
+
+@jit
+def clipped(v: float) -> float:
+    """clip(v, 0, 1), NaN stays NaN."""
+    return min(max(v, 0.0), 1.0)
+
+
+@jit
+def mismatch(y: Array, u: Array, leak: float, beta: float, d: Array, n: int) -> float:
+    """||kappa (clip((u + beta d) / kappa) - y||: the norm of the output's field, that of the whole network at states that follow from y."""
+    total = 0.0
+    for j in range(n):
+        rest = clipped(unit_target(np.float64(u[j]), leak, beta, np.float64(d[j])))
+        total += ((leak + beta) * (rest - y[j])) ** 2
+    return np.sqrt(total)
+
+
+@jit
+def learn_secant(slope: Array, dy: Array, du: Array, n: int) -> None:
+    """S <- S + dy^T (du - dy S) / ||dy||^2: the smallest change after which the model explains the last move (Broyden 1965)."""
+    size = 0.0
+    for i in range(n):
+        size += np.float64(dy[i]) ** 2
+    if not (size > 0 and np.isfinite(size)):
+        return
+    for i in range(n):
+        if dy[i] != 0:
+            for j in range(n):
+                du[j] -= dy[i] * slope[i, j]
+    for i in range(n):
+        if dy[i] != 0:
+            share = slope.dtype.type(dy[i] / size)
+            for j in range(n):
+                slope[i, j] += share * du[j]
+
+
+@jit
+def predict(y: Array, u: Array, slope: Array, leak: float, beta: float, d: Array, z: Array, v: Array, n: int, accuracy: float) -> None:
+    """z <- the root of z = clip((u + (z - y) S + beta d) / kappa), output by output, each solved exactly with the others held (Gauss-Seidel).
+
+    v (n,) is room for the model's u(z). An output whose own slope leaves it no leak takes the plain pass.
+    """
+    kappa = leak + beta
+    for j in range(n):
+        z[j], v[j] = y[j], u[j]
+    for _ in range(SWEEPS):
+        furthest = 0.0
+        for j in range(n):
+            stiff = kappa - slope[j, j]
+            if stiff > 0.1 * kappa:
+                wanted = clipped((v[j] - slope[j, j] * z[j] + beta * d[j]) / stiff)
+            else:
+                wanted = clipped((v[j] + beta * d[j]) / kappa)
+            move = z.dtype.type(wanted) - z[j]
+            if move != 0:
+                z[j] += move
+                for i in range(n):
+                    v[i] += move * slope[j, i]
+                furthest = max(furthest, abs(move))
+        if not furthest > accuracy:
+            return
+
+
+@jit
+def mean_slope(moments: Array, products: Array, slope: Array) -> None:
+    """slope <- the regression of du on dy from moments = sum dy^T dy and products = sum dy^T du, (n, n) float64.
+
+    A ridge of one hundredth of the mean moment keeps directions that were hardly seen at slope 0. By Cholesky's method.
+    """
+    n = moments.shape[0]
+    ridge = 1e-30
+    for i in range(n):
+        ridge += 0.01 * moments[i, i] / n
+    lower = np.empty((n, n))
+    for i in range(n):
+        for j in range(i + 1):
+            total = moments[i, j] + (ridge if i == j else 0.0)
+            for k in range(j):
+                total -= lower[i, k] * lower[j, k]
+            lower[i, j] = np.sqrt(total) if i == j else total / lower[j, j]
+    column = np.empty(n)
+    for c in range(n):
+        for i in range(n):
+            column[i] = products[i, c]
+            for k in range(i):
+                column[i] -= lower[i, k] * column[k]
+            column[i] /= lower[i, i]
+        for i in range(n - 1, -1, -1):
+            for k in range(i + 1, n):
+                column[i] -= lower[k, i] * column[k]
+            column[i] /= lower[i, i]
+            slope[i, c] = column[i]

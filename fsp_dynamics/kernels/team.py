@@ -1,0 +1,120 @@
+"""A few threads that walk through one kernel together and meet where one needs what another wrote.
+
+Every member runs the same kernel with its own number `me` of `all`; between two meetings each writes only what is its own. The
+number of members decides who computes an element, never how, so results have the same bits for any number of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from fsp_dynamics.kernels.field import Array, jit
+
+ARRIVED, MEETINGS = 0, 16  # places in the counters, on cache lines of their own
+PATIENCE = 20_000  # looks at a counter before the processor is offered to others
+
+
+def _place(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    counters = context.make_array(signature.args[0])(context, builder, args[0])
+    return builder.gep(counters.data, [args[1]])
+
+
+@intrinsic
+def _fetch_add(typing: Any, counters: Any, index: Any, value: Any) -> Any:
+    """counters[index] += value at one stroke; what was there before."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("add", _place(context, builder, signature, args), args[2], "seq_cst")
+
+    return types.int64(counters, types.intp, types.int64), generate
+
+
+@intrinsic
+def _fetch(typing: Any, counters: Any, index: Any) -> Any:
+    """counters[index], as the other threads have left it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load_atomic(_place(context, builder, signature, args), "seq_cst", 8)
+
+    return types.int64(counters, types.intp), generate
+
+
+@intrinsic
+def _give_way(typing: Any) -> Any:
+    """Let another thread have this processor, where the system has a word for it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if os.name == "posix":
+            builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.IntType(32), []), "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+entry = numba.njit(error_model="numpy", nogil=True)
+
+
+@jit
+def meet(all: int, counters: Array) -> None:
+    """Wait until every member is here; what each wrote before is then seen by all."""
+    if all == 1:
+        return
+    meeting = _fetch(counters, MEETINGS)
+    if _fetch_add(counters, ARRIVED, 1) == all - 1:
+        counters[ARRIVED] = 0
+        _fetch_add(counters, MEETINGS, 1)
+        return
+    looks = 0
+    while _fetch(counters, MEETINGS) == meeting:
+        looks += 1
+        if looks > PATIENCE:
+            _give_way()
+
+
+@jit
+def share(count: int, me: int, all: int) -> tuple[int, int]:
+    """(first, last + 1) of the part of range(count) that is mine."""
+    return count * me // all, count * (me + 1) // all
+
+
+class Team:
+    """Threads that stay between calls. A context manager; the caller is member 0.
+
+    run(kernel, *args) calls kernel(me, all, counters, *args) in every member, which must be compiled with `nogil`.
+    Without the compiler there is one member: plain Python cannot meet.
+    """
+
+    def __init__(self, members: int) -> None:
+        self.members = 1 if numba.config.DISABLE_JIT else max(1, members)
+        self.counters = np.zeros(32, np.int64)
+        self._others = ThreadPoolExecutor(self.members - 1, thread_name_prefix="fsp-team") if self.members > 1 else None
+
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._others is not None:
+            self._others.shutdown()
+            self._others = None
+
+    def run(self, kernel: Callable[..., None], *args: Any) -> None:
+        if self._others is None:
+            kernel(0, 1, self.counters, *args)
+            return
+        others = [self._others.submit(kernel, me, self.members, self.counters, *args) for me in range(1, self.members)]
+        kernel(0, self.members, self.counters, *args)
+        for other in others:
+            other.result()

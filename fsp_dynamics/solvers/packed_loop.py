@@ -1,0 +1,150 @@
+"""A loop with a hard sigmoid as the arrays of kernels/loop_rest.py, and its relaxation by a team of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from fsp_dynamics.kernels.loop_rest import GOING, come_to_rest
+from fsp_dynamics.kernels.panels import from_panels, padded, to_panels
+from fsp_dynamics.kernels.team import Team
+from fsp_dynamics.kernels.tiles import columns
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import Nudge, State
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
+
+SMALL = 2_000_000  # multiplications in one pass of all samples, below which a second thread does not pay
+
+
+def is_packable(network: Network) -> bool:
+    """Whether it is a feedforward loop with a hard sigmoid."""
+    return network.loop is not None and network.rho.projected
+
+
+def members(network: Network, samples: int) -> int:
+    """How many threads to send: those Numba may use (`kernels.relax.threads`), one where there is little to do."""
+    work = samples * sum(w.size for w in network.forward)
+    return 1 if work < SMALL else int(numba.get_num_threads())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedLoop:
+    """The weights of a loop as kernels take them, copies of the network's.
+
+    weights : every forward matrix, the input first, in panels laid end to end. shapes (L, 3) : where each begins, its K and P.
+    loop (n_L, N_1). biases : end to end, padded. leaks (L,) : 1 / r. Padded columns are zero and stay zero.
+    """
+
+    weights: Array
+    shapes: Array
+    loop: Array
+    biases: Array
+    leaks: Array
+
+    @classmethod
+    def of(cls, network: Network) -> PackedLoop:
+        assert network.loop is not None
+        packed = [to_panels(w) for w in (network.input, *network.forward)]
+        at = np.cumsum([0, *(w.size for w in packed)])
+        shapes = np.array([(begin, w.shape[1], w.shape[0]) for begin, w in zip(at, packed, strict=False)], np.int64)
+        widths = [padded(n, network.dtype) for n in network.sizes[1:]]
+        biases = np.concatenate([_widened(b[None], n)[0] for b, n in zip(network.biases, widths, strict=True)])
+        leaks = 1 / np.array(network.time_constants)
+        return cls(np.concatenate([w.ravel() for w in packed]), shapes, _widened(network.loop, widths[0]), biases, leaks)
+
+    @property
+    def net(self) -> tuple[Array, Array, Array, Array, Array]:
+        """What kernels call a net."""
+        return self.weights, self.shapes, self.loop, self.biases, self.leaks
+
+    @property
+    def widths(self) -> list[int]:
+        """N_k: the padded size of each layer."""
+        return [int(panels) * columns(self.weights.dtype) for panels in self.shapes[:, 2]]
+
+    def write_to(self, network: Network) -> None:
+        """Give the network these weights, in place."""
+        assert network.loop is not None
+        wide = columns(self.weights.dtype)
+        for matrix, (at, k, panels) in zip((network.input, *network.forward), self.shapes, strict=True):
+            from_panels(self.weights[at : at + panels * k * wide].reshape(panels, k, wide), matrix)
+        network.loop[:] = self.loop[:, : network.loop.shape[1]]
+        for bias, begin in zip(network.biases, np.cumsum([0, *self.widths]), strict=False):
+            bias[:] = self.biases[begin : begin + len(bias)]
+
+
+class Room:
+    """The arrays in which so many samples come to rest; made once and used again."""
+
+    def __init__(self, packed: PackedLoop, rows: int, team: int) -> None:
+        self.packed, self.rows, dtype = packed, rows, packed.weights.dtype
+        n, width = len(packed.loop), packed.widths[-1]
+        self.states = np.zeros(rows * sum(packed.widths[:-1]), dtype)
+        self.ways = (*(np.zeros((rows, width), dtype) for _ in range(4)), np.zeros((rows, n, width), dtype))
+        self.tallies = (np.zeros(rows), np.zeros(rows, np.int64), np.full(rows, GOING, np.int64), np.zeros(rows, np.int64))
+        self.best, self.pace = np.full(rows, np.inf), np.ones(rows)
+        self.going, self.work = np.zeros((team, rows), np.int64), np.zeros((team, 2, width), dtype)
+
+    def layer(self, k: int) -> Array:
+        """(rows, N_k) states of hidden layer k, a view."""
+        at = [self.rows * int(n) for n in np.cumsum([0, *self.packed.widths])]
+        return self.states[at[k] : at[k + 1]].reshape(self.rows, -1)
+
+    def state(self, rows: Array, sizes: Sequence[int]) -> State:
+        """The states (A, n_k) of these rows, copies."""
+        hidden = [self.layer(k)[rows, :n] for k, n in enumerate(sizes[:-1])]
+        return (*hidden, self.ways[0][rows, : sizes[-1]])
+
+    def place(self, rows: Array, found: Equilibrium, network: Network) -> None:
+        """Put in the rows what was found for them elsewhere."""
+        n, (y, u) = network.sizes[-1], self.ways[:2]
+        for k, s in enumerate(found.state[:-1]):
+            self.layer(k)[rows, : s.shape[1]] = s
+        y[rows, :n] = found.output
+        u[rows, :n] = found.state[-2] @ network.forward[-1] + network.biases[-1]
+        residual, passes, status, _ = self.tallies
+        residual[rows], status[rows] = found.residual, found.status
+        passes[rows] += found.steps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrival:
+    """What became of each sample: state, residual, passes, status (values of `Status`), and how often its residual rose."""
+
+    state: State
+    residual: Array
+    steps: Array
+    status: Array
+    rose: Array
+
+
+def relax_together(network: Network, drive: Array, output: Array, nudge: Nudge | None, tolerance: Tolerance, max_passes: int) -> Arrival:
+    """Samples from their outputs (B, n_L) to rest, each by secants of its own, beginning with a plain pass."""
+    packed, dtype = PackedLoop.of(network), network.dtype
+    rule = (float(tolerance.absolute), float(tolerance.relative), int(max_passes))
+    with Team(members(network, len(drive))) as team:
+        room = Room(packed, len(drive), team.members)
+        y, u = room.ways[:2]
+        y[:, : network.sizes[-1]] = output
+        d = np.zeros_like(y)
+        if nudge is not None:
+            d[:, : network.sizes[-1]] = nudge.target
+        beta = 0.0 if nudge is None else float(nudge.beta)
+        wide_drive = _widened(np.asarray(drive, dtype), packed.widths[0])
+        team.run(
+            come_to_rest, packed.net, wide_drive, room.states, room.ways, room.tallies, room.best, room.pace, beta, d, rule, room.going, room.work
+        )  # fmt: skip
+    residual, steps, status, rose = room.tallies
+    hidden = [room.layer(k)[:, :n] for k, n in enumerate(network.sizes[1:-1])]
+    state = tuple(np.ascontiguousarray(s) for s in (*hidden, y[:, : network.sizes[-1]]))
+    return Arrival(state, residual, steps, status.astype(np.uint8), rose)
+
+
+def _widened(matrix: Array, width: int) -> Array:
+    """The matrix with zero columns up to `width`, a copy."""
+    out = np.zeros((len(matrix), width), matrix.dtype)
+    out[:, : matrix.shape[1]] = matrix
+    return out
