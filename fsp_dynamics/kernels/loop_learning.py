@@ -112,12 +112,12 @@ def shrink(into: Array, factor: float, low: int, high: int) -> None:
 
 @jit
 def add_rows(biases: Array, first: int, change: Array, chosen: Array, scale: float, low: int, high: int) -> None:
-    """biases[first + c] += scale sum_b change[b, c], low <= c < high."""
+    """biases[c] += scale sum_b change[b, c - first], low <= c < high."""
     gain = biases.dtype.type(scale)
     for i in range(chosen.size):
         row = change[chosen[i]]
         for c in range(low, high):
-            biases[first + c] += gain * row[c]
+            biases[c] += gain * row[c - first]
 
 
 @jit
@@ -141,9 +141,17 @@ def part(shapes: Array, k: int, wide: int, me: int, all: int) -> tuple[int, int]
 
 
 @jit
+def bias_part(shapes: Array, k: int, wide: int, me: int, all: int) -> tuple[int, int]:
+    """My part of the biases of layer k, as places of all biases."""
+    low, high = share(shapes[k, 2] * wide, me, all)
+    begin = first_unit(shapes, k, wide)
+    return begin + low, begin + high
+
+
+@jit
 def prepare_weights(me: int, all: int, net: Any, velocity: Any, teaching: Any, lr: Array) -> None:
     """W <- (1 - lr decay) W, V <- mu V (my part)."""
-    weights, shapes, loop, biases, _ = net
+    weights, shapes, loop, _, _ = net
     momentum, decay, wide = teaching[6], teaching[7], 64 // weights.itemsize
     for k in range(shapes.shape[0]):
         low, high = part(shapes, k, wide, me, all)
@@ -151,15 +159,14 @@ def prepare_weights(me: int, all: int, net: Any, velocity: Any, teaching: Any, l
             shrink(weights, 1 - lr[k] * decay, low, high)
         if momentum > 0:
             shrink(velocity[0], momentum, low, high)
+            begin, end = bias_part(shapes, k, wide, me, all)
+            shrink(velocity[2], momentum, begin, end)
     low, high = share(loop.shape[1], me, all)
     for j in range(loop.shape[0]):
         if decay > 0:
             shrink(loop[j], 1 - lr[-1] * decay, low, high)
         if momentum > 0:
             shrink(velocity[1][j], momentum, low, high)
-    if momentum > 0:
-        low, high = share(biases.size, me, all)
-        shrink(velocity[2], momentum, low, high)
 
 
 @jit
@@ -170,9 +177,8 @@ def apply_velocity(me: int, all: int, net: Any, velocity: Any, lr: Array, bias_l
     for k in range(shapes.shape[0]):
         low, high = part(shapes, k, wide, me, all)
         add_scaled(weights, 1.0, velocity[0], lr[k], low, high)
-        begin, end = first_unit(shapes, k, wide), first_unit(shapes, k + 1, wide)
-        low, high = share(end - begin, me, all)
-        add_scaled(biases, 1.0, velocity[2], bias_lr[k], begin + low, begin + high)
+        low, high = bias_part(shapes, k, wide, me, all)
+        add_scaled(biases, 1.0, velocity[2], bias_lr[k], low, high)
     low, high = share(loop.shape[1], me, all)
     for j in range(loop.shape[0]):
         add_scaled(loop[j], 1.0, velocity[1][j], lr[-1], low, high)
@@ -192,8 +198,8 @@ def accumulate(
             add_outer(images, image_rows, change, chosen, scale * scales[0], matrix(into[0], shapes, 0), low, high)
         elif scales[k] != 0:
             add_outer(layer(free[0], shapes, k - 1, capacity, wide), chosen, change, chosen, scale * scales[k], matrix(into[0], shapes, k), low, high)
-        low, high = share(change.shape[1], me, all)
         if bias_scales[k] != 0:
+            low, high = bias_part(shapes, k, wide, me, all)
             add_rows(into[2], first_unit(shapes, k, wide), change, chosen, scale * bias_scales[k], low, high)
     if scales[layers] != 0:
         change = layer(pulled[0], shapes, 0, capacity, wide)
