@@ -22,7 +22,7 @@ help:
 	@echo "make test      set up .venv, then lint, types and every test, with and without the compiler"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make format    let ruff rewrite what it can"
-	@echo "make bench     training speed beside a backpropagation step of the same layers"
+	@echo "make bench     speed beside backpropagation, up to 25 minutes (fsp bench; make bench BENCH=--quick for a look)"
 	@echo "make clean     remove .venv and caches; runs stay"
 	@echo "Another Python (3.11 or newer): make PYTHON=python3.12"
 
@@ -44,7 +44,7 @@ format: $(VENV)/ready-for-tests
 	$(BIN)/ruff format .
 
 bench: $(VENV)/ready-for-tests
-	$(BIN)/python -m benchmarks
+	$(BIN)/fsp bench $(BENCH)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis

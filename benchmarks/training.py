@@ -1,111 +1,176 @@
-"""Training images per second of the default solver, beside a PyTorch backpropagation step of an MLP of the same layers and batch.
+"""Whole chunks of training epochs side by side: ours, PyTorch's backpropagation, its twin on our kernels, explicit Euler.
 
-Both learn the same MNIST images in chunks that take turns (ours, theirs, ours, ...), so that a machine whose speed drifts slows
-both; the ratio is the median over the pairs of chunks, with its smallest and largest beside it. Evaluation and metrics are left out on
-both sides. The network is measured untrained and after one epoch, because later epochs have fewer samples to learn from.
+All learn the same chunks of images, in turn (ours, theirs, ..., ours, theirs, ...), so that a machine whose speed drifts slows all of them;
+evaluation and metrics are left out on all sides. A ratio is the median over the chunks of seconds / PyTorch's seconds at equal batch for the same
+chunk. The network is measured in its first epoch, from no training at all, and in its sixth, because later epochs have fewer samples to learn
+from; the twins have then seen as many epochs as ours. PyTorch's time does not depend on its state.
 """
 
 from __future__ import annotations
 
-import itertools
+import copy
+import dataclasses
+import functools
 import statistics
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from fsp_dynamics.datasets import Dataset, Split, load_dataset
-from fsp_dynamics.experiments.execution import build_network, build_recipe, thread_limit
+from benchmarks.counting import FLOPS
+from benchmarks.learners import EulerMethod, Method, Ours, Part, PyTorch, Took, TwinMethod, best_pytorch
+from benchmarks.machine import Peak
+from benchmarks.twin import Twin
+from fsp_dynamics.datasets import Split, load_dataset
+from fsp_dynamics.experiments.execution import build_network, build_recipe
 from fsp_dynamics.experiments.sources import load_config
-from fsp_dynamics.learning.training import Learner, Recipe, train_epoch
+from fsp_dynamics.learning.training import Learner
+
+PRESETS = ("mnist-2x500", "mnist-2x1500", "fashion-2x1500")
+OURS, PYTORCH, BEST, TWIN, SKIPPING, EULER = "ours", "PyTorch", "PyTorch, its best", "twin", "twin, skipping", "Euler 100 + 20"
+METHODS = (OURS, PYTORCH, BEST, TWIN, SKIPPING, EULER)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: seconds are for one image, ratios ours / theirs (below 1: cheaper than backpropagation)."""
+    """One line of the table.
 
-    network: str
+    ms : milliseconds for one image, median. ratio, ratio_min, ratio_max : seconds / PyTorch's at equal batch, over the chunks; below 1 is cheaper.
+    products : multiplications for one image, counted. peak_share : products per second as a share of the measured sgemm peak.
+    notes : passes_free, passes_nudged, nudged_share, residual, ... as far as the method has them, means.
+    """
+
+    preset: str
     state: str
+    method: str
     batch: int
     threads: int
-    images_per_second: float
-    backprop_images_per_second: float
+    ms: float
     ratio: float
     ratio_min: float
     ratio_max: float
-    passes_free: float
-    passes_nudged: float
-    nudged_share: float
+    products: float
+    peak_share: float
+    notes: dict[str, float] = field(default_factory=dict)
 
 
-class Backprop:
-    """Eager PyTorch: ReLU hidden layers, cross-entropy, plain SGD."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much to measure: chunks of so many images, so many times over; epochs of training before the later state."""
 
-    def __init__(self, sizes: tuple[int, ...], threads: int) -> None:
-        import torch
-
-        torch.set_num_threads(threads)
-        torch.manual_seed(0)
-        layers: list[Any] = []
-        for pre, post in itertools.pairwise(sizes):
-            layers += [torch.nn.Linear(pre, post), torch.nn.ReLU()]
-        self.torch, self.model = torch, torch.nn.Sequential(*layers[:-1])
-        self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.05)
-
-    def chunk(self, split: Split, batch: int, rng: np.random.Generator) -> float:
-        """Seconds to learn these images once."""
-        torch, order = self.torch, rng.permutation(len(split.labels))
-        images, labels = torch.from_numpy(split.images), torch.from_numpy(split.labels)
-        begin = time.perf_counter()
-        for first in range(0, len(order), batch):
-            index = torch.from_numpy(order[first : first + batch])
-            self.optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(self.model(images[index]), labels[index]).backward()
-            self.optimiser.step()
-        return time.perf_counter() - begin
+    chunk: int = 10_000
+    rounds: int = 5
+    epochs: int = 5
+    euler: int = 200
+    batches: tuple[int, ...] = (64, 256, 1024)
 
 
-def measure(preset: str, *, batch: int, threads: int, chunk: int = 2000, pairs: int = 7) -> Iterator[Row]:
-    """Rows of one network: untrained, and after an epoch of the training images."""
-    _, config = load_config(preset, {"learning.batch": batch})
-    data = load_dataset(config.data.name)
-    network, rng = build_network(config, data.train.images.shape[1], data.classes)
-    recipe = build_recipe(config)
-    with thread_limit(threads):
-        learner, backprop = Learner.start(network, recipe, rng), Backprop(network.sizes, threads)
-        warm_up = data.train.limit(200)
-        train_epoch(Learner.start(network, recipe, 0), warm_up, recipe)  # compiles
-        backprop.chunk(warm_up, batch, learner.rng)
-        yield _pairs(preset, "untrained", learner, recipe, backprop, data, batch, threads, chunk, pairs)
-        learner.epoch = 0
-        train_epoch(learner, data.train, recipe)
-        yield _pairs(preset, "after 1 epoch", learner, recipe, backprop, data, batch, threads, chunk, pairs)
+QUICK = Plan(chunk=2000, rounds=3, epochs=1, euler=40, batches=(64, 1024))
+Say = Callable[[str], None]
+_dataset = functools.cache(lambda name, limit, validation: load_dataset(name, limit=limit, validation=validation))
 
 
-def _pairs(
-    preset: str, state: str, learner: Learner, recipe: Recipe, backprop: Backprop, data: Dataset, batch: int, threads: int, chunk: int, pairs: int
-) -> Row:
-    ours, theirs, reports, epoch = [], [], [], learner.epoch
-    for pair in range(pairs):
-        part = Split(data.train.images[pair * chunk :][:chunk], data.train.labels[pair * chunk :][:chunk])
-        reports.append(train_epoch(learner, part, recipe))
-        learner.epoch = epoch  # chunks are no epochs: the rates stay
-        ours.append(reports[-1].seconds)
-        theirs.append(backprop.chunk(part, batch, learner.rng))
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    return Row(
-        network=preset,
-        state=state,
-        batch=batch,
-        threads=threads,
-        images_per_second=chunk / statistics.median(ours),
-        backprop_images_per_second=chunk / statistics.median(theirs),
-        ratio=statistics.median(ratios),
-        ratio_min=min(ratios),
-        ratio_max=max(ratios),
-        passes_free=statistics.fmean(r.passes_free for r in reports),
-        passes_nudged=statistics.fmean(r.passes_nudged for r in reports),
-        nudged_share=statistics.fmean(r.nudged_share for r in reports),
-    )
+def in_turn(methods: dict[str, Method], chunks: Iterable[Part]) -> dict[str, list[Took]]:
+    """What each method took for each chunk, all methods on one chunk before the next; each begins the turn once in a while."""
+    names, took = list(methods), {name: list[Took]() for name in methods}
+    for i, chunk in enumerate(chunks):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            took[name].append(methods[name].learn(chunk))
+    return took
+
+
+def chunks_of(split: Split, size: int, count: int, rng: np.random.Generator) -> list[Part]:
+    """So many parts of the images in a random order, from the beginning again where they do not suffice; none has an image twice."""
+    size = min(size, len(split))
+    whole = len(split) // size
+    orders = [rng.permutation(len(split))[: whole * size] for _ in range(-(-count // whole))]
+    return [Part.of(split, numbers) for numbers in np.concatenate(orders).reshape(-1, size)[:count]]
+
+
+def rows_of(took: dict[str, list[Took]], images: int, **where: Any) -> Iterator[Row]:
+    """The table's lines from what was measured; shares of the peak are still to come (`with_shares`)."""
+    for method, parts in took.items():
+        seconds = [part.seconds for part in parts]
+        ratios = [mine / theirs.seconds for mine, theirs in zip(seconds, took[PYTORCH], strict=True)]
+        notes = {name: statistics.fmean(part.notes[name] for part in parts) for name in parts[0].notes}
+        given = {**where, **{name: int(notes.pop(name)) for name in ("batch", "threads") if name in notes}}
+        products, ms = statistics.fmean(part.products for part in parts), 1e3 * statistics.median(seconds) / images
+        spread = statistics.median(ratios), min(ratios), max(ratios)
+        yield Row(
+            **given, method=method, ms=ms, ratio=spread[0], ratio_min=spread[1], ratio_max=spread[2], products=products, peak_share=0.0, notes=notes
+        )
+
+
+def with_shares(rows: Iterable[Row], peaks: Sequence[Peak]) -> list[Row]:
+    """The rows with their share of the peak of as many threads: 2 products / (seconds peak)."""
+    best = {peak.threads: peak.best for peak in peaks}
+    return [dataclasses.replace(row, peak_share=FLOPS * row.products / (1e6 * row.ms * best[row.threads])) for row in rows]
+
+
+class Bench:
+    """One preset with its data and learners: ours and the twins, which are trained between the two states."""
+
+    def __init__(self, preset: str, plan: Plan, overrides: dict[str, Any] | None = None, twins: bool = True) -> None:
+        self.preset, self.plan = preset, plan
+        _, config = load_config(preset, overrides or {})
+        data = _dataset(config.data.name, config.data.limit, config.data.validation)
+        network, rng = build_network(config, data.train.images.shape[1], data.classes)
+        self.train, self.recipe = data.train, build_recipe(config)
+        self.learner, self.rng = Learner.start(network, self.recipe, rng), np.random.default_rng(0)
+        skip = float(self.recipe.tolerance.absolute)
+        self.twins = {name: Twin(network.sizes, batch=self.batch, skip=s, rng=0) for name, s in ((TWIN, -1.0), (SKIPPING, skip)) if twins}
+
+    @property
+    def batch(self) -> int:
+        return self.recipe.batch
+
+    def train_on(self, epochs: int, threads: int) -> None:
+        """Epochs of ours and of the twins, not measured."""
+        everything = Part(self.train.images, self.train.labels, np.arange(len(self.train)))
+        ours = Ours(self.learner, self.recipe, threads, len(self.train))
+        for _ in range(epochs):
+            ours.learn(everything)
+            self.learner.epoch += 1
+            for twin in self.twins.values():
+                TwinMethod(twin, threads).learn(everything)
+
+    def measure(self, state: str, threads: Sequence[int], say: Say) -> Iterator[Row]:
+        """Rows for each number of threads, each from the same state."""
+        plan, sizes = self.plan, self.learner.network.sizes
+        chunks = chunks_of(self.train, plan.chunk, plan.rounds, self.rng)
+        for count in threads:
+            say(f"{self.preset}, {state}, {count} thread(s)")
+            learner, twins = copy.deepcopy(self.learner), {name: twin.copy() for name, twin in self.twins.items()}
+            methods: dict[str, Method] = {
+                OURS: Ours(learner, self.recipe, count, len(self.train)),
+                PYTORCH: PyTorch(sizes, self.batch, count),
+                BEST: best_pytorch(sizes, chunks[0], tuple(t for t in threads if t <= count), plan.batches),
+                **{name: TwinMethod(twin, count) for name, twin in twins.items()},
+                EULER: EulerMethod(learner.network, self.batch, count, plan.euler),
+            }
+            yield from rows_of(in_turn(methods, chunks), len(chunks[0]), preset=self.preset, state=state, batch=self.batch, threads=count)
+
+    def warm_up(self, threads: Sequence[int]) -> None:
+        """Everything once on a few images and copies, so that nothing is compiled while the clock runs."""
+        part = Part.of(self.train, np.arange(min(2 * self.batch, len(self.train))))
+        for count in threads:
+            learner = Learner.start(self.learner.network, self.recipe, 0)
+            for twin in self.twins.values():
+                TwinMethod(twin.copy(), count).learn(part)
+            Ours(learner, self.recipe, count, len(self.train)).learn(part)
+            PyTorch(learner.network.sizes, self.batch, count).learn(part)
+            EulerMethod(learner.network, self.batch, count, 2).learn(part)
+
+
+def measure(presets: Sequence[str], threads: Sequence[int], plan: Plan, say: Say, overrides: dict[str, Any] | None = None) -> list[Row]:
+    """Rows of every preset, in its first epoch and after `plan.epochs` epochs."""
+    rows: list[Row] = []
+    for preset in presets:
+        bench = Bench(preset, plan, overrides)
+        bench.warm_up(threads)
+        rows += bench.measure("epoch 1", threads, say)
+        say(f"{preset}: {plan.epochs} epoch(s) of training")
+        bench.train_on(plan.epochs, max(threads))
+        rows += bench.measure(f"epoch {plan.epochs + 1}", threads, say)
+    return rows

@@ -67,6 +67,7 @@ Threads = Annotated[int | None, Parameter(help="Threads of BLAS and the kernels;
 DataDir = Annotated[Path | None, Parameter(help="Where to look for data first (default: $FSP_DATA).")]
 ShowProgress = Annotated[bool, Parameter(name="--progress", help="Show a bar for each epoch.")]
 Run = Annotated[Path, Parameter(help="The folder of a run.")]
+Part = Literal["training", "scaling", "memory", "trajectories"]
 
 
 @app.command
@@ -222,6 +223,45 @@ def check(*, as_json: Json = False) -> int:
     else:
         _print_table(f"{len(found)} figures, {failed} failed", rows)
     return 4 if failed else 0
+
+
+@app.command
+def bench(
+    *,
+    parts: Annotated[
+        tuple[Part, ...], Parameter(consume_multiple=True, negative="", show_default=False, help="What to measure (default: everything).")
+    ] = (),
+    presets: Annotated[
+        tuple[str, ...],
+        Parameter(consume_multiple=True, negative="", show_default=False, help="Of the training and memory parts (default: three; one if quick)."),
+    ] = (),
+    threads: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative="", help="Counts to measure with.")] = (1, 2),
+    quick: Annotated[bool, Parameter(negative="", help="About a minute, for a look.")] = False,
+    out: Annotated[Path | None, Parameter(help="Folder for bench.json and bench.png (a run of everything: benchmarks/results; else none).")] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Speed of training beside backpropagation, measured in one run on this machine, from a source tree. Up to 25 minutes."""
+    suite = _benchmarks()
+    given = {"presets": presets, "threads": threads, "quick": quick, "out": out, "data_dir": data_dir, "say": lambda text: _say(f"measuring: {text}")}
+    results = suite.run(parts or suite.PARTS, **given)
+    if as_json:
+        return _print_json(dataclasses.asdict(results))
+    from rich.console import Console
+
+    suite.show(results, Console(width=None if sys.stdout.isatty() else 200, highlight=False))
+
+
+def _benchmarks() -> Any:
+    """The module benchmarks/suite.py of the source tree that this package stands in. Raises ConfigurationError where there is none."""
+    import importlib
+
+    root = Path(__file__).parents[1]
+    if not (root / "benchmarks" / "suite.py").is_file():
+        raise errors.ConfigurationError(f"{root} holds no benchmarks: they come with the sources, not with the package; run fsp bench from a clone")
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    return importlib.import_module("benchmarks.suite")
 
 
 @data.command(name="list")

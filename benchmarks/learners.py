@@ -1,0 +1,135 @@
+"""Everybody who learns here, behind one call: `learn(part)` learns these images once, in its own order, and tells what that took."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from benchmarks import counting
+from benchmarks.euler import FREE, NUDGED, Euler
+from benchmarks.twin import Twin
+from fsp_dynamics.datasets import Split
+from fsp_dynamics.experiments.execution import thread_limit
+from fsp_dynamics.learning.engine import Memory, takes
+from fsp_dynamics.learning.training import Learner, Recipe, train_epoch
+from fsp_dynamics.models.network import Network
+from fsp_dynamics.solvers.packed_loop import PackedLoop
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """One chunk: seconds, multiplications per image (benchmarks/counting.py) and what is worth knowing beside them."""
+
+    seconds: float
+    products: float
+    notes: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Some of the training images: images (B, n_0), labels (B,), and their numbers among all of them, for whoever remembers."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    numbers: np.ndarray
+
+    @classmethod
+    def of(cls, split: Split, numbers: np.ndarray) -> Part:
+        return cls(split.images[numbers], split.labels[numbers], numbers)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Method(Protocol):
+    """Somebody who learns."""
+
+    def learn(self, part: Part) -> Took: ...
+
+
+class Ours:
+    """`train_epoch`, as a run calls it. What it remembers of its images is handed over for those of each part; all : how many there are."""
+
+    def __init__(self, learner: Learner, recipe: Recipe, threads: int, all: int) -> None:
+        self.learner, self.recipe, self.threads = learner, recipe, threads
+        if learner.memory is None and takes(learner.network, recipe):
+            learner.memory = Memory.empty(all, PackedLoop.of(learner.network))
+
+    def learn(self, part: Part) -> Took:
+        learner, epoch, memory = self.learner, self.learner.epoch, self.learner.memory
+        if memory is not None:
+            learner.memory = dataclasses.replace(memory, outputs=memory.outputs[part.numbers])
+        with thread_limit(self.threads):
+            report = train_epoch(learner, part, self.recipe, threads=self.threads)
+        if memory is not None and learner.memory is not None:
+            memory.outputs[part.numbers] = learner.memory.outputs
+            learner.memory = dataclasses.replace(learner.memory, outputs=memory.outputs)
+        learner.epoch = epoch  # parts are no epochs: the rates stay
+        counts = report.passes_free, report.passes_nudged, report.nudged_share
+        notes = dict(zip(("passes_free", "passes_nudged", "nudged_share"), counts, strict=True)) | {"residual": report.residual}
+        return Took(report.seconds, counting.equilibrium(learner.network.sizes, *counts), notes)
+
+
+class PyTorch:
+    """Eager backpropagation: ReLU hidden layers, cross-entropy, plain SGD."""
+
+    def __init__(self, sizes: tuple[int, ...], batch: int, threads: int) -> None:
+        import torch
+
+        torch.manual_seed(0)
+        layers: list[Any] = []
+        for pre, post in itertools.pairwise(sizes):
+            layers += [torch.nn.Linear(pre, post), torch.nn.ReLU()]
+        self.torch, self.model, self.sizes = torch, torch.nn.Sequential(*layers[:-1]), sizes
+        self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.05)
+        self.batch, self.threads, self.rng = batch, threads, np.random.default_rng(0)
+
+    def learn(self, part: Part) -> Took:
+        torch, order = self.torch, self.rng.permutation(len(part))
+        torch.set_num_threads(self.threads)
+        images, labels = torch.from_numpy(part.images), torch.from_numpy(part.labels)
+        begin = time.perf_counter()
+        for first in range(0, len(order), self.batch):
+            index = torch.from_numpy(order[first : first + self.batch])
+            self.optimiser.zero_grad()
+            torch.nn.functional.cross_entropy(self.model(images[index]), labels[index]).backward()
+            self.optimiser.step()
+        return Took(time.perf_counter() - begin, counting.backprop(self.sizes), {"batch": self.batch, "threads": self.threads})
+
+
+class TwinMethod:
+    """The hand-written backpropagation of benchmarks/twin.py."""
+
+    def __init__(self, twin: Twin, threads: int) -> None:
+        self.twin, self.threads, self.rng = twin, threads, np.random.default_rng(0)
+
+    def learn(self, part: Part) -> Took:
+        seconds, share = self.twin.learn(part.images, part.labels, self.rng.permutation(len(part)), self.threads)
+        return Took(seconds, counting.backprop(self.twin.sizes, share), {"share": share})
+
+
+class EulerMethod:
+    """Explicit Euler on a copy of the network, on the first images of the part only: it is slow."""
+
+    def __init__(self, network: Network, batch: int, threads: int, images: int = 200) -> None:
+        self.euler, self.threads, self.images = Euler(network, batch=batch), threads, images
+
+    def learn(self, part: Part) -> Took:
+        images = min(self.images, len(part))
+        report = self.euler.learn(part.images, part.labels, np.arange(images), self.threads)
+        notes = {"residual": report.residual, "residual_max": report.residual_max, "nudged_share": report.share}
+        products = counting.equilibrium(self.euler.sizes, FREE, NUDGED, report.share)
+        return Took(report.seconds * len(part) / images, products, notes)
+
+
+def best_pytorch(sizes: tuple[int, ...], part: Part, threads: tuple[int, ...], batches: tuple[int, ...] = (64, 256, 1024)) -> PyTorch:
+    """PyTorch with the batch and threads that learn these images soonest, each tried twice."""
+    tried = [PyTorch(sizes, batch, count) for batch in batches for count in threads]
+    for method in tried:
+        method.learn(part)
+    return min(tried, key=lambda method: method.learn(part).seconds)
