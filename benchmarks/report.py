@@ -109,9 +109,11 @@ def draw(results: Results, path: Path) -> None:
     figure = new_figure(14, 8.4)
     axes = figure.subplots(2, 3).ravel()
     drawn = [row for row in results.training if row.method != EULER]
-    _draw_bars(axes[0], drawn, lambda row: row.ratio, "seconds / PyTorch's, equal batch")
+    _draw_bars(axes[0], drawn, lambda row: row.ratio, "time / PyTorch's at equal batch")
     axes[0].axhline(1, color=GREY, linewidth=1, linestyle=":")
-    _draw_bars(axes[1], drawn, lambda row: 100 * row.peak_share, "share of the sgemm peak (%)")
+    axes[0].set_title("time of a training epoch, one thread", fontsize=10)
+    _draw_bars(axes[1], drawn, lambda row: 100 * row.peak_share, "share of the measured peak (%)")
+    axes[1].set_title("multiplications per second, one thread", fontsize=10)
     for ax, axis in zip(axes[2:], AXES, strict=True):
         _draw_points(ax, axis, [point for point in results.scaling if point.axis == axis])
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
@@ -125,36 +127,40 @@ def draw(results: Results, path: Path) -> None:
 
 def _draw_bars(ax: Axes, rows: Sequence[Row], value: Any, label: str) -> None:
     """Groups of bars: one for each preset and state, with one thread."""
-    rows = [row for row in rows if row.threads == 1 or row.method == BEST]
+    rows = [row for row in rows if row.threads == 1]
     groups = list(dict.fromkeys((row.preset, row.state) for row in rows))
     methods = [method for method in METHODS if any(row.method == method for row in rows)]
-    found: Mapping[Any, Any] = {(row.preset, row.state, row.method): value(row) for row in reversed(rows)}
+    found: Mapping[Any, Any] = {(row.preset, row.state, row.method): value(row) for row in rows}
     width = 0.8 / max(len(methods), 1)
     for i, method in enumerate(methods):
         places = [g + (i - (len(methods) - 1) / 2) * width for g in range(len(groups))]
         ax.bar(places, [found.get((*group, method), 0) for group in groups], width, color=MARKS[method][0], label=method)
     ax.set_xticks(range(len(groups)), [f"{preset.replace('-', chr(10), 1)}\n{state}" for preset, state in groups], fontsize=8)
     ax.set_ylabel(label)
-    ax.set_title("one thread", fontsize=10)
     _tidy(ax)
 
 
 def _draw_points(ax: Axes, axis: str, points: Sequence[Point]) -> None:
+    from matplotlib.ticker import LogLocator
+
     for method in dict.fromkeys(point.method for point in points):
         colour, marker, dash = MARKS[method]
         line = [(point.value, point.ms) for point in points if point.method == method]
         ax.plot(*zip(*line, strict=True), dash, color=colour, marker=marker, label=method)
-    if points and axis in ("width", "batch"):
+    logarithmic = bool(points) and axis in ("width", "batch")
+    if logarithmic:
         ax.set_xscale("log", base=2)
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+    else:
+        ax.set_ylim(bottom=0)
     values = sorted({point.value for point in points})
     ax.set_xticks(values, map(str, values))
     ax.minorticks_off()
-    if axis not in ("width", "batch"):
-        ax.set_ylim(bottom=0)
     ax.set_xlabel(AXES[axis])
     ax.set_ylabel("time for one image (ms)")
-    ax.set_title("epoch 1, one thread" if axis != "threads" else "epoch 1", fontsize=10)
+    ax.set_title(f"cost against {axis}, epoch 1" + ("" if axis == "threads" else ", one thread"), fontsize=10)
     _tidy(ax)
 
 
