@@ -32,6 +32,7 @@ Array = npt.NDArray[Any]
 Unit = Callable[[Any], Any]
 
 jit = numba.njit(error_model="numpy")  # x / 0 is inf or NaN, as in arrays: nothing inside a loop can raise
+inner = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)  # called by kernels only: compiles in half the time
 unit_field = jit(rate.unit_field)
 unit_target = jit(rate.unit_target)
 unit_rate_field = jit(rate.unit_rate_field)

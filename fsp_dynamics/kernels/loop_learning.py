@@ -2,11 +2,13 @@
 
 Beside what kernels/loop_rest.py and kernels/loop_phases.py are given, as tuples:
 
-    teaching  (betas, centred, eta, bias_eta, normalised, output_step, momentum, decay): beta of each batch; the rate of each matrix into a layer, the
-              loop's last (L + 1,), and of each bias (L,); 0 where nothing learns
-    velocity  (weights, loop, biases) laid out as in net; of no size without momentum
-    count     sums for the report, in the order of COUNTED; strongest (n_L,): the largest rate of each output
-    cursor    (batch, stage, why): where the work stands, and why it was given back
+    work       as there, and rates (members, 3, .) of each member's own: LR of the matrix into each layer, the loop's last, BIAS_LR of each bias, and
+               how far a learning rate of 1 would MOVE the mean input of each output
+    teaching   (betas, eta, centred, normalised, output_step, momentum, decay): beta of each batch; eta (2, L + 1) of each matrix into a layer, the loop's
+               last, and of each bias; 0 where nothing learns
+    velocity   (weights, loop, biases) laid out as in net; of no size without momentum
+    report     (count, strongest): sums in the order of COUNTED; the largest rate of each output (n_L,)
+    cursor     (batch, stage, phase): where the work stands; the phase whose samples need attention, or DONE
 
 The same in plain words: `learning.phases.run` and `learning.optimisers.Sgd.step`.
 """
@@ -17,84 +19,89 @@ from typing import Any
 
 import numpy as np
 
-from fsp_dynamics.kernels.field import Array, dot, jit
-from fsp_dynamics.kernels.loop_phases import begin_batch, begin_nudge, contrast, learns, needs_attention
-from fsp_dynamics.kernels.loop_rest import RESTING, come_to_rest, first_unit, layer, matrix
+from fsp_dynamics.kernels.field import Array, dot, inner
+from fsp_dynamics.kernels.loop_phases import (
+    CLASS,
+    FREE,
+    PLACE,
+    PULLED,
+    begin_batch,
+    begin_nudge,
+    contrast,
+    learns,
+    needs_attention,
+    remember,
+)  # fmt: skip
+from fsp_dynamics.kernels.loop_rest import BASE_Y, CHOSEN, IMAGES, PASSES, RESIDUAL, RESTING, STATUS, Y, come_to_rest, first_unit, layer, matrix
 from fsp_dynamics.kernels.panels import add_outer
-from fsp_dynamics.kernels.secants import mean_slope
 from fsp_dynamics.kernels.team import entry, meet, share
 
 COUNTED = ("samples", "wrong", "residual", "residual_max", "passes_free", "nudged", "passes_nudged", "unrested")
-DONE, FREE, PULLED, PUSHED = 0, 1, 2, 3  # why: all done; samples of that phase need attention
-FORGET = 0.98  # what another batch leaves of the sums behind the mean loop Jacobian
+LR, BIAS_LR, MOVE = 0, 1, 2
+DONE = -1
 
 
-@jit
-def choose(data: Any, pulled: Any, pushed: Any, centred: bool, first: int, rows: int, chosen: Array, images: Array) -> int:
-    """chosen <- the samples to learn from, images <- their rows among the images; how many they are."""
+@inner
+def choose(data: Any, room: Any, centred: bool, first: int, rows: int, chosen: Array, images: Array) -> int:
+    """chosen <- the samples to learn from, images <- their places among the images; how many they are."""
     count = 0
     for b in range(rows):
-        if learns(pulled, pushed, centred, b):
-            chosen[count], images[count] = b, data[1][first + b]
+        if learns(room, centred, b):
+            chosen[count], images[count] = b, data[1][PLACE, first + b]
             count += 1
     return count
 
 
-@jit
-def learning_rates(teaching: Any, norms: Array, image_norm: float, rows: int, lr: Array, bias_lr: Array) -> None:
+@inner
+def learning_rates(eta: Array, normalised: bool, norms: Array, image_norm: float, rows: int, rates: Array) -> None:
     """lr = eta / (1 + mean_B ||rho(s_pre^0)||^2) of each matrix into a layer, of the loop (last), and of each bias."""
-    _, _, eta, bias_eta, normalised, _, _, _ = teaching
-    for k in range(eta.size):
+    for k in range(eta.shape[1]):
         size = 0.0
         if normalised:
             for b in range(rows):
                 size += norms[b, k - 1] if k > 0 else 0.0
             size = image_norm if k == 0 else size / rows
-        lr[k] = eta[k] / (1 + size)
-        if k < bias_eta.size:
-            bias_lr[k] = bias_eta[k] / (1 + size)
+        rates[LR, k], rates[BIAS_LR, k] = eta[0, k] / (1 + size), eta[1, k] / (1 + size)
 
 
-@jit
-def limit_output(moved: Array, output_step: float, lr: Array, bias_lr: Array) -> None:
-    """Lower the rates into the output where its mean input, `moved` at a rate of 1, would move by more than output_step."""
-    last = bias_lr.size - 1
+@inner
+def limit_output(rates: Array, n: int, output_step: float, last: int) -> None:
+    """Lower the rates into the output, layer `last`, where its mean input would move by more than output_step."""
     largest = 0.0
-    for j in range(moved.size):
-        largest = max(largest, abs(moved[j]))
-    if lr[last] * largest > output_step:
-        lr[last] = output_step / largest
-    if bias_lr[last] * largest > output_step:
-        bias_lr[last] = output_step / largest
+    for j in range(n):
+        largest = max(largest, abs(rates[MOVE, j]))
+    for kind in (LR, BIAS_LR):
+        if rates[kind, last] * largest > output_step:
+            rates[kind, last] = output_step / largest
 
 
-@jit
-def mean_move(net: Any, free: Any, change: Array, mean_rates: Array, chosen: Array, rows: int, beta: float, moved: Array) -> None:
+@inner
+def mean_move(net: Any, room: Any, mean_rates: Array, chosen: Array, rows: int, beta: float, moved: Array) -> None:
     """moved_j = 1/B sum_b (1 + h_b . h) change_bj / beta, h_b the rates below the output and h their mean."""
-    weights, shapes = net[0], net[1]
-    deepest = layer(free[0], shapes, shapes.shape[0] - 2, change.shape[0], 64 // weights.itemsize)
-    for j in range(moved.size):
+    shapes, n, change = net[1], net[2].shape[0], room[1][PULLED, BASE_Y]
+    deepest = layer(room[0][FREE], shapes, shapes.shape[0] - 2, change.shape[0])
+    for j in range(n):
         moved[j] = 0
     for i in range(chosen.size):
         b = chosen[i]
         overlap = 1 + np.float64(dot(deepest[b], mean_rates))
-        for j in range(moved.size):
+        for j in range(n):
             moved[j] += overlap * change[b, j] / (rows * beta)
 
 
-@jit
+@inner
 def mean_velocity(net: Any, velocity: Any, mean_rates: Array, moved: Array) -> None:
     """moved_j = (h @ V_W + V_b)_j of the output, h the mean rates below it."""
-    weights, shapes = net[0], net[1]
-    last, wide = shapes.shape[0] - 1, 64 // weights.itemsize
+    shapes, n = net[1], net[2].shape[0]
+    last, wide = shapes.shape[0] - 1, 64 // mean_rates.itemsize
     panels, bias = matrix(velocity[0], shapes, last), first_unit(shapes, last, wide)
-    for j in range(moved.size):
+    for j in range(n):
         moved[j] = velocity[2][bias + j]
         for k in range(shapes[last, 1]):
             moved[j] += np.float64(mean_rates[k]) * panels[j // wide, k, j % wide]
 
 
-@jit
+@inner
 def add_scaled(into: Array, factor: float, other: Array, rate: float, low: int, high: int) -> None:
     """into <- factor into + rate other, from `low` to `high`, in place."""
     keep, gain = into.dtype.type(factor), into.dtype.type(rate)
@@ -102,7 +109,7 @@ def add_scaled(into: Array, factor: float, other: Array, rate: float, low: int, 
         into[i] = keep * into[i] + gain * other[i]
 
 
-@jit
+@inner
 def shrink(into: Array, factor: float, low: int, high: int) -> None:
     """into <- factor into, from `low` to `high`, in place."""
     keep = into.dtype.type(factor)
@@ -110,7 +117,7 @@ def shrink(into: Array, factor: float, low: int, high: int) -> None:
         into[i] *= keep
 
 
-@jit
+@inner
 def add_rows(biases: Array, first: int, change: Array, chosen: Array, scale: float, low: int, high: int) -> None:
     """biases[c] += scale sum_b change[b, c - first], low <= c < high."""
     gain = biases.dtype.type(scale)
@@ -120,7 +127,7 @@ def add_rows(biases: Array, first: int, change: Array, chosen: Array, scale: flo
             biases[c] += gain * row[c - first]
 
 
-@jit
+@inner
 def add_to_loop(loop: Array, y: Array, change: Array, chosen: Array, scale: float, low: int, high: int) -> None:
     """loop[j, c] += scale sum_b y[b, j] change[b, c], low <= c < high."""
     for i in range(chosen.size):
@@ -133,14 +140,14 @@ def add_to_loop(loop: Array, y: Array, change: Array, chosen: Array, scale: floa
                     into[c] += gain * row[c]
 
 
-@jit
+@inner
 def part(shapes: Array, k: int, wide: int, me: int, all: int) -> tuple[int, int]:
     """My part of the matrix into layer k, as places of the flat weights; whole rows of panels."""
     low, high = share(shapes[k, 1] * shapes[k, 2], me, all)
     return shapes[k, 0] + low * wide, shapes[k, 0] + high * wide
 
 
-@jit
+@inner
 def bias_part(shapes: Array, k: int, wide: int, me: int, all: int) -> tuple[int, int]:
     """My part of the biases of layer k, as places of all biases."""
     low, high = share(shapes[k, 2] * wide, me, all)
@@ -148,12 +155,12 @@ def bias_part(shapes: Array, k: int, wide: int, me: int, all: int) -> tuple[int,
     return begin + low, begin + high
 
 
-@jit
-def prepare_weights(me: int, all: int, net: Any, velocity: Any, teaching: Any, lr: Array) -> None:
+@inner
+def prepare_weights(me: int, all: int, net: Any, velocity: Any, momentum: float, decay: float, lr: Array) -> None:
     """W <- (1 - lr decay) W, V <- mu V (my part)."""
     weights, shapes, loop, _, _ = net
-    momentum, decay, wide = teaching[6], teaching[7], 64 // weights.itemsize
-    for k in range(shapes.shape[0]):
+    wide, layers = 64 // weights.itemsize, shapes.shape[0]
+    for k in range(layers):
         low, high = part(shapes, k, wide, me, all)
         if decay > 0:
             shrink(weights, 1 - lr[k] * decay, low, high)
@@ -164,177 +171,135 @@ def prepare_weights(me: int, all: int, net: Any, velocity: Any, teaching: Any, l
     low, high = share(loop.shape[1], me, all)
     for j in range(loop.shape[0]):
         if decay > 0:
-            shrink(loop[j], 1 - lr[-1] * decay, low, high)
+            shrink(loop[j], 1 - lr[layers] * decay, low, high)
         if momentum > 0:
             shrink(velocity[1][j], momentum, low, high)
 
 
-@jit
-def apply_velocity(me: int, all: int, net: Any, velocity: Any, lr: Array, bias_lr: Array) -> None:
+@inner
+def apply_velocity(me: int, all: int, net: Any, velocity: Any, rates: Array) -> None:
     """W <- W + lr V (my part)."""
     weights, shapes, loop, biases, _ = net
     wide = 64 // weights.itemsize
     for k in range(shapes.shape[0]):
         low, high = part(shapes, k, wide, me, all)
-        add_scaled(weights, 1.0, velocity[0], lr[k], low, high)
+        add_scaled(weights, 1.0, velocity[0], rates[LR, k], low, high)
         low, high = bias_part(shapes, k, wide, me, all)
-        add_scaled(biases, 1.0, velocity[2], bias_lr[k], low, high)
+        add_scaled(biases, 1.0, velocity[2], rates[BIAS_LR, k], low, high)
     low, high = share(loop.shape[1], me, all)
     for j in range(loop.shape[0]):
-        add_scaled(loop[j], 1.0, velocity[1][j], lr[-1], low, high)
+        add_scaled(loop[j], 1.0, velocity[1][j], rates[LR, shapes.shape[0]], low, high)
 
 
-@jit
-def accumulate(
-    me: int, all: int, into: Any, net: Any, images: Array, image_rows: Array, free: Any, pulled: Any, chosen: Array, scales: Array, bias_scales: Array, scale: float
-) -> None:  # fmt: skip
-    """into += scale scales[.] (sum of eq. 14 over the samples `chosen`), for every matrix and bias (my part)."""
-    shapes, wide = net[1], 64 // net[0].itemsize
-    capacity, layers = pulled[1][0].shape[0], shapes.shape[0]
+@inner
+def accumulate(me: int, all: int, into: Any, net: Any, data: Any, room: Any, chosen: Array, images: Array, scales: Array, scale: float) -> None:
+    """into += scale scales[.] (eq. 14 summed over the samples `chosen`), for every matrix and bias (my part)."""
+    shapes, states, ways = net[1], room[0], room[1]
+    wide, capacity, layers = 64 // net[0].itemsize, ways.shape[2], shapes.shape[0]
     for k in range(layers):
-        change = pulled[1][2] if k == layers - 1 else layer(pulled[0], shapes, k, capacity, wide)
-        low, high = share(shapes[k, 1] * shapes[k, 2], me, all)
-        if k == 0 and scales[0] != 0:
-            add_outer(images, image_rows, change, chosen, scale * scales[0], matrix(into[0], shapes, 0), low, high)
-        elif scales[k] != 0:
-            add_outer(layer(free[0], shapes, k - 1, capacity, wide), chosen, change, chosen, scale * scales[k], matrix(into[0], shapes, k), low, high)
-        if bias_scales[k] != 0:
+        change = ways[PULLED, BASE_Y] if k == layers - 1 else layer(states[PULLED], shapes, k, capacity)
+        if scales[LR, k] != 0:
+            low, high = share(shapes[k, 1] * shapes[k, 2], me, all)
+            pre, rows = (data[0], images) if k == 0 else (layer(states[FREE], shapes, k - 1, capacity), chosen)
+            add_outer(pre, rows, change, chosen, scale * scales[LR, k], matrix(into[0], shapes, k), low, high)
+        if scales[BIAS_LR, k] != 0:
             low, high = bias_part(shapes, k, wide, me, all)
-            add_rows(into[2], first_unit(shapes, k, wide), change, chosen, scale * bias_scales[k], low, high)
-    if scales[layers] != 0:
-        change = layer(pulled[0], shapes, 0, capacity, wide)
+            add_rows(into[2], first_unit(shapes, k, wide), change, chosen, scale * scales[BIAS_LR, k], low, high)
+    if scales[LR, layers] != 0:
+        change = layer(states[PULLED], shapes, 0, capacity)
         low, high = share(change.shape[1], me, all)
-        add_to_loop(into[1], free[1][0], change, chosen, scale * scales[layers], low, high)
+        add_to_loop(into[1], ways[FREE, Y], change, chosen, scale * scales[LR, layers], low, high)
 
 
-@jit
-def learn(me: int, all: int, counters: Array, net: Any, data: Any, free: Any, pulled: Any, pushed: Any, teaching: Any, velocity: Any, work: Any, first: int, rows: int, beta: float) -> None:
+@inner
+def learn(
+    me: int, all: int, counters: Array, net: Any, data: Any, room: Any, teaching: Any, velocity: Any, work: Any, first: int, rows: int, beta: float
+) -> None:  # fmt: skip
     """One step of the optimiser from the phases of a batch (my part of every weight)."""
-    _, centred, eta, bias_eta, _, output_step, momentum, _ = teaching
-    plain, bias_plain = np.sign(eta), np.sign(bias_eta)
-    chosen, image_rows, lr, bias_lr, moved = work[7][me], work[8][me], work[9][me], work[10][me], work[11][me]
-    count = choose(data, pulled, pushed, centred, first, rows, chosen, image_rows)
-    chosen, image_rows = chosen[:count], image_rows[:count]
+    _, eta, centred, normalised, output_step, momentum, decay = teaching
+    chosen, images, mean_rates, rates = work[4][me, CHOSEN], work[4][me, IMAGES], work[3], work[7][me]
+    n, last = net[2].shape[0], net[1].shape[0] - 1
+    count = choose(data, room, centred, first, rows, chosen, images)
     image_norm = 0.0
     for b in range(rows):
         image_norm += data[2][first + b] / rows
-    learning_rates(teaching, work[4], image_norm, rows, lr, bias_lr)
-    prepare_weights(me, all, net, velocity, teaching, lr)
-    if momentum == 0:
-        if count > 0:
-            if output_step > 0:
-                mean_move(net, free, pulled[1][2], work[5], chosen, rows, beta, moved)
-                limit_output(moved, output_step, lr, bias_lr)
-            accumulate(me, all, (net[0], net[2], net[3]), net, data[0], image_rows, free, pulled, chosen, lr, bias_lr, 1 / (rows * beta))
-        return
+    learning_rates(eta, normalised, work[2], image_norm, rows, rates)
+    prepare_weights(me, all, net, velocity, momentum, decay, rates[LR])
+    if count > 0 and momentum == 0 and output_step > 0:
+        mean_move(net, room, mean_rates, chosen[:count], rows, beta, rates[MOVE])
+        limit_output(rates, n, output_step, last)
     if count > 0:
-        accumulate(me, all, velocity, net, data[0], image_rows, free, pulled, chosen, plain, bias_plain, 1 / (rows * beta))
-    meet(all, counters)
-    if output_step > 0:
-        mean_velocity(net, velocity, work[5], moved)
-        limit_output(moved, output_step, lr, bias_lr)
-    apply_velocity(me, all, net, velocity, lr, bias_lr)
+        into = velocity if momentum > 0 else (net[0], net[2], net[3])
+        accumulate(me, all, into, net, data, room, chosen[:count], images[:count], np.sign(eta) if momentum > 0 else rates, 1 / (rows * beta))
+    if momentum > 0:
+        meet(all, counters)
+        if output_step > 0:
+            mean_velocity(net, velocity, mean_rates, rates[MOVE])
+            limit_output(rates, n, output_step, last)
+        apply_velocity(me, all, net, velocity, rates)
 
 
-@jit
-def remember(data: Any, memory: Any, free: Any, pulled: Any, first: int, rows: int) -> None:
-    """The free outputs of each sample for its next visit, and what the nudge taught of the mean loop Jacobian."""
-    outputs, slope, moments, products = memory
-    n, learned = slope.shape[0], False
-    for b in range(rows):
-        for j in range(n):
-            outputs[data[4][first + b], j] = free[1][0][b, j]
-        if pulled[2][2][b] == RESTING and pulled[2][1][b] > 0:
-            if not learned:
-                moments *= FORGET
-                products *= FORGET
-                learned = True
-            for i in range(n):
-                dy = np.float64(pulled[1][0][b, i]) - free[1][0][b, i]
-                if dy != 0:
-                    for j in range(n):
-                        moments[i, j] += dy * (np.float64(pulled[1][0][b, j]) - free[1][0][b, j])
-                        products[i, j] += dy * (np.float64(pulled[1][1][b, j]) - free[1][1][b, j])
-    if learned:
-        mean_slope(moments, products, slope)
-
-
-@jit
-def count_batch(data: Any, free: Any, pulled: Any, pushed: Any, centred: bool, first: int, rows: int, n: int, count: Array, strongest: Array) -> None:
+@inner
+def count_batch(data: Any, room: Any, centred: bool, first: int, rows: int, n: int, report: Any) -> None:
     """Add a batch to the sums of the report."""
+    count, strongest = report
+    marks, tallies = room[3], room[4]
     for b in range(rows):
-        y = free[1][0][b]
-        best = 0
+        y, best = room[1][FREE, Y, b], 0
         for j in range(n):
             strongest[j] = max(strongest[j], y[j])
             if y[j] > y[best]:
                 best = j
         count[0] += 1
-        count[1] += best != data[3][first + b]
-        count[2] += free[2][0][b]
-        count[3] = max(count[3], free[2][0][b])
-        count[4] += free[2][1][b]
-        count[7] += free[2][2][b] != RESTING
-        if pulled[2][2][b] >= RESTING:
+        count[1] += best != data[1][CLASS, first + b]
+        count[2] += marks[FREE, RESIDUAL, b]
+        count[3] = max(count[3], marks[FREE, RESIDUAL, b])
+        count[4] += tallies[FREE, PASSES, b]
+        count[7] += tallies[FREE, STATUS, b] != RESTING
+        if tallies[PULLED, STATUS, b] >= RESTING:
             count[5] += 1
-            count[6] += pulled[2][1][b]
-            count[7] += not learns(pulled, pushed, centred, b)
+            count[6] += tallies[PULLED, PASSES, b]
+            count[7] += not learns(room, centred, b)
 
 
-@jit
-def one_phase(me: int, all: int, counters: Array, net: Any, phase: Any, beta: float, rule: Any, work: Any) -> None:
-    """Bring the samples of a phase to rest."""
-    states, ways, tallies, best, pace = phase
-    come_to_rest(me, all, counters, net, work[0], states, ways, tallies, best, pace, beta, work[1], rule, work[2], work[3])
-
-
-@jit
-def pause(me: int, cursor: Array, batch: int, stage: int, why: int) -> None:
+@inner
+def pause(me: int, cursor: Array, batch: int, stage: int, phase: int) -> None:
     """Give the work back; `stage` is where to go on."""
     if me == 0:
-        cursor[0], cursor[1], cursor[2] = batch, stage, why
+        cursor[0], cursor[1], cursor[2] = batch, stage, phase
 
 
 @entry
 def learn_batches(
-    me: int, all: int, counters: Array, net: Any, data: Any, memory: Any, free: Any, pulled: Any, pushed: Any, teaching: Any, velocity: Any,
-    work: Any, rule: Any, count: Array, strongest: Array, cursor: Array,
+    me: int, all: int, counters: Array, net: Any, data: Any, memory: Any, room: Any, teaching: Any, velocity: Any, work: Any, rule: Any, report: Any, cursor: Array
 ) -> None:  # fmt: skip
     """Every batch from where the cursor stands; gives back early, before anything is learned, where a sample needs attention.
 
-    Stages of a batch: 0 the free phase, 1 the pulled one, 2 the pushed one (centred), 3 learning.
+    The stages of a batch are its phases, FREE, PULLED and (centred) PUSHED, and then learning from them.
     """
-    betas, centred = teaching[0], teaching[1]
-    samples, capacity, n = data[1].size, work[0].shape[0], net[2].shape[0]
-    stage, start = cursor[1], cursor[0]
+    betas, centred = teaching[0], teaching[2]
+    samples, capacity, n = data[1].shape[1], work[0].shape[0], net[2].shape[0]
+    start, stage = cursor[0], cursor[1]
     meet(all, counters)
     for batch in range(start, betas.size):
-        first, beta = batch * capacity, betas[batch]
+        first = batch * capacity
         rows = min(capacity, samples - first)
-        if stage <= 0:
-            begin_batch(me, all, net, data, memory, free, work, first, rows)
+        for phase in range(stage, 3 if centred else 2):
+            beta = 0.0 if phase == FREE else betas[batch] if phase == PULLED else -betas[batch]
+            if phase == FREE:
+                begin_batch(me, all, net, data, memory, room, work, first, rows)
+            else:
+                begin_nudge(me, all, net, room, work, phase, beta, rule, rows)
             meet(all, counters)
-            one_phase(me, all, counters, net, free, 0.0, rule, work)
-            if needs_attention(free):
-                return pause(me, cursor, batch, 1, FREE)
-        if stage <= 1:
-            begin_nudge(me, all, net, free, pulled, work, beta, rule, rows)
-            meet(all, counters)
-            one_phase(me, all, counters, net, pulled, beta, rule, work)
-            if needs_attention(pulled):
-                return pause(me, cursor, batch, 2, PULLED)
-        if stage <= 2 and centred:
-            begin_nudge(me, all, net, free, pushed, work, -beta, rule, rows)
-            meet(all, counters)
-            one_phase(me, all, counters, net, pushed, -beta, rule, work)
-            if needs_attention(pushed):
-                return pause(me, cursor, batch, 3, PUSHED)
+            come_to_rest(me, all, counters, net, room, work, phase, beta, rule)
+            if needs_attention(room[4][phase, STATUS]):
+                return pause(me, cursor, batch, phase + 1, phase)
         stage = 0
         if me == 0:
-            remember(data, memory, free, pulled, first, rows)
-            count_batch(data, free, pulled, pushed, centred, first, rows, n, count, strongest)
-        contrast(me, all, net, free, pulled, pushed, centred, work, rows)
+            remember(data, memory, room, first, rows)
+            count_batch(data, room, centred, first, rows, n, report)
+        contrast(me, all, net, room, work, centred, rows)
         meet(all, counters)
-        learn(me, all, counters, net, data, free, pulled, pushed, teaching, velocity, work, first, rows, beta)
+        learn(me, all, counters, net, data, room, teaching, velocity, work, first, rows, betas[batch])
         meet(all, counters)
     return pause(me, cursor, betas.size, 0, DONE)

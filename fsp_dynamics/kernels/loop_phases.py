@@ -1,14 +1,11 @@
 """The two phases of a batch of a loop with a hard sigmoid, stage by stage, and the contrast between them.
 
-Beside what kernels/loop_rest.py is given, as tuples:
+Beside what kernels/loop_rest.py is given (a room's phases are FREE, PULLED by +beta and, in the centred kind, PUSHED by -beta), as tuples:
 
-    data      (images, places, norms, labels, samples): images (., n_in), and of each sample of this call its row there, ||image||^2, its class and
-              its number in `outputs`
-    memory    (outputs, slope, moments, products): the outputs of every sample's last free equilibrium (., n_L); the mean loop Jacobian and the
-              forgetting sums it is the regression of (kernels/secants.mean_slope)
-    phase     (states, ways, tallies, best, pace) of the batch in one phase; three of them: free, pulled (+beta), pushed (-beta, centred only)
-    work      (drive, targets, going, room, norms, mean_rates, everyone, chosen, chosen_images, lr, bias_lr, moved): room to work in; those
-              from `going` on but norms, mean_rates and everyone = (0, 1, ...) are each member's own, (members, ...)
+    data     (images, numbers, norms): images (., n_in); numbers (3, samples) of each sample of this call: its PLACE among the images, its CLASS and its
+             number as a SAMPLE in `outputs`; its ||image||^2
+    memory   (outputs, slope, sums): the outputs of every sample's last free equilibrium (., n_L); the mean loop Jacobian (n_L, N_L), and the forgetting
+             sums (2, n_L, n_L) that it is the regression of (kernels/secants.mean_slope)
 """
 
 from __future__ import annotations
@@ -17,125 +14,150 @@ from typing import Any
 
 import numpy as np
 
-from fsp_dynamics.kernels.field import Array, dot, jit
-from fsp_dynamics.kernels.loop_rest import ABSENT, GOING, RESTING, layer, matrix
+from fsp_dynamics.kernels.field import Array, dot, inner
+from fsp_dynamics.kernels.loop_rest import (
+    ABSENT,
+    BASE_U,
+    BASE_Y,
+    BEST,
+    EVERYONE,
+    ON_THE_WAY,
+    PACE,
+    PASSES,
+    RESIDUAL,
+    RESTING,
+    ROSE,
+    STATUS,
+    U,
+    Y,
+    layer,
+    matrix,
+)  # fmt: skip
 from fsp_dynamics.kernels.panels import multiply
-from fsp_dynamics.kernels.secants import mismatch, predict
+from fsp_dynamics.kernels.secants import mean_slope, mismatch, predict
 from fsp_dynamics.kernels.team import share
 
+FREE, PULLED, PUSHED = 0, 1, 2
+PLACE, CLASS, SAMPLE = 0, 1, 2
+FORGET = 0.98  # what another batch leaves of the sums behind the mean loop Jacobian
 
-@jit
-def begin_batch(me: int, all: int, net: Any, data: Any, memory: Any, free: Any, work: Any, first: int, rows: int) -> None:
-    """The rows of the batch in their first state (mine: some rows), and the drive (mine: some panels)."""
+
+@inner
+def begin_batch(me: int, all: int, net: Any, data: Any, memory: Any, room: Any, work: Any, first: int, rows: int) -> None:
+    """The free phase's samples in their first state (mine: some rows), and the drive (mine: some panels)."""
     weights, shapes, _, biases, _ = net
-    images, places, norms, labels, samples = data
-    outputs, slope = memory[0], memory[1]
-    drive, targets = work[0], work[1]
-    y, _, _, _, slopes = free[1]
-    residual, passes, status, rose = free[2]
+    ways, slopes, marks, tallies = room[1][FREE], room[2][FREE], room[3][FREE], room[4][FREE]
+    numbers, outputs, slope = data[1], memory[0], memory[1]
+    drive, targets, everyone = work[0], work[1], work[4][me, EVERYONE]
     n = slope.shape[0]
-    begin, end = share(status.size, me, all)
+    begin, end = share(drive.shape[0], me, all)
     for b in range(begin, end):
-        residual[b], passes[b], rose[b] = 0, 0, 0
-        free[3][b], free[4][b] = np.inf, 1
-        status[b] = GOING if b < rows else ABSENT
+        tallies[PASSES, b], tallies[ROSE, b], tallies[STATUS, b] = 0, 0, ON_THE_WAY if b < rows else ABSENT
+        marks[RESIDUAL, b], marks[BEST, b], marks[PACE, b] = 0, np.inf, 1
         if b < rows:
-            sample = samples[first + b]
             for j in range(n):
-                y[b, j] = outputs[sample, j]
-                targets[b, j] = 1 if labels[first + b] == j else 0
+                ways[Y, b, j] = outputs[numbers[SAMPLE, first + b], j]
+                targets[b, j] = 1 if numbers[CLASS, first + b] == j else 0
                 for i in range(n):
                     slopes[b, i, j] = slope[i, j]
     low, high = share(shapes[0, 2], me, all)
     wide = 64 // weights.itemsize
-    multiply(images, places[first : first + rows], matrix(weights, shapes, 0), drive, work[6][:rows], low, high, False)
+    multiply(data[0], numbers[PLACE, first : first + rows], matrix(weights, shapes, 0), drive, everyone[:rows], low, high, False)
     for b in range(rows):
         for c in range(low * wide, high * wide):
             drive[b, c] += biases[c]
 
 
-@jit
-def begin_nudge(me: int, all: int, net: Any, free: Any, phase: Any, work: Any, beta: float, rule: Any, rows: int) -> None:
+@inner
+def begin_nudge(me: int, all: int, net: Any, room: Any, work: Any, phase: int, beta: float, rule: Any, rows: int) -> None:
     """Which samples are nudged, and the first outputs of each: where the model of its free phase says that beta takes it.
 
     Not those that never came to rest, and not those whose output is the target to the bit: there the nudge moves nothing.
     """
-    shapes, leak, n = net[1], net[4][-1], net[2].shape[0]
-    targets, room = work[1], work[3][me]
-    y, u, base_y, base_u, slopes = phase[1]
-    residual, passes, status, rose = phase[2]
-    begin, end = share(status.size, me, all)
+    leak, n = net[4][-1], net[2].shape[0]
+    targets, pair = work[1], work[5][me]
+    free, ways, marks, tallies = room[1][FREE], room[1][phase], room[3][phase], room[4][phase]
+    begin, end = share(targets.shape[0], me, all)
     for b in range(begin, end):
-        status[b], passes[b], rose[b], phase[4][b] = ABSENT, 0, 0, 1
-        if b >= rows or free[2][2][b] != RESTING:
+        tallies[PASSES, b], tallies[ROSE, b], tallies[STATUS, b] = 0, 0, ABSENT
+        if b >= rows or room[4][FREE, STATUS, b] != RESTING:
             continue
         moves = False
         for j in range(n):
-            base_y[b, j], base_u[b, j] = free[1][0][b, j], free[1][1][b, j]
-            moves = moves or base_y[b, j] != targets[b, j]
+            ways[BASE_Y, b, j], ways[BASE_U, b, j] = free[Y, b, j], free[U, b, j]
+            moves = moves or free[Y, b, j] != targets[b, j]
             for i in range(n):
-                slopes[b, i, j] = free[1][4][b, i, j]
+                room[2][phase, b, i, j] = room[2][FREE, b, i, j]
         if not moves:
             continue
-        residual[b] = mismatch(base_y[b], base_u[b], leak, beta, targets[b], n)
-        phase[3][b] = residual[b]
-        if residual[b] <= rule[0]:
-            stay(free, phase, shapes, b)
-            continue
-        status[b] = GOING
-        predict(base_y[b], base_u[b], slopes[b], leak, beta, targets[b], y[b], room[0], n, 0.05 * rule[0] / (leak + beta))
+        pull = mismatch(free[Y, b], free[U, b], leak, beta, targets[b], n)
+        size = np.sqrt(pull**2 + room[3][FREE, RESIDUAL, b] ** 2)
+        marks[RESIDUAL, b], marks[BEST, b], marks[PACE, b] = size, size, 1
+        if size <= rule[0]:
+            stay(net[1], room, phase, b)
+        else:
+            tallies[STATUS, b] = ON_THE_WAY
+            predict(free[Y, b], free[U, b], room[2][phase, b], leak, beta, targets[b], ways[Y, b], pair[0], n, 0.05 * rule[0] / (leak + beta))
 
 
-@jit
-def stay(free: Any, phase: Any, shapes: Array, b: int) -> None:
+@inner
+def stay(shapes: Array, room: Any, phase: int, b: int) -> None:
     """The nudged equilibrium of a sample that is at rest where it is."""
-    rows, wide = phase[2][2].size, phase[1][0].shape[1] // shapes[-1, 2]
-    phase[2][2][b] = RESTING
+    rows = room[1].shape[2]
+    room[4][phase, STATUS, b] = RESTING
     for k in range(shapes.shape[0] - 1):
-        was, now = layer(free[0], shapes, k, rows, wide)[b], layer(phase[0], shapes, k, rows, wide)[b]
+        was, now = layer(room[0][FREE], shapes, k, rows)[b], layer(room[0][phase], shapes, k, rows)[b]
         for c in range(now.size):
             now[c] = was[c]
-    for j in range(phase[1][0].shape[1]):
-        phase[1][0][b, j], phase[1][1][b, j] = free[1][0][b, j], free[1][1][b, j]
+    for j in range(room[1].shape[3]):
+        room[1][phase, Y, b, j], room[1][phase, U, b, j] = room[1][FREE, Y, b, j], room[1][FREE, U, b, j]
 
 
-@jit
-def needs_attention(phase: Any) -> bool:
-    """Whether a sample of the phase did not come to rest."""
-    status = phase[2][2]
+@inner
+def needs_attention(status: Array) -> bool:
+    """Whether a sample did not come to rest."""
     for b in range(status.size):
         if status[b] > RESTING:
             return True
     return False
 
 
-@jit
-def contrast(me: int, all: int, net: Any, free: Any, pulled: Any, pushed: Any, centred: bool, work: Any, rows: int) -> None:
-    """pulled <- the change of the rates, of the samples at rest in every phase; norms and mean of the free rates (mine: some columns)."""
-    weights, shapes = net[0], net[1]
-    norms, mean_rates = work[4], work[5]
-    capacity, wide, hidden = norms.shape[0], 64 // weights.itemsize, shapes.shape[0] - 1
-    half = weights.dtype.type(0.5)
+@inner
+def learns(room: Any, centred: bool, b: int) -> bool:
+    """Whether the sample was at rest in every phase."""
+    return room[4][PULLED, STATUS, b] == RESTING and (not centred or room[4][PUSHED, STATUS, b] == RESTING)
+
+
+@inner
+def difference(now: Array, was: Array, factor: float, out: Array) -> None:
+    """out <- factor (now - was)."""
+    gain = out.dtype.type(factor)
+    for c in range(out.size):
+        out[c] = gain * (now[c] - was[c])
+
+
+@inner
+def contrast(me: int, all: int, net: Any, room: Any, work: Any, centred: bool, rows: int) -> None:
+    """The change of the rates of the samples at rest in every phase (mine: some rows): in the hidden states of PULLED, and in its BASE_Y that of the outputs.
+
+    Beside it ||rho||^2 of each free layer, and the mean of the free rates below the output (mine: some columns).
+    """
+    shapes = net[1]
+    states, norms, mean_rates = room[0], work[2], work[3]
+    capacity, hidden, other = norms.shape[0], shapes.shape[0] - 1, PUSHED if centred else FREE
+    factor = 0.5 if centred else 1.0
     begin, end = share(rows, me, all)
     for b in range(begin, end):
+        norms[b, hidden] = dot(room[1][FREE, Y, b], room[1][FREE, Y, b])
         for k in range(hidden):
-            was = layer(free[0], shapes, k, capacity, wide)[b]
+            was = layer(states[FREE], shapes, k, capacity)[b]
             norms[b, k] = dot(was, was)
-            if learns(pulled, pushed, centred, b):
-                now = layer(pulled[0], shapes, k, capacity, wide)[b]
-                other = layer(pushed[0], shapes, k, capacity, wide)[b] if centred else was
-                for c in range(now.size):
-                    now[c] -= other[c]
-                    if centred:
-                        now[c] *= half
-        norms[b, hidden] = dot(free[1][0][b], free[1][0][b])
-        if learns(pulled, pushed, centred, b):
-            now, was = pulled[1][2][b], (pushed if centred else free)[1][0][b]
-            for c in range(now.size):
-                now[c] = pulled[1][0][b, c] - was[c]
-                if centred:
-                    now[c] *= half
-    deepest = layer(free[0], shapes, hidden - 1, capacity, wide)
+        if learns(room, centred, b):
+            for k in range(hidden):
+                now = layer(states[PULLED], shapes, k, capacity)[b]
+                difference(now, layer(states[other], shapes, k, capacity)[b], factor, now)
+            difference(room[1][PULLED, Y, b], room[1][other, Y, b], factor, room[1][PULLED, BASE_Y, b])
+    deepest = layer(states[FREE], shapes, hidden - 1, capacity)
     low, high = share(deepest.shape[1], me, all)
     for c in range(low, high):
         mean_rates[c] = 0
@@ -146,7 +168,24 @@ def contrast(me: int, all: int, net: Any, free: Any, pulled: Any, pushed: Any, c
         mean_rates[c] /= rows
 
 
-@jit
-def learns(pulled: Any, pushed: Any, centred: bool, b: int) -> bool:
-    """Whether the sample was at rest in every phase."""
-    return pulled[2][2][b] == RESTING and (not centred or pushed[2][2][b] == RESTING)
+@inner
+def remember(data: Any, memory: Any, room: Any, first: int, rows: int) -> None:
+    """The free outputs of each sample for its next visit, and what the nudge taught of the mean loop Jacobian."""
+    outputs, slope, sums = memory
+    free, pulled = room[1][FREE], room[1][PULLED]
+    n, learned = slope.shape[0], False
+    for b in range(rows):
+        for j in range(n):
+            outputs[data[1][SAMPLE, first + b], j] = free[Y, b, j]
+        if room[4][PULLED, STATUS, b] == RESTING and room[4][PULLED, PASSES, b] > 0:
+            if not learned:
+                sums *= FORGET
+                learned = True
+            for i in range(n):
+                dy = np.float64(pulled[Y, b, i]) - free[Y, b, i]
+                if dy != 0:
+                    for j in range(n):
+                        sums[0, i, j] += dy * (np.float64(pulled[Y, b, j]) - free[Y, b, j])
+                        sums[1, i, j] += dy * (np.float64(pulled[U, b, j]) - free[U, b, j])
+    if learned:
+        mean_slope(sums[0], sums[1], slope)

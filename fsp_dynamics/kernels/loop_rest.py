@@ -2,12 +2,15 @@
 
 What the kernels are given, as tuples:
 
-    net      (weights, shapes, loop, biases, leaks): every matrix that runs forward, in panels and laid end to end; shapes (L, 3)
-             its place there, K and P (row 0 the input, row k into layer k); loop (n_L, N_1); biases, end to end and padded; leaks (L,)
-    states   every layer's states (rows, N_k), one layer after the other in one flat array
-    ways     (y, u, base_y, base_u, slopes): outputs under trial and what enters them there; the best so far; S (rows, n_L, N_L)
-    tallies  (residual, passes, status, rose): of each sample
-    rule     (absolute, relative, most): when it is at rest, and how many passes it may have
+    net    (weights, shapes, loop, biases, leaks): every matrix that runs forward, in panels and laid end to end; shapes (L, 3) its place there, K
+           and P (row 0 the input, row k into layer k); loop (n_L, N_1); biases, end to end and padded; leaks (L,)
+    room   (states, ways, slopes, marks, tallies), each with a phase of the batch for its first axis:
+           states (., sum_k rows N_k) of the hidden layers, one after the other; ways (., 4, rows, N_L): outputs under trial Y and what enters
+           them there U, the best so far BASE_Y, BASE_U; slopes S (., rows, n_L, N_L); marks (., 3, rows): RESIDUAL of the last pass, BEST
+           residual so far, PACE of the step; tallies (., 3, rows): PASSES, STATUS, how often the residual ROSE
+    work   (drive, targets, norms, mean_rates, lists, pairs, scratch, rates): drive (rows, N_1) and targets (rows, N_L) of the batch; what follows
+           from `lists` on is each member's own: lists (., 4, rows) of sample numbers, the last 0, 1, ...; pairs (., 2, N_L); scratch (., N_1)
+    rule   (absolute, relative, most): when a sample is at rest, and how many passes it may have
 
 A thin step (loop and output products, the secants) is done sample by sample, a wide one (hidden products) panel by panel; each is shared out anew, and
 between them the team meets. Sums over units are made in one fixed order each.
@@ -19,15 +22,19 @@ from typing import Any
 
 import numpy as np
 
-from fsp_dynamics.kernels.field import Array, dot, jit, unit_target
+from fsp_dynamics.kernels.field import Array, dot, inner, unit_target
 from fsp_dynamics.kernels.panels import multiply
-from fsp_dynamics.kernels.secants import learn_secant, mismatch, predict
+from fsp_dynamics.kernels.secants import learn_secant, mismatch, predict, rests_at
 from fsp_dynamics.kernels.team import entry, meet, share
 
-GOING, RESTING, TIRED, BROKEN, ABSENT = -1, 0, 1, 2, -2  # on the way; the values of solvers.equilibrium.Status; not taken along
+Y, U, BASE_Y, BASE_U = 0, 1, 2, 3
+RESIDUAL, BEST, PACE = 0, 1, 2
+PASSES, STATUS, ROSE = 0, 1, 2
+GOING, CHOSEN, IMAGES, EVERYONE = 0, 1, 2, 3
+ON_THE_WAY, RESTING, TIRED, BROKEN, ABSENT = -1, 0, 1, 2, -2  # a sample's status: of solvers.equilibrium.Status where it is 0 or more
 
 
-@jit
+@inner
 def matrix(weights: Array, shapes: Array, k: int) -> Array:
     """The matrix into layer k, in panels (P, K, COLUMNS), a view."""
     at, steps, panels = shapes[k, 0], shapes[k, 1], shapes[k, 2]
@@ -35,17 +42,7 @@ def matrix(weights: Array, shapes: Array, k: int) -> Array:
     return weights[at : at + panels * steps * wide].reshape(panels, steps, wide)
 
 
-@jit
-def layer(states: Array, shapes: Array, k: int, rows: int, wide: int) -> Array:
-    """The states of layer k (rows, N_k), a view."""
-    at = 0
-    for j in range(k):
-        at += rows * shapes[j, 2] * wide
-    n = shapes[k, 2] * wide
-    return states[at : at + rows * n].reshape(rows, n)
-
-
-@jit
+@inner
 def first_unit(shapes: Array, k: int, wide: int) -> int:
     """Where layer k begins when the padded layers of one sample are laid end to end."""
     at = 0
@@ -54,21 +51,26 @@ def first_unit(shapes: Array, k: int, wide: int) -> int:
     return at
 
 
-@jit
+@inner
+def layer(states: Array, shapes: Array, k: int, rows: int) -> Array:
+    """The states of hidden layer k (rows, N_k) of one phase, a view."""
+    wide = 64 // states.itemsize
+    at, n = rows * first_unit(shapes, k, wide), shapes[k, 2] * wide
+    return states[at : at + rows * n].reshape(rows, n)
+
+
+@inner
 def settle_row(a: Array, bias: Array, first: int, leak: float, low: int, high: int) -> None:
     """a[c] <- clip((a[c] + bias[first + c]) / leak), low <= c < high, in place."""
-    zero, one, nothing = a.dtype.type(0), a.dtype.type(1), a.dtype.type(0)
-    slow = a.dtype.type(leak)
+    zero, one, slow = a.dtype.type(0), a.dtype.type(1), a.dtype.type(leak)
     for c in range(low, high):
-        rest = unit_target(a[c] + bias[first + c], slow, nothing, nothing)
-        a[c] = min(max(rest, zero), one)
+        a[c] = min(max(unit_target(a[c] + bias[first + c], slow, zero, zero), zero), one)
 
 
-@jit
+@inner
 def enter_loop(y: Array, drive: Array, loop: Array, leak: float, out: Array) -> None:
-    """out <- clip((drive + y @ loop) / leak): the first hidden layer of one sample."""
-    zero, one, nothing = out.dtype.type(0), out.dtype.type(1), out.dtype.type(0)
-    slow = out.dtype.type(leak)
+    """out <- clip((drive + y @ loop) / leak): the first hidden layer of one sample. Silent outputs cost nothing."""
+    zero, one, slow = out.dtype.type(0), out.dtype.type(1), out.dtype.type(leak)
     for c in range(out.size):
         out[c] = drive[c]
     for j in range(loop.shape[0]):
@@ -77,134 +79,166 @@ def enter_loop(y: Array, drive: Array, loop: Array, leak: float, out: Array) -> 
             for c in range(out.size):
                 out[c] += rate * row[c]
     for c in range(out.size):
-        out[c] = min(max(unit_target(out[c], slow, nothing, nothing), zero), one)
+        out[c] = min(max(unit_target(out[c], slow, zero, zero), zero), one)
 
 
-@jit
+@inner
 def pass_hidden(me: int, all: int, counters: Array, net: Any, states: Array, rows: int, going: Array) -> None:
-    """Hidden layer after hidden layer of the samples `going`, mine the panels of each that I share; the first layer stands already."""
+    """Hidden layer after hidden layer of the samples `going`, mine the panels that I share; the first layer stands already."""
     weights, shapes, _, biases, leaks = net
     wide = 64 // weights.itemsize
     for k in range(1, shapes.shape[0] - 1):
         meet(all, counters)
         first, last = share(shapes[k, 2], me, all)
-        out = layer(states, shapes, k, rows, wide)
-        multiply(layer(states, shapes, k - 1, rows, wide), going, matrix(weights, shapes, k), out, going, first, last, False)
+        out = layer(states, shapes, k, rows)
+        multiply(layer(states, shapes, k - 1, rows), going, matrix(weights, shapes, k), out, going, first, last, False)
         for i in range(going.size):
             settle_row(out[going[i]], biases, first_unit(shapes, k, wide), leaks[k], first * wide, last * wide)
     meet(all, counters)
 
 
-@jit
-def state_norm(states: Array, shapes: Array, rows: int, wide: int, b: int, y: Array, n: int) -> float:
+@inner
+def state_norm(states: Array, shapes: Array, rows: int, b: int, y: Array, n: int) -> float:
     """||s|| of one sample over all its layers."""
     total = 0.0
     for k in range(shapes.shape[0] - 1):
-        s = layer(states, shapes, k, rows, wide)[b]
+        s = layer(states, shapes, k, rows)[b]
         total += np.float64(dot(s, s))
     for j in range(n):
         total += np.float64(y[j]) ** 2
     return np.sqrt(total)
 
 
-@jit
-def judge(b: int, size: float, norm: float, rule: Any, tallies: Any) -> bool:
+@inner
+def polish(size: float, bound: float, y: Array, u: Array, drive: Array, loop: Array, leaks: Array, beta: float, d: Array, hidden: Array, pair: Array, out: Array) -> float:  # fmt: skip
+    """Move y part of the way to where the output rests while nothing else moves, if the whole field then is within the bound; its norm, or `size`.
+
+    With r the way, a step theta r leaves kappa (1 - theta) r at the output and moves what the first hidden layer hears by theta r @ loop. The best theta is
+    size^2 / (size^2 + g^2), g the norm of the first hidden layer's field after a whole step; a small kappa or g saves a pass.
+    """
+    n, leak = loop.shape[0], leaks[-1]
+    moved, theta = pair[0], 1.0
+    for _ in range(2):
+        for j in range(n):
+            rest = rests_at(np.float64(u[j]), leak, beta, np.float64(d[j]))
+            moved[j] = y[j] + theta * (rest - y[j])
+        enter_loop(moved, drive, loop, leaks[0], out)
+        field = 0.0
+        for c in range(out.size):
+            out[c] = leaks[0] * (out[c] - hidden[c])
+        field = np.sqrt(np.float64(dot(out, out)))
+        if theta == 1.0:
+            theta = size**2 / (size**2 + field**2)
+            if not theta < 1.0 or size * np.sqrt(1 - theta) > bound:
+                return size
+    whole = np.sqrt(mismatch(moved, u, leak, beta, d, n) ** 2 + field**2)
+    if not whole <= bound:
+        return size
+    for j in range(n):
+        y[j] = moved[j]
+    return whole
+
+
+@inner
+def judge(b: int, size: float, bound: float, most: int, marks: Array, tallies: Array) -> bool:
     """Note the residual of one more pass; whether the sample goes on."""
-    residual, passes, status, _ = tallies
-    absolute, relative, most = rule
-    residual[b] = size
-    passes[b] += 1
-    if not np.isfinite(size + norm):
-        status[b] = BROKEN
-    elif size <= absolute + relative * norm:
-        status[b] = RESTING
-    elif passes[b] >= most:
-        status[b] = TIRED
-    return status[b] == GOING
+    marks[RESIDUAL, b] = size
+    tallies[PASSES, b] += 1
+    if not np.isfinite(size + bound):
+        tallies[STATUS, b] = BROKEN
+    elif size <= bound:
+        tallies[STATUS, b] = RESTING
+    elif tallies[PASSES, b] >= most:
+        tallies[STATUS, b] = TIRED
+    return tallies[STATUS, b] == ON_THE_WAY
 
 
-@jit
-def advance(
-    b: int, ways: Any, best: Array, pace: Array, rose: Array, size: float, leak: float, beta: float, d: Array, n: int, room: Array, accuracy: float
-) -> None:
+@inner
+def advance(b: int, ways: Array, slope: Array, marks: Array, tallies: Array, leak: float, beta: float, d: Array, n: int, pair: Array, accuracy: float) -> None:  # fmt: skip
     """The next outputs of one sample, from the pass that was just made with y[b].
 
     The model learns from the move since the best outputs so far. These move on where the residual did not double; where it did the next trial starts
-    from them again, with half the pace.
+    from them again, at half the pace.
     """
-    y, u, base_y, base_u, slopes = ways
-    if np.isfinite(best[b]):
+    y, u, base_y, base_u = ways[Y, b], ways[U, b], ways[BASE_Y, b], ways[BASE_U, b]
+    size, best = marks[RESIDUAL, b], marks[BEST, b]
+    if np.isfinite(best):
         for j in range(n):
-            room[0, j], room[1, j] = y[b, j] - base_y[b, j], u[b, j] - base_u[b, j]
-        learn_secant(slopes[b], room[0], room[1], n)
-    if size > best[b]:
-        rose[b] += 1
-    if size <= 2 * best[b]:
-        best[b] = size
+            pair[0, j], pair[1, j] = y[j] - base_y[j], u[j] - base_u[j]
+        learn_secant(slope, pair[0], pair[1], n)
+    if size > best:
+        tallies[ROSE, b] += 1
+    if size <= 2 * best:
+        marks[BEST, b], marks[PACE, b] = size, min(1.0, 2 * marks[PACE, b])
         for j in range(n):
-            base_y[b, j], base_u[b, j] = y[b, j], u[b, j]
-        pace[b] = min(1.0, 2 * pace[b])
+            base_y[j], base_u[j] = y[j], u[j]
     else:
-        pace[b] /= 2
-    predict(base_y[b], base_u[b], slopes[b], leak, beta, d, y[b], room[0], n, accuracy)
-    if pace[b] < 1:
+        marks[PACE, b] /= 2
+    predict(base_y, base_u, slope, leak, beta, d, y, pair[0], n, accuracy)
+    pace = y.dtype.type(marks[PACE, b])
+    if pace < 1:
         for j in range(n):
-            y[b, j] = base_y[b, j] + y.dtype.type(pace[b]) * (y[b, j] - base_y[b, j])
+            y[j] = base_y[j] + pace * (y[j] - base_y[j])
 
 
-@jit
+@inner
 def keep_going(going: Array, count: int, status: Array) -> int:
     """Drop from the first `count` sample numbers those that no longer go; how many are left."""
     left = 0
     for i in range(count):
-        if status[going[i]] == GOING:
+        if status[going[i]] == ON_THE_WAY:
             going[left] = going[i]
             left += 1
     return left
 
 
-@entry
-def come_to_rest(
-    me: int, all: int, counters: Array, net: Any, drive: Array, states: Array, ways: Any, tallies: Any,
-    best: Array, pace: Array, beta: float, d: Array, rule: Any, going: Array, room: Array,
-) -> None:  # fmt: skip
-    """Every sample with status GOING, from the outputs y to rest, or until it breaks or may not go on.
-
-    drive (rows, N_1); d (rows, N_L); best (rows,) is infinite where no pass was made yet, else the residual at base_y; going (members, rows)
-    and room (members, 2, N_L) are room to work in. At the end y, u and `states` of the hidden layers are those of the last pass, whose residual is known.
-    """
+@inner
+def end_pass(me: int, net: Any, room: Any, work: Any, phase: int, beta: float, rule: Any, own: Array) -> None:
+    """What enters the outputs of my samples, their residual, and for those not at rest the next outputs and first hidden layer."""
     weights, shapes, loop, biases, leaks = net
-    y, u = ways[0], ways[1]
-    residual, _, status, rose = tallies
-    rows, n, last = y.shape[0], loop.shape[0], shapes.shape[0] - 1
-    wide = 64 // weights.itemsize
-    mine, leak = going[me], leaks[last]
-    accuracy = 0.05 * rule[0] / (leak + beta)
-    output_bias = first_unit(shapes, last, wide)
+    ways, marks, tallies, states = room[1][phase], room[3][phase], room[4][phase], room[0][phase]
+    drive, d, pair, out = work[0], work[1], work[5][me], work[6][me]
+    rows, n, last, leak = drive.shape[0], loop.shape[0], shapes.shape[0] - 1, leaks[-1]
+    bias, accuracy = first_unit(shapes, last, 64 // weights.itemsize), 0.05 * rule[0] / (leak + beta)
+    hidden = layer(states, shapes, 0, rows)
+    multiply(layer(states, shapes, last - 1, rows), own, matrix(weights, shapes, last), ways[U], own, 0, shapes[last, 2], False)
+    for i in range(own.size):
+        b = own[i]
+        y, u = ways[Y, b], ways[U, b]
+        for j in range(n):
+            u[j] += biases[bias + j]
+        size = mismatch(y, u, leak, beta, d[b], n)
+        bound = rule[0] + (rule[1] * state_norm(states, shapes, rows, b, y, n) if rule[1] > 0 else 0.0)
+        if bound < size < 4 * bound:
+            size = polish(size, bound, y, u, drive[b], loop, leaks, beta, d[b], hidden[b], pair, out)
+        if judge(b, size, bound, rule[2], marks, tallies):
+            advance(b, ways, room[2][phase, b], marks, tallies, leak, beta, d[b], n, pair, accuracy)
+            enter_loop(y, drive[b], loop, leaks[0], hidden[b])
+
+
+@entry
+def come_to_rest(me: int, all: int, counters: Array, net: Any, room: Any, work: Any, phase: int, beta: float, rule: Any) -> None:
+    """Every sample ON_THE_WAY in this phase, from its outputs y to rest, or until it breaks or may not go on.
+
+    BEST is infinite where no pass was made yet, else the residual at BASE_Y. With beta = 0 the targets have no part. At the end the hidden states are
+    those of the last pass, and RESIDUAL is the norm of the field at them and y.
+    """
+    shapes, loop, leaks = net[1], net[2], net[4]
+    drive, states, status = work[0], room[0][phase], room[4][phase, STATUS]
+    going, rows = work[4][me, GOING], drive.shape[0]
     count = 0
     for b in range(rows):
-        if status[b] == GOING:
-            mine[count] = b
+        if status[b] == ON_THE_WAY:
+            going[count] = b
             count += 1
-    hidden, deepest = layer(states, shapes, 0, rows, wide), layer(states, shapes, last - 1, rows, wide)
     begin, end = share(count, me, all)
     for i in range(begin, end):
-        b = mine[i]
-        enter_loop(y[b], drive[b], loop, leaks[0], hidden[b])
+        b = going[i]
+        enter_loop(room[1][phase, Y, b], drive[b], loop, leaks[0], layer(states, shapes, 0, rows)[b])
     while count > 0:
-        pass_hidden(me, all, counters, net, states, rows, mine[:count])
-        own = mine[begin:end]
-        multiply(deepest, own, matrix(weights, shapes, last), u, own, 0, shapes[last, 2], False)
-        for i in range(begin, end):
-            b = mine[i]
-            for j in range(n):
-                u[b, j] += biases[output_bias + j]
-            size = mismatch(y[b], u[b], leak, beta, d[b], n)
-            norm = state_norm(states, shapes, rows, wide, b, y[b], n) if rule[1] > 0 else 0.0
-            if judge(b, size, norm, rule, tallies):
-                advance(b, ways, best, pace, rose, size, leak, beta, d[b], n, room[me], accuracy)
-                enter_loop(y[b], drive[b], loop, leaks[0], hidden[b])
+        pass_hidden(me, all, counters, net, states, rows, going[:count])
+        end_pass(me, net, room, work, phase, beta, rule, going[begin:end])
         meet(all, counters)
-        count = keep_going(mine, count, status)
+        count = keep_going(going, count, status)
         begin, end = share(count, me, all)
     meet(all, counters)

@@ -14,28 +14,34 @@ from __future__ import annotations
 
 import numpy as np
 
-from fsp_dynamics.kernels.field import Array, jit, unit_target
+from fsp_dynamics.kernels.field import Array, inner, unit_target
 
 SWEEPS = 20  # over the outputs of one model; two or three are the rule
 
 
-@jit
+@inner
 def clipped(v: float) -> float:
     """clip(v, 0, 1), NaN stays NaN."""
     return min(max(v, 0.0), 1.0)
 
 
-@jit
+@inner
+def rests_at(u: float, leak: float, beta: float, d: float) -> float:
+    """clip((u + beta d) / (leak + beta)), NaN stays NaN: where an output rests while what enters it stays."""
+    return clipped(unit_target(u, leak, beta, d))
+
+
+@inner
 def mismatch(y: Array, u: Array, leak: float, beta: float, d: Array, n: int) -> float:
     """||kappa (clip((u + beta d) / kappa) - y||: the norm of the output's field, that of the whole network at states that follow from y."""
     total = 0.0
     for j in range(n):
-        rest = clipped(unit_target(np.float64(u[j]), leak, beta, np.float64(d[j])))
+        rest = rests_at(np.float64(u[j]), leak, beta, np.float64(d[j]))
         total += ((leak + beta) * (rest - y[j])) ** 2
     return np.sqrt(total)
 
 
-@jit
+@inner
 def learn_secant(slope: Array, dy: Array, du: Array, n: int) -> None:
     """S <- S + dy^T (du - dy S) / ||dy||^2: the smallest change after which the model explains the last move (Broyden 1965)."""
     size = 0.0
@@ -54,7 +60,7 @@ def learn_secant(slope: Array, dy: Array, du: Array, n: int) -> None:
                 slope[i, j] += share * du[j]
 
 
-@jit
+@inner
 def predict(y: Array, u: Array, slope: Array, leak: float, beta: float, d: Array, z: Array, v: Array, n: int, accuracy: float) -> None:
     """z <- the root of z = clip((u + (z - y) S + beta d) / kappa), output by output, each solved exactly with the others held (Gauss-Seidel).
 
@@ -81,7 +87,7 @@ def predict(y: Array, u: Array, slope: Array, leak: float, beta: float, d: Array
             return
 
 
-@jit
+@inner
 def mean_slope(moments: Array, products: Array, slope: Array) -> None:
     """slope <- the regression of du on dy from moments = sum dy^T dy and products = sum dy^T du, (n, n) float64.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from fsp_dynamics.kernels.loop_rest import GOING, come_to_rest
+from fsp_dynamics.kernels.loop_rest import EVERYONE, ON_THE_WAY, PACE, PASSES, RESIDUAL, STATUS, U, Y, come_to_rest
 from fsp_dynamics.kernels.panels import from_panels, padded, to_panels
 from fsp_dynamics.kernels.team import Team
 from fsp_dynamics.kernels.tiles import columns
@@ -77,37 +77,43 @@ class PackedLoop:
 
 
 class Room:
-    """The arrays in which so many samples come to rest; made once and used again."""
+    """The arrays in which a batch of so many samples comes to rest, in one phase or more; made once and used again.
 
-    def __init__(self, packed: PackedLoop, rows: int, team: int) -> None:
+    `room` and `work` are what kernels/loop_rest.py calls so.
+    """
+
+    def __init__(self, packed: PackedLoop, rows: int, team: int, phases: int = 1) -> None:
         self.packed, self.rows, dtype = packed, rows, packed.weights.dtype
-        n, width = len(packed.loop), packed.widths[-1]
-        self.states = np.zeros(rows * sum(packed.widths[:-1]), dtype)
-        self.ways = (*(np.zeros((rows, width), dtype) for _ in range(4)), np.zeros((rows, n, width), dtype))
-        self.tallies = (np.zeros(rows), np.zeros(rows, np.int64), np.full(rows, GOING, np.int64), np.zeros(rows, np.int64))
-        self.best, self.pace = np.full(rows, np.inf), np.ones(rows)
-        self.going, self.work = np.zeros((team, rows), np.int64), np.zeros((team, 2, width), dtype)
+        n, layers, widths = len(packed.loop), len(packed.shapes), packed.widths
+        self.states, self.ways = np.zeros((phases, rows * sum(widths[:-1])), dtype), np.zeros((phases, 4, rows, widths[-1]), dtype)
+        self.marks, self.tallies = np.full((phases, 3, rows), np.inf), np.zeros((phases, 3, rows), np.int64)
+        self.marks[:, PACE], self.tallies[:, STATUS] = 1, ON_THE_WAY
+        self.room = (self.states, self.ways, np.zeros((phases, rows, n, widths[-1]), dtype), self.marks, self.tallies)
+        self.drive, self.targets = np.zeros((rows, widths[0]), dtype), np.zeros((rows, widths[-1]), dtype)
+        lists = np.zeros((team, 4, rows), np.int64)
+        lists[:, EVERYONE] = np.arange(rows)
+        own = (lists, np.zeros((team, 2, widths[-1]), dtype), np.zeros((team, widths[0]), dtype), np.zeros((team, 3, max(n, layers + 1))))
+        self.work = (self.drive, self.targets, np.zeros((rows, layers)), np.zeros(widths[-2], dtype), *own)
 
-    def layer(self, k: int) -> Array:
+    def layer(self, k: int, phase: int = 0) -> Array:
         """(rows, N_k) states of hidden layer k, a view."""
         at = [self.rows * int(n) for n in np.cumsum([0, *self.packed.widths])]
-        return self.states[at[k] : at[k + 1]].reshape(self.rows, -1)
+        return self.states[phase, at[k] : at[k + 1]].reshape(self.rows, -1)
 
-    def state(self, rows: Array, sizes: Sequence[int]) -> State:
-        """The states (A, n_k) of these rows, copies."""
-        hidden = [self.layer(k)[rows, :n] for k, n in enumerate(sizes[:-1])]
-        return (*hidden, self.ways[0][rows, : sizes[-1]])
+    def state(self, sizes: Sequence[int], rows: Array | slice = slice(None), phase: int = 0) -> State:
+        """The states (A, n_k) of these rows, copies; `sizes` are those of the layers."""
+        hidden = [np.array(self.layer(k, phase)[rows, :n]) for k, n in enumerate(sizes[:-1])]
+        return (*hidden, np.array(self.ways[phase, Y, rows, : sizes[-1]]))
 
-    def place(self, rows: Array, found: Equilibrium, network: Network) -> None:
+    def place(self, rows: Array, phase: int, found: Equilibrium, network: Network) -> None:
         """Put in the rows what was found for them elsewhere."""
-        n, (y, u) = network.sizes[-1], self.ways[:2]
+        n = network.sizes[-1]
         for k, s in enumerate(found.state[:-1]):
-            self.layer(k)[rows, : s.shape[1]] = s
-        y[rows, :n] = found.output
-        u[rows, :n] = found.state[-2] @ network.forward[-1] + network.biases[-1]
-        residual, passes, status, _ = self.tallies
-        residual[rows], status[rows] = found.residual, found.status
-        passes[rows] += found.steps
+            self.layer(k, phase)[rows, : s.shape[1]] = s
+        self.ways[phase, Y, rows, :n] = found.output
+        self.ways[phase, U, rows, :n] = found.state[-2] @ network.forward[-1] + network.biases[-1]
+        self.marks[phase, RESIDUAL, rows], self.tallies[phase, STATUS, rows] = found.residual, found.status
+        self.tallies[phase, PASSES, rows] += found.steps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,24 +129,17 @@ class Arrival:
 
 def relax_together(network: Network, drive: Array, output: Array, nudge: Nudge | None, tolerance: Tolerance, max_passes: int) -> Arrival:
     """Samples from their outputs (B, n_L) to rest, each by secants of its own, beginning with a plain pass."""
-    packed, dtype = PackedLoop.of(network), network.dtype
+    packed, sizes = PackedLoop.of(network), network.sizes[1:]
     rule = (float(tolerance.absolute), float(tolerance.relative), int(max_passes))
     with Team(members(network, len(drive))) as team:
         room = Room(packed, len(drive), team.members)
-        y, u = room.ways[:2]
-        y[:, : network.sizes[-1]] = output
-        d = np.zeros_like(y)
+        room.drive[:, : sizes[0]] = drive
+        room.ways[0, Y, :, : sizes[-1]] = output
         if nudge is not None:
-            d[:, : network.sizes[-1]] = nudge.target
-        beta = 0.0 if nudge is None else float(nudge.beta)
-        wide_drive = _widened(np.asarray(drive, dtype), packed.widths[0])
-        team.run(
-            come_to_rest, packed.net, wide_drive, room.states, room.ways, room.tallies, room.best, room.pace, beta, d, rule, room.going, room.work
-        )  # fmt: skip
-    residual, steps, status, rose = room.tallies
-    hidden = [room.layer(k)[:, :n] for k, n in enumerate(network.sizes[1:-1])]
-    state = tuple(np.ascontiguousarray(s) for s in (*hidden, y[:, : network.sizes[-1]]))
-    return Arrival(state, residual, steps, status.astype(np.uint8), rose)
+            room.targets[:, : sizes[-1]] = nudge.target
+        team.run(come_to_rest, packed.net, room.room, room.work, 0, 0.0 if nudge is None else float(nudge.beta), rule)
+    passes, status, rose = room.tallies[0]
+    return Arrival(room.state(sizes), room.marks[0, RESIDUAL], passes, status.astype(np.uint8), rose)
 
 
 def _widened(matrix: Array, width: int) -> Array:
