@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from fsp_dynamics.models.network import Array
 
 FORMAT = 1
 NAMES = ("last", "best")
+PARTS = ("parameters", "velocity", "memory")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,12 +32,14 @@ class Checkpoint:
     """All that the next epoch depends on, beside the configuration.
 
     epoch : finished epochs. parameters, velocity : arrays by the names of `Network.parameters`. rng : `bit_generator.state`.
+    memory : arrays by the names of `learning.engine.Memory`; none where training keeps no memory.
     """
 
     epoch: int
     parameters: dict[str, Array]
     velocity: dict[str, Array]
     rng: dict[str, Any]
+    memory: dict[str, Array] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, names: Sequence[str] = ("last",)) -> None:
@@ -45,8 +48,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, names: Sequence[str] =
     Raises NotFiniteError for NaN or infinity, before anything is written, and OSError if the disk refuses; what was there
     then stays valid.
     """
-    arrays = {f"parameters/{name}": w for name, w in checkpoint.parameters.items()}
-    arrays |= {f"velocity/{name}": w for name, w in checkpoint.velocity.items()}
+    arrays = {f"{part}/{name}": w for part in PARTS for name, w in getattr(checkpoint, part).items()}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise NotFiniteError(f"{name} is not finite after epoch {checkpoint.epoch}; it is not saved")
@@ -73,8 +75,8 @@ def load_checkpoint(folder: Path, name: str = "last") -> Checkpoint:
     if digest != manifest["sha256"]:
         raise CheckpointError(f"{path} has SHA-256 {digest[:12]}..., its manifest says {manifest['sha256'][:12]}...: it is damaged; {_remedy(name)}")
     arrays = safetensors.numpy.load(payload)
-    parts = {part: {key.partition("/")[2]: w for key, w in arrays.items() if key.startswith(part)} for part in ("parameters/", "velocity/")}
-    return Checkpoint(manifest["epoch"], parts["parameters/"], parts["velocity/"], manifest["rng"])
+    parts = {part: {key.partition("/")[2]: w for key, w in arrays.items() if key.startswith(f"{part}/")} for part in PARTS}
+    return Checkpoint(manifest["epoch"], rng=manifest["rng"], **parts)
 
 
 def has_checkpoint(folder: Path, name: str = "last") -> bool:

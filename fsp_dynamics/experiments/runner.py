@@ -18,6 +18,7 @@ from fsp_dynamics.experiments.execution import Interrupted, NoRestError, Stop
 from fsp_dynamics.experiments.folder import Record, RunFolder, best_of, plain
 from fsp_dynamics.experiments.progress import Progress, Reporter, reporter
 from fsp_dynamics.experiments.sources import load_config
+from fsp_dynamics.learning.engine import Memory
 from fsp_dynamics.learning.training import EpochReport, Evaluation, Learner, Recipe, evaluate, train_epoch
 from fsp_dynamics.models.network import Network
 
@@ -167,6 +168,7 @@ def _go_on(config: Config, folder: RunFolder, learner: Learner, told: Reporter) 
     learner.network = restored(config, saved)
     learner.velocity.clear()
     learner.velocity.update(saved.velocity)
+    learner.memory = Memory.of(saved.memory)
     learner.rng.bit_generator.state = saved.rng
     learner.epoch = saved.epoch
     before, now = folder.read_json("environment.json"), execution.environment(config, "resume")
@@ -227,7 +229,8 @@ class _Session:
     def save(self, names: list[str]) -> None:
         learner = self.learner
         state = dict(learner.rng.bit_generator.state)
-        save_checkpoint(self.folder.checkpoints, Checkpoint(learner.epoch, learner.network.parameters(), learner.velocity, state), names)
+        memory = {} if learner.memory is None else learner.memory.arrays()
+        save_checkpoint(self.folder.checkpoints, Checkpoint(learner.epoch, learner.network.parameters(), learner.velocity, state, memory), names)
 
     def summarise(self, status: str) -> None:
         """Write summary.json."""

@@ -15,10 +15,9 @@ layers side by side. What belongs to the network is handed over as arrays, so th
 from __future__ import annotations
 
 import hashlib
-import inspect
-import sys
 from collections.abc import Callable
 from functools import cache, lru_cache
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -113,16 +112,16 @@ def compiled_for(rate: Unit, slope: Unit, templates: tuple[Any, ...], parallel: 
     return jitted(_copy(top, world, marks), kept, parallel)
 
 
-def jitted(function: Any, kept: bool = False, parallel: bool = False) -> Any:
+def jitted(function: Any, kept: bool = False, parallel: bool = False, nogil: bool = False) -> Any:
     """The function compiled; if `kept`, also on disk, where a folder for it can be written (the package's, else the user's cache)."""
     if hasattr(function, "py_func"):
         return function
     if not isinstance(function, FunctionType):
         raise NumbaError(f"{function!r} is no function written in Python")
     try:
-        return numba.njit(error_model="numpy", parallel=parallel, cache=kept)(function)
+        return numba.njit(error_model="numpy", parallel=parallel, nogil=nogil, cache=kept)(function)
     except RuntimeError:  # no such folder: compile in every process
-        return numba.njit(error_model="numpy", parallel=parallel)(function)
+        return numba.njit(error_model="numpy", parallel=parallel, nogil=nogil)(function)
 
 
 def _copy(template: Any, world: dict[str, Any], marks: tuple[str, ...]) -> FunctionType:
@@ -136,11 +135,18 @@ def _copy(template: Any, world: dict[str, Any], marks: tuple[str, ...]) -> Funct
     return copy
 
 
+def entry(function: Any) -> Any:
+    """The function compiled as a way in from Python: it lets other threads run, and is kept on disk until the source of any kernel changes."""
+    function.__qualname__ = f"{function.__name__}_{_fingerprint()}"
+    return jitted(function, kept=True, nogil=True)
+
+
 @cache
 def _fingerprint() -> str:
-    """Changes with the sources of the equations, activations and fields; the file of the top function is watched by Numba."""
+    """Changes with the sources of the equations, the activations and all kernels; Numba itself watches the file of the top function only."""
+    files = [Path(str(module.__file__)) for module in (rate, activations)] + sorted(Path(__file__).parent.glob("*.py"))
     try:
-        text = "".join(inspect.getsource(module) for module in (rate, activations, sys.modules[__name__]))
+        sources = b"".join(file.read_bytes() for file in files)
     except OSError:  # no sources: then Numba keeps nothing either
-        text = ""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+        sources = b""
+    return hashlib.sha256(sources).hexdigest()[:16]

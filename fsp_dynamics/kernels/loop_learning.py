@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fsp_dynamics.kernels.field import Array, dot, inner
+from fsp_dynamics.kernels.field import Array, dot, entry, inner
 from fsp_dynamics.kernels.loop_phases import (
     CLASS,
     FREE,
@@ -34,7 +34,7 @@ from fsp_dynamics.kernels.loop_phases import (
 )  # fmt: skip
 from fsp_dynamics.kernels.loop_rest import BASE_Y, CHOSEN, IMAGES, PASSES, RESIDUAL, RESTING, STATUS, Y, come_to_rest, first_unit, layer, matrix
 from fsp_dynamics.kernels.panels import add_outer
-from fsp_dynamics.kernels.team import entry, meet, share
+from fsp_dynamics.kernels.team import meet, share
 
 COUNTED = ("samples", "wrong", "residual", "residual_max", "passes_free", "nudged", "passes_nudged", "unrested")
 LR, BIAS_LR, MOVE = 0, 1, 2
@@ -292,7 +292,7 @@ def learn_batches(
                 begin_nudge(me, all, net, room, work, phase, beta, rule, rows)
             meet(all, counters)
             come_to_rest(me, all, counters, net, room, work, phase, beta, rule)
-            if needs_attention(room[4][phase, STATUS]):
+            if needs_attention(room[4][phase]):
                 return pause(me, cursor, batch, phase + 1, phase)
         stage = 0
         if me == 0:

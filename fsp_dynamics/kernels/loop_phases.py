@@ -26,7 +26,7 @@ from fsp_dynamics.kernels.loop_rest import (
     PASSES,
     RESIDUAL,
     RESTING,
-    ROSE,
+    DOUBTS,
     STATUS,
     U,
     Y,
@@ -52,7 +52,7 @@ def begin_batch(me: int, all: int, net: Any, data: Any, memory: Any, room: Any, 
     n = slope.shape[0]
     begin, end = share(drive.shape[0], me, all)
     for b in range(begin, end):
-        tallies[PASSES, b], tallies[ROSE, b], tallies[STATUS, b] = 0, 0, ON_THE_WAY if b < rows else ABSENT
+        tallies[PASSES, b], tallies[DOUBTS, b], tallies[STATUS, b] = 0, 0, ON_THE_WAY if b < rows else ABSENT
         marks[RESIDUAL, b], marks[BEST, b], marks[PACE, b] = 0, np.inf, 1
         if b < rows:
             for j in range(n):
@@ -79,7 +79,7 @@ def begin_nudge(me: int, all: int, net: Any, room: Any, work: Any, phase: int, b
     free, ways, marks, tallies = room[1][FREE], room[1][phase], room[3][phase], room[4][phase]
     begin, end = share(targets.shape[0], me, all)
     for b in range(begin, end):
-        tallies[PASSES, b], tallies[ROSE, b], tallies[STATUS, b] = 0, 0, ABSENT
+        tallies[PASSES, b], tallies[DOUBTS, b], tallies[STATUS, b] = 0, 0, ABSENT
         if b >= rows or room[4][FREE, STATUS, b] != RESTING:
             continue
         moves = False
@@ -114,10 +114,10 @@ def stay(shapes: Array, room: Any, phase: int, b: int) -> None:
 
 
 @inner
-def needs_attention(status: Array) -> bool:
-    """Whether a sample did not come to rest."""
-    for b in range(status.size):
-        if status[b] > RESTING:
+def needs_attention(tallies: Array) -> bool:
+    """Whether a sample did not come to rest, or where the dynamics might leave again."""
+    for b in range(tallies.shape[1]):
+        if tallies[STATUS, b] > RESTING or (tallies[STATUS, b] == RESTING and tallies[DOUBTS, b] > 0):
             return True
     return False
 

@@ -7,9 +7,9 @@ What the kernels are given, as tuples:
     room   (states, ways, slopes, marks, tallies), each with a phase of the batch for its first axis:
            states (., sum_k rows N_k) of the hidden layers, one after the other; ways (., 4, rows, N_L): outputs under trial Y and what enters
            them there U, the best so far BASE_Y, BASE_U; slopes S (., rows, n_L, N_L); marks (., 3, rows): RESIDUAL of the last pass, BEST
-           residual so far, PACE of the step; tallies (., 3, rows): PASSES, STATUS, how often the residual ROSE
-    work   (drive, targets, norms, mean_rates, lists, pairs, scratch, rates): drive (rows, N_1) and targets (rows, N_L) of the batch; what follows
-           from `lists` on is each member's own: lists (., 4, rows) of sample numbers, the last 0, 1, ...; pairs (., 2, N_L); scratch (., N_1)
+           residual so far, PACE of the step; tallies (., 3, rows): PASSES, STATUS, and DOUBTS: how often the residual rose, and once more where the outputs may amplify their own changes
+    work   (drive, targets, norms, mean_rates, lists, pairs, scratch, rates, squares): drive (rows, N_1) and targets (rows, N_L) of the batch; what follows
+           from `lists` on is each member's own: lists (., 4, rows) of sample numbers, the last 0, 1, ...; pairs (., 2, N_L); scratch (., N_1); squares (., 2, n_L, n_L)
     rule   (absolute, relative, most): when a sample is at rest, and how many passes it may have
 
 A thin step (loop and output products, the secants) is done sample by sample, a wide one (hidden products) panel by panel; each is shared out anew, and
@@ -22,14 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from fsp_dynamics.kernels.field import Array, dot, inner, unit_target
+from fsp_dynamics.kernels.field import Array, dot, entry, inner, unit_target
 from fsp_dynamics.kernels.panels import multiply
-from fsp_dynamics.kernels.secants import learn_secant, mismatch, predict, rests_at
-from fsp_dynamics.kernels.team import entry, meet, share
+from fsp_dynamics.kernels.secants import learn_secant, may_amplify, mismatch, predict, rests_at
+from fsp_dynamics.kernels.team import meet, share
 
 Y, U, BASE_Y, BASE_U = 0, 1, 2, 3
 RESIDUAL, BEST, PACE = 0, 1, 2
-PASSES, STATUS, ROSE = 0, 1, 2
+PASSES, STATUS, DOUBTS = 0, 1, 2
 GOING, CHOSEN, IMAGES, EVERYONE = 0, 1, 2, 3
 ON_THE_WAY, RESTING, TIRED, BROKEN, ABSENT = -1, 0, 1, 2, -2  # a sample's status: of solvers.equilibrium.Status where it is 0 or more
 
@@ -167,7 +167,7 @@ def advance(b: int, ways: Array, slope: Array, marks: Array, tallies: Array, lea
             pair[0, j], pair[1, j] = y[j] - base_y[j], u[j] - base_u[j]
         learn_secant(slope, pair[0], pair[1], n)
     if size > best:
-        tallies[ROSE, b] += 1
+        tallies[DOUBTS, b] += 1
     if size <= 2 * best:
         marks[BEST, b], marks[PACE, b] = size, min(1.0, 2 * marks[PACE, b])
         for j in range(n):
@@ -214,6 +214,8 @@ def end_pass(me: int, net: Any, room: Any, work: Any, phase: int, beta: float, r
         if judge(b, size, bound, rule[2], marks, tallies):
             advance(b, ways, room[2][phase, b], marks, tallies, leak, beta, d[b], n, pair, accuracy)
             enter_loop(y, drive[b], loop, leaks[0], hidden[b])
+        elif tallies[STATUS, b] == RESTING and may_amplify(room[2][phase, b], leak + beta, n, work[8][me]):
+            tallies[DOUBTS, b] += 1
 
 
 @entry

@@ -88,6 +88,34 @@ def predict(y: Array, u: Array, slope: Array, leak: float, beta: float, d: Array
 
 
 @inner
+def may_amplify(slope: Array, kappa: float, n: int, room: Array) -> bool:
+    """Whether a change of the outputs may come back larger: not if ||S^m|| < kappa^m in the Frobenius norm for m = 1, 2 or 4.
+
+    Where it cannot, the equilibrium is stable in time, as far as S knows the directions. room (2, n, n).
+    """
+    for i in range(n):
+        for j in range(n):
+            room[0, i, j] = slope[i, j] / kappa
+    for _ in range(3):
+        size = 0.0
+        for i in range(n):
+            for j in range(n):
+                size += np.float64(room[0, i, j]) ** 2
+        if size < 1:
+            return False
+        for i in range(n):
+            for j in range(n):
+                room[1, i, j] = 0
+            for k in range(n):
+                for j in range(n):
+                    room[1, i, j] += room[0, i, k] * room[0, k, j]
+        for i in range(n):
+            for j in range(n):
+                room[0, i, j] = room[1, i, j]
+    return True
+
+
+@inner
 def mean_slope(moments: Array, products: Array, slope: Array) -> None:
     """slope <- the regression of du on dy from moments = sum dy^T dy and products = sum dy^T du, (n, n) float64.
 

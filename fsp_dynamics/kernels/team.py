@@ -61,9 +61,6 @@ def _give_way(typing: Any) -> Any:
     return types.void(), generate
 
 
-entry = numba.njit(error_model="numpy", nogil=True)
-
-
 @jit
 def meet(all: int, counters: Array) -> None:
     """Wait until every member is here; what each wrote before is then seen by all."""
@@ -110,11 +107,39 @@ class Team:
             self._others.shutdown()
             self._others = None
 
-    def run(self, kernel: Callable[..., None], *args: Any) -> None:
-        if self._others is None:
+    def run(self, kernel: Callable[..., None], *args: Any, members: int | None = None) -> None:
+        """kernel(me, all, counters, *args) in so many members (all if None)."""
+        all = self.members if members is None else min(members, self.members)
+        if self._others is None or all == 1:
             kernel(0, 1, self.counters, *args)
             return
-        others = [self._others.submit(kernel, me, self.members, self.counters, *args) for me in range(1, self.members)]
-        kernel(0, self.members, self.counters, *args)
+        others = [self._others.submit(kernel, me, all, self.counters, *args) for me in range(1, all)]
+        kernel(0, all, self.counters, *args)
         for other in others:
             other.result()
+
+
+class Pace:
+    """How many members to send, found by trying all of them and one alone: on a busy machine waiting for each other can cost more than help brings.
+
+    Ask `members` before each piece of work, a small one if it is a `trial`, and tell `took` after it. No result depends on the answers.
+    """
+
+    def __init__(self, most: int, fixed: bool = False) -> None:
+        self.most, self.members, self._settled = most, most, fixed or most == 1
+        self._speed: dict[int, float] = {}
+        self._until_trial, self._wait = 0, 8
+        self.trial = False
+
+    def took(self, work: float, seconds: float) -> None:
+        """So much work was done in that time by `members`; decide who does the next piece."""
+        if self._settled:
+            return
+        self._speed[self.members] = work / max(seconds, 1e-9)
+        best = max(self._speed, key=self._speed.__getitem__)
+        if self.trial:
+            self._wait = 8 if best == self.members else min(2 * self._wait, 256)
+            self._until_trial = self._wait
+        self.trial = self._until_trial <= 0
+        self._until_trial -= 1
+        self.members = best if not self.trial else 1 if best == self.most else self.most

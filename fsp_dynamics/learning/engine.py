@@ -5,6 +5,8 @@ What it computes is what `phases.run` and `Sgd.step` compute, to rounding and to
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,19 +16,20 @@ import numpy as np
 from fsp_dynamics.errors import NotFiniteError, check_finite
 from fsp_dynamics.kernels.loop_learning import COUNTED, DONE, learn_batches
 from fsp_dynamics.kernels.loop_phases import FREE, PULLED
-from fsp_dynamics.kernels.loop_rest import STATUS
-from fsp_dynamics.kernels.team import Team
+from fsp_dynamics.kernels.loop_rest import DOUBTS, RESIDUAL, STATUS
+from fsp_dynamics.kernels.team import Pace, Team
 from fsp_dynamics.learning.optimisers import Sgd
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge
-from fsp_dynamics.solvers.equilibrium import AT_REST, NOT_FINITE
+from fsp_dynamics.solvers.equilibrium import AT_REST, NOT_FINITE, Equilibrium
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.packed_loop import PackedLoop, Room, is_packable, members
 
 if TYPE_CHECKING:
     from fsp_dynamics.learning.training import LabelledImages, Learner, Recipe
 
-CHUNK = 4096  # samples of one call: between two calls the caller is told how far it is, and may stop
+CHUNK = 1024  # samples of one call: between two calls the caller is told how far it is, and may stop
+TRIAL = 256  # samples with which another number of threads is tried
 
 
 @dataclass(slots=True, eq=False)
@@ -46,9 +49,15 @@ class Memory:
         n, dtype = len(packed.loop), packed.weights.dtype
         return cls(np.zeros((samples, n), dtype), np.zeros((n, packed.widths[-1]), dtype), np.zeros((2, n, n)))
 
+    @classmethod
+    def of(cls, arrays: dict[str, Array]) -> Memory | None:
+        """The memory of these arrays, as `arrays` names them; None if one is missing."""
+        names = [each.name for each in dataclasses.fields(cls)]
+        return cls(**{name: np.array(arrays[name]) for name in names}) if set(names) <= set(arrays) else None
+
     def arrays(self) -> dict[str, Array]:
         """Its arrays by name."""
-        return {"outputs": self.outputs, "slope": self.slope, "sums": self.sums}
+        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
 
 
 def takes(network: Network, recipe: Recipe) -> bool:
@@ -65,6 +74,7 @@ class LoopEngine:
         self.packed = PackedLoop.of(network)
         self.memory = learner.memory = _fitting(learner.memory, len(split.labels), self.packed)
         self.team = Team(members(network, recipe.batch) if threads is None else threads)
+        self.pace = Pace(self.team.members, fixed=threads is not None)
         self.room = Room(self.packed, recipe.batch, self.team.members, phases=3 if recipe.phases == "centred" else 2)
         self.labels = np.ascontiguousarray(split.labels, np.int64)
         self.velocity = _packed_velocity(network, learner.velocity, recipe.optimiser)
@@ -73,11 +83,13 @@ class LoopEngine:
     def epoch(self, order: Array, betas: Array, told: Callable[[int, float], None]) -> None:
         """Learn the samples in this order, `betas` (batches,) the nudge of each batch; told(samples done, wrong so far) between calls."""
         batch = self.recipe.batch
-        stride = max(1, CHUNK // batch)
-        teaching = _teaching(self.learner, self.recipe)
+        teaching, first = _teaching(self.learner, self.recipe), 0
         try:
-            for first in range(0, len(betas), stride):
-                self._batches(order[first * batch : (first + stride) * batch], betas[first : first + stride], teaching, first)
+            while first < len(betas):
+                begin, last = time.perf_counter(), first + max(1, (TRIAL if self.pace.trial else CHUNK) // batch)
+                self._batches(order[first * batch : last * batch], betas[first:last], teaching, first)
+                self.pace.took(min(last, len(betas)) - first, time.perf_counter() - begin)
+                first = last
                 told(int(self.count[0]), float(self.count[1]))
         finally:
             self.team.close()
@@ -95,7 +107,8 @@ class LoopEngine:
         report, cursor = (self.count, self.strongest), np.zeros(3, np.int64)
         while True:
             self.team.run(
-                learn_batches, self.packed.net, data, memory, self.room.room, (betas, *teaching), velocity, self.room.work, rule, report, cursor
+                learn_batches, self.packed.net, data, memory, self.room.room, (betas, *teaching), velocity, self.room.work, rule, report, cursor,
+                members=self.pace.members,
             )  # fmt: skip
             if cursor[2] == DONE:
                 return
@@ -121,12 +134,14 @@ class LoopEngine:
             broken = room.state(network.sizes[1:], status == NOT_FINITE, phase)
             bad = [k for k, s in enumerate(broken) if not np.isfinite(s).all()] or [network.depth - 1]
             raise NotFiniteError(f"the {name} phase of batch {batch} is not finite from layer {bad[0] + 1} on; lower the learning rates")
-        rows, sizes = np.flatnonzero(status > AT_REST), network.sizes[1:]
+        rows, sizes = np.flatnonzero((status > AT_REST) | ((status == AT_REST) & (room.tallies[phase, DOUBTS] > 0))), network.sizes[1:]
         self.packed.write_to(network)
         nudge = None if phase == FREE else Nudge(beta if phase == PULLED else -beta, room.targets[rows, : sizes[-1]])
         start = None if phase == FREE else room.state(sizes, rows, FREE)
-        reached, drive = room.state(sizes, rows, phase), room.drive[rows, : sizes[0]]
-        found = self.recipe.solver.rescue(network, drive, start, reached, nudge, self.recipe.tolerance)  # type: ignore[attr-defined]
+        passes, ended, doubts = (tally[rows] for tally in room.tallies[phase])
+        reached = Equilibrium(room.state(sizes, rows, phase), room.marks[phase, RESIDUAL, rows], ended.astype(np.uint8), passes)
+        drive, solver = room.drive[rows, : sizes[0]], self.recipe.solver
+        found = solver.rescue(network, drive, start, reached, doubts, nudge, self.recipe.tolerance)  # type: ignore[attr-defined]
         room.place(rows, phase, found, network)
 
 

@@ -16,9 +16,9 @@ method       y <-
 ===========  ==============================================================================================
 
 A sample that is not at rest after `max_passes` is given to Newton's method (loop, hard sigmoid), then to `fallback`, which
-integrates it from its start. In a loop with a hard sigmoid, an equilibrium that was found by Newton, or on a way on which the
-residual once rose, is accepted only if the field would hold on to it; otherwise it goes to the fallback too. Elsewhere (smooth rho,
-reciprocal networks) and where no residual ever rose, stability in time is not tested: strongly coupled networks may be said to rest where
+integrates it from its start. In a loop with a hard sigmoid, an equilibrium is doubtful that was found by Newton, or on a way on which the residual once rose, or
+where the secants say that the loop amplifies a change of the outputs: it is accepted only if the field would hold on to it; otherwise it goes to the fallback too.
+Elsewhere (smooth rho, reciprocal networks) and without such signs, stability in time is not tested: strongly coupled networks may be said to rest where
 their dynamics would leave. Integrate (`numba_ode`) where that matters.
 """
 
@@ -99,12 +99,12 @@ class FixedPointSolver:
         return self.method in (None, "secants") and is_packable(network)
 
     def rescue(
-        self, network: Network, drive: Array, start: State | None, reached: State, nudge: Nudge | None, tolerance: Tolerance | None = None
+        self, network: Network, drive: Array, start: State | None, reached: Equilibrium, doubts: Array, nudge: Nudge | None, tolerance: Tolerance
     ) -> Equilibrium:
-        """What is left for samples that passes only brought to `reached`: Newton's method from there, then the fallback from `start`."""
-        begin = prepare(network, drive, start, nudge)
-        journey = _Journey(network, drive, begin, nudge, tolerance or Tolerance.default(network.dtype))
-        journey.state = tuple(s.copy() for s in reached)
+        """What is left for samples that passes brought to `reached`: a look at the doubtful, Newton's method, then the fallback from `start`."""
+        journey = _Journey(network, drive, prepare(network, drive, start, nudge), nudge, tolerance)
+        journey.state, journey.residual, journey.status, journey.steps = reached.state, reached.residual, reached.status, reached.steps
+        journey.doubts = doubts
         return journey.finish(self.fallback)
 
     def _method(self, network: Network) -> str:
@@ -124,7 +124,7 @@ class _Journey:
         self.residual = np.empty(batch)
         self.status = np.full(batch, OUT_OF_STEPS, np.uint8)
         self.steps = np.zeros(batch, np.int64)
-        self.rose = np.zeros(batch, np.int64)
+        self.doubts = np.zeros(batch, np.int64)
 
     def walk_together(self, max_passes: int, given: bool) -> None:
         """Secants, all samples at once; of a start that was given, those at rest keep it."""
@@ -136,7 +136,12 @@ class _Journey:
             found = relax_together(self.network, self.drive[rows], self.start[-1][rows], self._nudge_of(rows), self.tolerance, max_passes)
             for kept, new in zip(self.state, found.state, strict=True):
                 kept[rows] = new
-            self.residual[rows], self.status[rows], self.steps[rows], self.rose[rows] = found.residual, found.status, found.steps + given, found.rose
+            self.residual[rows], self.status[rows], self.steps[rows], self.doubts[rows] = (
+                found.residual,
+                found.status,
+                found.steps + given,
+                found.doubts,
+            )
 
     def walk(self, passes: Passes, memory: int, max_passes: int, given: bool) -> None:
         """Pass after pass; a sample leaves as soon as it is at rest or no longer finite. Of a start that was given, those at rest keep it."""
@@ -152,7 +157,7 @@ class _Journey:
             leaving = (status != OUT_OF_STEPS) | (k == max_passes)
             self._arrive(passes, status, leaving, size, 0 if k == 0 else k + int(given))
             if memory:
-                anderson(passes.rows, passes.y, target[~leaving], history[0], history[1], sizes, count, self.rose, floor, ceiling)
+                anderson(passes.rows, passes.y, target[~leaving], history[0], history[1], sizes, count, self.doubts, floor, ceiling)
             else:
                 passes.y[:] = target[~leaving]
 
@@ -167,12 +172,12 @@ class _Journey:
         return Equilibrium(self.state, self.residual, self.status, self.steps, 0.0 if self.nudge is None else float(self.nudge.beta))
 
     def restless(self) -> Array:
-        """Sample numbers that are not (credibly) at rest: out of steps, or at rest on a path whose residual once rose and unstable."""
-        doubtful = np.flatnonzero((self.rose > 0) & (self.status == AT_REST))
+        """Sample numbers that are not (credibly) at rest: out of steps, or at rest with doubts and found unstable."""
+        doubtful = np.flatnonzero((self.doubts > 0) & (self.status == AT_REST))
         if doubtful.size and is_packable(self.network):
             held = stable(self.network, tuple(s[doubtful] for s in self.state), self._nudge_of(doubtful))
             self.status[doubtful[~held]] = OUT_OF_STEPS
-            self.rose[doubtful] = 0
+            self.doubts[doubtful] = 0
         return np.flatnonzero(self.status == OUT_OF_STEPS)
 
     def try_newton(self, rows: Array) -> None:

@@ -92,7 +92,13 @@ class Room:
         self.drive, self.targets = np.zeros((rows, widths[0]), dtype), np.zeros((rows, widths[-1]), dtype)
         lists = np.zeros((team, 4, rows), np.int64)
         lists[:, EVERYONE] = np.arange(rows)
-        own = (lists, np.zeros((team, 2, widths[-1]), dtype), np.zeros((team, widths[0]), dtype), np.zeros((team, 3, max(n, layers + 1))))
+        own = (
+            lists,
+            np.zeros((team, 2, widths[-1]), dtype),
+            np.zeros((team, widths[0]), dtype),
+            np.zeros((team, 3, max(n, layers + 1))),
+            np.zeros((team, 2, n, n)),
+        )
         self.work = (self.drive, self.targets, np.zeros((rows, layers)), np.zeros(widths[-2], dtype), *own)
 
     def layer(self, k: int, phase: int = 0) -> Array:
@@ -113,18 +119,18 @@ class Room:
         self.ways[phase, Y, rows, :n] = found.output
         self.ways[phase, U, rows, :n] = found.state[-2] @ network.forward[-1] + network.biases[-1]
         self.marks[phase, RESIDUAL, rows], self.tallies[phase, STATUS, rows] = found.residual, found.status
-        self.tallies[phase, PASSES, rows] += found.steps
+        self.tallies[phase, PASSES, rows] = found.steps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrival:
-    """What became of each sample: state, residual, passes, status (values of `Status`), and how often its residual rose."""
+    """What became of each sample: state, residual, passes, status (values of `Status`), and its doubts (> 0: it may not be stable in time)."""
 
     state: State
     residual: Array
     steps: Array
     status: Array
-    rose: Array
+    doubts: Array
 
 
 def relax_together(network: Network, drive: Array, output: Array, nudge: Nudge | None, tolerance: Tolerance, max_passes: int) -> Arrival:
@@ -138,8 +144,8 @@ def relax_together(network: Network, drive: Array, output: Array, nudge: Nudge |
         if nudge is not None:
             room.targets[:, : sizes[-1]] = nudge.target
         team.run(come_to_rest, packed.net, room.room, room.work, 0, 0.0 if nudge is None else float(nudge.beta), rule)
-    passes, status, rose = room.tallies[0]
-    return Arrival(room.state(sizes), room.marks[0, RESIDUAL], passes, status.astype(np.uint8), rose)
+    passes, status, doubts = room.tallies[0]
+    return Arrival(room.state(sizes), room.marks[0, RESIDUAL], passes, status.astype(np.uint8), doubts)
 
 
 def _widened(matrix: Array, width: int) -> Array:
