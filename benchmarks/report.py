@@ -67,6 +67,9 @@ def tables(results: Results) -> list[Table]:
     if results.memory:
         cells = [(m.preset, m.method, f"{m.before_mb:.0f}", f"{m.peak_mb:.0f}") for m in results.memory]
         found.append(_table("peak memory, MB", ("preset", "method", "with the data", "after learning"), cells))
+    if results.trajectories:
+        cells = [tuple(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()) for row in results.trajectories]
+        found.append(_table("trajectories", tuple(results.trajectories[0]), cells))
     return found
 
 
@@ -110,12 +113,17 @@ def draw(results: Results, path: Path) -> None:
     axes = figure.subplots(2, 3).ravel()
     drawn = [row for row in results.training if row.method != EULER]
     _draw_bars(axes[0], drawn, lambda row: row.ratio, "time / PyTorch's at equal batch")
-    axes[0].axhline(1, color=GREY, linewidth=1, linestyle=":")
+    if drawn:
+        axes[0].axhline(1, color=GREY, linewidth=1, linestyle=":")
     axes[0].set_title("time of a training epoch, one thread", fontsize=10)
     _draw_bars(axes[1], drawn, lambda row: 100 * row.peak_share, "share of the measured peak (%)")
     axes[1].set_title("multiplications per second, one thread", fontsize=10)
     for ax, axis in zip(axes[2:], AXES, strict=True):
         _draw_points(ax, axis, [point for point in results.scaling if point.axis == axis])
+    for ax in axes:
+        if not ax.has_data():
+            ax.set_axis_off()
+            ax.text(0.5, 0.5, "not measured", ha="center", color=GREY, transform=ax.transAxes)
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     if handles:
         order = [method for method in METHODS if method in handles]

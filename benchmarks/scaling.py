@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -52,28 +51,28 @@ class Grid:
     depth: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
     batch: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
     threads: tuple[int, ...] = (1, 2)
-    seconds: float = 1.0
+    seconds: float = 2.0
     rounds: int = 3
 
 
 QUICK = Grid(width=(256, 1024), depth=(1, 3), batch=(1, 128), seconds=0.2)
 
 
-def measure(grid: Grid, say: Say, overrides: dict[str, Any] | None = None) -> Iterator[Point]:
+def measure(grid: Grid, say: Say) -> Iterator[Point]:
     """Every point of every axis."""
     for axis in ("width", "depth", "batch", "threads"):
         for value in getattr(grid, axis):
             say(f"cost against {axis}: {value}")
             at = {"width": 1000, "depth": 2, "batch": 20, "threads": 1, axis: value}
-            for method, ms in _cost(at, grid, overrides or {}).items():
+            for method, ms in _cost(at, grid).items():
                 yield Point(axis, value, method, ms=ms, **at)
 
 
-def _cost(at: dict[str, int], grid: Grid, overrides: dict[str, Any]) -> dict[str, float]:
+def _cost(at: dict[str, int], grid: Grid) -> dict[str, float]:
     """ms of an image for each method."""
     depth, threads = at["depth"], at["threads"]
     shape = {"network.hidden": [at["width"]] * depth, "learning.rates.forward": [30.0] * (depth - 1) + [7.0], "learning.batch": at["batch"]}
-    bench = Bench(PRESET, Plan(), shape | overrides)
+    bench = Bench(PRESET, Plan(), shape)
     sizes = bench.learner.network.sizes
     methods: dict[str, Method] = {
         OURS: Ours(bench.learner, bench.recipe, threads, len(bench.train)),

@@ -27,7 +27,6 @@ def run(
     out: Path | None = None,
     data_dir: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
-    overrides: dict[str, Any] | None = None,
 ) -> Any:
     """Measure, and keep `bench.json` and `bench.png`; returns the `report.Results`.
 
@@ -38,7 +37,6 @@ def run(
     threads : counts to measure with, no more than there are cores.
     out : the folder; if None, benchmarks/results for a whole run, and none for a part of it or a quick one.
     data_dir : where to look for data first; set as $FSP_DATA, for this process and those it starts.
-    overrides : configuration keys in place of the presets', for tests.
 
     Raises ConfigurationError for unknown parts, impossible thread counts, or where PyTorch is missing.
     """
@@ -55,16 +53,24 @@ def run(
     plan, grid = (training.QUICK, scaling.QUICK) if quick else (training.Plan(), scaling.Grid())
     grid = dataclasses.replace(grid, threads=tuple(threads))
     chosen = list(presets) or list(training.PRESETS[: 1 if quick else None])
-    results = report.Results(machine.describe(load_config(chosen[0])[1]), {"parts": list(parts), "quick": quick, **dataclasses.asdict(plan)})
+    settings = {
+        "parts": list(parts),
+        "presets": chosen,
+        "threads": list(threads),
+        "quick": quick,
+        "plan": dataclasses.asdict(plan),
+        "grid": dataclasses.asdict(grid),
+    }
+    results = report.Results(machine.describe(load_config(chosen[0])[1]), settings)
     counts = sorted({1, *threads})
     say("peak of the cores")
     peaks = [machine.peak(count) for count in counts]
-    rows = training.measure(chosen, threads, plan, say, overrides) if "training" in parts else []
+    rows = training.measure(chosen, threads, plan, say) if "training" in parts else []
     peaks += [machine.peak(count) for count in counts if rows]  # again: others may have been at work the first time
     results.peaks.extend(max((peak for peak in peaks if peak.threads == count), key=lambda peak: peak.best) for count in counts)
     results.training.extend(training.with_shares(rows, results.peaks))
     if "scaling" in parts:
-        results.scaling.extend(scaling.measure(grid, say, overrides))
+        results.scaling.extend(scaling.measure(grid, say))
     if "memory" in parts:
         results.memory.extend(scaling.memory(chosen, say))
     if "trajectories" in parts:
