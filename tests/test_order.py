@@ -12,12 +12,14 @@ from problems import problem
 from scipy.integrate import solve_ivp
 
 from fsp_dynamics.models.rate import layers
+from fsp_dynamics.solvers.numba_ode import NumbaSolver
 from fsp_dynamics.solvers.reference import ReferenceSolver
 from fsp_dynamics.solvers.tableaux import TABLEAUX
 
 ALL = list(TABLEAUX.values())
 EMBEDDED = [t for t in ALL if t.error is not None]
 EXPECTED = {"euler": (1, 0.05), "heun": (2, 0.1), "bosh3": (3, 0.15), "rk4": (4, 0.2), "dopri5": (5, 0.3)}
+EVERY_KIND = pytest.mark.parametrize("kind", [ReferenceSolver, NumbaSolver])
 STEPS = {"euler": 128, "heun": 32, "bosh3": 16, "rk4": 8, "dopri5": 8}  # coarsest of five grids, each half the last
 
 
@@ -80,30 +82,32 @@ def test_tableaux_are_explicit_and_consistent(tableau):
     assert tableau.fsal == same, "the last stage is the next step's first exactly when its row is b"
 
 
-def slopes(method, p, start, exact, span):
+def slopes(kind, method, p, start, exact, span):
     """log2 of how much the error falls in each of four halvings of the step."""
     errors = []
     for halving in range(5):
-        solver = ReferenceSolver(method, dt=span / (STEPS[method] * 2**halving))
+        solver = kind(method, dt=span / (STEPS[method] * 2**halving))
         errors.append(np.abs(solver.follow(p.network, p.drive, start, None, [0.0, span])[-1] - exact).max())
     return np.log2(np.array(errors[:-1]) / errors[1:])
 
 
+@EVERY_KIND
 @pytest.mark.parametrize("method", TABLEAUX)
-def test_observed_order_inside_the_box(method):
+def test_observed_order_inside_the_box(method, kind):
     p = problem("interior")
     start = tuple(np.full(s.shape, 0.35) for s in p.known["free"])
     exact = oracles.interior_path(p.network, p.images, start, [3.0])[0]
     order, margin = EXPECTED[method]
-    assert slopes(method, p, start, exact, 3.0).mean() == pytest.approx(order, abs=margin)
+    assert slopes(kind, method, p, start, exact, 3.0).mean() == pytest.approx(order, abs=margin)
 
 
+@EVERY_KIND
 @pytest.mark.parametrize("method", TABLEAUX)
-def test_observed_order_on_a_nonlinear_field(method):
+def test_observed_order_on_a_nonlinear_field(method, kind):
     p = problem("shifted_tanh")
     start = tuple(np.full(s.shape, 0.5) for s in p.known["free"])
     order, margin = EXPECTED[method]
-    assert slopes(method, p, start, _fine_path(2.0), 2.0).mean() == pytest.approx(order, abs=2 * margin)
+    assert slopes(kind, method, p, start, _fine_path(2.0), 2.0).mean() == pytest.approx(order, abs=2 * margin)
 
 
 @cache

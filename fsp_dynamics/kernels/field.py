@@ -1,15 +1,9 @@
-"""The field of models/rate.py over one flat state, compiled for one activation, and how kernels are compiled for activations.
+"""The field of models/rate.py over the state of one sample, compiled for one activation, and how kernels are compiled for activations.
 
-The equations are the one-liners of models/rate.py, compiled and never rewritten. A sample is a flat state s (N,), the
-layers side by side. What belongs to the network is handed over as arrays, so that one compilation serves every topology:
-
-    weights (W,)     every matrix, flattened, one after the other
-    wires (C, 4)     a row for each connection: pre, post, offset in `weights`, 1 where the matrix there is post x pre
-    ends (L+1,)      layer k is s[ends[k] : ends[k + 1]]
-    leak (N,)        1 / r of each unit
-    pull (N,)        beta on the output's units, 0 elsewhere
-    d (N,)           the target on the output's units, 0 elsewhere
-    constant (N,)    the drive, then the biases of the other layers
+The equations are the one-liners of models/rate.py, compiled and never rewritten. A state is a row of an array (., P): the layers side by side, each
+padded with zeros to whole panels (kernels/panels.py). Arrays and row numbers are handed over, not rows: views take longer than the work on a small
+layer. inputs = (constant, d, beta): constant (B, P) is the drive, then the biases of the other layers; d (B, P_L) the target of the last layer, the
+output, which begins at `output` and is pulled by beta (0 in a free phase). leak (P,) is 1 / r of each unit.
 """
 
 from __future__ import annotations
@@ -30,12 +24,20 @@ from fsp_dynamics.models import activations, rate
 Array = npt.NDArray[Any]
 Unit = Callable[[Any], Any]
 
+INNER: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+BARE: dict[str, Any] = INNER | {"_nrt": False}
 jit = numba.njit(error_model="numpy")  # x / 0 is inf or NaN, as in arrays: nothing inside a loop can raise
-inner = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)  # called by kernels only: compiles in half the time
+inner = numba.njit(**INNER)  # called by kernels only: compiles in half the time
+bare = numba.njit(**BARE)  # counts no references besides: each is an atomic operation, and there are some for every view of an array
 unit_field = jit(rate.unit_field)
 unit_target = jit(rate.unit_target)
 unit_rate_field = jit(rate.unit_rate_field)
 rho, rho_slope = activations.hard_sigmoid, activations.hard_sigmoid_slope  # `compiled_for` puts an activation's own in their place
+
+
+def rho_pair(s: Any) -> Any:
+    """(rho(s), rho'(s)); the fast twins of kernels/exponential.py stand here for the activations that have one."""
+    return rho(s), rho_slope(s)
 
 
 @numba.njit(error_model="numpy", fastmath={"reassoc"})  # lets the sum be vectorised; NaN and infinity keep their meaning
@@ -48,80 +50,71 @@ def dot(weights: Array, rates: Array) -> Any:
 
 
 @jit
-def add_inputs(rates: Array, a: Array, weights: Array, wires: Array, ends: Array) -> None:
-    """a[j] += sum_i rates[i] w_ij over every connection; silent units cost nothing."""
-    for c in range(wires.shape[0]):
-        pre, post, offset, transposed = wires[c, 0], wires[c, 1], wires[c, 2], wires[c, 3]
-        entering = rates[ends[pre] : ends[pre + 1]]
-        total = a[ends[post] : ends[post + 1]]
-        if transposed:
-            for j in range(total.size):
-                total[j] += dot(weights[offset + j * entering.size : offset + (j + 1) * entering.size], entering)
-        else:
-            for i in range(entering.size):
-                r = entering[i]
-                if r != 0:
-                    row = weights[offset + i * total.size : offset + (i + 1) * total.size]
-                    for j in range(total.size):
-                        total[j] += r * row[j]
+def clip(s: Array, b: int) -> None:
+    """s[b] <- clip(s[b], 0, 1), in place; min(max(.)) in this order keeps NaN."""
+    zero, one = s.dtype.type(0), s.dtype.type(1)
+    for i in range(s.shape[1]):
+        s[b, i] = min(max(s[b, i], zero), one)
 
 
-@jit
-def clip(s: Array) -> None:
-    """s <- clip(s, 0, 1), in place; min(max(.)) in this order keeps NaN."""
-    for i in range(s.size):
-        s[i] = min(max(s[i], 0.0), 1.0)
+def fill_rates(s: Array, b: int, rates: Array, slopes: Array, r: int) -> None:
+    """rates[r] <- rho(s[b]), slopes[r] <- rho'(s[b])."""
+    for i in range(s.shape[1]):
+        rates[r, i], slopes[r, i] = rho_pair(s[b, i])
 
 
-def total_input(s: Array, constant: Array, weights: Array, wires: Array, ends: Array, rates: Array, a: Array) -> None:
-    """a <- constant + rho(s) @ W, with rates <- rho(s); all (N,)."""
-    for i in range(s.size):
-        rates[i] = rho(s[i])
-        a[i] = constant[i]
-    add_inputs(rates, a, weights, wires, ends)
-
-
-def fill_field(s: Array, a: Array, leak: Array, pull: Array, d: Array, literal: bool, out: Array) -> None:
-    """out <- ds/dt (N,), as eq. 13 stands (`literal`) or in the rate form of the hard sigmoid."""
+def fill_field(s: Array, b: int, a: Array, slopes: Array, r: int, inputs: Any, leak: Array, output: int, literal: bool, out: Array, o: int) -> None:
+    """out[o] <- ds/dt at s[b], where a[r] comes in from others: eq. 13 (`literal`, slopes[r] = rho'(s[b])) or the rate form of the hard sigmoid."""
+    constant, d, beta = inputs[0], inputs[1], s.dtype.type(inputs[2])
+    none, units = s.dtype.type(0), s.shape[1]
+    free = units if beta == 0 else output  # without a nudge the output is like the others
     if literal:
-        for i in range(s.size):
-            out[i] = unit_field(s[i], a[i], rho_slope(s[i]), leak[i], pull[i], d[i])
+        for i in range(free):
+            out[o, i] = unit_field(s[b, i], a[r, i] + constant[b, i], slopes[r, i], leak[i], none, none)
+        for i in range(free, units):
+            out[o, i] = unit_field(s[b, i], a[r, i] + constant[b, i], slopes[r, i], leak[i], beta, d[b, i - output])
     else:
-        for i in range(s.size):
-            out[i] = unit_rate_field(s[i], rho(unit_target(a[i], leak[i], pull[i], d[i])), leak[i], pull[i])
+        for i in range(free):
+            out[o, i] = unit_rate_field(s[b, i], rho(unit_target(a[r, i] + constant[b, i], leak[i], none, none)), leak[i], none)
+        for i in range(free, units):
+            out[o, i] = unit_rate_field(s[b, i], rho(unit_target(a[r, i] + constant[b, i], leak[i], beta, d[b, i - output])), leak[i], beta)
 
 
-FIELD = (total_input, fill_field)
+FIELD = (fill_rates, fill_field)
 OURS = frozenset(f for a in activations.ACTIVATIONS.values() for f in (a.rate, a.slope))
 
 
 @lru_cache(maxsize=64)
-def compiled_for(rate: Unit, slope: Unit, templates: tuple[Any, ...], parallel: bool = False) -> Any:
+def compiled_for(rate: Unit, slope: Unit, templates: tuple[Any, ...], pair: Unit | None = None, counted: bool = True) -> Any:
     """The last of the templates, compiled for one activation together with the others, which it calls by their names.
 
-    Copies of the templates share globals in which `rho`, `rho_slope` and the templates' own names mean the compiled
-    functions. (Closures would do the same, but Numba never finds a closure over compiled functions in its disk cache.)
+    Copies of the templates share globals in which `rho`, `rho_slope`, `rho_pair` and the templates' own names mean the compiled
+    functions; `pair` may be another way to (rho(s), rho'(s)). (Closures would do the same, but Numba never finds a closure over
+    compiled functions in its disk cache.) Without `counted` the templates count no references, and must not make arrays.
     What is made of this package's activations is kept on disk, under a name that changes with any source it is made of.
     """
-    *inner, top = templates
+    *others, top = templates
     kept = rate in OURS and slope in OURS
     marks = (rate.__name__, slope.__name__, *([_fingerprint()] if kept else []))
-    world: dict[str, Any] = {**globals(), **top.__globals__, "rho": jitted(rate), "rho_slope": jitted(slope)}
-    for template in inner:
-        world[template.__name__] = jit(_copy(template, world, marks))
-    return jitted(_copy(top, world, marks), kept, parallel)
+    world: dict[str, Any] = {name: value for template in (rho_pair, *templates) for name, value in template.__globals__.items()}
+    world |= {"rho": jitted(rate), "rho_slope": jitted(slope)}
+    world["rho_pair"] = jit(_copy(rho_pair, world, marks)) if pair is None else pair
+    for template in others:
+        world[template.__name__] = numba.njit(**BARE | {"_nrt": counted})(_copy(template, world, marks))
+    return jitted(_copy(top, world, marks), kept, nogil=True, counted=counted)
 
 
-def jitted(function: Any, kept: bool = False, parallel: bool = False, nogil: bool = False) -> Any:
+def jitted(function: Any, kept: bool = False, nogil: bool = False, counted: bool = True) -> Any:
     """The function compiled; if `kept`, also on disk, where a folder for it can be written (the package's, else the user's cache)."""
     if hasattr(function, "py_func"):
         return function
     if not isinstance(function, FunctionType):
         raise NumbaError(f"{function!r} is no function written in Python")
+    options: dict[str, Any] = {"error_model": "numpy", "nogil": nogil, "_nrt": counted}
     try:
-        return numba.njit(error_model="numpy", parallel=parallel, nogil=nogil, cache=kept)(function)
+        return numba.njit(**options, cache=kept)(function)
     except RuntimeError:  # no such folder: compile in every process
-        return numba.njit(error_model="numpy", parallel=parallel, nogil=nogil)(function)
+        return numba.njit(**options)(function)
 
 
 def _copy(template: Any, world: dict[str, Any], marks: tuple[str, ...]) -> FunctionType:
@@ -130,6 +123,7 @@ def _copy(template: Any, world: dict[str, Any], marks: tuple[str, ...]) -> Funct
     Numba names files and machine code after a function: without the marks, code kept for two activations by two processes
     could bear one name, and a third process that loads both would run one for the other.
     """
+    template = getattr(template, "py_func", template)
     copy = FunctionType(template.__code__, world, template.__name__)
     copy.__module__, copy.__qualname__ = template.__module__, "_".join((template.__name__, *marks))
     return copy

@@ -1,14 +1,18 @@
-"""Explicit Runge-Kutta steps of many samples, each with a clock, a step size and a stop of its own.
+"""Samples on their way through time, to rest or along a path: who steps, how far, and who has arrived.
 
-What the kernels are given beside the arrays of kernels/field.py, as tuples:
+`integrate` is walked by a team (kernels/team.py), each member with a part of the batch. A member keeps up to G samples going at once
+(kernels/steps.py), each with a clock, a step size and a stop of its own; where one arrives, the next of the batch takes its place. With `shared`,
+all samples of the batch take steps of one size instead, and the team meets at each. Beside what kernels/steps.py describes:
 
-    net       (weights, wires, ends)
-    units     (leak, pull, literal, boxed): eq. 13 as it stands or the rate form; clip every state to [0, 1] or not
-    tableau   (A, b, e, order, fsal): k_i = field(s + h sum_j A_ij k_j), s <- s + h sum_i b_i k_i, error h ||sum_i e_i k_i||;
-              without e the step is constant; with fsal the last stage stands where the step ends
-    control   (floor, relative, share, longest): a step's error may be max(floor + relative ||s||, share ||rate field||), and
-              a controlled step no longer than `longest`
+    control   (absolute, relative, share, longest, shortest): allowed in a step is, with share = 0, for each unit absolute + relative |s|, and the
+              root mean square over the units of error / allowed counts; else for the 2-norm max(absolute + relative ||s||, share ||rate field||)
     rest      (absolute, relative): at rest when ||rate field|| <= absolute + relative ||s||; absolute < 0: never
+    course    (after, spans, dt, dense, limit): the time from each saved time to the last (T,); the T-1 spans between them, and the step to take
+              in each, or 0 to go on with the step that was last; a step runs over saved times (`dense`) or lands on each; steps tried between two
+    clock     (8, B) float64: H the step size to try, STEP the one tried, LEFT the time to where the sample must land, RESIDUAL ||rate field||,
+              SIZE ||s||, FOUND the residual after the attempt; ERROR and the row after it, by turns, the mean square of error / allowed
+    count     (4, B): TRIED and STEPS, since the last saved time and in all; REACHED, saved times; REJECTED, whether the last step failed
+    spans     (L, 3), of each layer: where it begins in a padded row, where among the N units, how many they are
 """
 
 from __future__ import annotations
@@ -21,40 +25,19 @@ import numba
 import numpy as np
 from numba.core.errors import NumbaError as CompilationError
 
-from fsp_dynamics.kernels.field import FIELD, Array, Unit, clip, compiled_for, fill_field, jit, total_input
+from fsp_dynamics.kernels.exponential import twin
+from fsp_dynamics.kernels.field import Array, Unit, bare, compiled_for
+from fsp_dynamics.kernels.steps import FIRST, LAST, MIDDLE, RATES, STEPS, S, X, add_stages, attempt, copy, norm, sum_of_squares
+from fsp_dynamics.kernels.team import meet, share
 
 __all__ = ["CompilationError", "integrator", "threads"]
 
-
-@jit
-def add_stages(k: Array, coefficients: Array, stages: int, h: float, scaled: Array, out: Array) -> None:
-    """out += h sum_i coefficients[i] k[i] over the first stages; `scaled` takes h coefficients in the dtype of the state."""
-    for i in range(stages):
-        scaled[i] = h * coefficients[i]
-        w = scaled[i]
-        if w != 0:
-            stage = k[i]
-            for j in range(out.size):
-                out[j] += w * stage[j]
+H, STEP, LEFT, RESIDUAL, SIZE, FOUND, ERROR = 0, 1, 2, 3, 4, 5, 6
+TRIED, STEPS_IN_ALL, REACHED, REJECTED = 0, 1, 2, 3
+NOT_GOING = -1.0  # in place of an error
 
 
-@jit
-def copy(v: Array, out: Array) -> None:
-    """out <- v. (Numba takes seconds to compile `out[:] = v`: it may raise.)"""
-    for i in range(out.size):
-        out[i] = v[i]
-
-
-@jit
-def norm(v: Array) -> float:
-    """||v||, summed in float64."""
-    total = 0.0
-    for i in range(v.size):
-        total += np.float64(v[i]) ** 2
-    return np.sqrt(total)
-
-
-@jit
+@bare
 def next_step(h: float, step: float, ratio: float, order: int, rejected: bool, longest: float) -> float:
     """The step size to take after a step whose error was `ratio` times what is allowed.
 
@@ -67,111 +50,202 @@ def next_step(h: float, step: float, ratio: float, order: int, rejected: bool, l
     return min(wanted, longest)
 
 
-def attempt(s: Array, h: float, constant: Array, d: Array, net: Any, units: Any, tableau: Any, work: Any) -> float:
-    """One step of length h from s, whose field is k[0]: x becomes the new state; returns ||error||, 0 without an estimate."""
-    weights, wires, ends = net
-    leak, pull, literal, boxed = units
-    A, b, e, _, fsal = tableau
-    k, _, x, a, rates, scaled = work
-    for i in range(1, b.size if fsal else b.size + 1):
-        copy(s, x)
-        add_stages(k, A[i] if i < b.size else b, i, h, scaled, x)
-        if boxed:
-            clip(x)
-        if i < b.size:
-            total_input(x, constant, weights, wires, ends, rates, a)
-            fill_field(x, a, leak, pull, d, literal, k[i])
-    for i in range(rates.size):
-        rates[i] = 0
-    add_stages(k, e, e.size, h, scaled, rates)
-    return norm(rates)
+@bare
+def save(rows: Array, r: int, spans: Array, path: Array, here: int, b: int) -> bool:
+    """path[here, b] <- the units of the padded rows[r]; whether all are finite."""
+    zero = rows.dtype.type(0)
+    for layer in range(spans.shape[0]):
+        there, to = spans[layer, 0], spans[layer, 1]
+        for i in range(spans[layer, 2]):
+            path[here, b, to + i] = rows[r, there + i]
+            zero += rows[r, there + i] * rows.dtype.type(0)
+    return zero == 0
 
 
-def travel(
-    s: Array, constant: Array, d: Array, span: float, h: float, limit: int, rest: Any, net: Any, units: Any, tableau: Any, control: Any, work: Any
-) -> Any:
-    """Follow s, in place, to rest, for the time `span` or for `limit` steps, whichever ends first.
-
-    Returns (time left, step size, steps tried, ||rate field||, ||s||).
-    """
-    weights, wires, ends = net
-    leak, pull, literal, boxed = units
-    e, order, fsal = tableau[2:]
-    floor, relative, share, longest = control
-    k, here, x, a, rates, _ = work
-    left, steps, rejected = span, 0, False
-    total_input(s, constant, weights, wires, ends, rates, here)
-    while True:
-        fill_field(s, here, leak, pull, d, literal and not boxed, k[0])
-        residual, size = norm(k[0]), norm(s)
-        if not np.isfinite(residual) or residual <= rest[0] + rest[1] * size or left <= 0 or steps == limit:
-            return left, h, steps, residual, size
-        if boxed:
-            copy(s, x)
-            clip(x)
-            fill_field(x, here, leak, pull, d, literal, k[0])
-        step = left if left <= h * (1 + 1e-9) else h
-        error = attempt(s, step, constant, d, net, units, tableau, work)
-        steps += 1
-        if e.size > 0:
-            ratio = error / max(floor + relative * size, share * residual)
-            h = next_step(h, step, ratio, order, rejected, longest)
-            rejected = not ratio <= 1
-            if rejected:
-                continue
-        left -= step
-        copy(x, s)
-        if fsal:
-            copy(a, here)
-        else:
-            total_input(s, constant, weights, wires, ends, rates, here)
+@bare
+def between(theta: float, h: float, standing: Array, b: int, out: Array) -> None:
+    """out[0] <- the polynomial of degree 4 through S, MIDDLE and X of sample b at theta = 0, 1/2, 1 with the slopes FIRST and LAST at its ends."""
+    t2, t3, t4 = theta * theta, theta * theta * theta, theta * theta * theta * theta
+    of_x, of_middle = out.dtype.type(-8 * t4 + 14 * t3 - 5 * t2), out.dtype.type(16 * (t4 - 2 * t3 + t2))
+    of_first, of_last = out.dtype.type(h * (-2 * t4 + 5 * t3 - 4 * t2 + theta)), out.dtype.type(h * (2 * t4 - 3 * t3 + t2))
+    for i in range(out.shape[1]):
+        s = standing[S, b, i]
+        out[0, i] = s + of_x * (standing[X, b, i] - s) + of_middle * (standing[MIDDLE, b, i] - s)
+    for i in range(out.shape[1]):
+        out[0, i] += of_first * standing[FIRST, b, i] + of_last * standing[LAST, b, i]
 
 
-def journey(
-    start: Array, constant: Array, d: Array, times: Array, h: Array, limit: int,
-    rest: Any, net: Any, units: Any, tableau: Any, control: Any, states: Array,
-) -> Any:  # fmt: skip
-    """One sample from times[0] to each later time, or to rest: `integrate` without the batch.
+@bare
+def add_all_stages(share: float, s: Array, first: Array, last: Array, b: int, k: Array, r: int, weights: Array, h: float, scaled: Array,
+                   out: Array, o: int) -> None:  # fmt: skip
+    """out[o] <- share s[b] + h sum_i weights_i k_i, over all stages of the step that sample b, row r of its block, attempted."""
+    final = weights.size - 1
+    add_stages(share, s, first, b, k, r, weights, final, h, scaled, out, o)
+    w = out.dtype.type(h * weights[final])
+    for i in range(out.shape[1]):
+        out[o, i] += w * last[b, i]
 
-    Returns (times reached, steps, ||rate field||, ||s||).
-    """
-    n, stages = start.size, tableau[1].size
-    rows = np.empty((5, n), start.dtype)
-    s = rows[0]
-    work = (np.zeros((stages, n), s.dtype), rows[1], rows[2], rows[3], rows[4], np.empty(stages, s.dtype))
-    copy(start, s)
-    step, steps, residual, size = 0.0, 0, 0.0, 0.0
-    for i in range(h.size):
-        step = h[i] if h[i] > 0 else step
-        left, step, taken, residual, size = travel(s, constant, d, times[i + 1] - times[i], step, limit, rest, net, units, tableau, control, work)
-        steps += taken
-        copy(s, states[i])
-        if left > 0:
-            return i, steps, residual, size
-    return h.size, steps, residual, size
+
+@bare
+def choose_steps(samples: Array, clock: Array) -> None:
+    """STEP <- as far as the sample should go, or must if it is to land."""
+    for r in range(samples.size):
+        b = samples[r]
+        clock[STEP, b] = clock[LEFT, b] if clock[LEFT, b] <= clock[H, b] * (1 + 1e-9) else clock[H, b]
+
+
+@bare
+def weigh_steps(samples: Array, turn: int, units: int, tableau: Any, standing: Array, work: Any, control: Any, course: Any, clock: Array,
+                count: Array) -> None:  # fmt: skip
+    """What the steps that were attempted come to: the error of each and, where a saved time lies inside, what is in the middle."""
+    after, dense = course[0], course[3]
+    k, block, _, scaled = work
+    s, x, first, last = standing[S], standing[X], standing[FIRST], standing[LAST]
+    error = block[RATES]
+    for r in range(samples.size):
+        b = samples[r]
+        h, found = clock[STEP, b], 0.0
+        inside = dense and after[count[REACHED, b] + 1] > clock[LEFT, b] - h
+        for turned in range(0 if inside else 1, 2 if tableau[1].size > 0 else 1):  # one call of what takes LLVM a second to compile
+            weights = tableau[2] if turned == 0 else tableau[1]
+            out, o = (standing[MIDDLE], b) if turned == 0 else (error, r)
+            add_all_stages(1.0 - turned, s, first, last, b, k, r, weights, h, scaled, out, o)
+        if tableau[1].size > 0:
+            found = mean_square(error, r, s, x, b, units, control, clock)
+        clock[ERROR + turn, b] = found
+
+
+@bare
+def mean_square(error: Array, r: int, s: Array, x: Array, b: int, units: int, control: Any, clock: Array) -> float:
+    """The mean square over the units of error / allowed, as `control` says."""
+    absolute, relative, motion, _, _ = control
+    if motion > 0:
+        return (norm(error, r) / max(absolute + relative * clock[SIZE, b], motion * clock[RESIDUAL, b])) ** 2
+    return sum_of_squares(error, r, s, x, b, absolute, relative) / units
+
+
+@bare
+def save_passed(b: int, remaining: float, course: Any, standing: Array, clock: Array, count: Array, spans: Array, path: Array,
+                spare: Array) -> bool:  # fmt: skip
+    """Save what sample b passed in the step it took, after which `remaining` is left; whether all of it was finite."""
+    after, dense = course[0], course[3]
+    while count[REACHED, b] + 1 < after.size:
+        here = count[REACHED, b] + 1
+        ahead = after[here] if dense else 0.0
+        if ahead < remaining:
+            break
+        rows, r = standing[X], b
+        if ahead > remaining:
+            between((clock[LEFT, b] - ahead) / clock[STEP, b], clock[STEP, b], standing, b, spare)
+            rows, r = spare, 0
+        if not save(rows, r, spans, path, here, b):
+            return False
+        count[TRIED, b], count[REACHED, b] = 0, here
+        if not dense:
+            break
+    return True
+
+
+@bare
+def settle(b: int, ratio: float, rest: Any, tableau: Any, standing: Array, control: Any, course: Any, clock: Array, count: Array, spans: Array,
+           path: Array, spare: Array) -> bool:  # fmt: skip
+    """Take or refuse the step that sample b attempted, whose error was `ratio` times what is allowed; whether it goes on."""
+    lengths, dt, limit = course[1], course[2], course[4]
+    count[TRIED, b] += 1
+    count[STEPS_IN_ALL, b] += 1
+    if tableau[1].size > 0:
+        clock[H, b] = next_step(clock[H, b], clock[STEP, b], ratio, tableau[3], count[REJECTED, b] > 0, control[3])
+        count[REJECTED, b] = 0 if ratio <= 1 else 1
+        if count[REJECTED, b] > 0:
+            return clock[H, b] > control[4] and count[TRIED, b] < limit
+    remaining = clock[LEFT, b] - clock[STEP, b] if clock[STEP, b] < clock[LEFT, b] else 0.0
+    if not save_passed(b, remaining, course, standing, clock, count, spans, path, spare):
+        return False
+    copy(standing[X], b, standing[S], b)
+    copy(standing[LAST], b, standing[FIRST], b)
+    clock[LEFT, b], clock[RESIDUAL, b] = remaining, clock[FOUND, b]
+    if remaining == 0:
+        here = count[REACHED, b]
+        if here >= lengths.size:
+            return False
+        clock[LEFT, b] = lengths[here]
+        if dt[here] > 0:
+            clock[H, b] = dt[here]
+    return goes_on(b, rest, standing, clock) and count[TRIED, b] < limit
+
+
+@bare
+def goes_on(b: int, rest: Any, standing: Array, clock: Array) -> bool:
+    """Whether sample b is finite and not at rest, where its residual is known."""
+    if rest[0] >= 0:
+        clock[SIZE, b] = norm(standing[S], b)
+    return clock[RESIDUAL, b] > rest[0] + rest[1] * clock[SIZE, b] and clock[RESIDUAL, b] < np.inf
+
+
+@bare
+def common_error(errors: Array) -> tuple[int, float]:
+    """How many samples are still on their way, and the root mean square of their errors, added in the order of the batch."""
+    going, total = 0, 0.0
+    for b in range(errors.size):
+        if errors[b] != NOT_GOING:
+            going += 1
+            total += errors[b]
+    return going, np.sqrt(total / max(going, 1))
 
 
 def integrate(
-    start: Array, constant: Array, d: Array, times: Array, h: Array, limit: int,
-    rest: Any, net: Any, units: Any, tableau: Any, control: Any,
-    states: Array, reached: Array, steps: Array, residual: Array, size: Array,
+    me: int, all: int, counters: Array, shared: bool, units_in_all: int, rest: Any, net: Any, inputs: Any, units: Any, tableau: Any,
+    standing: Array, works: Any, control: Any, course: Any, clock: Array, count: Array, spans: Array, path: Array,
 ) -> None:  # fmt: skip
-    """Each sample from times[0] to each later time, or to rest.
+    """Each sample from the first of the saved times to each later one, or to rest.
 
-    start, constant, d (B, N). h (T-1,) the step to take towards times[1:], or 0 to go on with the step that was last; limit
-    on the steps from one time to the next. states (B, T-1, N) takes what was found at times[1:], and reached (B,) how many
-    of these were reached; the state where a sample stopped stands in the next place. steps, residual, size (B,): steps
-    tried, and ||rate field|| and ||s|| at the end.
+    path (T, B, N) takes at row i > 0 what was found at the i-th saved time, and count[REACHED] how many rows were reached; where a sample
+    stopped stands in standing[S]. works: (k, block, numbers, scaled, lists (B,), spare (1, P)) with an axis before it for the members of the team.
     """
-    for b in numba.prange(start.shape[0]):
-        reached[b], steps[b], residual[b], size[b] = journey(
-            start[b], constant[b], d[b], times, h, limit, rest, net, units, tableau, control, states[b]
-        )  # fmt: skip
+    begin, end = share(standing.shape[1], me, all)
+    work, samples, spare = (works[0][me], works[1][me], works[2][me], works[3][me]), works[4][me], works[5][me]
+    together, final = work[2].size, tableau[0].shape[0] - 1
+    m, turn, starting, ratio = end - begin, 0, True, 0.0
+    for r in range(m):
+        samples[r] = begin + r
+    while shared or m > 0:
+        now = m if shared or starting else min(m, together)  # the others wait
+        for b in range(begin, end):
+            clock[ERROR + turn, b] = NOT_GOING
+        for at in range(0, now, together):
+            some = samples[at : min(at + together, now)]
+            choose_steps(some, clock)
+            if starting:
+                stages, residual = (0, 0), clock[RESIDUAL]
+            else:
+                stages, residual = (1, final), clock[FOUND]
+            attempt(some, clock[STEP], stages[0], stages[1], net, inputs, units, tableau, standing, work, residual)
+            if not starting:
+                weigh_steps(some, turn, units_in_all, tableau, standing, work, control, course, clock, count)
+        if shared and not starting:
+            meet(all, counters)
+            going, ratio = common_error(clock[ERROR + turn])
+            if going == 0:
+                return
+        kept = 0
+        for r in range(m):
+            b = samples[r]
+            if starting:
+                goes = goes_on(b, rest, standing, clock)
+            elif r < now:
+                own = ratio if shared else np.sqrt(clock[ERROR + turn, b])
+                goes = settle(b, own, rest, tableau, standing, control, course, clock, count, spans, path, spare)
+            else:
+                goes = True
+            if goes:
+                samples[kept] = b
+                kept += 1
+        m, turn, starting = kept, 1 - turn, False
 
 
 def integrator(rate: Unit, slope: Unit) -> Any:
     """`integrate`, compiled for an activation."""
-    return compiled_for(rate, slope, (*FIELD, attempt, travel, journey, integrate), parallel=True)
+    return compiled_for(rate, slope, (*STEPS, integrate), twin(rate, slope), counted=False)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive
 from fsp_dynamics.models.network import Array, Network
@@ -15,7 +16,7 @@ FORMS = ("projected", "rate")
 MOTION = 1e-3  # relaxing: error allowed in one step, relative to the distance covered in one fastest time constant
 
 
-def check_settings(method: str, dt: float | None, max_steps: int, form: str | None) -> Tableau:
+def check_settings(method: str, dt: float | None, max_steps: int, form: str | None, rtol: float | None = None, atol: float | None = None) -> Tableau:
     """The tableau of `method`, if the settings fit each other. Raises ConfigurationError."""
     tableau = TABLEAUX[check_choice("method", method, TABLEAUX)]
     if form is not None:
@@ -27,7 +28,25 @@ def check_settings(method: str, dt: float | None, max_steps: int, form: str | No
         raise ConfigurationError(f"method = {method!r} estimates no error to control its step by; give dt, or take one of: {able}")
     if check_positive("max_steps", max_steps) != int(max_steps):
         raise ConfigurationError(f"max_steps = {max_steps!r}, expected a whole number")
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if value is not None and not (isinstance(value, int | float | np.number) and np.isfinite(value) and value >= 0):
+            raise ConfigurationError(f"{name} = {value!r}, expected a finite number, 0 or more")
+        if value is not None and dt is not None:
+            raise ConfigurationError(f"{name} = {value!r} with dt = {dt!r}, but constant steps estimate no error; leave out one of them")
+    if rtol == 0 and not atol:
+        raise ConfigurationError(f"rtol = {rtol!r} with atol = {atol!r} allows no error at all; give one of them a positive value")
     return tableau
+
+
+def accuracy(dtype: npt.DTypeLike, rtol: float | None, atol: float | None) -> tuple[float, float]:
+    """(rtol, atol) of a path: 1e-9 (float32: 1e-6) where rtol is None, rtol where atol is. Raises ConfigurationError for less than rounding."""
+    dtype = np.dtype(dtype)
+    rtol = (1e-6 if dtype == np.float32 else 1e-9) if rtol is None else float(rtol)
+    atol = rtol if atol is None else float(atol)
+    least = 2 * float(np.finfo(dtype).eps)
+    if rtol + atol < least:
+        raise ConfigurationError(f"rtol = {rtol:g} with atol = {atol:g} is less than {dtype} can tell, expected at least {least:.1g} in sum")
+    return rtol, atol
 
 
 def uncompilable(network: Network, error: Exception) -> ConfigurationError:

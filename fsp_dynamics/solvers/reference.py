@@ -18,7 +18,7 @@ from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, flatten, layers
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Status, Tolerance, judge, prepare
-from fsp_dynamics.solvers.integration import MOTION, check_settings, check_times, equal_steps, in_precision, longest_step
+from fsp_dynamics.solvers.integration import MOTION, accuracy, check_settings, check_times, equal_steps, in_precision, longest_step
 from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
 
 Field = Callable[[Array], Array]
@@ -59,22 +59,26 @@ class ReferenceSolver:
     max_steps : steps a sample may try, in a relaxation or, controlled, between two saved times.
     form : "rate", "projected", or None: projected for constant steps, rate for controlled ones. A controlled step in the
         projected form creeps at kinks.
+    rtol, atol : error allowed in a controlled step along a path, for each unit atol + rtol |s|, as root mean square over the units.
+        None: rtol 1e-9 (float32: 1e-6), atol as rtol.
 
-    Control: the 2-norm of the error estimate stays below what is allowed, and h below 1 / (largest leak + beta). Relaxing,
-    MOTION times the residual is allowed, so that the error vanishes together with the motion: a constant allowance would let h
-    ride the limit of stability and the residual stall there. Following, 1e-9 (float32: 1e-6) times 1 + ||s|| is allowed.
+    Control: h stays below 1 / (largest leak + beta). Relaxing, the 2-norm of the error estimate may be MOTION times the residual, so
+    that the error vanishes together with the motion: a constant allowance would let h ride the limit of stability and the residual
+    stall there. Following, rtol and atol decide.
 
-    Raises ConfigurationError for an unknown method or form, dt or max_steps not above 0, or no dt where the method cannot
-    control it.
+    Raises ConfigurationError for an unknown method or form, dt or max_steps not above 0, no dt where the method cannot
+    control it, or rtol and atol that do not fit.
     """
 
     method: str = "dopri5"
     dt: float | None = None
     max_steps: int = 10_000
     form: str | None = None
+    rtol: float | None = None
+    atol: float | None = None
 
     def __post_init__(self) -> None:
-        check_settings(self.method, self.dt, self.max_steps, self.form)
+        check_settings(self.method, self.dt, self.max_steps, self.form, self.rtol, self.atol)
 
     @property
     def tableau(self) -> Tableau:
@@ -136,7 +140,7 @@ class ReferenceSolver:
         working = _Rows(self, network, drive, nudge)
         h = np.full((len(state), 1), duration / count, state.dtype)
         for _ in range(count):
-            state, _, _ = working.advance(state, h, np.ones_like(h))
+            state, _, _ = working.advance(state, h)
         state[~np.isfinite(state).all(-1)] = np.nan
         return state
 
@@ -152,8 +156,7 @@ class ReferenceSolver:
             working = _Rows(self, network, drive[rows], None if nudge is None else nudge.rows(rows))
             last = h[rows] >= left[rows]
             trial = np.where(last, left[rows], h[rows])
-            allowed = working.accuracy(state[rows])
-            state[rows], proposed, accepted = working.advance(state[rows], trial, allowed)
+            state[rows], proposed, accepted = working.advance(state[rows], trial)
             left[rows] = np.where(accepted, np.where(last, 0, left[rows] - trial), left[rows])
             h[rows] = np.where(last & accepted, np.maximum(h[rows], proposed), proposed)  # a step cut short says little
         state[(left > 0)[:, 0]] = np.nan
@@ -169,8 +172,11 @@ class _Rows:
     drive: Array
     nudge: Nudge | None
 
-    def advance(self, state: Array, h: Array, allowed: Array) -> tuple[Array, Array, Array]:
-        """One step each: (state, next h, accepted), (b, N), (b, 1), (b, 1). A rejected sample keeps its state."""
+    def advance(self, state: Array, h: Array, allowed: Array | None = None) -> tuple[Array, Array, Array]:
+        """One step each: (state, next h, accepted), (b, N), (b, 1), (b, 1). A rejected sample keeps its state.
+
+        allowed (b, 1) is the 2-norm that the error may have; None: what rtol and atol allow.
+        """
         solver = self.solver
         form = solver.form or ("rate" if solver.dt is None else "projected")
         moved, error = step(solver.tableau, flat_field(self.network, self.drive, self.nudge, form), state, h)
@@ -178,7 +184,7 @@ class _Rows:
             moved = moved.clip(0, 1)
         if solver.dt is not None or error is None:
             return moved, h, np.ones_like(h, bool)
-        ratio = _norm(error)[:, None] / allowed
+        ratio = self.along_a_path(error, state, moved) if allowed is None else _norm(error)[:, None] / allowed
         ratio = np.where(np.isfinite(ratio) & np.isfinite(moved).all(-1, keepdims=True), np.maximum(ratio, 1e-9), np.inf)
         accepted = ratio <= 1
         factor = np.clip(SAFETY * ratio ** (-1 / solver.tableau.order), SHRINK, GROW)
@@ -193,9 +199,10 @@ class _Rows:
         motion = MOTION * residual * longest_step(self.network, self.nudge)
         return np.maximum(motion, np.finfo(state.dtype).eps * (1 + _norm(state)))[:, None]
 
-    def accuracy(self, state: Array) -> Array:
-        """Error allowed in one step along a path, (b, 1)."""
-        return (1e-6 if state.dtype == np.float32 else 1e-9) * (1 + _norm(state))[:, None]
+    def along_a_path(self, error: Array, state: Array, moved: Array) -> Array:
+        """Root mean square over the units of error / (atol + rtol max(|s|, |moved s|)), (b, 1)."""
+        rtol, atol = accuracy(state.dtype, self.solver.rtol, self.solver.atol)
+        return _norm(error / (atol + rtol * np.maximum(abs(state), abs(moved))))[:, None] / error.shape[1] ** 0.5
 
 
 def _combine(weights: Sequence[float], slopes: Sequence[Array]) -> Array | float:

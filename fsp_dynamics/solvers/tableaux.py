@@ -29,6 +29,7 @@ class Tableau:
     error : b minus the weights of the embedded method of order `order` - 1, or None where there is none.
     order : the local error of the step is O(h^(order + 1)).
     fsal : the last stage is the first of the next step.
+    middle : s + h sum_i middle[i] k_i is close to the state half-way through the step, to order 4; None where there is no such thing.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Tableau:
     error: Row | None
     order: int
     fsal: bool = False
+    middle: Row | None = None
 
 
 EULER = Tableau("euler", a=((),), b=(1.0,), c=(0.0,), error=None, order=1)
@@ -79,6 +81,15 @@ DOPRI5 = Tableau(
     error=(71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40),
     order=5,
     fsal=True,
+    middle=(  # L. F. Shampine, "Some practical Runge-Kutta formulas", Mathematics of Computation 46, 1986
+        6025192743 / 60171106304,
+        0.0,
+        51252292925 / 130801643196,
+        -2691868925 / 90256659456,
+        187940372067 / 3189068634112,
+        -1776094331 / 39487288512,
+        11237099 / 470086768,
+    ),
 )
 
 TABLEAUX = {tableau.name: tableau for tableau in (EULER, HEUN, RK4, BOSH3, DOPRI5)}

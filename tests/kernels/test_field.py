@@ -9,33 +9,40 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsp_dynamics.kernels import field as kernels
+from fsp_dynamics.kernels.exponential import twin
+from fsp_dynamics.kernels.steps import add_inputs
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation
 from fsp_dynamics.models.network import loop_network, reciprocal_network
 from fsp_dynamics.models.rate import Nudge, flatten, layers
-from fsp_dynamics.solvers.numba_ode import pack_inputs, pack_net, pack_pulls
+from fsp_dynamics.solvers.numba_ode import pack_inputs, pack_net, pad, unpad
 
 ROUNDING = {np.float32: 2e-5, np.float64: 2e-14}
 KINDS = ("loop", "tied", "untied")
 
 
-def field_of_batch(states, constant, d, net, leak, pull, literal, out):
-    """The template under test: `total_input`, then `fill_field`, sample by sample."""
-    weights, wires, ends = net
-    for b in range(len(states)):
-        rates, a = np.empty_like(leak), np.empty_like(leak)
-        total_input(states[b], constant[b], weights, wires, ends, rates, a)  # noqa: F821 - bound by compiled_for
-        fill_field(states[b], a, leak, pull, d[b], literal, out[b])  # noqa: F821
+def field_of_batch(flat, net, inputs, literal, rates, slopes, total, out):
+    """The templates under test: `fill_rates`, `add_inputs`, then `fill_field`."""
+    weights, wires, leak, output = net
+    numbers = np.arange(flat.shape[0])
+    for b in range(flat.shape[0]):
+        fill_rates(flat, b, rates, slopes, b)  # noqa: F821 - bound by compiled_for
+    add_inputs(rates, total, weights, wires, numbers)
+    for b in range(flat.shape[0]):
+        fill_field(flat, b, total, slopes, b, inputs, leak, output, literal, out, b)  # noqa: F821
 
 
 def compiled(rho):
-    return kernels.compiled_for(rho.rate, rho.slope, (*kernels.FIELD, field_of_batch))
+    return kernels.compiled_for(rho.rate, rho.slope, (*kernels.FIELD, field_of_batch), twin(rho.rate, rho.slope))
 
 
 def kernel_field(network, drive, flat, nudge, literal):
-    out = np.empty_like(flat)
-    compiled(network.rho)(flat, *pack_inputs(network, drive, nudge), pack_net(network), *pack_pulls(network, nudge), literal, out)
-    return out
+    net, inputs = pack_net(network)[0], pack_inputs(network, drive, nudge)
+    rows = pad(network, layers(network, flat), np.zeros_like(inputs[0]))
+    room = np.zeros((3, len(rows) + 1, rows.shape[1]), flat.dtype)
+    out = np.zeros_like(rows)
+    compiled(network.rho)(rows, net, inputs, literal, *room, out)
+    return unpad(network, out)
 
 
 def random_network(kind, rng, rho, dtype):
@@ -81,16 +88,18 @@ def test_a_bad_number_goes_where_its_connections_lead_and_nowhere_else(kind):
 
 
 def test_clip_keeps_nan():
-    s = np.array([-1.0, 0.0, 0.3, 1.0, 7.0, np.nan, np.inf, -np.inf])
-    kernels.clip(s)
-    np.testing.assert_array_equal(s, [0, 0, 0.3, 1, 1, np.nan, 1, 0])
+    s = np.array([[3.0] * 8, [-1.0, 0.0, 0.3, 1.0, 7.0, np.nan, np.inf, -np.inf]])
+    getattr(kernels.clip, "py_func", kernels.clip)(s, 1)
+    np.testing.assert_array_equal(s, [[3.0] * 8, [0, 0, 0.3, 1, 1, np.nan, 1, 0]])
 
 
-def test_a_tied_matrix_is_stored_once():
-    tied = reciprocal_network([3, 5, 4, 2], rng=0)
-    weights, wires, _ = pack_net(tied)
-    assert weights.size == sum(w.size for w in tied.forward)
-    assert wires[:, 3].tolist() == [0, 0, 1, 1]
+def test_rows_are_padded_with_zeros_and_back(dtype):
+    network = loop_network([3, 5, 17, 2], dtype=dtype, rng=0)
+    flat = np.random.default_rng(0).normal(size=(4, 24)).astype(dtype)
+    wide = 64 // dtype().itemsize
+    rows = pad(network, layers(network, flat), np.zeros((4, 4 * wide if dtype == np.float32 else 5 * wide), dtype))
+    np.testing.assert_array_equal(unpad(network, rows), flat)
+    assert (rows != 0).sum() == flat.size
 
 
 def test_an_activation_of_ones_own_takes_part():
