@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_finite, check_positive
 from fsp_dynamics.models import rate
-from fsp_dynamics.models.activations import Activation
+from fsp_dynamics.models.activations import ACTIVATIONS, Activation
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, layers
 from fsp_dynamics.plotting import plot_trajectory
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, prepare
+from fsp_dynamics.solvers.numba_ode import NumbaSolver
 from fsp_dynamics.solvers.reference import ReferenceSolver
 from fsp_dynamics.solvers.tableaux import TABLEAUX
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 Piece = tuple[float, Nudge | None]
 
+STEP = 0.05  # of a tableau that estimates no error, when none is chosen
 POINTS = 200  # saved times when none are chosen
 MOST_POINTS = 1_000_000
 
@@ -102,8 +104,10 @@ def simulate(
     images: Array,
     protocol: Sequence[Piece],
     *,
-    solver: str | Integrator = "rk4",
-    dt: float | None = 0.05,
+    solver: str | Integrator | None = None,
+    dt: float | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
     start: State | Equilibrium | None = None,
     save: float | npt.ArrayLike | None = None,
 ) -> Trajectory:
@@ -114,11 +118,19 @@ def simulate(
     images : (B, n_in), shown all the time.
     protocol : (duration, nudge) pieces, one after another; nudge None is a free piece. Durations are in the time unit of the
         time constants.
-    solver : name of a tableau, integrated by `ReferenceSolver`, or any `Integrator`.
-    dt : constant step of the tableau, None for controlled steps; an `Integrator` has its own.
+    solver : name of a tableau, or any `Integrator`. None: `dopri5` with controlled steps for a smooth rho. A hard sigmoid's network follows
+        eq. 13 as it stands, clipped to [0, 1] after every step, in constant steps of `rk4`; with rtol or atol it follows the rate form, which
+        has the same points of rest and takes another way there, in controlled steps of `bosh3` (at kinks the estimate of dopri5 misses too
+        much). With dt it is `rk4` for both.
+    dt : constant step of the tableau. None: steps are controlled, or 0.05 long where the tableau estimates no error.
+    rtol, atol : error allowed in a controlled step, for each unit atol + rtol |s|, as root mean square; None as in `NumbaSolver`.
     start : the states at time 0, or an equilibrium; zeros if None.
     save : interval between saved times, or the times themselves, from 0 to the protocol's end. Default: 200 intervals. The borders
         of the pieces are always saved.
+
+    A tableau is integrated by `NumbaSolver` (which compiles for some seconds when an activation is first used on a machine), and by
+    `ReferenceSolver`, in NumPy, for an activation of your own, for which compiling would be due in every process; give `NumbaSolver(...)` to
+    have it compiled.
 
     Raises ConfigurationError, ShapeError or NotFiniteError for unusable input, never for a path that ends in NaN.
 
@@ -131,7 +143,7 @@ def simulate(
     images = np.asarray(images)
     drive = rate.drive(network, images)
     pieces = _check_protocol(network, protocol, len(images))
-    integrator = _integrator(solver, dt)
+    integrator = _integrator(network, solver, dt, rtol, atol)
     state = prepare(network, drive, start.state if isinstance(start, Equilibrium) else start, None)
     for k, s in enumerate(state):
         check_finite(f"start[{k}]", s)
@@ -171,12 +183,24 @@ def _check_protocol(network: Network, protocol: Sequence[Piece], batch: int) -> 
     return pieces
 
 
-def _integrator(solver: str | Integrator, dt: float | None) -> Integrator:
-    if isinstance(solver, str):
-        return ReferenceSolver(check_choice("solver", solver, TABLEAUX), dt=dt)
-    if not isinstance(solver, Integrator):
-        raise ConfigurationError(f"solver is {type(solver).__name__}, which has no time axis; give an Integrator or one of: {', '.join(TABLEAUX)}")
-    return solver
+def _integrator(network: Network, solver: str | Integrator | None, dt: float | None, rtol: float | None, atol: float | None) -> Integrator:
+    """The integrator that `simulate` was asked for."""
+    if solver is not None and not isinstance(solver, str):
+        if not isinstance(solver, Integrator):
+            raise ConfigurationError(
+                f"solver is {type(solver).__name__}, which has no time axis; give an Integrator or one of: {', '.join(TABLEAUX)}"
+            )
+        for name, value in (("dt", dt), ("rtol", rtol), ("atol", atol)):
+            if value is not None:
+                raise ConfigurationError(f"{name} = {value!r} beside a {type(solver).__name__}, which has settings of its own; set it there")
+        return solver
+    if solver is None:
+        literal = network.rho.projected and rtol is None and atol is None
+        solver = "rk4" if dt is not None or literal else "bosh3" if network.rho.projected else "dopri5"
+    if dt is None and TABLEAUX[check_choice("solver", solver, TABLEAUX)].error is None:
+        dt = STEP
+    kind = NumbaSolver if network.rho in ACTIVATIONS.values() else ReferenceSolver
+    return kind(solver, dt=dt, rtol=rtol, atol=atol)
 
 
 def _saved_times(save: float | npt.ArrayLike | None, borders: Array) -> Array:

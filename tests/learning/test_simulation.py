@@ -9,8 +9,11 @@ from problems import problem
 
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError, ShapeError
 from fsp_dynamics.learning.simulation import simulate
+from fsp_dynamics.models.activations import Activation
+from fsp_dynamics.models.network import loop_network
 from fsp_dynamics.models.rate import Nudge, flatten
 from fsp_dynamics.solvers.equilibrium import Tolerance
+from fsp_dynamics.solvers.numba_ode import NumbaSolver
 from fsp_dynamics.solvers.reference import ReferenceSolver
 
 
@@ -76,7 +79,7 @@ def test_rates_are_rho_of_the_states():
 def test_a_solver_may_be_a_name_or_an_integrator(p):
     named = simulate(p.network, p.images, protocol(p), solver="heun", dt=0.1)
     given = simulate(p.network, p.images, protocol(p), solver=ReferenceSolver("heun", dt=0.1), dt=None)
-    np.testing.assert_array_equal(flatten(named.states), flatten(given.states))
+    np.testing.assert_allclose(flatten(named.states), flatten(given.states), rtol=0, atol=1e-13)
     fine = simulate(p.network, p.images, protocol(p), solver="dopri5", dt=None)
     rated = simulate(p.network, p.images, protocol(p), solver=ReferenceSolver("rk4", dt=0.01, form="rate"))
     np.testing.assert_allclose(flatten(fine.states), flatten(rated.states), atol=1e-4)
@@ -159,7 +162,13 @@ def test_xarray_comes_back_from_netcdf(p, tmp_path, engine, needs):
         ({"solver": "rk5"}, "did you mean 'rk4'"),
         ({"solver": object()}, "solver is object, which has no time axis"),
         ({"dt": 0}, "dt = 0"),
-        ({"dt": None}, "estimates no error"),
+        ({"dt": 0.1, "rtol": 1e-6}, "rtol = 1e-06 with dt = 0.1, but constant steps estimate no error"),
+        ({"rtol": -1e-6}, "rtol = -1e-06, expected a finite number, 0 or more"),
+        ({"atol": np.nan, "rtol": 1e-3}, "atol = nan"),
+        ({"rtol": 0}, "allows no error at all"),
+        ({"rtol": 1e-17, "atol": 0}, "less than float64 can tell"),
+        ({"solver": ReferenceSolver(), "rtol": 1e-6}, "beside a ReferenceSolver, which has settings of its own"),
+        ({"solver": ReferenceSolver(), "dt": 0.1}, "beside a ReferenceSolver"),
         ({"save": 0}, "save = 0"),
         ({"save": 1e-9}, "expected at most 1,000,000"),
         ({"save": [0.5, 0.5]}, "each above the one before"),
@@ -185,3 +194,31 @@ def test_arrays_that_do_not_fit_are_refused(p):
     spoiled = tuple(np.full_like(s, np.inf) for s in p.known["free"])
     with pytest.raises(NotFiniteError, match=r"start\[0\]"):
         simulate(p.network, p.images, [(1.0, None)], start=spoiled)
+
+
+def test_a_smooth_path_is_as_exact_as_asked_and_by_default_to_what_its_precision_can_tell():
+    p = problem("logistic")
+    exact = flatten(simulate(p.network, p.images, protocol(p), solver=ReferenceSolver("rk4", dt=0.01)).states)
+    for given, allowed in (({"rtol": 1e-4}, 1e-3), ({"rtol": 1e-7}, 1e-6), ({}, 1e-8), ({"solver": "bosh3", "rtol": 1e-6}, 1e-5)):
+        path = flatten(simulate(p.network, p.images, protocol(p), **given).states)
+        assert np.abs(path - exact).max() < allowed
+    loose = flatten(simulate(p.network, p.images, protocol(p), rtol=1e-3).states)
+    assert np.abs(loose - exact).max() > 1e-6, "a tolerance is not ignored"
+
+
+def test_the_path_of_a_hard_sigmoid_is_eq_13_in_small_constant_steps_unless_a_tolerance_is_given(p):
+    plain, chosen = (simulate(p.network, p.images, protocol(p), **given) for given in ({}, {"solver": "rk4", "dt": 0.05}))
+    np.testing.assert_array_equal(flatten(plain.states), flatten(chosen.states))
+    controlled = simulate(p.network, p.images, protocol(p), rtol=1e-8)
+    rated = simulate(p.network, p.images, protocol(p), solver=ReferenceSolver("bosh3", form="rate"))
+    np.testing.assert_allclose(flatten(controlled.states), flatten(rated.states), atol=1e-5)
+
+
+def test_an_activation_of_ones_own_is_not_compiled_unasked(monkeypatch):
+    rho = Activation("square", lambda s: s * s / (1 + s * s), lambda s: 2 * s / (1 + s * s) ** 2)
+    network = loop_network([3, 5, 4, 2], rho=rho, dtype=np.float64, rng=1)
+    images, start = np.random.default_rng(0).random((2, 3)), tuple(np.full((2, n), 0.5) for n in (5, 4, 2))
+    compiled = simulate(network, images, [(2.0, None)], solver=NumbaSolver(), start=start)
+    monkeypatch.setattr("fsp_dynamics.learning.simulation.NumbaSolver", None)
+    path = simulate(network, images, [(2.0, None)], start=start)
+    np.testing.assert_allclose(flatten(path.states), flatten(compiled.states), atol=1e-7)
