@@ -31,7 +31,8 @@ SOLVERS = {
     "numba-projected": NumbaSolver("euler", dt=0.1),
     "numba-rate": NumbaSolver("bosh3", form="rate"),
     "numba-controlled-projected": NumbaSolver(form="projected"),
-    "anderson": make_solver("fixed_point"),
+    "secants": make_solver("fixed_point", method="secants"),
+    "anderson": make_solver("fixed_point", method="anderson"),
     "sweeps": make_solver("fixed_point", method="sweeps"),
     "newton": make_solver("fixed_point", method="newton"),
 }
@@ -46,9 +47,9 @@ EVERY_PHASE = pytest.mark.parametrize("phase", problems.PHASES)
 
 
 def solver_for(name, p) -> Solver:
-    """The solver of that name; Newton's method is for loops of hard sigmoids and leaves the other problems out."""
-    if name == "newton" and (p.network.loop is None or not p.network.rho.projected):
-        pytest.skip("newton needs a loop and a hard sigmoid")
+    """The solver of that name; Newton's method and secants are for loops of hard sigmoids and leave the other problems out."""
+    if name in ("newton", "secants") and (p.network.loop is None or not p.network.rho.projected):
+        pytest.skip(f"{name} needs a loop and a hard sigmoid")
     return SOLVERS[name]
 
 

@@ -4,8 +4,9 @@ Beside what kernels/loop_rest.py is given (a room's phases are FREE, PULLED by +
 
     data     (images, numbers, norms): images (., n_in); numbers (3, samples) of each sample of this call: its PLACE among the images, its CLASS and its
              number as a SAMPLE in `outputs`; its ||image||^2
-    memory   (outputs, slope, sums): the outputs of every sample's last free equilibrium (., n_L); the mean loop Jacobian (n_L, N_L), and the forgetting
-             sums (2, n_L, n_L) that it is the regression of (kernels/secants.mean_slope)
+    memory   (outputs, moves, slope, sums): the outputs of every sample's last free equilibrium (., n_L), and how they and what enters them moved when it was
+             last nudged (., 2, n_L); the mean loop Jacobian (n_L, N_L), and the forgetting sums (2, n_L, n_L) that it is the regression of
+             (kernels/secants.mean_slope)
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from fsp_dynamics.kernels.loop_rest import (
     matrix,
 )  # fmt: skip
 from fsp_dynamics.kernels.panels import multiply
-from fsp_dynamics.kernels.secants import mean_slope, mismatch, predict
+from fsp_dynamics.kernels.secants import learn_secant, mean_slope, mismatch, predict
 from fsp_dynamics.kernels.team import share
 
 FREE, PULLED, PUSHED = 0, 1, 2
 PLACE, CLASS, SAMPLE = 0, 1, 2
-FORGET = 0.98  # what another batch leaves of the sums behind the mean loop Jacobian
+FORGET = 0.99  # what another batch leaves of the sums behind the mean loop Jacobian
 
 
 @inner
@@ -47,19 +48,22 @@ def begin_batch(me: int, all: int, net: Any, data: Any, memory: Any, room: Any, 
     """The free phase's samples in their first state (mine: some rows), and the drive (mine: some panels)."""
     weights, shapes, _, biases, _ = net
     ways, slopes, marks, tallies = room[1][FREE], room[2][FREE], room[3][FREE], room[4][FREE]
-    numbers, outputs, slope = data[1], memory[0], memory[1]
-    drive, targets, everyone = work[0], work[1], work[4][me, EVERYONE]
+    numbers, (outputs, moves, slope, _) = data[1], memory
+    drive, targets, everyone, pair = work[0], work[1], work[4][me, EVERYONE], work[5][me]
     n = slope.shape[0]
     begin, end = share(drive.shape[0], me, all)
     for b in range(begin, end):
         tallies[PASSES, b], tallies[DOUBTS, b], tallies[STATUS, b] = 0, 0, ON_THE_WAY if b < rows else ABSENT
         marks[RESIDUAL, b], marks[BEST, b], marks[PACE, b] = 0, np.inf, 1
         if b < rows:
+            sample = numbers[SAMPLE, first + b]
             for j in range(n):
-                ways[Y, b, j] = outputs[numbers[SAMPLE, first + b], j]
+                ways[Y, b, j] = outputs[sample, j]
                 targets[b, j] = 1 if numbers[CLASS, first + b] == j else 0
+                pair[0, j], pair[1, j] = moves[sample, 0, j], moves[sample, 1, j]
                 for i in range(n):
                     slopes[b, i, j] = slope[i, j]
+            learn_secant(slopes[b], pair[0], pair[1], n)
     low, high = share(shapes[0, 2], me, all)
     wide = 64 // weights.itemsize
     multiply(data[0], numbers[PLACE, first : first + rows], matrix(weights, shapes, 0), drive, everyone[:rows], low, high, False)
@@ -171,21 +175,24 @@ def contrast(me: int, all: int, net: Any, room: Any, work: Any, centred: bool, r
 @inner
 def remember(data: Any, memory: Any, room: Any, first: int, rows: int) -> None:
     """The free outputs of each sample for its next visit, and what the nudge taught of the mean loop Jacobian."""
-    outputs, slope, sums = memory
+    outputs, moves, slope, sums = memory
     free, pulled = room[1][FREE], room[1][PULLED]
     n, learned = slope.shape[0], False
     for b in range(rows):
+        sample = data[1][SAMPLE, first + b]
         for j in range(n):
-            outputs[data[1][SAMPLE, first + b], j] = free[Y, b, j]
+            outputs[sample, j] = free[Y, b, j]
         if room[4][PULLED, STATUS, b] == RESTING and room[4][PULLED, PASSES, b] > 0:
             if not learned:
                 sums *= FORGET
                 learned = True
+            dy, du = moves[sample, 0], moves[sample, 1]
+            for j in range(n):
+                dy[j], du[j] = pulled[Y, b, j] - free[Y, b, j], pulled[U, b, j] - free[U, b, j]
             for i in range(n):
-                dy = np.float64(pulled[Y, b, i]) - free[Y, b, i]
-                if dy != 0:
+                if dy[i] != 0:
                     for j in range(n):
-                        sums[0, i, j] += dy * (np.float64(pulled[Y, b, j]) - free[Y, b, j])
-                        sums[1, i, j] += dy * (np.float64(pulled[U, b, j]) - free[U, b, j])
+                        sums[0, i, j] += np.float64(dy[i]) * dy[j]
+                        sums[1, i, j] += np.float64(dy[i]) * du[j]
     if learned:
         mean_slope(sums[0], sums[1], slope)

@@ -84,6 +84,11 @@ def share(count: int, me: int, all: int) -> tuple[int, int]:
     return count * me // all, count * (me + 1) // all
 
 
+def available() -> int:
+    """How many threads kernels may use: Numba's number, which kernels/relax.threads sets."""
+    return int(numba.get_num_threads())
+
+
 class Team:
     """Threads that stay between calls. A context manager; the caller is member 0.
 

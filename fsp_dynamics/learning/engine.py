@@ -36,18 +36,19 @@ TRIAL = 256  # samples with which another number of threads is tried
 class Memory:
     """What the engine knows of its training images from earlier visits; it makes equilibria cheaper, never different beyond the tolerance.
 
-    outputs (N, n_L) : the outputs of each sample's last free equilibrium, 0 before the first. slope (n_L, N_L) : the mean loop Jacobian, and sums
-    (2, n_L, n_L) what it is the regression of.
+    outputs (N, n_L) : the outputs of each sample's last free equilibrium, 0 before the first. moves (N, 2, n_L) : how they and what enters them moved when it
+    was last nudged. slope (n_L, N_L) : the mean loop Jacobian, and sums (2, n_L, n_L) what it is the regression of.
     """
 
     outputs: Array
+    moves: Array
     slope: Array
     sums: Array
 
     @classmethod
     def empty(cls, samples: int, packed: PackedLoop) -> Memory:
         n, dtype = len(packed.loop), packed.weights.dtype
-        return cls(np.zeros((samples, n), dtype), np.zeros((n, packed.widths[-1]), dtype), np.zeros((2, n, n)))
+        return cls(np.zeros((samples, n), dtype), np.zeros((samples, 2, n), dtype), np.zeros((n, packed.widths[-1]), dtype), np.zeros((2, n, n)))
 
     @classmethod
     def of(cls, arrays: dict[str, Array]) -> Memory | None:
@@ -100,7 +101,7 @@ class LoopEngine:
     def _batches(self, samples: Array, betas: Array, teaching: Any, first_batch: int) -> None:
         images, places, norms = self._images(samples)
         data = (images, np.stack([places, self.labels[samples], samples]), norms)
-        memory = (self.memory.outputs, self.memory.slope, self.memory.sums)
+        memory = (self.memory.outputs, self.memory.moves, self.memory.slope, self.memory.sums)
         velocity = (self.velocity.weights, self.velocity.loop, self.velocity.biases)
         given, solver = self.recipe.tolerance, self.recipe.solver
         rule = (float(given.absolute), float(given.relative), int(solver.max_passes))  # type: ignore[attr-defined]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from fsp_dynamics.kernels.loop_rest import EVERYONE, ON_THE_WAY, PACE, PASSES, RESIDUAL, STATUS, U, Y, come_to_rest
 from fsp_dynamics.kernels.panels import from_panels, padded, to_panels
-from fsp_dynamics.kernels.team import Team
+from fsp_dynamics.kernels.team import Team, available
 from fsp_dynamics.kernels.tiles import columns
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State
@@ -27,7 +26,7 @@ def is_packable(network: Network) -> bool:
 def members(network: Network, samples: int) -> int:
     """How many threads to send: those Numba may use (`kernels.relax.threads`), one where there is little to do."""
     work = samples * sum(w.size for w in network.forward)
-    return 1 if work < SMALL else int(numba.get_num_threads())
+    return 1 if work < SMALL else available()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
