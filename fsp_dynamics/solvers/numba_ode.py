@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsp_dynamics.errors import check_choice
-from fsp_dynamics.kernels.panels import padded, to_panels
+from fsp_dynamics.kernels.panels import padded
 from fsp_dynamics.kernels.relax import LEFT, REACHED, RESIDUAL, SIZE, STEPS_IN_ALL, CompilationError, H, integrator
 from fsp_dynamics.kernels.steps import S
 from fsp_dynamics.kernels.team import Team, available
+from fsp_dynamics.kernels.tiles import columns
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, layers
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance, judge, prepare
@@ -252,20 +253,32 @@ def pack_inputs(network: Network, drive: Array, nudge: Nudge | None) -> tuple[Ar
     return constant, d, 0.0 if nudge is None else float(nudge.beta)
 
 
+def fill_panels(matrix: Array, panels: Array) -> None:
+    """panels (P, K, COLUMNS) <- the matrix (K, N), in one pass: with a large net and one sample, copies would take longer than the path."""
+    units, wide = panels.shape[1:]
+    whole = matrix.shape[1] // wide
+    panels[:whole] = matrix[:, : whole * wide].reshape(units, whole, wide).transpose(1, 0, 2)
+    if whole < len(panels):
+        rest = matrix[:, whole * wide :]
+        panels[-1, :, : rest.shape[1]] = rest
+        panels[-1, :, rest.shape[1] :] = 0
+
+
 def pack_net(network: Network) -> tuple[tuple[Array, Array, Array, int], Array]:
     """((weights, wires, leak, output), spans) of kernels/steps.py and kernels/relax.py."""
-    places, at = begins(network), 0
-    stored: list[Array] = []
+    places, at, wide = begins(network), 0, columns(network.dtype)
+    connections = network.connections()
+    weights = np.empty(sum(len(w) * padded(w.shape[1], w.dtype) for _, _, w in connections), network.dtype)
     wires: list[tuple[int, ...]] = []
-    for pre, post, weight in network.connections():
-        panels = to_panels(weight)
-        wires.append((places[pre], places[post], panels.shape[1], panels.shape[0], at, places[post] in [wire[1] for wire in wires]))
-        stored.append(panels.ravel())
-        at += panels.size
+    for pre, post, weight in connections:
+        units, panels = len(weight), padded(weight.shape[1], weight.dtype) // wide
+        wires.append((places[pre], places[post], units, panels, at, places[post] in [wire[1] for wire in wires]))
+        fill_panels(weight, weights[at : at + panels * units * wide].reshape(panels, units, wide))
+        at += panels * units * wide
     leak = np.repeat([1 / r for r in network.time_constants], np.diff(places)).astype(network.dtype)
     sizes = network.sizes[1:]
     spans = np.column_stack([places[:-1], np.cumsum((0, *sizes[:-1])), sizes]).astype(np.int64)
-    return (np.concatenate(stored), np.array(wires, np.int64), leak, places[-2]), spans
+    return (weights, np.array(wires, np.int64), leak, places[-2]), spans
 
 
 def extended(tableau: Tableau, controlled: bool) -> tuple[Array, Array, Array, int]:

@@ -15,12 +15,13 @@ import pytest
 from problems import problem
 
 from fsp_dynamics.errors import ConfigurationError, ShapeError
+from fsp_dynamics.kernels.panels import to_panels
 from fsp_dynamics.kernels.relax import integrator
 from fsp_dynamics.models.activations import Activation
 from fsp_dynamics.models.network import loop_network
 from fsp_dynamics.models.rate import Nudge, drive, flatten, zero_state
 from fsp_dynamics.solvers.equilibrium import Integrator, Status, Tolerance
-from fsp_dynamics.solvers.numba_ode import TOGETHER, NumbaSolver, extended
+from fsp_dynamics.solvers.numba_ode import TOGETHER, NumbaSolver, extended, fill_panels
 from fsp_dynamics.solvers.reference import ReferenceSolver
 from fsp_dynamics.solvers.tableaux import DOPRI5, TABLEAUX
 
@@ -122,6 +123,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads():
 CACHED = """
 import json, sys, time
 import numpy as np
+from fsp_dynamics.kernels.panels import to_panels
 from fsp_dynamics.kernels.relax import integrator
 from fsp_dynamics.models.activations import ACTIVATIONS
 from fsp_dynamics.models.network import loop_network, reciprocal_network
@@ -307,6 +309,15 @@ def test_fields_are_counted():
         assert walk.fields.tolist() == [1 + stages * steps] * p.batch
     still = NumbaSolver().walk(p.network, p.drive, zero_state(p.network, p.batch), None, times[:1])
     assert (still.steps.tolist(), still.fields.tolist()) == ([0] * p.batch, [0] * p.batch)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (4, 16), (3, 17), (1, 40)])
+def test_matrices_are_laid_into_panels_in_place(shape, dtype):
+    matrix = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    for given in (matrix, np.asfortranarray(matrix)):
+        panels = np.full_like(to_panels(matrix), np.nan)
+        fill_panels(given, panels)
+        np.testing.assert_array_equal(panels, to_panels(matrix))
 
 
 def test_the_middle_of_a_step_is_that_of_the_dense_output_in_scipy():
