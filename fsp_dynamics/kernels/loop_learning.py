@@ -33,8 +33,9 @@ from fsp_dynamics.kernels.loop_phases import (
     remember,
 )  # fmt: skip
 from fsp_dynamics.kernels.loop_rest import BASE_Y, CHOSEN, IMAGES, PASSES, RESIDUAL, RESTING, STATUS, Y, come_to_rest, first_unit, layer, matrix
-from fsp_dynamics.kernels.panels import add_outer
+from fsp_dynamics.kernels.panels import add_outer, add_outer_used, find_used
 from fsp_dynamics.kernels.team import meet, share
+from fsp_dynamics.kernels.tiles import ROWS
 
 COUNTED = ("samples", "wrong", "residual", "residual_max", "passes_free", "nudged", "passes_nudged", "unrested")
 LR, BIAS_LR, MOVE = 0, 1, 2
@@ -192,7 +193,9 @@ def apply_velocity(me: int, all: int, net: Any, velocity: Any, rates: Array) -> 
 
 
 @inner
-def accumulate(me: int, all: int, into: Any, net: Any, data: Any, room: Any, chosen: Array, images: Array, scales: Array, scale: float) -> None:
+def accumulate(
+    me: int, all: int, into: Any, net: Any, data: Any, room: Any, work: Any, chosen: Array, images: Array, scales: Array, scale: float
+) -> None:  # fmt: skip
     """into += scale scales[.] (eq. 14 summed over the samples `chosen`), for every matrix and bias (my part)."""
     shapes, states, ways = net[1], room[0], room[1]
     wide, capacity, layers = 64 // net[0].itemsize, ways.shape[2], shapes.shape[0]
@@ -200,8 +203,12 @@ def accumulate(me: int, all: int, into: Any, net: Any, data: Any, room: Any, cho
         change = ways[PULLED, BASE_Y] if k == layers - 1 else layer(states[PULLED], shapes, k, capacity)
         if scales[LR, k] != 0:
             low, high = share(shapes[k, 1] * shapes[k, 2], me, all)
-            pre, rows = (data[0], images) if k == 0 else (layer(states[FREE], shapes, k - 1, capacity), chosen)
-            add_outer(pre, rows, change, chosen, scale * scales[LR, k], matrix(into[0], shapes, k), low, high)
+            gain, panels = scale * scales[LR, k], matrix(into[0], shapes, k)
+            if k == 0:
+                find_used(data[0], images, shapes[0, 1], ROWS, work[9][me], work[10][me])
+                add_outer_used(data[0], images, change, chosen, gain, panels, low, high, work[9][me], work[10][me])
+            else:
+                add_outer(layer(states[FREE], shapes, k - 1, capacity), chosen, change, chosen, gain, panels, low, high)
         if scales[BIAS_LR, k] != 0:
             low, high = bias_part(shapes, k, wide, me, all)
             add_rows(into[2], first_unit(shapes, k, wide), change, chosen, scale * scales[BIAS_LR, k], low, high)
@@ -230,7 +237,7 @@ def learn(
         limit_output(rates, n, output_step, last)
     if count > 0:
         into = velocity if momentum > 0 else (net[0], net[2], net[3])
-        accumulate(me, all, into, net, data, room, chosen[:count], images[:count], np.sign(eta) if momentum > 0 else rates, 1 / (rows * beta))
+        accumulate(me, all, into, net, data, room, work, chosen[:count], images[:count], np.sign(eta) if momentum > 0 else rates, 1 / (rows * beta))
     if momentum > 0:
         meet(all, counters)
         if output_step > 0:

@@ -34,7 +34,7 @@ from fsp_dynamics.kernels.loop_rest import (
     layer,
     matrix,
 )  # fmt: skip
-from fsp_dynamics.kernels.panels import multiply
+from fsp_dynamics.kernels.panels import USED_ROWS, find_used, multiply_used
 from fsp_dynamics.kernels.secants import learn_secant, mean_slope, mismatch, predict
 from fsp_dynamics.kernels.team import share
 
@@ -66,7 +66,9 @@ def begin_batch(me: int, all: int, net: Any, data: Any, memory: Any, room: Any, 
             learn_secant(slopes[b], pair[0], pair[1], n)
     low, high = share(shapes[0, 2], me, all)
     wide = 64 // weights.itemsize
-    multiply(data[0], numbers[PLACE, first : first + rows], matrix(weights, shapes, 0), drive, everyone[:rows], low, high, False)
+    places, used, counts = numbers[PLACE, first : first + rows], work[9][me], work[10][me]
+    find_used(data[0], places, shapes[0, 1], USED_ROWS, used, counts)
+    multiply_used(data[0], places, matrix(weights, shapes, 0), drive, everyone[:rows], low, high, used, counts)
     for b in range(rows):
         for c in range(low * wide, high * wide):
             drive[b, c] += biases[c]

@@ -8,8 +8,9 @@ What the kernels are given, as tuples:
            states (., sum_k rows N_k) of the hidden layers, one after the other; ways (., 4, rows, N_L): outputs under trial Y and what enters
            them there U, the best so far BASE_Y, BASE_U; slopes S (., rows, n_L, N_L); marks (., 3, rows): RESIDUAL of the last pass, BEST
            residual so far, PACE of the step; tallies (., 3, rows): PASSES, STATUS, and DOUBTS: how often the residual rose, and once more where the outputs may amplify their own changes
-    work   (drive, targets, norms, mean_rates, lists, pairs, scratch, rates, squares): drive (rows, N_1) and targets (rows, N_L) of the batch; what follows
-           from `lists` on is each member's own: lists (., 4, rows) of sample numbers, the last 0, 1, ...; pairs (., 2, N_L); scratch (., N_1); squares (., 2, n_L, n_L)
+    work   (drive, targets, norms, mean_rates, lists, pairs, scratch, rates, squares, used, counts): drive (rows, N_1) and targets (rows, N_L) of the
+           batch; what follows from `lists` on is each member's own: lists (., 4, rows) of sample numbers, the last 0, 1, ...; pairs (., 2, N_L);
+           scratch (., N_1); squares (., 2, n_L, n_L); used and counts (kernels/panels.find_used) of the images
     rule   (absolute, relative, most): when a sample is at rest, and how many passes it may have
 
 A thin step (loop and output products, the secants) is done sample by sample, a wide one (hidden products) panel by panel; each is shared out anew, and

@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 
 from fsp_dynamics.kernels.field import Array, jit
-from fsp_dynamics.kernels.tiles import BYTES, ROWS, TURNED_ROWS, TURNED_STEPS, columns, dot_tile, outer_tile, turned_tile
+from fsp_dynamics.kernels.tiles import ROWS, TURNED_ROWS, TURNED_STEPS, columns, dot_tile, outer_tile, turned_tile, used_dot_tile, used_outer_tile
+from fsp_dynamics.kernels.vectors import BYTES
 
 TURNED_PANELS = 32  # of which four rows, and the same columns of three rows of rates, stay in the first cache
+USED_ROWS = 4  # five rows and a list are too many registers, and fewer rows have fewer pixels between them
+DENSE, ALL = 0.9, -1  # a list of more than this share of all k costs more than it saves
 TURNED_CHUNK = 48  # rows whose part of these columns stays in the second
 
 
@@ -110,5 +113,71 @@ def add_outer(l: Array, l_rows: Array, r: Array, r_rows: Array, scale: float, w:
         for tile in range(tiles):
             rows = (m - row + tiles - tile - 1) // (tiles - tile)
             outer_tile(rows, l, l_rows, begin - p * steps, r, r_rows, p * wide, row, scale, w, begin * wide, end - begin)
+            row += rows
+        begin = end
+
+
+@jit
+def find_used(a: Array, a_rows: Array, steps: int, most: int, used: Array, counts: Array) -> None:
+    """used[t, : counts[t]] <- the k < steps, rising, at which some row of tile t is not 0; counts[t] <- ALL where these are most.
+
+    The tiles have `most` rows of a_rows (m,) or fewer, as equal as can be: USED_ROWS for `multiply_used`, ROWS for `add_outer_used`.
+    used (tiles or more, steps or more), counts (tiles or more,), int64.
+    """
+    m = a_rows.size
+    tiles, row = (m + most - 1) // most, 0
+    for t in range(tiles):
+        rows = (m - row + tiles - t - 1) // (tiles - t)
+        marks, count = used[t], 0
+        for k in range(steps):
+            marks[k] = 0
+        for i in range(row, row + rows):
+            values = a[a_rows[i]]
+            for k in range(steps):
+                marks[k] |= values[k] != 0
+        for k in range(steps):
+            mark = marks[k]  # read before `count`, which is at most k, is written
+            marks[count] = k
+            count += mark
+        counts[t] = count if count < DENSE * steps else ALL
+        row += rows
+
+
+@jit
+def multiply_used(a: Array, a_rows: Array, w: Array, c: Array, c_rows: Array, first: int, last: int, used: Array, counts: Array) -> None:
+    """`multiply` without what `find_used` found to be 0; the same bits, as long as w is finite."""
+    steps, wide, m = w.shape[1], w.shape[2], a_rows.size
+    tiles = (m + USED_ROWS - 1) // USED_ROWS
+    for p in range(first, last):
+        row = 0
+        for t in range(tiles):
+            rows = (m - row + tiles - t - 1) // (tiles - t)
+            if counts[t] == ALL:
+                dot_tile(rows, a, a_rows, w, p * steps * wide, steps, c, c_rows, p * wide, row, False)
+            else:
+                used_dot_tile(rows, a, a_rows, w, p * steps * wide, counts[t], c, c_rows, p * wide, row, False, used[t], 0)
+            row += rows
+
+
+@jit
+def add_outer_used(
+    l: Array, l_rows: Array, r: Array, r_rows: Array, scale: float, w: Array, first: int, last: int, used: Array, counts: Array  # noqa: E741
+) -> None:  # fmt: skip
+    """`add_outer` without the rows of panels that `find_used` found to stay as they are; the same bits."""
+    steps, wide, m = w.shape[1], w.shape[2], l_rows.size
+    tiles = (m + ROWS - 1) // ROWS
+    scale = w.dtype.type(scale)
+    begin = first
+    while begin < last:
+        p = begin // steps
+        end, row = min(last, (p + 1) * steps), 0
+        low, high = begin - p * steps, end - p * steps
+        for t in range(tiles):
+            rows = (m - row + tiles - t - 1) // (tiles - t)
+            if counts[t] == ALL:
+                outer_tile(rows, l, l_rows, low, r, r_rows, p * wide, row, scale, w, begin * wide, end - begin)
+            else:
+                here, past = np.searchsorted(used[t, : counts[t]], low), np.searchsorted(used[t, : counts[t]], high)
+                used_outer_tile(rows, l, l_rows, 0, r, r_rows, p * wide, row, scale, w, p * steps * wide, past - here, used[t], here)
             row += rows
         begin = end

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsp_dynamics.kernels.loop_rest import EVERYONE, ON_THE_WAY, PACE, PASSES, RESIDUAL, STATUS, U, Y, come_to_rest
-from fsp_dynamics.kernels.panels import from_panels, padded, to_panels
+from fsp_dynamics.kernels.panels import USED_ROWS, aligned, from_panels, padded, to_panels
 from fsp_dynamics.kernels.team import Team, available
 from fsp_dynamics.kernels.tiles import columns
 from fsp_dynamics.models.network import Array, Network
@@ -52,7 +52,9 @@ class PackedLoop:
         widths = [padded(n, network.dtype) for n in network.sizes[1:]]
         biases = np.concatenate([_widened(b[None], n)[0] for b, n in zip(network.biases, widths, strict=True)])
         leaks = 1 / np.array(network.time_constants)
-        return cls(np.concatenate([w.ravel() for w in packed]), shapes, _widened(network.loop, widths[0]), biases, leaks)
+        weights = aligned((int(at[-1]),), network.dtype)
+        np.concatenate([w.ravel() for w in packed], out=weights)
+        return cls(weights, shapes, _widened(network.loop, widths[0]), biases, leaks)
 
     @property
     def net(self) -> tuple[Array, Array, Array, Array, Array]:
@@ -98,7 +100,9 @@ class Room:
             np.zeros((team, 3, max(n, layers + 1))),
             np.zeros((team, 2, n, n)),
         )
-        self.work = (self.drive, self.targets, np.zeros((rows, layers)), np.zeros(widths[-2], dtype), *own)
+        tiles = -(-rows // USED_ROWS) if phases > 1 else 0  # of images, which relaxing alone does not see
+        used = np.zeros((team, tiles, int(packed.shapes[0, 1])), np.int64), np.zeros((team, tiles), np.int64)
+        self.work = (self.drive, self.targets, np.zeros((rows, layers)), np.zeros(widths[-2], dtype), *own, *used)
 
     def layer(self, k: int, phase: int = 0) -> Array:
         """(rows, N_k) states of hidden layer k, a view."""
