@@ -42,38 +42,22 @@ def add_stages(share: float, s: Array, first: Array, b: int, k: Array, r: int, w
                o: int) -> None:  # fmt: skip
     """out[o] <- share s[b] + h (weights[0] first[b] + sum_i weights[i] k[i - 1, r]) over so many stages.
 
-    Three stages at a time: `out` is gone through once for each, and LLVM can still tell that no arrays overlap.
+    Two stages at a time: `out` is gone through once for both, and LLVM can still tell that no arrays overlap.
     """
     for i in range(stages):
         scaled[i] = h * weights[i]
     units, share = out.shape[1], out.dtype.type(share)
-    if stages < 2:
-        u = scaled[0] if stages == 1 else scaled.dtype.type(0)
+    u = scaled[0] if stages > 0 else scaled.dtype.type(0)
+    for j in range(units):
+        out[o, j] = share * s[b, j] + u * first[b, j]
+    for i in range(1, stages - 1, 2):
+        u, v = scaled[i], scaled[i + 1]
         for j in range(units):
-            out[o, j] = share * s[b, j] + u * first[b, j]
-    elif stages == 2:
-        u, v = scaled[0], scaled[1]
+            out[o, j] += u * k[i - 1, r, j] + v * k[i, r, j]
+    if stages > 1 and stages % 2 == 0:
+        u = scaled[stages - 1]
         for j in range(units):
-            out[o, j] = share * s[b, j] + u * first[b, j] + v * k[0, r, j]
-    else:
-        u, v, w = scaled[0], scaled[1], scaled[2]
-        for j in range(units):
-            out[o, j] = share * s[b, j] + u * first[b, j] + v * k[0, r, j] + w * k[1, r, j]
-    i = 3
-    while i < stages:
-        u = scaled[i]
-        if i + 2 < stages:
-            v, w = scaled[i + 1], scaled[i + 2]
-            for j in range(units):
-                out[o, j] += u * k[i - 1, r, j] + v * k[i, r, j] + w * k[i + 1, r, j]
-        elif i + 1 < stages:
-            v = scaled[i + 1]
-            for j in range(units):
-                out[o, j] += u * k[i - 1, r, j] + v * k[i, r, j]
-        else:
-            for j in range(units):
-                out[o, j] += u * k[i - 1, r, j]
-        i += 3
+            out[o, j] += u * k[stages - 2, r, j]
 
 
 @summing
