@@ -10,7 +10,8 @@ method       y <-
 ===========  ==============================================================================================
 `secants`    the root of a model of T that each sample learns from its own passes, under the exact clip (kernels/secants.py), all samples walked
              by a team of threads (kernels/loop_rest.py); for loops with a hard sigmoid, whose default it is
-`anderson`   the mixture of the last passes with the smallest combined residual, per sample (the default of all others)
+`anderson`   the mixture of the last passes with the smallest combined residual, per sample (the default of all others); reciprocal networks with a
+             hard sigmoid make their passes compiled, by a team of threads (kernels/layer_sweeps.py)
 `sweeps`     T(y): plain layer sweeps
 `newton`     y + (I - J)^-1 (T(y) - y), J the n_L x n_L loop Jacobian with the masks of the present state
 ===========  ==============================================================================================
@@ -36,6 +37,7 @@ from fsp_dynamics.models.rate import Nudge, State, residual
 from fsp_dynamics.solvers.equilibrium import AT_REST, OUT_OF_STEPS, Equilibrium, Solver, Tolerance, judge, prepare
 from fsp_dynamics.solvers.integration import uncompilable
 from fsp_dynamics.solvers.loop_newton import newton, stable
+from fsp_dynamics.solvers.packed_layers import is_sweepable, sweep_together
 from fsp_dynamics.solvers.packed_loop import is_packable, relax_together
 from fsp_dynamics.solvers.passes import Passes
 
@@ -86,6 +88,8 @@ class FixedPointSolver:
         try:
             if method == "secants":
                 journey.walk_together(self.max_passes, start is not None)
+            elif self.uses_sweeps(network):
+                journey.sweep(self.max_passes, self.memory, start is not None)
             else:
                 passes = Passes(network, drive, begin, nudge, norms=tolerance.relative > 0)
                 memory = self.memory if method == "anderson" else 0
@@ -93,6 +97,10 @@ class FixedPointSolver:
         except CompilationError as error:
             raise uncompilable(network, error) from error
         return journey.finish(self.fallback)
+
+    def uses_sweeps(self, network: Network) -> bool:
+        """Whether it relaxes this network by compiled sweeps over its layers."""
+        return self.method in (None, "anderson") and is_sweepable(network)
 
     def uses_secants(self, network: Network) -> bool:
         """Whether it relaxes this network by secants."""
@@ -142,6 +150,11 @@ class _Journey:
                 found.steps + given,
                 found.doubts,
             )
+
+    def sweep(self, max_passes: int, memory: int, given: bool) -> None:
+        """Compiled passes of a reciprocal network, all samples at once."""
+        found = sweep_together(self.network, self.drive, self.start, given, self.nudge, self.tolerance, max_passes, memory)
+        self.state, self.residual, self.status, self.steps = found.state, found.residual, found.status, found.steps
 
     def walk(self, passes: Passes, memory: int, max_passes: int, given: bool) -> None:
         """Pass after pass; a sample leaves as soon as it is at rest or no longer finite. Of a start that was given, those at rest keep it."""

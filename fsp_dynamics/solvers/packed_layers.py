@@ -1,0 +1,157 @@
+"""A reciprocal network with a hard sigmoid as the arrays of kernels/layer_sweeps.py, and its relaxation by a team of threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsp_dynamics.kernels.layer_sweeps import FROM_CUT, FROM_STATE, SQUARE, settle_layers
+from fsp_dynamics.kernels.loop_rest import ABSENT, ON_THE_WAY, PASSES, RESIDUAL, STATUS
+from fsp_dynamics.kernels.panels import aligned, padded
+from fsp_dynamics.kernels.team import Team, available
+from fsp_dynamics.kernels.tiles import columns
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import Nudge, State
+from fsp_dynamics.solvers.equilibrium import Tolerance
+
+SMALL = 2_000_000  # multiplications in one pass of all samples, below which a second thread does not pay
+
+
+def is_sweepable(network: Network) -> bool:
+    """Whether it is a reciprocal network with a hard sigmoid."""
+    return (network.tied or network.backward is not None) and network.rho.projected
+
+
+def members(network: Network, samples: int) -> int:
+    """How many threads to send: those Numba may use (`kernels.relax.threads`), one where there is little to do."""
+    work = 2 * samples * sum(w.size for w in network.forward)
+    return min(1 if work < SMALL else available(), max(samples, 1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedLayers:
+    """The weights between the layers of a reciprocal network as kernels take them, copies of the network's; the input is not among them.
+
+    weights : forward and (unless tied) backward matrices, in panels laid end to end. shapes (2, L-1, 3) : where forward[k] and backward[k]
+    begin, K and P; P = 0 where tied. ends (L+1,) : of the padded layers side by side. biases (ends[L],) : those of the first layer are 0, the
+    drive holds them. leaks (L,) : 1 / r.
+    """
+
+    weights: Array
+    shapes: Array
+    ends: Array
+    biases: Array
+    leaks: Array
+
+    @classmethod
+    def of(cls, network: Network) -> PackedLayers:
+        matrices, wide = _matrices(network), columns(network.dtype)
+        shapes, at = np.zeros((2, network.depth - 1, 3), np.int64), 0
+        for (side, k), w in matrices.items():
+            shapes[side, k] = at, len(w), padded(w.shape[1], network.dtype) // wide
+            at += shapes[side, k, 1:].prod() * wide
+        ends = np.cumsum([0, *(padded(n, network.dtype) for n in network.sizes[1:])])
+        packed = cls(aligned((at,), network.dtype), shapes, ends, np.zeros(ends[-1], network.dtype), 1 / np.array(network.time_constants))
+        packed.read_from(network)
+        return packed
+
+    def read_from(self, network: Network) -> None:
+        """Take over the weights of the network, which has this form."""
+        wide = columns(self.weights.dtype)
+        for (side, k), w in _matrices(network).items():
+            at, rows, panels = self.shapes[side, k]
+            into, whole = self.weights[at : at + rows * panels * wide].reshape(panels, rows, wide), w.shape[1] // wide
+            into[:whole] = w[:, : whole * wide].reshape(rows, whole, wide).transpose(1, 0, 2)
+            into[whole:, :, : w.shape[1] - whole * wide] = w[:, whole * wide :]
+        for k, bias in enumerate(network.biases[1:], 1):
+            self.biases[self.ends[k] : self.ends[k] + len(bias)] = bias
+
+    @property
+    def net(self) -> tuple[Array, Array, Array, Array, Array]:
+        """What kernels call a net."""
+        return self.weights, self.shapes, self.ends, self.biases, self.leaks
+
+
+class Room:
+    """The arrays in which so many samples of a network come to rest; made once and used again.
+
+    `room` and `work` are what kernels/layer_sweeps.py calls so; memory : earlier passes that are mixed.
+    """
+
+    def __init__(self, packed: PackedLayers, sizes: tuple[int, ...], rows: int, team: int, memory: int) -> None:
+        self.sizes, self.ends, self.rows, dtype = sizes, packed.ends, rows, packed.weights.dtype
+        widths = np.diff(packed.ends)
+        cut = int(widths[1::2].sum())
+        self.states, self.inputs = aligned((rows * int(packed.ends[-1]),), dtype), aligned((rows * int(packed.ends[-1]),), dtype)
+        self.marks, self.tallies = np.zeros((2, rows)), np.zeros((4, rows), np.int64)
+        self.drive, self.targets = np.zeros((rows, int(widths[0])), dtype), np.zeros((rows, int(widths[-1])), dtype)
+        history, grams = np.zeros((rows, 2 * memory + 2, cut), dtype), np.zeros((rows, memory, memory))
+        self.room = (self.states, self.inputs, history, grams, self.marks, self.tallies, self.drive, self.targets)
+        self.work = (np.zeros(rows, np.int64), np.zeros((team, 2, int(packed.ends[-1])), dtype), np.zeros((team, memory + 1, memory)))
+        self.begin(np.arange(rows))
+
+    def begin(self, rows: Array) -> None:
+        """Put these samples, and no others, at the beginning of their way."""
+        self.marks[RESIDUAL], self.marks[SQUARE] = 0, np.inf
+        self.tallies[:] = 0
+        self.tallies[STATUS] = ABSENT
+        self.tallies[STATUS, rows] = ON_THE_WAY
+
+    def layer(self, k: int, what: Array | None = None) -> Array:
+        """(rows, N_k) padded states (or inputs) of layer k, a view."""
+        values = self.states if what is None else what
+        return values[self.rows * self.ends[k] : self.rows * self.ends[k + 1]].reshape(self.rows, -1)
+
+    def place(self, state: State, rows: Array | None = None) -> None:
+        """Put the states (A, n_k) into these rows (None: the first A)."""
+        for k, s in enumerate(state):
+            self.layer(k)[slice(0, len(s)) if rows is None else rows, : s.shape[1]] = s
+
+    def place_cut(self, cut: Array) -> None:
+        """Put the states (A, C) of every second layer, side by side, into the first A rows."""
+        at = 0
+        for k in range(1, len(self.sizes), 2):
+            self.layer(k)[: len(cut), : self.sizes[k]] = cut[:, at : at + self.sizes[k]]
+            at += self.sizes[k]
+
+    def cut(self, rows: slice) -> Array:
+        """The states of every second layer of these rows, side by side."""
+        layers = [self.layer(k)[rows, : self.sizes[k]] for k in range(1, len(self.sizes), 2)]
+        return layers[0] if len(layers) == 1 else np.concatenate(layers, axis=1)
+
+    def state(self, rows: Array | slice = slice(None)) -> State:
+        """The states (A, n_k) of these rows: copies, or views of a slice."""
+        return tuple(self.layer(k)[rows, :n] for k, n in enumerate(self.sizes))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrival:
+    """What became of each sample: state, residual, passes and status (values of `Status`)."""
+
+    state: State
+    residual: Array
+    steps: Array
+    status: Array
+
+
+def sweep_together(
+    network: Network, drive: Array, start: State, given: bool, nudge: Nudge | None, tolerance: Tolerance, max_passes: int, memory: int
+) -> Arrival:
+    """Samples from their start (of which only every second layer counts, unless it was `given`) to rest."""
+    packed = PackedLayers.of(network)
+    with Team(members(network, len(drive))) as team:
+        room = Room(packed, network.sizes[1:], len(drive), team.members, memory)
+        room.drive[:, : drive.shape[1]] = drive
+        room.place(start)
+        if nudge is not None:
+            room.targets[:, : network.sizes[-1]] = nudge.target
+        rule = (float(tolerance.absolute), float(tolerance.relative), int(max_passes))
+        beta = 0.0 if nudge is None else float(nudge.beta)
+        team.run(settle_layers, packed.net, room.room, room.work, FROM_STATE if given else FROM_CUT, beta, rule)
+    return Arrival(tuple(np.array(s) for s in room.state()), room.marks[RESIDUAL], room.tallies[PASSES], room.tallies[STATUS].astype(np.uint8))
+
+
+def _matrices(network: Network) -> dict[tuple[int, int], Array]:
+    """Each matrix between layers by (0, k) for forward[k] and (1, k) for backward[k]."""
+    return {(0, k): w for k, w in enumerate(network.forward)} | {(1, k): w for k, w in enumerate(network.backward or ())}
