@@ -33,7 +33,7 @@ from fsp_dynamics.errors import ConfigurationError, check_choice
 from fsp_dynamics.kernels.mixing import anderson
 from fsp_dynamics.kernels.relax import CompilationError
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, residual
+from fsp_dynamics.models.rate import Nudge, State, residual, unit_target
 from fsp_dynamics.solvers.equilibrium import AT_REST, OUT_OF_STEPS, Equilibrium, Solver, Tolerance, judge, prepare
 from fsp_dynamics.solvers.integration import uncompilable
 from fsp_dynamics.solvers.loop_newton import newton, stable
@@ -141,7 +141,8 @@ class _Journey:
             self._take(rows, tuple(s.astype(self.network.dtype) for s in self.start), np.ones(len(rows), bool))
             rows = np.flatnonzero(self.status == OUT_OF_STEPS)
         if rows.size:
-            found = relax_together(self.network, self.drive[rows], self.start[-1][rows], self._nudge_of(rows), self.tolerance, max_passes)
+            output = self._first_outputs(rows) if given else self.start[-1]
+            found = relax_together(self.network, self.drive[rows], output, self._nudge_of(rows), self.tolerance, max_passes)
             for kept, new in zip(self.state, found.state, strict=True):
                 kept[rows] = new
             self.residual[rows], self.status[rows], self.steps[rows], self.doubts[rows] = (
@@ -155,6 +156,14 @@ class _Journey:
         """Compiled passes of a reciprocal network, all samples at once."""
         found = sweep_together(self.network, self.drive, self.start, given, self.nudge, self.tolerance, max_passes, memory)
         self.state, self.residual, self.status, self.steps = found.state, found.residual, found.status, found.steps
+
+    def _first_outputs(self, rows: Array) -> Array:
+        """(A, n_L) where the outputs would rest while the layer below them stays as it was given."""
+        network, nudge = self.network, self._nudge_of(rows)
+        a = network.rho.rate(self.start[-2][rows]) @ network.forward[-1] + network.biases[-1]
+        beta, d = (0.0, 0.0) if nudge is None else (nudge.beta, nudge.target)
+        rest: Array = network.rho.rate(unit_target(a, 1 / network.time_constants[-1], beta, d))
+        return rest
 
     def walk(self, passes: Passes, memory: int, max_passes: int, given: bool) -> None:
         """Pass after pass; a sample leaves as soon as it is at rest or no longer finite. Of a start that was given, those at rest keep it."""

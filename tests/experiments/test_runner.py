@@ -16,6 +16,7 @@ from fsp_dynamics.errors import CheckpointError, ConfigurationError, NotFiniteEr
 from fsp_dynamics.experiments import runner
 from fsp_dynamics.experiments.execution import Interrupted, NoRestError
 from fsp_dynamics.experiments.runner import open_run, train
+from fsp_dynamics.learning import engine
 
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* output")  # so little training may leave an output silent
 CLOCKS = {"seconds", "images_per_second"}
@@ -69,6 +70,8 @@ def test_resuming_after_any_epoch_gives_the_bits_of_an_unbroken_run(tiny, tmp_pa
 
 def test_a_stop_by_a_signal_loses_only_the_epoch_it_fell_in(tiny, tmp_path, unbroken, monkeypatch):
     real, calls, heard = runner.train_epoch, [], []
+    monkeypatch.setattr(engine, "CHUNK", 20)
+    monkeypatch.setattr(engine, "TRIAL", 20)
 
     def interrupted(learner, split, recipe, on_batch=None):
         calls.append(learner.epoch)

@@ -206,3 +206,38 @@ def test_aligned_arrays_begin_a_cache_line(dtype):
         assert array.dtype == dtype
         assert not array.any()
         assert array.ctypes.data % 64 == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("m", [1, 4, 5, 7, 13])
+def test_products_that_leave_out_zeros_have_the_bits_of_those_that_do_not(m, dtype) -> None:
+    """Rows of which most entries are 0, one tile that is full (its list would cost more than it saves), an update of a part that cuts panels."""
+    rng = np.random.default_rng(m)
+    a = ((rng.random((20, 50)) < 0.2) * rng.normal(size=(20, 50))).astype(dtype)
+    a[:2] = rng.normal(size=(2, 50))
+    rows, into = rng.permutation(20)[:m], np.arange(m)
+    w = panels.to_panels(rng.normal(size=(50, 37)).astype(dtype))
+    wide = w.shape[0] * w.shape[2]
+    whole, part = np.zeros((m, wide), dtype), np.zeros((m, wide), dtype)
+    used, counts = np.zeros((m, 50), np.int64), np.zeros(m, np.int64)
+    panels.find_used(a, rows, 50, panels.USED_ROWS, used, counts)
+    for t, tile in enumerate(tiles_of(rows, panels.USED_ROWS)):
+        expected = np.flatnonzero(a[tile].any(0))
+        assert counts[t] == (panels.ALL if len(expected) >= panels.DENSE * 50 else len(expected))
+        if counts[t] != panels.ALL:
+            assert used[t, : counts[t]].tolist() == expected.tolist()
+    panels.multiply(a, rows, w, whole, into, 0, len(w), False)
+    panels.multiply_used(a, rows, w, part, into, 0, len(w), used, counts)
+    np.testing.assert_allclose(part, whole, rtol=0, atol=1e-5 if numba.config.DISABLE_JIT else 0)
+    change = rng.normal(size=(m, wide)).astype(dtype)
+    one, other = w.copy(), w.copy()
+    panels.find_used(a, rows, 50, panels.ROWS, used, counts)
+    panels.add_outer(a, rows, change, into, 0.3, one, 7, 91)
+    panels.add_outer_used(a, rows, change, into, 0.3, other, 7, 91, used, counts)
+    np.testing.assert_allclose(other, one, rtol=0, atol=1e-5 if numba.config.DISABLE_JIT else 0)
+    assert (one != w).any()
+
+
+def tiles_of(rows, most):
+    """The rows in as few tiles of at most so many as there can be, as equal as can be, the larger first."""
+    return np.array_split(rows, -(-len(rows) // most))

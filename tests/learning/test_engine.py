@@ -31,7 +31,7 @@ OPTIMISERS = {
     "limited-momentum": {"momentum": 0.5, "output_step": 0.02, "frozen": ("biases[1]", "forward[0]")},
     "unnormalised": {"normalised": False},
 }
-compiled_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="bits are the compiler's")
+compiled_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="takes minutes as plain Python; bits are the compiler's")
 
 
 def recipe_for(sizes, kind="one-sided", tolerance=1e-13, solver=None, rate=1.0, **optimiser):
@@ -54,13 +54,22 @@ def same_bits(one: Learner, other: Learner) -> bool:
     return all(a.tobytes() == b.tobytes() for a, b in pairs)
 
 
+def test_a_small_epoch_is_that_of_the_plain_loop(monkeypatch) -> None:
+    """As below, small enough to run without the compiler too."""
+    check_twins(fsp.loop_network([64, 12, 9, 10], rng=1, dtype=np.float64, loop_scale=0.5), recipe_for(SIZES[1]), DIGITS.train.limit(25), monkeypatch)
+
+
+@compiled_only
 @pytest.mark.parametrize("sizes", SIZES, ids=lambda s: f"{len(s) - 2}-hidden")
 @pytest.mark.parametrize("kind", ["one-sided", "random-sign", "centred"])
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
 def test_an_epoch_is_that_of_the_plain_loop(optimiser, kind, sizes, monkeypatch) -> None:
     """Weights, velocities and report after two epochs of 70 images in batches of 20, the last of 10: the twin knows none of the engine."""
     network = fsp.loop_network(sizes, rng=1, dtype=np.float64, loop_scale=0.5)
-    recipe, data = recipe_for(sizes, kind, **OPTIMISERS[optimiser]), DIGITS.train.limit(70)
+    check_twins(network, recipe_for(sizes, kind, **OPTIMISERS[optimiser]), DIGITS.train.limit(70), monkeypatch)
+
+
+def check_twins(network, recipe, data, monkeypatch) -> None:
     assert engine.takes(network, recipe)
     fast, seen = trained(network, recipe, data)
     monkeypatch.setattr(engine, "takes", lambda network, recipe: False)
@@ -87,6 +96,7 @@ def test_the_same_bits_on_any_number_of_threads(kind) -> None:
         assert same_bits(one, trained(network, recipe, DIGITS.train.limit(130), threads=threads)[0]), threads
 
 
+@compiled_only
 def test_going_on_from_what_is_kept_gives_the_same_bits_and_a_memory_of_other_images_is_dropped() -> None:
     network, recipe, data = fsp.loop_network(SIZES[1], rng=0), recipe_for(SIZES[1], tolerance=1e-4), DIGITS.train.limit(90)
     unbroken, _ = trained(network, recipe, data, epochs=3)
@@ -103,6 +113,7 @@ def test_going_on_from_what_is_kept_gives_the_same_bits_and_a_memory_of_other_im
     assert len(second.memory.outputs) == 50
 
 
+@compiled_only
 def test_a_sample_at_its_target_teaches_nothing_to_the_bit() -> None:
     """Fact 5. Outputs that biases drive into saturation, with the labels they then show: no weight moves, not even by a rounding."""
     network = fsp.loop_network(SIZES[1], rng=0)
@@ -117,6 +128,7 @@ def test_a_sample_at_its_target_teaches_nothing_to_the_bit() -> None:
         assert learner.network.parameters()[name].tobytes() == w.tobytes(), name
 
 
+@compiled_only
 def test_what_does_not_contract_falls_back_is_counted_and_teaches_only_where_it_rests(monkeypatch) -> None:
     """A loop that inhibits itself strongly: the fallback decides which samples rest, the others are counted and left out, as in the plain loop."""
     network = fsp.loop_network(SIZES[1], rng=0, dtype=np.float64)
@@ -124,17 +136,20 @@ def test_what_does_not_contract_falls_back_is_counted_and_teaches_only_where_it_
     handed_over = []
     solver = FixedPointSolver(max_passes=12, fallback=NumbaSolver(max_steps=60))
     relax = NumbaSolver.relax
-    monkeypatch.setattr(NumbaSolver, "relax", lambda self, network, drive, *rest: handed_over.append(len(drive)) or relax(self, network, drive, *rest))
+    monkeypatch.setattr(
+        NumbaSolver, "relax", lambda self, network, drive, *rest: handed_over.append(len(drive)) or relax(self, network, drive, *rest)
+    )
     recipe, data = recipe_for(SIZES[1], tolerance=1e-9, solver=solver, rate=0.01), DIGITS.train.limit(40)
     fast, (report,) = trained(network, recipe, data, epochs=1)
     assert sum(handed_over) > 0
-    assert 0 < report.unrested
+    assert report.unrested > 0
     assert all(np.isfinite(w).all() for w in fast.network.parameters().values())
     monkeypatch.setattr(engine, "takes", lambda network, recipe: False)
     _, (expected,) = trained(network, recipe, data, epochs=1)
     assert report.unrested == expected.unrested
 
 
+@compiled_only
 def test_nothing_that_is_not_finite_is_learned() -> None:
     network, recipe = fsp.loop_network(SIZES[1], rng=0), recipe_for(SIZES[1], tolerance=1e-4)
     images = DIGITS.train.images[:60].copy()
@@ -146,6 +161,7 @@ def test_nothing_that_is_not_finite_is_learned() -> None:
         trained(network, wild, DIGITS.train.limit(60))
 
 
+@compiled_only
 def test_it_is_told_how_far_it_is_and_may_stop_there() -> None:
     network, recipe = fsp.loop_network(SIZES[0], rng=0), recipe_for(SIZES[0], tolerance=1e-4)
     learner = Learner.start(network, recipe, 0)
@@ -172,6 +188,7 @@ def mean_passes(preset: str, epochs: int, limit: int | None = None):
     return reports[-1].passes_free, reports[-1].passes_nudged, reports[-1].residual_max
 
 
+@compiled_only
 def test_the_price_of_an_equilibrium_on_digits() -> None:
     """Counted passes need no clock: seen 1.9 and 1.8; plain sweeps would take 5 and 4."""
     free, nudged, residual = mean_passes("digits", 5)
