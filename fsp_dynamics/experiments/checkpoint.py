@@ -32,7 +32,7 @@ class Checkpoint:
     """All that the next epoch depends on, beside the configuration.
 
     epoch : finished epochs. parameters, velocity : arrays by the names of `Network.parameters`. rng : `bit_generator.state`.
-    memory : arrays by the names of `learning.engine.Memory`; none where training keeps no memory.
+    memory : arrays by the names of `learning.engine.Memory` or `learning.sweeps.SweepMemory`; none where training keeps no memory.
     """
 
     epoch: int

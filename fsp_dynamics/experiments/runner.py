@@ -19,6 +19,7 @@ from fsp_dynamics.experiments.folder import Record, RunFolder, best_of, plain
 from fsp_dynamics.experiments.progress import Progress, Reporter, reporter
 from fsp_dynamics.experiments.sources import load_config
 from fsp_dynamics.learning.engine import Memory
+from fsp_dynamics.learning.sweeps import SweepMemory
 from fsp_dynamics.learning.training import EpochReport, Evaluation, Learner, Recipe, evaluate, train_epoch
 from fsp_dynamics.models.network import Network
 
@@ -168,7 +169,7 @@ def _go_on(config: Config, folder: RunFolder, learner: Learner, told: Reporter) 
     learner.network = restored(config, saved)
     learner.velocity.clear()
     learner.velocity.update(saved.velocity)
-    learner.memory = Memory.of(saved.memory)
+    learner.memory = Memory.of(saved.memory) or SweepMemory.of(saved.memory)
     learner.rng.bit_generator.state = saved.rng
     learner.epoch = saved.epoch
     before, now = folder.read_json("environment.json"), execution.environment(config, "resume")

@@ -30,6 +30,7 @@ from fsp_dynamics.kernels.panels import multiply, multiply_transposed
 from fsp_dynamics.kernels.team import share
 
 SQUARE, KEPT = 1, 3  # of marks and tallies; the others are those of loop_rest
+PATIENCE = 12
 FROM_CUT, FROM_STATE, FROM_INPUTS, LOOKED = 0, 1, 2, 3  # what of the start stands already: `settle_layers`; LOOKED: the inputs outside the cut
 
 
@@ -150,13 +151,14 @@ def solve(gram: Array, right: Array, used: int, lower: Array) -> None:
 def mix(room: Any, b: int, y: Array, f: Array, system: Array) -> None:
     """y <- clip(y + f - sum_j gamma_j (dy_j + df_j)), gamma = argmin ||f - sum_j gamma_j df_j|| over the last m differences between passes.
 
-    It is the mixture of kernels/mixing.py; a residual RESTART times that of the last pass empties the history there too.
+    It is the mixture of kernels/mixing.py; a residual RESTART times that of the last pass empties the history there too. After PATIENCE passes every
+    rise does: mixtures can circle among the kinks of the map for ever where plain passes arrive.
     """
     history, gram, marks, tallies = room[2][b], room[3][b], room[4], room[5]
     m, size = gram.shape[0], product(f, f)
     if size > marks[SQUARE, b]:
         tallies[DOUBTS, b] += 1
-    if size > RESTART**2 * marks[SQUARE, b]:
+    if size > RESTART**2 * marks[SQUARE, b] or (size > marks[SQUARE, b] and tallies[PASSES, b] > PATIENCE):
         tallies[KEPT, b] = 0
     marks[SQUARE, b] = size
     count, last_y, last_f = tallies[KEPT, b], history[2 * m], history[2 * m + 1]

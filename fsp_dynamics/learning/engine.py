@@ -146,10 +146,10 @@ class LoopEngine:
         room.place(rows, phase, found, network)
 
 
-def _fitting(memory: Memory | None, samples: int, packed: PackedLoop) -> Memory:
+def _fitting(memory: object, samples: int, packed: PackedLoop) -> Memory:
     """The memory, if it is of so many samples and of such a network; else an empty one."""
     fresh = Memory.empty(samples, packed)
-    if memory is None or any(
+    if not isinstance(memory, Memory) or any(
         (a.shape, a.dtype) != (b.shape, b.dtype) for a, b in zip(memory.arrays().values(), fresh.arrays().values(), strict=True)
     ):
         return fresh

@@ -114,7 +114,7 @@ class Sgd:
         if rows.size:
             if self.output_step is not None and not self.momentum:
                 overlap = 1 + free[-2] @ mean_rates
-                self._limit_output(lr, network.depth - 1, overlap @ change[-1] / len(images))
+                self.limit_output(lr, network.depth - 1, overlap @ change[-1] / len(images))
             active = images if rows.size == len(images) else images[rows]
             for term in terms(network, active, free, change):
                 if lr.get(term.parameter, 0.0):
@@ -125,7 +125,7 @@ class Sgd:
                 moved = np.zeros_like(parameters[f"biases[{last}]"])
                 if f"forward[{last - 1}]" in velocity:
                     moved = moved + mean_rates @ velocity[f"forward[{last - 1}]"]
-                self._limit_output(lr, last, moved + velocity.get(f"biases[{last}]", 0))
+                self.limit_output(lr, last, moved + velocity.get(f"biases[{last}]", 0))
             for name, rate in lr.items():
                 parameters[name] += np.asarray(rate, velocity[name].dtype) * velocity[name]
 
@@ -135,7 +135,7 @@ class Sgd:
         else:
             accumulate(parameter, term, rate / batch)
 
-    def _limit_output(self, lr: dict[str, float], layer: int, moved: Array) -> None:
+    def limit_output(self, lr: dict[str, float], layer: int, moved: Array) -> None:
         """Lower the rates into the output where its input, averaged over the batch, would move by more than `output_step`.
 
         moved (n_L,) is that move for a rate of 1: with h_b the free rates below the output and h their mean over the batch, unit j moves

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError, check_choice, check_finite, check_shape
-from fsp_dynamics.learning import engine, phases
+from fsp_dynamics.learning import engine, phases, sweeps
 from fsp_dynamics.learning.engine import Memory
 from fsp_dynamics.learning.optimisers import Sgd
+from fsp_dynamics.learning.sweeps import SweepMemory
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, drive
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance
@@ -71,7 +72,7 @@ class Learner:
     rng: np.random.Generator
     velocity: dict[str, Array] = field(default_factory=dict)
     epoch: int = 0
-    memory: Memory | None = None
+    memory: Memory | SweepMemory | None = None
 
     @classmethod
     def start(cls, network: Network, recipe: Recipe, rng: np.random.Generator | int | None = None) -> Learner:
@@ -147,6 +148,8 @@ def train_epoch(
         work = engine.LoopEngine(learner, split, recipe, threads)
         work.epoch(order, betas, told)
         count.add_counted(work.count, work.strongest, labels)
+    elif sweeps.takes(network, recipe):
+        sweeps.SweepEngine(learner, split, recipe, threads).epoch(order, lambda *batch: _see(split, count, told, *batch))
     else:
         _batches(learner, split, recipe, order, count, told)
     learner.epoch += 1
@@ -197,6 +200,13 @@ def evaluate(network: Network, split: LabelledImages, recipe: Recipe, batch: int
         saturation={name: (float(zero), float(one)) for name, zero, one in shares},
         dead_outputs=count.dead_outputs(),
     )
+
+
+def _see(split: LabelledImages, count: _EpochCount, told: Callable[[int, float], None], batch: int, index: Array, both: phases.Phases) -> None:
+    """Count a batch; refuse to learn from what is not finite."""
+    count.add(both, split.labels[index])
+    _check_rest(both, batch, split.images[index])
+    told(count.samples, count.wrong)
 
 
 class _EpochCount:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fsp_dynamics.kernels.layer_sweeps import FROM_CUT, FROM_STATE, SQUARE, settle_layers
 from fsp_dynamics.kernels.loop_rest import ABSENT, ON_THE_WAY, PASSES, RESIDUAL, STATUS
-from fsp_dynamics.kernels.panels import aligned, padded
+from fsp_dynamics.kernels.panels import aligned, from_panels, padded
 from fsp_dynamics.kernels.team import Team, available
 from fsp_dynamics.kernels.tiles import columns
 from fsp_dynamics.models.network import Array, Network
@@ -66,6 +66,15 @@ class PackedLayers:
             into[whole:, :, : w.shape[1] - whole * wide] = w[:, whole * wide :]
         for k, bias in enumerate(network.biases[1:], 1):
             self.biases[self.ends[k] : self.ends[k] + len(bias)] = bias
+
+    def write_to(self, network: Network) -> None:
+        """Give the network these weights, in place."""
+        wide = columns(self.weights.dtype)
+        for (side, k), w in _matrices(network).items():
+            at, rows, panels = self.shapes[side, k]
+            from_panels(self.weights[at : at + rows * panels * wide].reshape(panels, rows, wide), w)
+        for k, bias in enumerate(network.biases[1:], 1):
+            bias[:] = self.biases[self.ends[k] : self.ends[k] + len(bias)]
 
     @property
     def net(self) -> tuple[Array, Array, Array, Array, Array]:

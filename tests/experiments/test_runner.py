@@ -24,6 +24,10 @@ VARIANTS = {
     "paper": {},
     "momentum": {"learning": {"momentum": 0.5, "decay": 1e-3, "rate_factor": 0.8}},
     "random-sign": {"learning": {"phases": "random-sign", "beta": 0.1, "rates": {"input": 2.0, "forward": [1.0], "loop": 0.1}}},
+    "reciprocal": {
+        "network": {"kind": "reciprocal", "hidden": [12], "loop_scale": None},
+        "learning": {"rates": {"input": 9.0, "forward": [3.0], "loop": 0.0}},
+    },
 }
 
 
