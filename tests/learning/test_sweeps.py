@@ -16,7 +16,7 @@ from fsp_dynamics.learning.optimisers import Rates, Sgd
 from fsp_dynamics.learning.sweeps import UNSEEN, SweepMemory
 from fsp_dynamics.learning.training import Learner, Recipe, train_epoch
 from fsp_dynamics.models.network import reciprocal_network
-from fsp_dynamics.solvers.equilibrium import Tolerance
+from fsp_dynamics.solvers.equilibrium import Status, Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
 
@@ -109,6 +109,24 @@ def test_without_a_fallback_they_teach_nothing(monkeypatch) -> None:
     assert (learner.memory.seen == UNSEEN).all()
     for name, w in network.parameters().items():
         assert learner.network.parameters()[name].tobytes() == w.tobytes()
+
+
+def test_nothing_is_learned_from_a_nudge_that_did_not_come_to_rest(monkeypatch) -> None:
+    network, found = network_of([9, 7]), sweeps.SweepEngine._found
+
+    def tired(engine, room, rows, rest, nudge):
+        reached = found(engine, room, rows, rest, nudge)
+        if nudge is not None:
+            reached[0].status[::2] = Status.OUT_OF_STEPS
+        return reached
+
+    monkeypatch.setattr(sweeps.SweepEngine, "_found", tired)
+    data = DIGITS.train.limit(2)
+    learner, (report,) = trained(network, recipe_for(network, tolerance=1e-6), data, 1)
+    assert report.unrested == 1
+    taught = data.images[np.random.default_rng(3).permutation(2)[1]]
+    moved = learner.network.input - network.input
+    assert (np.abs(moved).max(1) > 0).tolist() == ((taught > 0) & (np.abs(moved).max() > 0)).tolist()
 
 
 @compiled_only
