@@ -281,7 +281,7 @@ class _Session:
 
     def _evaluate(self, part: str) -> Evaluation | None:
         split = getattr(self.data, part)
-        return evaluate(self.learner.network, split, self.recipe) if len(split.labels) else None
+        return evaluate(self.learner.network, split, self.recipe, memory=self.learner.memory) if len(split.labels) else None
 
     def _warn(self, record: Record, images: int) -> None:
         rates = self.config.learning.rates.forward

@@ -29,6 +29,7 @@ BARE: dict[str, Any] = INNER | {"_nrt": False}
 jit = numba.njit(error_model="numpy")  # x / 0 is inf or NaN, as in arrays: nothing inside a loop can raise
 inner = numba.njit(**INNER)  # called by kernels only: compiles in half the time
 bare = numba.njit(**BARE)  # counts no references besides: each is an atomic operation, and there are some for every view of an array
+view = numba.njit(error_model="numpy", inline="always")  # what is counted nowhere can be returned by nobody: views are made where they are used
 unit_field = jit(rate.unit_field)
 unit_target = jit(rate.unit_target)
 unit_rate_field = jit(rate.unit_rate_field)
@@ -132,7 +133,7 @@ def _copy(template: Any, world: dict[str, Any], marks: tuple[str, ...]) -> Funct
 def entry(function: Any) -> Any:
     """The function compiled as a way in from Python: it lets other threads run, and is kept on disk until the source of any kernel changes."""
     function.__qualname__ = f"{function.__name__}_{_fingerprint()}"
-    return jitted(function, kept=True, nogil=True)
+    return jitted(function, kept=True, nogil=True, counted=False)
 
 
 @cache

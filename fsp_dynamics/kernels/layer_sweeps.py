@@ -43,13 +43,13 @@ def product(x: Array, y: Array) -> float:
     return total
 
 
-@inner
+@numba.njit(error_model="numpy", inline="always")  # a view is made where it is used: nobody counts references to it
 def layer(values: Array, ends: Array, k: int, rows: int) -> Array:
     """Layer k (rows, N_k) of states or inputs, a view."""
     return values[rows * ends[k] : rows * ends[k + 1]].reshape(rows, ends[k + 1] - ends[k])
 
 
-@inner
+@numba.njit(error_model="numpy", inline="always")  # a view is made where it is used: nobody counts references to it
 def matrix(weights: Array, shape: Array) -> Array:
     """The matrix of that place, K and P, in panels (P, K, COLUMNS), a view."""
     at, steps, panels = shape

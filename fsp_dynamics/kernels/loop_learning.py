@@ -4,8 +4,8 @@ Beside what kernels/loop_rest.py and kernels/loop_phases.py are given, as tuples
 
     work       as there, and rates (members, 3, .) of each member's own: LR of the matrix into each layer, the loop's last, BIAS_LR of each bias, and
                how far a learning rate of 1 would MOVE the mean input of each output
-    teaching   (betas, eta, centred, normalised, output_step, momentum, decay): beta of each batch; eta (2, L + 1) of each matrix into a layer, the loop's
-               last, and of each bias; 0 where nothing learns
+    teaching   (betas, eta, centred, normalised, output_step, momentum, decay): beta of each batch; eta (2, L + 1) of each matrix into a layer, the
+               loop's last, and of each bias; 0 where nothing learns
     velocity   (weights, loop, biases) laid out as in net; of no size without momentum
     report     (count, strongest): sums in the order of COUNTED; the largest rate of each output (n_L,)
     cursor     (batch, stage, phase): where the work stands; the phase whose samples need attention, or DONE
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fsp_dynamics.kernels.field import Array, dot, entry, inner
+from fsp_dynamics.kernels.field import Array, bare, dot, entry
 from fsp_dynamics.kernels.loop_phases import (
     CLASS,
     FREE,
@@ -42,7 +42,7 @@ LR, BIAS_LR, MOVE = 0, 1, 2
 DONE = -1
 
 
-@inner
+@bare
 def choose(data: Any, room: Any, centred: bool, first: int, rows: int, chosen: Array, images: Array) -> int:
     """chosen <- the samples to learn from, images <- their places among the images; how many they are."""
     count = 0
@@ -53,7 +53,7 @@ def choose(data: Any, room: Any, centred: bool, first: int, rows: int, chosen: A
     return count
 
 
-@inner
+@bare
 def learning_rates(eta: Array, normalised: bool, norms: Array, image_norm: float, rows: int, rates: Array) -> None:
     """lr = eta / (1 + mean_B ||rho(s_pre^0)||^2) of each matrix into a layer, of the loop (last), and of each bias."""
     for k in range(eta.shape[1]):
@@ -65,7 +65,7 @@ def learning_rates(eta: Array, normalised: bool, norms: Array, image_norm: float
         rates[LR, k], rates[BIAS_LR, k] = eta[0, k] / (1 + size), eta[1, k] / (1 + size)
 
 
-@inner
+@bare
 def limit_output(rates: Array, n: int, output_step: float, last: int) -> None:
     """Lower the rates into the output, layer `last`, where its mean input would move by more than output_step."""
     largest = 0.0
@@ -76,7 +76,7 @@ def limit_output(rates: Array, n: int, output_step: float, last: int) -> None:
             rates[kind, last] = output_step / largest
 
 
-@inner
+@bare
 def mean_move(net: Any, room: Any, mean_rates: Array, chosen: Array, rows: int, beta: float, moved: Array) -> None:
     """moved_j = 1/B sum_b (1 + h_b . h) change_bj / beta, h_b the rates below the output and h their mean."""
     shapes, n, change = net[1], net[2].shape[0], room[1][PULLED, BASE_Y]
@@ -90,7 +90,7 @@ def mean_move(net: Any, room: Any, mean_rates: Array, chosen: Array, rows: int, 
             moved[j] += overlap * change[b, j] / (rows * beta)
 
 
-@inner
+@bare
 def mean_velocity(net: Any, velocity: Any, mean_rates: Array, moved: Array) -> None:
     """moved_j = (h @ V_W + V_b)_j of the output, h the mean rates below it."""
     shapes, n = net[1], net[2].shape[0]
@@ -102,7 +102,7 @@ def mean_velocity(net: Any, velocity: Any, mean_rates: Array, moved: Array) -> N
             moved[j] += np.float64(mean_rates[k]) * panels[j // wide, k, j % wide]
 
 
-@inner
+@bare
 def add_scaled(into: Array, factor: float, other: Array, rate: float, low: int, high: int) -> None:
     """into <- factor into + rate other, from `low` to `high`, in place."""
     keep, gain = into.dtype.type(factor), into.dtype.type(rate)
@@ -110,7 +110,7 @@ def add_scaled(into: Array, factor: float, other: Array, rate: float, low: int, 
         into[i] = keep * into[i] + gain * other[i]
 
 
-@inner
+@bare
 def shrink(into: Array, factor: float, low: int, high: int) -> None:
     """into <- factor into, from `low` to `high`, in place."""
     keep = into.dtype.type(factor)
@@ -118,7 +118,7 @@ def shrink(into: Array, factor: float, low: int, high: int) -> None:
         into[i] *= keep
 
 
-@inner
+@bare
 def add_rows(biases: Array, first: int, change: Array, chosen: Array, scale: float, low: int, high: int) -> None:
     """biases[c] += scale sum_b change[b, c - first], low <= c < high."""
     gain = biases.dtype.type(scale)
@@ -128,7 +128,7 @@ def add_rows(biases: Array, first: int, change: Array, chosen: Array, scale: flo
             biases[c] += gain * row[c - first]
 
 
-@inner
+@bare
 def add_to_loop(loop: Array, y: Array, change: Array, chosen: Array, scale: float, low: int, high: int) -> None:
     """loop[j, c] += scale sum_b y[b, j] change[b, c], low <= c < high."""
     for i in range(chosen.size):
@@ -141,14 +141,14 @@ def add_to_loop(loop: Array, y: Array, change: Array, chosen: Array, scale: floa
                     into[c] += gain * row[c]
 
 
-@inner
+@bare
 def part(shapes: Array, k: int, wide: int, me: int, all: int) -> tuple[int, int]:
     """My part of the matrix into layer k, as places of the flat weights; whole rows of panels."""
     low, high = share(shapes[k, 1] * shapes[k, 2], me, all)
     return shapes[k, 0] + low * wide, shapes[k, 0] + high * wide
 
 
-@inner
+@bare
 def bias_part(shapes: Array, k: int, wide: int, me: int, all: int) -> tuple[int, int]:
     """My part of the biases of layer k, as places of all biases."""
     low, high = share(shapes[k, 2] * wide, me, all)
@@ -156,7 +156,7 @@ def bias_part(shapes: Array, k: int, wide: int, me: int, all: int) -> tuple[int,
     return begin + low, begin + high
 
 
-@inner
+@bare
 def prepare_weights(me: int, all: int, net: Any, velocity: Any, momentum: float, decay: float, lr: Array) -> None:
     """W <- (1 - lr decay) W, V <- mu V (my part)."""
     weights, shapes, loop, _, _ = net
@@ -177,7 +177,7 @@ def prepare_weights(me: int, all: int, net: Any, velocity: Any, momentum: float,
             shrink(velocity[1][j], momentum, low, high)
 
 
-@inner
+@bare
 def apply_velocity(me: int, all: int, net: Any, velocity: Any, rates: Array) -> None:
     """W <- W + lr V (my part)."""
     weights, shapes, loop, biases, _ = net
@@ -192,33 +192,33 @@ def apply_velocity(me: int, all: int, net: Any, velocity: Any, rates: Array) -> 
         add_scaled(loop[j], 1.0, velocity[1][j], rates[LR, shapes.shape[0]], low, high)
 
 
-@inner
+@bare
 def accumulate(
-    me: int, all: int, into: Any, net: Any, data: Any, room: Any, work: Any, chosen: Array, images: Array, scales: Array, scale: float
+    me: int, all: int, into: Any, net: Any, data: Any, room: Any, work: Any, chosen: Array, images: Array, rates: Array, plain: bool, scale: float
 ) -> None:  # fmt: skip
-    """into += scale scales[.] (eq. 14 summed over the samples `chosen`), for every matrix and bias (my part)."""
+    """into += scale lr (eq. 14 summed over the samples `chosen`), for every matrix and bias that learns (my part); `plain`: without lr."""
     shapes, states, ways = net[1], room[0], room[1]
     wide, capacity, layers = 64 // net[0].itemsize, ways.shape[2], shapes.shape[0]
     for k in range(layers):
         change = ways[PULLED, BASE_Y] if k == layers - 1 else layer(states[PULLED], shapes, k, capacity)
-        if scales[LR, k] != 0:
+        if rates[LR, k] != 0:
             low, high = share(shapes[k, 1] * shapes[k, 2], me, all)
-            gain, panels = scale * scales[LR, k], matrix(into[0], shapes, k)
+            gain, panels = scale * (1.0 if plain else rates[LR, k]), matrix(into[0], shapes, k)
             if k == 0:
                 find_used(data[0], images, shapes[0, 1], ROWS, work[9][me], work[10][me])
                 add_outer_used(data[0], images, change, chosen, gain, panels, low, high, work[9][me], work[10][me])
             else:
                 add_outer(layer(states[FREE], shapes, k - 1, capacity), chosen, change, chosen, gain, panels, low, high)
-        if scales[BIAS_LR, k] != 0:
+        if rates[BIAS_LR, k] != 0:
             low, high = bias_part(shapes, k, wide, me, all)
-            add_rows(into[2], first_unit(shapes, k, wide), change, chosen, scale * scales[BIAS_LR, k], low, high)
-    if scales[LR, layers] != 0:
+            add_rows(into[2], first_unit(shapes, k, wide), change, chosen, scale * (1.0 if plain else rates[BIAS_LR, k]), low, high)
+    if rates[LR, layers] != 0:
         change = layer(states[PULLED], shapes, 0, capacity)
         low, high = share(change.shape[1], me, all)
-        add_to_loop(into[1], ways[FREE, Y], change, chosen, scale * scales[LR, layers], low, high)
+        add_to_loop(into[1], ways[FREE, Y], change, chosen, scale * (1.0 if plain else rates[LR, layers]), low, high)
 
 
-@inner
+@bare
 def learn(
     me: int, all: int, counters: Array, net: Any, data: Any, room: Any, teaching: Any, velocity: Any, work: Any, first: int, rows: int, beta: float
 ) -> None:  # fmt: skip
@@ -237,7 +237,7 @@ def learn(
         limit_output(rates, n, output_step, last)
     if count > 0:
         into = velocity if momentum > 0 else (net[0], net[2], net[3])
-        accumulate(me, all, into, net, data, room, work, chosen[:count], images[:count], np.sign(eta) if momentum > 0 else rates, 1 / (rows * beta))
+        accumulate(me, all, into, net, data, room, work, chosen[:count], images[:count], rates, momentum > 0, 1 / (rows * beta))
     if momentum > 0:
         meet(all, counters)
         if output_step > 0:
@@ -246,7 +246,7 @@ def learn(
         apply_velocity(me, all, net, velocity, rates)
 
 
-@inner
+@bare
 def count_batch(data: Any, room: Any, centred: bool, first: int, rows: int, n: int, report: Any) -> None:
     """Add a batch to the sums of the report."""
     count, strongest = report
@@ -269,7 +269,7 @@ def count_batch(data: Any, room: Any, centred: bool, first: int, rows: int, n: i
             count[7] += not learns(room, centred, b)
 
 
-@inner
+@bare
 def pause(me: int, cursor: Array, batch: int, stage: int, phase: int) -> None:
     """Give the work back; `stage` is where to go on."""
     if me == 0:
@@ -278,7 +278,8 @@ def pause(me: int, cursor: Array, batch: int, stage: int, phase: int) -> None:
 
 @entry
 def learn_batches(
-    me: int, all: int, counters: Array, net: Any, data: Any, memory: Any, room: Any, teaching: Any, velocity: Any, work: Any, rule: Any, report: Any, cursor: Array
+    me: int, all: int, counters: Array, net: Any, data: Any, memory: Any, room: Any, teaching: Any, velocity: Any, work: Any, rule: Any,
+    report: Any, cursor: Array,
 ) -> None:  # fmt: skip
     """Every batch from where the cursor stands; gives back early, before anything is learned, where a sample needs attention.
 
@@ -303,7 +304,7 @@ def learn_batches(
                 return pause(me, cursor, batch, phase + 1, phase)
         stage = 0
         if me == 0:
-            remember(data, memory, room, first, rows)
+            remember(data, memory, room, work[8][me], first, rows)
             count_batch(data, room, centred, first, rows, n, report)
         contrast(me, all, net, room, work, centred, rows)
         meet(all, counters)

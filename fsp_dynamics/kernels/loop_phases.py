@@ -2,11 +2,11 @@
 
 Beside what kernels/loop_rest.py is given (a room's phases are FREE, PULLED by +beta and, in the centred kind, PUSHED by -beta), as tuples:
 
-    data     (images, numbers, norms): images (., n_in); numbers (3, samples) of each sample of this call: its PLACE among the images, its CLASS and its
-             number as a SAMPLE in `outputs`; its ||image||^2
-    memory   (outputs, moves, slope, sums): the outputs of every sample's last free equilibrium (., n_L), and how they and what enters them moved when it was
-             last nudged (., 2, n_L); the mean loop Jacobian (n_L, N_L), and the forgetting sums (2, n_L, n_L) that it is the regression of
-             (kernels/secants.mean_slope)
+    data     (images, numbers, norms): images (., n_in); numbers (3, samples) of each sample of this call: its PLACE among the images, its CLASS and
+             its number as a SAMPLE in `outputs`; its ||image||^2
+    memory   (outputs, moves, slope, sums): the outputs of every sample's last free equilibrium (., n_L), and how they and what enters them moved
+             when it was last nudged (., 2, n_L); the mean loop Jacobian (n_L, N_L), and the forgetting sums (2, n_L, n_L) that it is the
+             regression of (kernels/secants.mean_slope)
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from fsp_dynamics.kernels.field import Array, dot, inner
+from fsp_dynamics.kernels.field import Array, bare, dot
 from fsp_dynamics.kernels.loop_rest import (
     ABSENT,
     BASE_U,
     BASE_Y,
     BEST,
+    DOUBTS,
     EVERYONE,
     ON_THE_WAY,
     PACE,
     PASSES,
     RESIDUAL,
     RESTING,
-    DOUBTS,
     STATUS,
     U,
     Y,
@@ -43,7 +43,7 @@ PLACE, CLASS, SAMPLE = 0, 1, 2
 FORGET = 0.99  # what another batch leaves of the sums behind the mean loop Jacobian
 
 
-@inner
+@bare
 def begin_batch(me: int, all: int, net: Any, data: Any, memory: Any, room: Any, work: Any, first: int, rows: int) -> None:
     """The free phase's samples in their first state (mine: some rows), and the drive (mine: some panels)."""
     weights, shapes, _, biases, _ = net
@@ -74,7 +74,7 @@ def begin_batch(me: int, all: int, net: Any, data: Any, memory: Any, room: Any, 
             drive[b, c] += biases[c]
 
 
-@inner
+@bare
 def begin_nudge(me: int, all: int, net: Any, room: Any, work: Any, phase: int, beta: float, rule: Any, rows: int) -> None:
     """Which samples are nudged, and the first outputs of each: where the model of its free phase says that beta takes it.
 
@@ -106,7 +106,7 @@ def begin_nudge(me: int, all: int, net: Any, room: Any, work: Any, phase: int, b
             predict(free[Y, b], free[U, b], room[2][phase, b], leak, beta, targets[b], ways[Y, b], pair[0], n, 0.05 * rule[0] / (leak + beta))
 
 
-@inner
+@bare
 def stay(shapes: Array, room: Any, phase: int, b: int) -> None:
     """The nudged equilibrium of a sample that is at rest where it is."""
     rows = room[1].shape[2]
@@ -119,22 +119,22 @@ def stay(shapes: Array, room: Any, phase: int, b: int) -> None:
         room[1][phase, Y, b, j], room[1][phase, U, b, j] = room[1][FREE, Y, b, j], room[1][FREE, U, b, j]
 
 
-@inner
+@bare
 def needs_attention(tallies: Array) -> bool:
     """Whether a sample did not come to rest, or where the dynamics might leave again."""
+    found = 0
     for b in range(tallies.shape[1]):
-        if tallies[STATUS, b] > RESTING or (tallies[STATUS, b] == RESTING and tallies[DOUBTS, b] > 0):
-            return True
-    return False
+        found += tallies[STATUS, b] > RESTING or (tallies[STATUS, b] == RESTING and tallies[DOUBTS, b] > 0)
+    return found > 0
 
 
-@inner
+@bare
 def learns(room: Any, centred: bool, b: int) -> bool:
     """Whether the sample was at rest in every phase."""
     return room[4][PULLED, STATUS, b] == RESTING and (not centred or room[4][PUSHED, STATUS, b] == RESTING)
 
 
-@inner
+@bare
 def difference(now: Array, was: Array, factor: float, out: Array) -> None:
     """out <- factor (now - was)."""
     gain = out.dtype.type(factor)
@@ -142,9 +142,9 @@ def difference(now: Array, was: Array, factor: float, out: Array) -> None:
         out[c] = gain * (now[c] - was[c])
 
 
-@inner
+@bare
 def contrast(me: int, all: int, net: Any, room: Any, work: Any, centred: bool, rows: int) -> None:
-    """The change of the rates of the samples at rest in every phase (mine: some rows): in the hidden states of PULLED, and in its BASE_Y that of the outputs.
+    """The change of the rates of the samples at rest in every phase (mine: some rows): in the hidden states of PULLED, for the outputs in its BASE_Y.
 
     Beside it ||rho||^2 of each free layer, and the mean of the free rates below the output (mine: some columns).
     """
@@ -174,8 +174,8 @@ def contrast(me: int, all: int, net: Any, room: Any, work: Any, centred: bool, r
         mean_rates[c] /= rows
 
 
-@inner
-def remember(data: Any, memory: Any, room: Any, first: int, rows: int) -> None:
+@bare
+def remember(data: Any, memory: Any, room: Any, squares: Array, first: int, rows: int) -> None:
     """The free outputs of each sample for its next visit, and what the nudge taught of the mean loop Jacobian."""
     outputs, moves, slope, sums = memory
     free, pulled = room[1][FREE], room[1][PULLED]
@@ -197,4 +197,4 @@ def remember(data: Any, memory: Any, room: Any, first: int, rows: int) -> None:
                         sums[0, i, j] += np.float64(dy[i]) * dy[j]
                         sums[1, i, j] += np.float64(dy[i]) * du[j]
     if learned:
-        mean_slope(sums[0], sums[1], slope)
+        mean_slope(sums[0], sums[1], slope, squares)

@@ -7,14 +7,15 @@ What the kernels are given, as tuples:
     room   (states, ways, slopes, marks, tallies), each with a phase of the batch for its first axis:
            states (., sum_k rows N_k) of the hidden layers, one after the other; ways (., 4, rows, N_L): outputs under trial Y and what enters
            them there U, the best so far BASE_Y, BASE_U; slopes S (., rows, n_L, N_L); marks (., 3, rows): RESIDUAL of the last pass, BEST
-           residual so far, PACE of the step; tallies (., 3, rows): PASSES, STATUS, and DOUBTS: how often the residual rose, and once more where the outputs may amplify their own changes
+           residual so far, PACE of the step; tallies (., 3, rows): PASSES, STATUS, and DOUBTS: how often the residual rose, and once more where
+           the outputs may amplify their own changes
     work   (drive, targets, norms, mean_rates, lists, pairs, scratch, rates, squares, used, counts): drive (rows, N_1) and targets (rows, N_L) of the
            batch; what follows from `lists` on is each member's own: lists (., 4, rows) of sample numbers, the last 0, 1, ...; pairs (., 2, N_L);
            scratch (., N_1); squares (., 2, n_L, n_L); used and counts (kernels/panels.find_used) of the images
     rule   (absolute, relative, most): when a sample is at rest, and how many passes it may have
 
-A thin step (loop and output products, the secants) is done sample by sample, a wide one (hidden products) panel by panel; each is shared out anew, and
-between them the team meets. Sums over units are made in one fixed order each.
+A thin step (loop and output products, the secants) is done sample by sample, a wide one (hidden products) panel by panel; each is shared out
+anew, and between them the team meets. Sums over units are made in one fixed order each.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from fsp_dynamics.kernels.field import Array, dot, entry, inner, unit_target
+from fsp_dynamics.kernels.field import Array, bare, dot, entry, unit_target, view
 from fsp_dynamics.kernels.panels import multiply
 from fsp_dynamics.kernels.secants import learn_secant, may_amplify, mismatch, predict, rests_at
 from fsp_dynamics.kernels.team import meet, share
@@ -35,7 +36,7 @@ GOING, CHOSEN, IMAGES, EVERYONE = 0, 1, 2, 3
 ON_THE_WAY, RESTING, TIRED, BROKEN, ABSENT = -1, 0, 1, 2, -2  # a sample's status: of solvers.equilibrium.Status where it is 0 or more
 
 
-@inner
+@view
 def matrix(weights: Array, shapes: Array, k: int) -> Array:
     """The matrix into layer k, in panels (P, K, COLUMNS), a view."""
     at, steps, panels = shapes[k, 0], shapes[k, 1], shapes[k, 2]
@@ -43,7 +44,7 @@ def matrix(weights: Array, shapes: Array, k: int) -> Array:
     return weights[at : at + panels * steps * wide].reshape(panels, steps, wide)
 
 
-@inner
+@bare
 def first_unit(shapes: Array, k: int, wide: int) -> int:
     """Where layer k begins when the padded layers of one sample are laid end to end."""
     at = 0
@@ -52,7 +53,7 @@ def first_unit(shapes: Array, k: int, wide: int) -> int:
     return at
 
 
-@inner
+@view
 def layer(states: Array, shapes: Array, k: int, rows: int) -> Array:
     """The states of hidden layer k (rows, N_k) of one phase, a view."""
     wide = 64 // states.itemsize
@@ -60,7 +61,7 @@ def layer(states: Array, shapes: Array, k: int, rows: int) -> Array:
     return states[at : at + rows * n].reshape(rows, n)
 
 
-@inner
+@bare
 def settle_row(a: Array, bias: Array, first: int, leak: float, low: int, high: int) -> None:
     """a[c] <- clip((a[c] + bias[first + c]) / leak), low <= c < high, in place."""
     zero, one, slow = a.dtype.type(0), a.dtype.type(1), a.dtype.type(leak)
@@ -68,7 +69,7 @@ def settle_row(a: Array, bias: Array, first: int, leak: float, low: int, high: i
         a[c] = min(max(unit_target(a[c] + bias[first + c], slow, zero, zero), zero), one)
 
 
-@inner
+@bare
 def enter_loop(y: Array, drive: Array, loop: Array, leak: float, out: Array) -> None:
     """out <- clip((drive + y @ loop) / leak): the first hidden layer of one sample. Silent outputs cost nothing."""
     zero, one, slow = out.dtype.type(0), out.dtype.type(1), out.dtype.type(leak)
@@ -83,7 +84,7 @@ def enter_loop(y: Array, drive: Array, loop: Array, leak: float, out: Array) -> 
         out[c] = min(max(unit_target(out[c], slow, zero, zero), zero), one)
 
 
-@inner
+@bare
 def pass_hidden(me: int, all: int, counters: Array, net: Any, states: Array, rows: int, going: Array) -> None:
     """Hidden layer after hidden layer of the samples `going`, mine the panels that I share; the first layer stands already."""
     weights, shapes, _, biases, leaks = net
@@ -98,7 +99,7 @@ def pass_hidden(me: int, all: int, counters: Array, net: Any, states: Array, row
     meet(all, counters)
 
 
-@inner
+@bare
 def state_norm(states: Array, shapes: Array, rows: int, b: int, y: Array, n: int) -> float:
     """||s|| of one sample over all its layers."""
     total = 0.0
@@ -110,12 +111,15 @@ def state_norm(states: Array, shapes: Array, rows: int, b: int, y: Array, n: int
     return np.sqrt(total)
 
 
-@inner
-def polish(size: float, bound: float, y: Array, u: Array, drive: Array, loop: Array, leaks: Array, beta: float, d: Array, hidden: Array, pair: Array, out: Array) -> float:  # fmt: skip
+@bare
+def polish(
+    size: float, bound: float, y: Array, u: Array, drive: Array, loop: Array, leaks: Array, beta: float, d: Array, hidden: Array, pair: Array,
+    out: Array,
+) -> float:  # fmt: skip
     """Move y part of the way to where the output rests while nothing else moves, if the whole field then is within the bound; its norm, or `size`.
 
-    With r the way, a step theta r leaves kappa (1 - theta) r at the output and moves what the first hidden layer hears by theta r @ loop. The best theta is
-    size^2 / (size^2 + g^2), g the norm of the first hidden layer's field after a whole step; a small kappa or g saves a pass.
+    With r the way, a step theta r leaves kappa (1 - theta) r at the output and moves what the first hidden layer hears by theta r @ loop. The best
+    theta is size^2 / (size^2 + g^2), g the norm of the first hidden layer's field after a whole step; where g is small this saves a pass.
     """
     n, leak = loop.shape[0], leaks[-1]
     moved, theta = pair[0], 1.0
@@ -140,7 +144,7 @@ def polish(size: float, bound: float, y: Array, u: Array, drive: Array, loop: Ar
     return whole
 
 
-@inner
+@bare
 def judge(b: int, size: float, bound: float, most: int, marks: Array, tallies: Array) -> bool:
     """Note the residual of one more pass; whether the sample goes on."""
     marks[RESIDUAL, b] = size
@@ -154,8 +158,10 @@ def judge(b: int, size: float, bound: float, most: int, marks: Array, tallies: A
     return tallies[STATUS, b] == ON_THE_WAY
 
 
-@inner
-def advance(b: int, ways: Array, slope: Array, marks: Array, tallies: Array, leak: float, beta: float, d: Array, n: int, pair: Array, accuracy: float) -> None:  # fmt: skip
+@bare
+def advance(
+    b: int, ways: Array, slope: Array, marks: Array, tallies: Array, leak: float, beta: float, d: Array, n: int, pair: Array, accuracy: float
+) -> None:  # fmt: skip
     """The next outputs of one sample, from the pass that was just made with y[b].
 
     The model learns from the move since the best outputs so far. These move on where the residual did not double; where it did the next trial starts
@@ -182,7 +188,7 @@ def advance(b: int, ways: Array, slope: Array, marks: Array, tallies: Array, lea
             y[j] = base_y[j] + pace * (y[j] - base_y[j])
 
 
-@inner
+@bare
 def keep_going(going: Array, count: int, status: Array) -> int:
     """Drop from the first `count` sample numbers those that no longer go; how many are left."""
     left = 0
@@ -193,7 +199,7 @@ def keep_going(going: Array, count: int, status: Array) -> int:
     return left
 
 
-@inner
+@bare
 def end_pass(me: int, net: Any, room: Any, work: Any, phase: int, beta: float, rule: Any, own: Array) -> None:
     """What enters the outputs of my samples, their residual, and for those not at rest the next outputs and first hidden layer."""
     weights, shapes, loop, biases, leaks = net

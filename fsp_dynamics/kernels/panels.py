@@ -118,6 +118,19 @@ def add_outer(l: Array, l_rows: Array, r: Array, r_rows: Array, scale: float, w:
 
 
 @jit
+def first_from(rising: Array, count: int, k: int) -> int:
+    """The first place among `count` rising numbers where k or more stands; `count` if there is none."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        if rising[middle] < k:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@jit
 def find_used(a: Array, a_rows: Array, steps: int, most: int, used: Array, counts: Array) -> None:
     """used[t, : counts[t]] <- the k < steps, rising, at which some row of tile t is not 0; counts[t] <- ALL where these are most.
 
@@ -177,7 +190,7 @@ def add_outer_used(
             if counts[t] == ALL:
                 outer_tile(rows, l, l_rows, low, r, r_rows, p * wide, row, scale, w, begin * wide, end - begin)
             else:
-                here, past = np.searchsorted(used[t, : counts[t]], low), np.searchsorted(used[t, : counts[t]], high)
+                here, past = first_from(used[t], counts[t], low), first_from(used[t], counts[t], high)
                 used_outer_tile(rows, l, l_rows, 0, r, r_rows, p * wide, row, scale, w, p * steps * wide, past - here, used[t], here)
             row += rows
         begin = end

@@ -14,24 +14,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from fsp_dynamics.kernels.field import Array, inner, unit_target
+from fsp_dynamics.kernels.field import Array, bare, unit_target
 
 SWEEPS = 20  # over the outputs of one model; two or three are the rule
 
 
-@inner
+@bare
 def clipped(v: float) -> float:
     """clip(v, 0, 1), NaN stays NaN."""
     return min(max(v, 0.0), 1.0)
 
 
-@inner
+@bare
 def rests_at(u: float, leak: float, beta: float, d: float) -> float:
     """clip((u + beta d) / (leak + beta)), NaN stays NaN: where an output rests while what enters it stays."""
     return clipped(unit_target(u, leak, beta, d))
 
 
-@inner
+@bare
 def mismatch(y: Array, u: Array, leak: float, beta: float, d: Array, n: int) -> float:
     """||kappa (clip((u + beta d) / kappa) - y||: the norm of the output's field, that of the whole network at states that follow from y."""
     total = 0.0
@@ -41,7 +41,7 @@ def mismatch(y: Array, u: Array, leak: float, beta: float, d: Array, n: int) -> 
     return np.sqrt(total)
 
 
-@inner
+@bare
 def learn_secant(slope: Array, dy: Array, du: Array, n: int) -> None:
     """S <- S + dy^T (du - dy S) / ||dy||^2: the smallest change after which the model explains the last move (Broyden 1965)."""
     size = 0.0
@@ -60,7 +60,7 @@ def learn_secant(slope: Array, dy: Array, du: Array, n: int) -> None:
                 slope[i, j] += share * du[j]
 
 
-@inner
+@bare
 def predict(y: Array, u: Array, slope: Array, leak: float, beta: float, d: Array, z: Array, v: Array, n: int, accuracy: float) -> None:
     """z <- the root of z = clip((u + (z - y) S + beta d) / kappa), output by output, each solved exactly with the others held (Gauss-Seidel).
 
@@ -72,12 +72,8 @@ def predict(y: Array, u: Array, slope: Array, leak: float, beta: float, d: Array
     for _ in range(SWEEPS):
         furthest = 0.0
         for j in range(n):
-            stiff = kappa - slope[j, j]
-            if stiff > 0.1 * kappa:
-                wanted = clipped((v[j] - slope[j, j] * z[j] + beta * d[j]) / stiff)
-            else:
-                wanted = clipped((v[j] + beta * d[j]) / kappa)
-            move = z.dtype.type(wanted) - z[j]
+            own = slope[j, j] if kappa - slope[j, j] > 0.1 * kappa else slope.dtype.type(0)
+            move = z.dtype.type(clipped((v[j] - own * z[j] + beta * d[j]) / (kappa - own))) - z[j]
             if move != 0:
                 z[j] += move
                 for i in range(n):
@@ -87,11 +83,11 @@ def predict(y: Array, u: Array, slope: Array, leak: float, beta: float, d: Array
             return
 
 
-@inner
+@bare
 def may_amplify(slope: Array, kappa: float, n: int, room: Array) -> bool:
     """Whether a change of the outputs may come back larger: not if ||S^m|| < kappa^m in the Frobenius norm for m = 1, 2 or 4.
 
-    Where it cannot, the equilibrium is stable in time, as far as S knows the directions. room (2, n, n).
+    Where it cannot, the equilibrium is stable in time, as far as S knows the directions. room (2, n, n) float64.
     """
     for i in range(n):
         for j in range(n):
@@ -115,24 +111,23 @@ def may_amplify(slope: Array, kappa: float, n: int, room: Array) -> bool:
     return True
 
 
-@inner
-def mean_slope(moments: Array, products: Array, slope: Array) -> None:
+@bare
+def mean_slope(moments: Array, products: Array, slope: Array, room: Array) -> None:
     """slope <- the regression of du on dy from moments = sum dy^T dy and products = sum dy^T du, (n, n) float64.
 
-    A ridge of one hundredth of the mean moment keeps directions that were hardly seen at slope 0. By Cholesky's method.
+    A ridge of one hundredth of the mean moment keeps directions that were hardly seen at slope 0. By Cholesky's method; room (2, n, n) float64.
     """
     n = moments.shape[0]
     ridge = 1e-30
     for i in range(n):
         ridge += 0.01 * moments[i, i] / n
-    lower = np.empty((n, n))
+    lower, column = room[0], room[1, 0]
     for i in range(n):
         for j in range(i + 1):
             total = moments[i, j] + (ridge if i == j else 0.0)
             for k in range(j):
                 total -= lower[i, k] * lower[j, k]
             lower[i, j] = np.sqrt(total) if i == j else total / lower[j, j]
-    column = np.empty(n)
     for c in range(n):
         for i in range(n):
             column[i] = products[i, c]

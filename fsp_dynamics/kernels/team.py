@@ -66,7 +66,7 @@ def meet(all: int, counters: Array) -> None:
     """Wait until every member is here; what each wrote before is then seen by all."""
     if all == 1:
         return
-    meeting = _fetch(counters, MEETINGS)
+    meeting: int = _fetch(counters, MEETINGS)  # type: ignore[call-arg]
     if _fetch_add(counters, ARRIVED, 1) == all - 1:
         counters[ARRIVED] = 0
         _fetch_add(counters, MEETINGS, 1)
@@ -97,7 +97,7 @@ class Team:
     """
 
     def __init__(self, members: int) -> None:
-        self.members = 1 if numba.config.DISABLE_JIT else max(1, members)
+        self.members = max(1, members) if hasattr(meet, "py_func") else 1
         self.counters = np.zeros(32, np.int64)
         self._others = ThreadPoolExecutor(self.members - 1, thread_name_prefix="fsp-team") if self.members > 1 else None
 

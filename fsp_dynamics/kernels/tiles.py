@@ -8,8 +8,9 @@ the first two loops walk memory in order. A tile is up to ROWS rows by one panel
     turned_tile   c_i[k] <- [c_i[k] +] sum_p a_i[p] . w[p, k]          the product with the transposed matrix: c stays in registers
 
 Rows are reached through lists of row numbers, so that samples need no compacting. Every element of the first two is one chain of fused
-multiply-adds in the order of k (of i), whatever the tile; their twins used_dot_tile and used_outer_tile take only the k's of a list. An element of the third is one such chain for each lane of a vector, in the order of
-the panels, and the lanes are added in pairs at the end. So no result depends on how rows and panels are dealt out.
+multiply-adds in the order of k (of i), whatever the tile; their twins used_dot_tile and used_outer_tile take only the k's of a list. An element
+of the third is one such chain for each lane of a vector, in the order of the panels, and the lanes are added in pairs at the end. So no result
+depends on how rows and panels are dealt out.
 
 Without the compiler (NUMBA_DISABLE_JIT) the same functions run as a few lines of NumPy, to rounding.
 """
@@ -268,7 +269,10 @@ def _compiled_used_outer_tile(
     rows: int, l: Array, l_rows: Array, l_at: int, r: Array, r_rows: Array, r_at: int, at: int, scale: float, w: Array, w_at: int, steps: int,  # noqa: E741
     used: Array, used_at: int,
 ) -> None:  # fmt: skip
-    """w.flat[w_at + COLUMNS k :] += sum_i l[l_rows[at + i], l_at + k] (scale r[r_rows[at + i], r_at : r_at + COLUMNS]), i < rows, k in used[used_at : used_at + steps]."""
+    """w.flat[w_at + COLUMNS k :] += sum_i l[l_rows[at + i], l_at + k] (scale r[r_rows[at + i], r_at : r_at + COLUMNS]).
+
+    i < rows, k in used[used_at : used_at + steps].
+    """
     if rows == 6:
         _used_outer6(l, l_rows, l_at, r, r_rows, r_at, at, scale, w, w_at, steps, used, used_at)
     elif rows == 5:

@@ -36,8 +36,8 @@ TRIAL = 256  # samples with which another number of threads is tried
 class Memory:
     """What the engine knows of its training images from earlier visits; it makes equilibria cheaper, never different beyond the tolerance.
 
-    outputs (N, n_L) : the outputs of each sample's last free equilibrium, 0 before the first. moves (N, 2, n_L) : how they and what enters them moved when it
-    was last nudged. slope (n_L, N_L) : the mean loop Jacobian, and sums (2, n_L, n_L) what it is the regression of.
+    outputs (N, n_L) : the outputs of each sample's last free equilibrium, 0 before the first. moves (N, 2, n_L) : how they and what enters them
+    moved when it was last nudged. slope (n_L, N_L) : the mean loop Jacobian, and sums (2, n_L, n_L) what it is the regression of.
     """
 
     outputs: Array
@@ -64,6 +64,16 @@ class Memory:
 def takes(network: Network, recipe: Recipe) -> bool:
     """Whether the engine can train this network in this way."""
     return is_packable(network) and isinstance(recipe.solver, FixedPointSolver) and recipe.solver.uses_secants(network)
+
+
+def relaxer(network: Network, recipe: Recipe, memory: object) -> Callable[[Array], Equilibrium]:
+    """drive (B, n_1) -> the free equilibrium; a loop is packed once for all calls."""
+    solver = recipe.solver
+    if not (isinstance(solver, FixedPointSolver) and solver.uses_secants(network)):
+        return lambda drive: solver.relax(network, drive, None, None, recipe.tolerance)
+    packed = PackedLoop.of(network)
+    known = packed, memory.slope if isinstance(memory, Memory) else np.zeros_like(Memory.empty(0, packed).slope)
+    return lambda drive: solver.relax_known(network, drive, known, recipe.tolerance)
 
 
 class LoopEngine:

@@ -177,15 +177,19 @@ def _batches(learner: Learner, split: LabelledImages, recipe: Recipe, order: Arr
         told(count.samples, count.wrong)
 
 
-def evaluate(network: Network, split: LabelledImages, recipe: Recipe, batch: int = 500) -> Evaluation:
-    """The free phase over all images, `batch` at a time. Raises ConfigurationError for empty data or impossible labels."""
+def evaluate(network: Network, split: LabelledImages, recipe: Recipe, batch: int = 500, *, memory: Memory | SweepMemory | None = None) -> Evaluation:
+    """The free phase over all images, `batch` at a time. Raises ConfigurationError for empty data or impossible labels.
+
+    memory : the learner's, if there is one; what it knows of the mean loop Jacobian saves passes.
+    """
     _check_split(network, split)
+    relax = engine.relaxer(network, recipe, memory)
     names = [*(f"hidden{k + 1}" for k in range(network.depth - 1)), "output"]
     at_zero, at_one = np.zeros(network.depth), np.zeros(network.depth)
     count = _EpochCount(network)
     for first in range(0, len(split.labels), batch):
         images, labels = split.images[first : first + batch], split.labels[first : first + batch]
-        rest = phases.free(network, drive(network, images), recipe.solver, recipe.tolerance)
+        rest = relax(drive(network, images))
         count.add_free(rest, labels)
         for k, s in enumerate(rest.state):
             rates = network.rho.rate(s)

@@ -17,10 +17,10 @@ method       y <-
 ===========  ==============================================================================================
 
 A sample that is not at rest after `max_passes` is given to Newton's method (loop, hard sigmoid), then to `fallback`, which
-integrates it from its start. In a loop with a hard sigmoid, an equilibrium is doubtful that was found by Newton, or on a way on which the residual once rose, or
-where the secants say that the loop amplifies a change of the outputs: it is accepted only if the field would hold on to it; otherwise it goes to the fallback too.
-Elsewhere (smooth rho, reciprocal networks) and without such signs, stability in time is not tested: strongly coupled networks may be said to rest where
-their dynamics would leave. Integrate (`numba_ode`) where that matters.
+integrates it from its start. In a loop with a hard sigmoid, an equilibrium is doubtful that was found by Newton, or on a way on which the
+residual once rose, or where the secants say that the loop amplifies a change of the outputs: it is accepted only if the field would hold
+on to it; otherwise it goes to the fallback too. Elsewhere (smooth rho, reciprocal networks) and without such signs, stability in time is
+not tested: strongly coupled networks may be said to rest where their dynamics would leave. Integrate (`numba_ode`) where that matters.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from fsp_dynamics.solvers.equilibrium import AT_REST, OUT_OF_STEPS, Equilibrium,
 from fsp_dynamics.solvers.integration import uncompilable
 from fsp_dynamics.solvers.loop_newton import newton, stable
 from fsp_dynamics.solvers.packed_layers import is_sweepable, sweep_together
-from fsp_dynamics.solvers.packed_loop import is_packable, relax_together
+from fsp_dynamics.solvers.packed_loop import PackedLoop, is_packable, relax_together
 from fsp_dynamics.solvers.passes import Passes
 
 METHODS = ("anderson", "newton", "secants", "sweeps")
@@ -106,6 +106,12 @@ class FixedPointSolver:
         """Whether it relaxes this network by secants."""
         return self.method in (None, "secants") and is_packable(network)
 
+    def relax_known(self, network: Network, drive: Array, known: tuple[PackedLoop, Array], tolerance: Tolerance) -> Equilibrium:
+        """The free equilibrium by secants, of a network that is packed and whose mean loop Jacobian is known: (PackedLoop, (n_L, N_L))."""
+        journey = _Journey(network, drive, prepare(network, drive, None, None), None, tolerance)
+        journey.walk_together(self.max_passes, False, known)
+        return journey.finish(self.fallback)
+
     def rescue(
         self, network: Network, drive: Array, start: State | None, reached: Equilibrium, doubts: Array, nudge: Nudge | None, tolerance: Tolerance
     ) -> Equilibrium:
@@ -134,7 +140,7 @@ class _Journey:
         self.steps = np.zeros(batch, np.int64)
         self.doubts = np.zeros(batch, np.int64)
 
-    def walk_together(self, max_passes: int, given: bool) -> None:
+    def walk_together(self, max_passes: int, given: bool, known: tuple[PackedLoop, Array] | None = None) -> None:
         """Secants, all samples at once; of a start that was given, those at rest keep it."""
         rows = np.arange(len(self.drive))
         if given:
@@ -142,7 +148,7 @@ class _Journey:
             rows = np.flatnonzero(self.status == OUT_OF_STEPS)
         if rows.size:
             output = self._first_outputs(rows) if given else self.start[-1]
-            found = relax_together(self.network, self.drive[rows], output, self._nudge_of(rows), self.tolerance, max_passes)
+            found = relax_together(self.network, self.drive[rows], output, self._nudge_of(rows), self.tolerance, max_passes, known)
             for kept, new in zip(self.state, found.state, strict=True):
                 kept[rows] = new
             self.residual[rows], self.status[rows], self.steps[rows], self.doubts[rows] = (

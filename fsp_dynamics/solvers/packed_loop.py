@@ -89,7 +89,8 @@ class Room:
         self.states, self.ways = np.zeros((phases, rows * sum(widths[:-1])), dtype), np.zeros((phases, 4, rows, widths[-1]), dtype)
         self.marks, self.tallies = np.full((phases, 3, rows), np.inf), np.zeros((phases, 3, rows), np.int64)
         self.marks[:, PACE], self.tallies[:, STATUS] = 1, ON_THE_WAY
-        self.room = (self.states, self.ways, np.zeros((phases, rows, n, widths[-1]), dtype), self.marks, self.tallies)
+        self.slopes = np.zeros((phases, rows, n, widths[-1]), dtype)
+        self.room = (self.states, self.ways, self.slopes, self.marks, self.tallies)
         self.drive, self.targets = np.zeros((rows, widths[0]), dtype), np.zeros((rows, widths[-1]), dtype)
         lists = np.zeros((team, 4, rows), np.int64)
         lists[:, EVERYONE] = np.arange(rows)
@@ -136,13 +137,26 @@ class Arrival:
     doubts: Array
 
 
-def relax_together(network: Network, drive: Array, output: Array, nudge: Nudge | None, tolerance: Tolerance, max_passes: int) -> Arrival:
-    """Samples from their outputs (B, n_L) to rest, each by secants of its own, beginning with a plain pass."""
-    packed, sizes = PackedLoop.of(network), network.sizes[1:]
+def relax_together(
+    network: Network,
+    drive: Array,
+    output: Array,
+    nudge: Nudge | None,
+    tolerance: Tolerance,
+    max_passes: int,
+    known: tuple[PackedLoop, Array] | None = None,
+) -> Arrival:
+    """Samples from their outputs (B, n_L) to rest, each by secants of its own, beginning with a plain pass.
+
+    known : the network's weights, packed already, and the slope (n_L, N_L) with which each sample's model begins.
+    """
+    packed, slope = known or (PackedLoop.of(network), 0.0)
+    sizes = network.sizes[1:]
     rule = (float(tolerance.absolute), float(tolerance.relative), int(max_passes))
     with Team(members(network, len(drive))) as team:
         room = Room(packed, len(drive), team.members)
         room.drive[:, : sizes[0]] = drive
+        room.slopes[:] = slope
         room.ways[0, Y, :, : sizes[-1]] = output
         if nudge is not None:
             room.targets[:, : sizes[-1]] = nudge.target
