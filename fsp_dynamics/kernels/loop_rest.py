@@ -221,7 +221,7 @@ def end_pass(me: int, net: Any, room: Any, work: Any, phase: int, beta: float, r
         if judge(b, size, bound, rule[2], marks, tallies):
             advance(b, ways, room[2][phase, b], marks, tallies, leak, beta, d[b], n, pair, accuracy)
             enter_loop(y, drive[b], loop, leaks[0], hidden[b])
-        elif tallies[STATUS, b] == RESTING and may_amplify(room[2][phase, b], leak + beta, n, work[8][me]):
+        elif tallies[STATUS, b] == RESTING and may_amplify(room[2][phase, b], y, leak + beta, n, work[8][me]):
             tallies[DOUBTS, b] += 1
 
 

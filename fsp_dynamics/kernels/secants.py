@@ -84,14 +84,16 @@ def predict(y: Array, u: Array, slope: Array, leak: float, beta: float, d: Array
 
 
 @bare
-def may_amplify(slope: Array, kappa: float, n: int, room: Array) -> bool:
+def may_amplify(slope: Array, y: Array, kappa: float, n: int, room: Array) -> bool:
     """Whether a change of the outputs may come back larger: not if ||S^m|| < kappa^m in the Frobenius norm for m = 1, 2 or 4.
 
-    Where it cannot, the equilibrium is stable in time, as far as S knows the directions. room (2, n, n) float64.
+    S is taken between the outputs inside (0, 1): the others do not move. Where nothing is enlarged, the equilibrium is stable in time, as far as
+    S knows the directions. room (2, n, n) float64.
     """
     for i in range(n):
         for j in range(n):
-            room[0, i, j] = slope[i, j] / kappa
+            free = 0 < y[i] < 1 and 0 < y[j] < 1
+            room[0, i, j] = slope[i, j] / kappa if free else 0.0
     for _ in range(3):
         size = 0.0
         for i in range(n):
