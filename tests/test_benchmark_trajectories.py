@@ -31,7 +31,7 @@ def test_everybody_arrives_at_the_same_states(task):
 
 def test_rows_can_be_written_and_printed(monkeypatch):
     monkeypatch.setattr(trajectories, "ways", lambda task, threads: {name: ours(task, name[6:]) for name in ("ours, sample", "ours, batch")})
-    rows = measure_one(30, 2, threads=1, seconds=0, repeats=3)
+    rows = measure_one(30, 2, threads=1, seconds=600, repeats=3)
     assert [r.solver for r in rows] == ["ours, sample", "ours, batch"]
     assert json.loads(json.dumps([dataclasses.asdict(r) for r in rows]))[0]["repeats"] == 3
     assert all(r.of_ours == 1 and r.error < 1e-4 for r in rows)
