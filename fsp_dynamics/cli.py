@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,6 +22,7 @@ from fsp_dynamics import errors
 from fsp_dynamics.experiments.config import fields
 from fsp_dynamics.experiments.execution import NoRestError
 from fsp_dynamics.experiments.sources import SHORT, presets, read_value
+from fsp_dynamics.tables import outcome, print_json, print_table, shown
 
 if TYPE_CHECKING:
     from fsp_dynamics.experiments.progress import Reporter
@@ -135,8 +135,8 @@ def train(
     overrides = {key.replace("__", "."): read_value(value) for key, value in given.items() if value is not None}
     run = train_run(source, out=out, resume=resume, data_dir=data_dir, threads=threads, progress=_reporter(progress), **overrides)
     if as_json:
-        return _print_json({"folder": str(run.folder), **run.summary})
-    _print_table(f"{run.folder}: {run.summary['status']}", [{"": which, **_outcome(run.summary[which])} for which in ("best", "last")])
+        return print_json({"folder": str(run.folder), **run.summary})
+    print_table(f"{run.folder}: {run.summary['status']}", [{"": which, **outcome(run.summary[which])} for which in ("best", "last")])
 
 
 @app.command
@@ -155,11 +155,11 @@ def evaluate(
 
     found = dataclasses.asdict(open_run(run).evaluate(split, checkpoint, data_dir=data_dir, threads=threads))
     if as_json:
-        return _print_json({"run": str(run), "split": split, "checkpoint": checkpoint, **found})
+        return print_json({"run": str(run), "split": split, "checkpoint": checkpoint, **found})
     saturation = found.pop("saturation")
-    rows = [{"": key, "value": _number(value)} for key, value in found.items()]
+    rows = [{"": key, "value": shown(value)} for key, value in found.items()]
     rows += [{"": f"{layer}: share at 0, at 1", "value": f"{zero:.3f}, {one:.3f}"} for layer, (zero, one) in saturation.items()]
-    _print_table(f"{run}: {checkpoint} network, {split} images", rows)
+    print_table(f"{run}: {checkpoint} network, {split} images", rows)
 
 
 @app.command
@@ -175,7 +175,7 @@ def runs(folder: Path = Path("runs"), /, *, as_json: Json = False) -> None:
 
     found = list_runs(folder)
     if as_json:
-        return _print_json(found)
+        return print_json(found)
     columns = (
         "run",
         "data",
@@ -190,7 +190,7 @@ def runs(folder: Path = Path("runs"), /, *, as_json: Json = False) -> None:
         "alignment_degrees",
         "seconds",
     )
-    _print_table(f"{len(found)} runs in {folder}", [{key: _number(record.get(key)) for key in columns} for record in found])
+    print_table(f"{len(found)} runs in {folder}", [{key: shown(record.get(key)) for key in columns} for record in found])
     for record in found:
         if "problem" in record:
             _say(f"note: {record['run']}: {record['problem']}")
@@ -203,9 +203,9 @@ def compare(first: Run, second: Run, /, *, as_json: Json = False) -> None:
 
     found = compare_runs(first, second)
     if as_json:
-        return _print_json(found)
+        return print_json(found)
     for part, rows in found.items():
-        _print_table(part, [{"": key, str(first): _number(one), str(second): _number(other)} for key, (one, other) in rows.items()])
+        print_table(part, [{"": key, str(first): shown(one), str(second): shown(other)} for key, (one, other) in rows.items()])
 
 
 @app.command
@@ -219,9 +219,9 @@ def check(*, as_json: Json = False) -> int:
     ]
     failed = sum(not m.passed for m in found)
     if as_json:
-        _print_json([dataclasses.asdict(m) | {"passed": m.passed} for m in found])
+        print_json([dataclasses.asdict(m) | {"passed": m.passed} for m in found])
     else:
-        _print_table(f"{len(found)} figures, {failed} failed", rows)
+        print_table(f"{len(found)} figures, {failed} failed", rows)
     return 4 if failed else 0
 
 
@@ -246,7 +246,7 @@ def bench(
     given = {"presets": presets, "threads": threads, "quick": quick, "out": out, "data_dir": data_dir, "say": lambda text: _say(f"measuring: {text}")}
     results = suite.run(parts or suite.PARTS, **given)
     if as_json:
-        return _print_json(dataclasses.asdict(results))
+        return print_json(dataclasses.asdict(results))
     from rich.console import Console
 
     suite.show(results, Console(width=None if sys.stdout.isatty() else 200, highlight=False))
@@ -271,9 +271,9 @@ def list_(*, data_dir: DataDir = None, as_json: Json = False) -> None:
 
     found = [dataclasses.asdict(record) for record in list_datasets(data_dir)]
     if as_json:
-        return _print_json(found)
+        return print_json(found)
     columns = ("name", "images", "verified", "where", "description")
-    _print_table("data sets", [{key: _number(record[key]) for key in columns} for record in found])
+    print_table("data sets", [{key: shown(record[key]) for key in columns} for record in found])
     for record in found:
         if record["problem"]:
             _say(f"note: {record['name']}: {record['problem']}")
@@ -335,40 +335,3 @@ def _reporter(progress: bool) -> Reporter:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _outcome(record: dict[str, Any] | None) -> dict[str, str]:
-    columns = ("epoch", "train_error", "valid_error", "test_error", "alignment_degrees", "unrested", "dead_outputs")
-    return {key: _number((record or {}).get(key)) for key in columns}
-
-
-def _number(value: Any) -> str:
-    """A value as a table shows it."""
-    if value is None:
-        return "-"
-    if isinstance(value, dict):
-        return " ".join(f"{key} {_number(item)}" for key, item in value.items()) or "-"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_number, value)) or "none"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _print_json(content: Any) -> None:
-    from fsp_dynamics.experiments.folder import plain
-
-    print(json.dumps(plain(content), indent=2, allow_nan=False))
-
-
-def _print_table(title: str, rows: Iterable[dict[str, str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    rows = list(rows)
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for column in rows[0] if rows else ():
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(text.replace("[", r"\[") for text in row.values()))
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    console.print(table if rows else f"{title}: nothing to show")

@@ -29,6 +29,7 @@ FLOORS = {
     "learning": 5,
     "analysis": 6,
     "experiments": 7,
+    "tables": 8,
     "cli": 8,
     "explorer": 8,
     "__main__": 8,

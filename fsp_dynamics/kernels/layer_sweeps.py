@@ -23,9 +23,9 @@ from typing import Any
 import numba
 import numpy as np
 
-from fsp_dynamics.kernels.field import Array, entry, inner, unit_target
+from fsp_dynamics.kernels.field import Array, entry, inner, unit_target, view
 from fsp_dynamics.kernels.loop_rest import DOUBTS, ON_THE_WAY, PASSES, STATUS, TIRED, judge, keep_going
-from fsp_dynamics.kernels.mixing import RESTART
+from fsp_dynamics.kernels.mixing import RESTART, solve
 from fsp_dynamics.kernels.panels import multiply, multiply_transposed
 from fsp_dynamics.kernels.team import share
 
@@ -43,13 +43,13 @@ def product(x: Array, y: Array) -> float:
     return total
 
 
-@numba.njit(error_model="numpy", inline="always")  # a view is made where it is used: nobody counts references to it
+@view
 def layer(values: Array, ends: Array, k: int, rows: int) -> Array:
     """Layer k (rows, N_k) of states or inputs, a view."""
     return values[rows * ends[k] : rows * ends[k + 1]].reshape(rows, ends[k + 1] - ends[k])
 
 
-@numba.njit(error_model="numpy", inline="always")  # a view is made where it is used: nobody counts references to it
+@view
 def matrix(weights: Array, shape: Array) -> Array:
     """The matrix of that place, K and P, in panels (P, K, COLUMNS), a view."""
     at, steps, panels = shape
@@ -122,29 +122,6 @@ def bound(net: Any, room: Any, b: int, rule: Any) -> float:
         s = layer(room[0], ends, k, room[7].shape[0])[b]
         total += product(s, s)
     return float(rule[0] + rule[1] * np.sqrt(total))
-
-
-@inner
-def solve(gram: Array, right: Array, used: int, lower: Array) -> None:
-    """right <- gram^-1 right, by Cholesky; a ridge of 1e-12 of the diagonal, and a column whose pivot is not positive is left out (0)."""
-    for j in range(used):
-        for k in range(j):
-            total = gram[j, k]
-            for i in range(k):
-                total -= lower[j, i] * lower[k, i]
-            lower[j, k] = total / lower[k, k] if lower[k, k] > 0 else 0.0
-        size = gram[j, j] * (1 + 1e-12)
-        pivot = size
-        for i in range(j):
-            pivot -= lower[j, i] ** 2
-        lower[j, j] = np.sqrt(pivot) if pivot > 1e-14 * size else 0.0
-        for i in range(j):
-            right[j] -= lower[j, i] * right[i]
-        right[j] = right[j] / lower[j, j] if lower[j, j] > 0 else 0.0
-    for j in range(used - 1, -1, -1):
-        for i in range(j + 1, used):
-            right[j] -= lower[i, j] * right[i]
-        right[j] = right[j] / lower[j, j] if lower[j, j] > 0 else 0.0
 
 
 @inner

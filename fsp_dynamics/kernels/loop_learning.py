@@ -38,6 +38,7 @@ from fsp_dynamics.kernels.team import meet, share
 from fsp_dynamics.kernels.tiles import ROWS
 
 COUNTED = ("samples", "wrong", "residual", "residual_max", "passes_free", "nudged", "passes_nudged", "unrested")
+SAMPLES, WRONG, SUM, MOST, PASSES_FREE, NUDGED, PASSES_NUDGED, UNRESTED = range(len(COUNTED))
 LR, BIAS_LR, MOVE = 0, 1, 2
 DONE = -1
 
@@ -257,16 +258,16 @@ def count_batch(data: Any, room: Any, centred: bool, first: int, rows: int, n: i
             strongest[j] = max(strongest[j], y[j])
             if y[j] > y[best]:
                 best = j
-        count[0] += 1
-        count[1] += best != data[1][CLASS, first + b]
-        count[2] += marks[FREE, RESIDUAL, b]
-        count[3] = max(count[3], marks[FREE, RESIDUAL, b])
-        count[4] += tallies[FREE, PASSES, b]
-        count[7] += tallies[FREE, STATUS, b] != RESTING
+        count[SAMPLES] += 1
+        count[WRONG] += best != data[1][CLASS, first + b]
+        count[SUM] += marks[FREE, RESIDUAL, b]
+        count[MOST] = max(count[MOST], marks[FREE, RESIDUAL, b])
+        count[PASSES_FREE] += tallies[FREE, PASSES, b]
+        count[UNRESTED] += tallies[FREE, STATUS, b] != RESTING
         if tallies[PULLED, STATUS, b] >= RESTING:
-            count[5] += 1
-            count[6] += tallies[PULLED, PASSES, b]
-            count[7] += not learns(room, centred, b)
+            count[NUDGED] += 1
+            count[PASSES_NUDGED] += tallies[PULLED, PASSES, b]
+            count[UNRESTED] += not learns(room, centred, b)
 
 
 @bare

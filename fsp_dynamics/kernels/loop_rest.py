@@ -122,13 +122,12 @@ def polish(
     theta is size^2 / (size^2 + g^2), g the norm of the first hidden layer's field after a whole step; where g is small this saves a pass.
     """
     n, leak = loop.shape[0], leaks[-1]
-    moved, theta = pair[0], 1.0
+    moved, theta, field = pair[0], 1.0, 0.0
     for _ in range(2):
         for j in range(n):
             rest = rests_at(np.float64(u[j]), leak, beta, np.float64(d[j]))
             moved[j] = y[j] + theta * (rest - y[j])
         enter_loop(moved, drive, loop, leaks[0], out)
-        field = 0.0
         for c in range(out.size):
             out[c] = leaks[0] * (out[c] - hidden[c])
         field = np.sqrt(np.float64(dot(out, out)))

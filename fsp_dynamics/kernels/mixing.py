@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from fsp_dynamics.kernels.field import Array, jitted
+from fsp_dynamics.kernels.field import Array, inner, jitted
 
 RESTART = 10.0  # smaller rises are the way through an expanding map and leave the history on their own
 
@@ -58,8 +58,7 @@ def anderson(
 def weights(differences: Array, target: Array, y: Array, gram: Array, gamma: Array) -> None:
     """gamma <- argmin ||f + sum_j gamma_j differences[j]||, f = target - y, by Cholesky of the normal equations.
 
-    A ridge of 1e-12 of each diagonal entry keeps nearly parallel differences from blowing up; a pivot that is not positive
-    drops its column (gamma_j = 0).
+    The ridge of `solve` keeps nearly parallel differences from blowing up.
     """
     m, n = differences.shape
     for j in range(m):
@@ -71,21 +70,30 @@ def weights(differences: Array, target: Array, y: Array, gram: Array, gamma: Arr
             for i in range(n):
                 product += differences[j, i] * differences[k, i]
             gram[j, k] = product
-        gram[j, j] *= 1 + 1e-12
-    for j in range(m):
+    solve(gram, gamma, m, gram)
+
+
+@inner
+def solve(gram: Array, right: Array, used: int, lower: Array) -> None:
+    """right <- gram^-1 right (used,), by Cholesky: a ridge of 1e-12 of each diagonal entry; a column whose pivot is not positive is left out (0).
+
+    gram (used, used), of which the lower half counts; lower takes its root, and may be gram itself.
+    """
+    for j in range(used):
         for k in range(j):
+            total = gram[j, k]
             for i in range(k):
-                gram[j, k] -= gram[j, i] * gram[k, i]
-            gram[j, k] = gram[j, k] / gram[k, k] if gram[k, k] > 0 else 0.0
-        pivot = gram[j, j]
+                total -= lower[j, i] * lower[k, i]
+            lower[j, k] = total / lower[k, k] if lower[k, k] > 0 else 0.0
+        size = gram[j, j] * (1 + 1e-12)
+        pivot = size
         for i in range(j):
-            pivot -= gram[j, i] ** 2
-        gram[j, j] = np.sqrt(pivot) if pivot > 1e-14 * gram[j, j] else 0.0
-    for j in range(m):
+            pivot -= lower[j, i] ** 2
+        lower[j, j] = np.sqrt(pivot) if pivot > 1e-14 * size else 0.0
         for i in range(j):
-            gamma[j] -= gram[j, i] * gamma[i]
-        gamma[j] = gamma[j] / gram[j, j] if gram[j, j] > 0 else 0.0
-    for j in range(m - 1, -1, -1):
-        for i in range(j + 1, m):
-            gamma[j] -= gram[i, j] * gamma[i]
-        gamma[j] = gamma[j] / gram[j, j] if gram[j, j] > 0 else 0.0
+            right[j] -= lower[j, i] * right[i]
+        right[j] = right[j] / lower[j, j] if lower[j, j] > 0 else 0.0
+    for j in range(used - 1, -1, -1):
+        for i in range(j + 1, used):
+            right[j] -= lower[i, j] * right[i]
+        right[j] = right[j] / lower[j, j] if lower[j, j] > 0 else 0.0

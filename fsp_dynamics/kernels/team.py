@@ -21,6 +21,7 @@ from numba.extending import intrinsic
 from fsp_dynamics.kernels.field import Array, jit
 
 ARRIVED, MEETINGS = 0, 16  # places in the counters, on cache lines of their own
+SMALL = 2_000_000  # multiplications that one thread does in about the 40 microseconds that sending a second one takes
 PATIENCE = 20_000  # looks at a counter before the processor is offered to others
 
 
@@ -87,6 +88,11 @@ def share(count: int, me: int, all: int) -> tuple[int, int]:
 def available() -> int:
     """How many threads kernels may use: Numba's number, which kernels/relax.threads sets."""
     return int(numba.get_num_threads())
+
+
+def helpers(multiplications: float) -> int:
+    """How many threads to send for so much work: one where it is done before another could be woken, else all that are `available`."""
+    return 1 if multiplications < SMALL else available()
 
 
 class Team:

@@ -5,7 +5,6 @@ What it computes is what `phases.run` and `Sgd.step` compute, to rounding and to
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from fsp_dynamics.kernels.loop_learning import COUNTED, DONE, learn_batches
 from fsp_dynamics.kernels.loop_phases import FREE, PULLED
 from fsp_dynamics.kernels.loop_rest import DOUBTS, RESIDUAL, STATUS
 from fsp_dynamics.kernels.team import Pace, Team
+from fsp_dynamics.learning.memory import Remembered
 from fsp_dynamics.learning.optimisers import Sgd
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge
@@ -33,7 +33,7 @@ TRIAL = 256  # samples with which another number of threads is tried
 
 
 @dataclass(slots=True, eq=False)
-class Memory:
+class Memory(Remembered):
     """What the engine knows of its training images from earlier visits; it makes equilibria cheaper, never different beyond the tolerance.
 
     outputs (N, n_L) : the outputs of each sample's last free equilibrium, 0 before the first. moves (N, 2, n_L) : how they and what enters them
@@ -50,16 +50,6 @@ class Memory:
         n, dtype = len(packed.loop), packed.weights.dtype
         return cls(np.zeros((samples, n), dtype), np.zeros((samples, 2, n), dtype), np.zeros((n, packed.widths[-1]), dtype), np.zeros((2, n, n)))
 
-    @classmethod
-    def of(cls, arrays: dict[str, Array]) -> Memory | None:
-        """The memory of these arrays, as `arrays` names them; None if one is missing."""
-        names = [each.name for each in dataclasses.fields(cls)]
-        return cls(**{name: np.array(arrays[name]) for name in names}) if set(names) <= set(arrays) else None
-
-    def arrays(self) -> dict[str, Array]:
-        """Its arrays by name."""
-        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-
 
 def takes(network: Network, recipe: Recipe) -> bool:
     """Whether the engine can train this network in this way."""
@@ -72,18 +62,26 @@ def relaxer(network: Network, recipe: Recipe, memory: object) -> Callable[[Array
     if not (isinstance(solver, FixedPointSolver) and solver.uses_secants(network)):
         return lambda drive: solver.relax(network, drive, None, None, recipe.tolerance)
     packed = PackedLoop.of(network)
-    known = packed, memory.slope if isinstance(memory, Memory) else np.zeros_like(Memory.empty(0, packed).slope)
+    known = packed, memory.slope if isinstance(memory, Memory) else 0.0
     return lambda drive: solver.relax_known(network, drive, known, recipe.tolerance)
+
+
+def images_at(images: Array, samples: Array, dtype: Any) -> tuple[Array, Array]:
+    """(images in C order and `dtype`, the row of each of the samples there); nothing is copied that need not be."""
+    if images.dtype == dtype and images.flags.c_contiguous:
+        return images, samples
+    return np.ascontiguousarray(images[samples], dtype), np.arange(len(samples))
 
 
 class LoopEngine:
     """One epoch's arrays, and the calls of the kernel."""
 
     def __init__(self, learner: Learner, split: LabelledImages, recipe: Recipe, threads: int | None) -> None:
-        self.learner, self.split, self.recipe = learner, split, recipe
+        assert isinstance(recipe.solver, FixedPointSolver)
+        self.learner, self.split, self.recipe, self.solver = learner, split, recipe, recipe.solver
         network = learner.network
         self.packed = PackedLoop.of(network)
-        self.memory = learner.memory = _fitting(learner.memory, len(split.labels), self.packed)
+        self.memory = learner.memory = Memory.empty(len(split.labels), self.packed).or_fresh(learner.memory)
         self.team = Team(members(network, recipe.batch) if threads is None else threads)
         self.pace = Pace(self.team.members, fixed=threads is not None)
         self.room = Room(self.packed, recipe.batch, self.team.members, phases=3 if recipe.phases == "centred" else 2)
@@ -113,8 +111,8 @@ class LoopEngine:
         data = (images, np.stack([places, self.labels[samples], samples]), norms)
         memory = (self.memory.outputs, self.memory.moves, self.memory.slope, self.memory.sums)
         velocity = (self.velocity.weights, self.velocity.loop, self.velocity.biases)
-        given, solver = self.recipe.tolerance, self.recipe.solver
-        rule = (float(given.absolute), float(given.relative), int(solver.max_passes))  # type: ignore[attr-defined]
+        given = self.recipe.tolerance
+        rule = (float(given.absolute), float(given.relative), int(self.solver.max_passes))
         report, cursor = (self.count, self.strongest), np.zeros(3, np.int64)
         while True:
             self.team.run(
@@ -127,12 +125,8 @@ class LoopEngine:
             self._attend(phase, float(betas[batch]), first_batch + batch, images[places[batch * self.recipe.batch :][: self.recipe.batch]])
 
     def _images(self, samples: Array) -> tuple[Array, Array, Array]:
-        """(images in the network's dtype, the row of each sample there, ||image||^2 of each); nothing is copied that need not be."""
-        given, dtype = self.split.images, self.learner.network.dtype
-        if given.dtype == dtype and given.flags.c_contiguous:
-            images, places = given, samples
-        else:
-            images, places = np.ascontiguousarray(given[samples], dtype), np.arange(len(samples))
+        """(images in the network's dtype, the row of each sample there, ||image||^2 of each)."""
+        images, places = images_at(self.split.images, samples, self.learner.network.dtype)
         chosen = images[places]
         return images, places, np.einsum("ij,ij->i", chosen, chosen, dtype=np.float64)
 
@@ -151,19 +145,9 @@ class LoopEngine:
         start = None if phase == FREE else room.state(sizes, rows, FREE)
         passes, ended, doubts = (tally[rows] for tally in room.tallies[phase])
         reached = Equilibrium(room.state(sizes, rows, phase), room.marks[phase, RESIDUAL, rows], ended.astype(np.uint8), passes)
-        drive, solver = room.drive[rows, : sizes[0]], self.recipe.solver
-        found = solver.rescue(network, drive, start, reached, doubts, nudge, self.recipe.tolerance)  # type: ignore[attr-defined]
+        drive = room.drive[rows, : sizes[0]]
+        found = self.solver.rescue(network, drive, start, reached, doubts, nudge, self.recipe.tolerance)
         room.place(rows, phase, found, network)
-
-
-def _fitting(memory: object, samples: int, packed: PackedLoop) -> Memory:
-    """The memory, if it is of so many samples and of such a network; else an empty one."""
-    fresh = Memory.empty(samples, packed)
-    if not isinstance(memory, Memory) or any(
-        (a.shape, a.dtype) != (b.shape, b.dtype) for a, b in zip(memory.arrays().values(), fresh.arrays().values(), strict=True)
-    ):
-        return fresh
-    return memory
 
 
 def _teaching(learner: Learner, recipe: Recipe) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from fsp_dynamics.errors import ConfigurationError, check_choice, check_finite, 
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, layers
+from fsp_dynamics.models.rate import Nudge, State, beta_of, layers
 from fsp_dynamics.plotting import plot_trajectory
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, prepare
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
@@ -164,7 +164,7 @@ def simulate(
         times=times,
         states=tuple(np.concatenate(parts) for parts in zip(*paths, strict=True)),
         phase=np.searchsorted(borders[1:], times),
-        betas=tuple(0.0 if nudge is None else float(nudge.beta) for _, nudge in pieces),
+        betas=tuple(beta_of(nudge) for _, nudge in pieces),
         residual=np.concatenate(residuals),
         rho=network.rho,
     )

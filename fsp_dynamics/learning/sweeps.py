@@ -19,9 +19,11 @@ from fsp_dynamics.kernels.layer_sweeps import FROM_CUT, FROM_INPUTS, FROM_STATE,
 from fsp_dynamics.kernels.loop_rest import PASSES, RESIDUAL, STATUS
 from fsp_dynamics.kernels.panels import from_panels, to_panels
 from fsp_dynamics.kernels.team import Pace, Team
+from fsp_dynamics.learning.engine import images_at
+from fsp_dynamics.learning.memory import Remembered
 from fsp_dynamics.learning.phases import Phases, signed
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State
+from fsp_dynamics.models.rate import Nudge, State, beta_of
 from fsp_dynamics.solvers.equilibrium import OUT_OF_STEPS, Equilibrium
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.packed_layers import PackedLayers, Room, members
@@ -36,7 +38,7 @@ PIECE = 64  # batches between two decisions on the number of threads
 
 
 @dataclass(slots=True, eq=False)
-class SweepMemory:
+class SweepMemory(Remembered):
     """What training remembers of its images from earlier visits; it makes equilibria cheaper, never different beyond the tolerance.
 
     seen (N,) uint8 : the strongest output of each sample's last free equilibrium, or UNSEEN. means (n_L, C) : the mean states of the cut under each
@@ -51,22 +53,6 @@ class SweepMemory:
     def empty(cls, samples: int, network: Network) -> SweepMemory:
         width = sum(network.sizes[2::2])
         return cls(np.full(samples, UNSEEN, np.uint8), np.zeros((network.sizes[-1], width), network.dtype), np.zeros((samples, width), np.int8))
-
-    @classmethod
-    def of(cls, arrays: dict[str, Array]) -> SweepMemory | None:
-        """The memory of these arrays, as `arrays` names them; None if one is missing."""
-        names = [each.name for each in dataclasses.fields(cls)]
-        return cls(**{name: np.array(arrays[name]) for name in names}) if set(names) <= set(arrays) else None
-
-    def arrays(self) -> dict[str, Array]:
-        """Its arrays by name."""
-        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-
-    def fits(self, other: object) -> bool:
-        """Whether the other is a memory of as many samples of such a network."""
-        return isinstance(other, SweepMemory) and all(
-            (a.shape, a.dtype) == (b.shape, b.dtype) for a, b in zip(self.arrays().values(), other.arrays().values(), strict=True)
-        )
 
     def start(self, index: Array) -> Array:
         """(A, C) where to begin with these samples: the class's mean of today, moved as far as the sample was from that of its last visit."""
@@ -98,8 +84,7 @@ class SweepEngine:
         assert isinstance(recipe.solver, FixedPointSolver)
         self.learner, self.split, self.recipe, self.solver, self.sgd = learner, split, recipe, recipe.solver, recipe.optimiser
         network, samples = learner.network, len(split.labels)
-        memory, fresh = learner.memory, SweepMemory.empty(samples, network)
-        self.memory = learner.memory = memory if isinstance(memory, SweepMemory) and fresh.fits(memory) else fresh
+        self.memory = learner.memory = SweepMemory.empty(samples, network).or_fresh(learner.memory)
         self.packed, self.input = PackedLayers.of(network), to_panels(network.input)
         self.team = Team(members(network, recipe.batch) if threads is None else threads)
         self.pace = Pace(self.team.members, fixed=threads is not None)
@@ -118,7 +103,7 @@ class SweepEngine:
         try:
             for first in range(0, len(order), batch):
                 index = order[first : first + batch]
-                data = self._data(index)
+                data = images_at(self.split.images, index, self.learner.network.dtype)
                 both = self._run(index, data)
                 seen(first // batch, index, both)
                 self._learn(index, data, both)
@@ -130,13 +115,6 @@ class SweepEngine:
         finally:
             self.team.close()
         self._write_back()
-
-    def _data(self, index: Array) -> tuple[Array, Array]:
-        """(images in the network's dtype, the place of each sample there); nothing is copied that need not be."""
-        images, dtype = self.split.images, self.learner.network.dtype
-        if images.dtype == dtype and images.flags.c_contiguous:
-            return images, index
-        return np.ascontiguousarray(images[index], dtype), np.arange(len(index))
 
     def _run(self, index: Array, data: tuple[Array, Array]) -> Phases:
         """Both phases of the samples `index`, as `phases.run`; their states are views, good until the next call."""
@@ -163,7 +141,7 @@ class SweepEngine:
         """What became of these rows, and whether some, not brought to rest by passes, were given to the solver's fallback."""
         status, steps, residual = room.tallies[STATUS, rows].astype(np.uint8), room.tallies[PASSES, rows], room.marks[RESIDUAL, rows]
         which = slice(0, len(rows)) if rest is None else rows
-        found = Equilibrium(room.state(which), residual, status, steps, 0.0 if nudge is None else nudge.beta)
+        found = Equilibrium(room.state(which), residual, status, steps, beta_of(nudge))
         if not (status == OUT_OF_STEPS).any():
             return found, False
         self._write_back()

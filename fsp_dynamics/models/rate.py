@@ -77,6 +77,11 @@ class Nudge:
         return Nudge(self.beta, self.target[index])
 
 
+def beta_of(nudge: Nudge | None) -> float:
+    """Strength of the nudge; 0 in a free phase."""
+    return 0.0 if nudge is None else float(nudge.beta)
+
+
 def drive(network: Network, images: Array) -> Array:
     """images @ input + biases[0], (B, n_1): the constant input to the first hidden layer, shared by both phases.
 
@@ -142,7 +147,7 @@ def residual(network: Network, drive: Array, state: State, nudge: Nudge | None =
 def stiffness(network: Network, nudge: Nudge | None = None) -> tuple[float, ...]:
     """leak + beta of each layer: 1 / r_k, and the nudge's beta on top at the output. Its inverse is how fast a lone unit settles."""
     leaks = [1 / r for r in network.time_constants]
-    leaks[-1] += 0.0 if nudge is None else float(nudge.beta)
+    leaks[-1] += beta_of(nudge)
     return tuple(leaks)
 
 

@@ -33,7 +33,7 @@ from fsp_dynamics.errors import ConfigurationError, check_choice
 from fsp_dynamics.kernels.mixing import anderson
 from fsp_dynamics.kernels.relax import CompilationError
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, residual, unit_target
+from fsp_dynamics.models.rate import Nudge, State, beta_of, residual, unit_target
 from fsp_dynamics.solvers.equilibrium import AT_REST, OUT_OF_STEPS, Equilibrium, Solver, Tolerance, judge, prepare
 from fsp_dynamics.solvers.integration import uncompilable
 from fsp_dynamics.solvers.loop_newton import newton, stable
@@ -106,7 +106,7 @@ class FixedPointSolver:
         """Whether it relaxes this network by secants."""
         return self.method in (None, "secants") and is_packable(network)
 
-    def relax_known(self, network: Network, drive: Array, known: tuple[PackedLoop, Array], tolerance: Tolerance) -> Equilibrium:
+    def relax_known(self, network: Network, drive: Array, known: tuple[PackedLoop, Array | float], tolerance: Tolerance) -> Equilibrium:
         """The free equilibrium by secants, of a network that is packed and whose mean loop Jacobian is known: (PackedLoop, (n_L, N_L))."""
         journey = _Journey(network, drive, prepare(network, drive, None, None), None, tolerance)
         journey.walk_together(self.max_passes, False, known)
@@ -140,7 +140,7 @@ class _Journey:
         self.steps = np.zeros(batch, np.int64)
         self.doubts = np.zeros(batch, np.int64)
 
-    def walk_together(self, max_passes: int, given: bool, known: tuple[PackedLoop, Array] | None = None) -> None:
+    def walk_together(self, max_passes: int, given: bool, known: tuple[PackedLoop, Array | float] | None = None) -> None:
         """Secants, all samples at once; of a start that was given, those at rest keep it."""
         rows = np.arange(len(self.drive))
         if given:
@@ -148,15 +148,10 @@ class _Journey:
             rows = np.flatnonzero(self.status == OUT_OF_STEPS)
         if rows.size:
             output = self._first_outputs(rows) if given else self.start[-1]
-            found = relax_together(self.network, self.drive[rows], output, self._nudge_of(rows), self.tolerance, max_passes, known)
+            found, doubts = relax_together(self.network, self.drive[rows], output, self._nudge_of(rows), self.tolerance, max_passes, known)
             for kept, new in zip(self.state, found.state, strict=True):
                 kept[rows] = new
-            self.residual[rows], self.status[rows], self.steps[rows], self.doubts[rows] = (
-                found.residual,
-                found.status,
-                found.steps + given,
-                found.doubts,
-            )
+            self.residual[rows], self.status[rows], self.steps[rows], self.doubts[rows] = found.residual, found.status, found.steps + given, doubts
 
     def sweep(self, max_passes: int, memory: int, given: bool) -> None:
         """Compiled passes of a reciprocal network, all samples at once."""
@@ -197,7 +192,7 @@ class _Journey:
             suspects = self.restless()
         if fallback is not None and suspects.size:
             self.hand_over(fallback, suspects)
-        return Equilibrium(self.state, self.residual, self.status, self.steps, 0.0 if self.nudge is None else float(self.nudge.beta))
+        return Equilibrium(self.state, self.residual, self.status, self.steps, beta_of(self.nudge))
 
     def restless(self) -> Array:
         """Sample numbers that are not (credibly) at rest: out of steps, or at rest with doubts and found unstable."""

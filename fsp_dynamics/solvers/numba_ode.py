@@ -19,7 +19,7 @@ from fsp_dynamics.kernels.steps import S
 from fsp_dynamics.kernels.team import Team, available
 from fsp_dynamics.kernels.tiles import columns
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, layers
+from fsp_dynamics.models.rate import Nudge, State, beta_of, layers
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance, judge, prepare
 from fsp_dynamics.solvers.integration import (
     MOTION,
@@ -109,7 +109,7 @@ class NumbaSolver:
             run.clock[RESIDUAL],
             judge(run.clock[RESIDUAL], run.clock[SIZE], tolerance),
             run.count[STEPS_IN_ALL],
-            0.0 if nudge is None else float(nudge.beta),
+            beta_of(nudge),
         )
 
     def follow(self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array) -> Array:
@@ -250,7 +250,7 @@ def pack_inputs(network: Network, drive: Array, nudge: Nudge | None) -> tuple[Ar
     d = np.zeros((batch, padded(network.sizes[-1], network.dtype)), network.dtype)
     if nudge is not None:
         d[:, : network.sizes[-1]] = nudge.target
-    return constant, d, 0.0 if nudge is None else float(nudge.beta)
+    return constant, d, beta_of(nudge)
 
 
 def fill_panels(matrix: Array, panels: Array) -> None:

@@ -9,13 +9,11 @@ import numpy as np
 from fsp_dynamics.kernels.layer_sweeps import FROM_CUT, FROM_STATE, SQUARE, settle_layers
 from fsp_dynamics.kernels.loop_rest import ABSENT, ON_THE_WAY, PASSES, RESIDUAL, STATUS
 from fsp_dynamics.kernels.panels import aligned, from_panels, padded
-from fsp_dynamics.kernels.team import Team, available
+from fsp_dynamics.kernels.team import Team, helpers
 from fsp_dynamics.kernels.tiles import columns
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State
-from fsp_dynamics.solvers.equilibrium import Tolerance
-
-SMALL = 2_000_000  # multiplications in one pass of all samples, below which a second thread does not pay
+from fsp_dynamics.models.rate import Nudge, State, beta_of
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
 
 
 def is_sweepable(network: Network) -> bool:
@@ -24,9 +22,8 @@ def is_sweepable(network: Network) -> bool:
 
 
 def members(network: Network, samples: int) -> int:
-    """How many threads to send: those Numba may use (`kernels.relax.threads`), one where there is little to do."""
-    work = 2 * samples * sum(w.size for w in network.forward)
-    return min(1 if work < SMALL else available(), max(samples, 1))
+    """How many threads to send for a pass of so many samples, of which each has its own."""
+    return min(helpers(2 * samples * sum(w.size for w in network.forward)), max(samples, 1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,19 +131,9 @@ class Room:
         return tuple(self.layer(k)[rows, :n] for k, n in enumerate(self.sizes))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Arrival:
-    """What became of each sample: state, residual, passes and status (values of `Status`)."""
-
-    state: State
-    residual: Array
-    steps: Array
-    status: Array
-
-
 def sweep_together(
     network: Network, drive: Array, start: State, given: bool, nudge: Nudge | None, tolerance: Tolerance, max_passes: int, memory: int
-) -> Arrival:
+) -> Equilibrium:
     """Samples from their start (of which only every second layer counts, unless it was `given`) to rest."""
     packed = PackedLayers.of(network)
     with Team(members(network, len(drive))) as team:
@@ -156,9 +143,9 @@ def sweep_together(
         if nudge is not None:
             room.targets[:, : network.sizes[-1]] = nudge.target
         rule = (float(tolerance.absolute), float(tolerance.relative), int(max_passes))
-        beta = 0.0 if nudge is None else float(nudge.beta)
-        team.run(settle_layers, packed.net, room.room, room.work, FROM_STATE if given else FROM_CUT, beta, rule)
-    return Arrival(tuple(np.array(s) for s in room.state()), room.marks[RESIDUAL], room.tallies[PASSES], room.tallies[STATUS].astype(np.uint8))
+        team.run(settle_layers, packed.net, room.room, room.work, FROM_STATE if given else FROM_CUT, beta_of(nudge), rule)
+    passes, status = room.tallies[PASSES], room.tallies[STATUS].astype(np.uint8)
+    return Equilibrium(tuple(np.array(s) for s in room.state()), room.marks[RESIDUAL], status, passes, beta_of(nudge))
 
 
 def _matrices(network: Network) -> dict[tuple[int, int], Array]:

@@ -9,13 +9,11 @@ import numpy as np
 
 from fsp_dynamics.kernels.loop_rest import EVERYONE, ON_THE_WAY, PACE, PASSES, RESIDUAL, STATUS, U, Y, come_to_rest
 from fsp_dynamics.kernels.panels import USED_ROWS, aligned, from_panels, padded, to_panels
-from fsp_dynamics.kernels.team import Team, available
+from fsp_dynamics.kernels.team import Team, helpers
 from fsp_dynamics.kernels.tiles import columns
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State
+from fsp_dynamics.models.rate import Nudge, State, beta_of
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
-
-SMALL = 2_000_000  # multiplications in one pass of all samples, below which a second thread does not pay
 
 
 def is_packable(network: Network) -> bool:
@@ -24,9 +22,8 @@ def is_packable(network: Network) -> bool:
 
 
 def members(network: Network, samples: int) -> int:
-    """How many threads to send: those Numba may use (`kernels.relax.threads`), one where there is little to do."""
-    work = samples * sum(w.size for w in network.forward)
-    return 1 if work < SMALL else available()
+    """How many threads to send for a pass of so many samples."""
+    return helpers(samples * sum(w.size for w in network.forward))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,17 +123,6 @@ class Room:
         self.tallies[phase, PASSES, rows] = found.steps
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Arrival:
-    """What became of each sample: state, residual, passes, status (values of `Status`), and its doubts (> 0: it may not be stable in time)."""
-
-    state: State
-    residual: Array
-    steps: Array
-    status: Array
-    doubts: Array
-
-
 def relax_together(
     network: Network,
     drive: Array,
@@ -144,9 +130,9 @@ def relax_together(
     nudge: Nudge | None,
     tolerance: Tolerance,
     max_passes: int,
-    known: tuple[PackedLoop, Array] | None = None,
-) -> Arrival:
-    """Samples from their outputs (B, n_L) to rest, each by secants of its own, beginning with a plain pass.
+    known: tuple[PackedLoop, Array | float] | None = None,
+) -> tuple[Equilibrium, Array]:
+    """Samples from their outputs (B, n_L) to rest, each by secants of its own; and how doubtful each is (> 0: it may not be stable in time).
 
     known : the network's weights, packed already, and the slope (n_L, N_L) with which each sample's model begins.
     """
@@ -160,9 +146,9 @@ def relax_together(
         room.ways[0, Y, :, : sizes[-1]] = output
         if nudge is not None:
             room.targets[:, : sizes[-1]] = nudge.target
-        team.run(come_to_rest, packed.net, room.room, room.work, 0, 0.0 if nudge is None else float(nudge.beta), rule)
+        team.run(come_to_rest, packed.net, room.room, room.work, 0, beta_of(nudge), rule)
     passes, status, doubts = room.tallies[0]
-    return Arrival(room.state(sizes), room.marks[0, RESIDUAL], passes, status.astype(np.uint8), doubts)
+    return Equilibrium(room.state(sizes), room.marks[0, RESIDUAL], status.astype(np.uint8), passes, beta_of(nudge)), doubts
 
 
 def _widened(matrix: Array, width: int) -> Array:

@@ -6,7 +6,7 @@ import numpy as np
 
 from fsp_dynamics.kernels.units import settle_kernel
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, unit_field, unit_rate_field
+from fsp_dynamics.models.rate import Nudge, State, beta_of, unit_field, unit_rate_field
 
 
 def cut_layers(network: Network) -> tuple[int, ...]:
@@ -29,7 +29,7 @@ class Passes:
         self._inner = tuple(k for k in range(network.depth) if k not in self._cut)
         self.y = np.concatenate([start[k] for k in self._cut], axis=1, dtype=network.dtype)
         self._drive = drive.astype(network.dtype, copy=False)
-        self._beta = 0.0 if nudge is None else nudge.beta
+        self._beta = beta_of(nudge)
         self._d = np.zeros((0, 0), network.dtype) if nudge is None else nudge.target.astype(network.dtype, copy=False)
         self._biases = (np.zeros(network.sizes[1], network.dtype), *network.biases[1:])  # the drive holds the first
         self._incoming = [[(c.pre, c.weight) for c in network.connections() if c.post == k] for k in range(network.depth)]

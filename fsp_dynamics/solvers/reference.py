@@ -16,7 +16,7 @@ import numpy as np
 
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, flatten, layers
+from fsp_dynamics.models.rate import Nudge, State, beta_of, flatten, layers
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Status, Tolerance, judge, prepare
 from fsp_dynamics.solvers.integration import MOTION, accuracy, check_settings, check_times, equal_steps, in_precision, longest_step
 from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
@@ -112,7 +112,7 @@ class ReferenceSolver:
                 status[rows] = judge(residual[rows], _norm(state[rows]), tolerance)
                 steps[rows] = taken
                 rows = rows[status[rows] == Status.OUT_OF_STEPS]
-        return Equilibrium(layers(network, state), residual, status, steps, 0.0 if nudge is None else float(nudge.beta))
+        return Equilibrium(layers(network, state), residual, status, steps, beta_of(nudge))
 
     def follow(self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array) -> Array:
         """The flat states (T, B, N) at the increasing `times`, each of them hit exactly.

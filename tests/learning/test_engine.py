@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 
 import numba
 import numpy as np
 import pytest
+from epochs import same_bits, trained
 
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import FspError
@@ -39,19 +39,6 @@ def recipe_for(sizes, kind="one-sided", tolerance=1e-13, solver=None, rate=1.0, 
     rates = Rates(3.0 * scale, (4.0 * scale,) * (len(sizes) - 2), 0.5 * scale)
     solver = solver or FixedPointSolver(fallback=NumbaSolver())
     return Recipe(Sgd(rates, rate_factor=0.9, **optimiser), solver, Tolerance(tolerance), beta=0.5, phases=kind, batch=20)
-
-
-def trained(network, recipe, data, epochs=2, **options):
-    learner = Learner.start(network, recipe, 3)
-    return learner, [train_epoch(learner, data, recipe, **options) for _ in range(epochs)]
-
-
-def same_bits(one: Learner, other: Learner) -> bool:
-    pairs = itertools.chain(
-        zip(one.network.parameters().values(), other.network.parameters().values(), strict=True),
-        zip(one.memory.arrays().values(), other.memory.arrays().values(), strict=True),
-    )
-    return all(a.tobytes() == b.tobytes() for a, b in pairs)
 
 
 def test_a_small_epoch_is_that_of_the_plain_loop(monkeypatch) -> None:

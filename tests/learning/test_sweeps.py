@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import itertools
 
 import numba
 import numpy as np
 import pytest
+from epochs import same_bits, trained
 
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import NotFiniteError
@@ -40,19 +40,6 @@ def recipe_for(network, kind="one-sided", tolerance=1e-13, solver=None, beta=0.5
     rates = Rates(3.0 * scale, (2.0 * scale,) * len(network.forward), backward=(scale,) * len(network.backward or ()))
     solver = solver or FixedPointSolver(fallback=NumbaSolver())
     return Recipe(Sgd(rates, rate_factor=0.9, **optimiser), solver, Tolerance(tolerance), beta=beta, phases=kind, batch=20)
-
-
-def trained(network, recipe, data, epochs=2, **options):
-    learner = Learner.start(network, recipe, 3)
-    return learner, [train_epoch(learner, data, recipe, **options) for _ in range(epochs)]
-
-
-def same_bits(one: Learner, other: Learner) -> bool:
-    pairs = itertools.chain(
-        zip(one.network.parameters().values(), other.network.parameters().values(), strict=True),
-        zip(one.memory.arrays().values(), other.memory.arrays().values(), strict=True),
-    )
-    return all(a.tobytes() == b.tobytes() for a, b in pairs)
 
 
 def check_twins(network, recipe, data, monkeypatch) -> None:

@@ -1,0 +1,20 @@
+"""Epochs for tests: a learner trained for some of them, and whether two learners are the same to the bit."""
+
+from __future__ import annotations
+
+import itertools
+
+from fsp_dynamics.learning.training import Learner, train_epoch
+
+
+def trained(network, recipe, data, epochs=2, **options):
+    learner = Learner.start(network, recipe, 3)
+    return learner, [train_epoch(learner, data, recipe, **options) for _ in range(epochs)]
+
+
+def same_bits(one: Learner, other: Learner) -> bool:
+    pairs = itertools.chain(
+        zip(one.network.parameters().values(), other.network.parameters().values(), strict=True),
+        zip(one.memory.arrays().values(), other.memory.arrays().values(), strict=True),
+    )
+    return all(a.tobytes() == b.tobytes() for a, b in pairs)
