@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from fsp_dynamics.kernels.field import Array, jit
-from fsp_dynamics.kernels.tiles import ROWS, TURNED_ROWS, TURNED_STEPS, columns, dot_tile, outer_tile, turned_tile, used_dot_tile, used_outer_tile
+from fsp_dynamics.kernels.tiles import ROWS, columns, dot_tile, outer_tile, used_dot_tile, used_outer_tile
+from fsp_dynamics.kernels.turned_tiles import TURNED_ROWS, TURNED_STEPS, turned_tile
 from fsp_dynamics.kernels.vectors import BYTES
 
 TURNED_PANELS = 32  # of which four rows, and the same columns of three rows of rates, stay in the first cache
