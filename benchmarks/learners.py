@@ -56,19 +56,21 @@ class Ours:
     """`train_epoch`, as a run calls it. What it remembers of its images is handed over for those of each part; all : how many there are."""
 
     def __init__(self, learner: Learner, recipe: Recipe, threads: int, all: int) -> None:
-        self.learner, self.recipe, self.threads = learner, recipe, threads
+        self.learner, self.recipe, self.threads, self.all = learner, recipe, threads, all
         if learner.memory is None and takes(learner.network, recipe):
             learner.memory = Memory.empty(all, PackedLoop.of(learner.network))
 
     def learn(self, part: Part) -> Took:
         learner, epoch, memory = self.learner, self.learner.epoch, self.learner.memory
+        of_images = {} if memory is None else {name: array for name, array in memory.arrays().items() if len(array) == self.all}
         if memory is not None:
-            learner.memory = dataclasses.replace(memory, outputs=memory.outputs[part.numbers])
+            learner.memory = dataclasses.replace(memory, **{name: array[part.numbers] for name, array in of_images.items()})
         with thread_limit(self.threads):
             report = train_epoch(learner, part, self.recipe, threads=self.threads)
-        if memory is not None and learner.memory is not None:
-            memory.outputs[part.numbers] = learner.memory.outputs
-            learner.memory = dataclasses.replace(learner.memory, outputs=memory.outputs)
+        for name, array in of_images.items():
+            array[part.numbers] = getattr(learner.memory, name)
+        if learner.memory is not None:
+            learner.memory = dataclasses.replace(learner.memory, **of_images)
         learner.epoch = epoch  # parts are no epochs: the rates stay
         counts = report.passes_free, report.passes_nudged, report.nudged_share
         notes = dict(zip(("passes_free", "passes_nudged", "nudged_share"), counts, strict=True)) | {"residual": report.residual}

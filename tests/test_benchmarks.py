@@ -137,12 +137,16 @@ def test_ours_remembers_each_image_under_its_own_number():
     ours = learners.Ours(Learner.start(network, recipe, 0), recipe, 1, 60)
     first, second = training.chunks_of(split, 25, 2, rng)
     ours.learn(first)
-    known = ours.learner.memory.outputs.copy()
-    assert known[first.numbers].any(1).all()
-    assert not np.delete(known, first.numbers, 0).any()
+    known = {name: array.copy() for name, array in ours.learner.memory.arrays().items()}
+    for name in ("outputs", "moves"):
+        assert len(known[name]) == 60
+        assert known[name][first.numbers].reshape(len(first), -1).any(1).mean() > 0.9
+        assert not np.delete(known[name], first.numbers, 0).any()
     took = ours.learn(second)
-    assert (ours.learner.memory.outputs[first.numbers] == known[first.numbers]).all()
+    for name in ("outputs", "moves"):
+        assert (ours.learner.memory.arrays()[name][first.numbers] == known[name][first.numbers]).all()
     assert ours.learner.memory.outputs[second.numbers].any(1).all()
+    assert (ours.learner.memory.sums != known["sums"]).any()
     assert ours.learner.epoch == 0
     counts = [took.notes[name] for name in ("passes_free", "passes_nudged", "nudged_share")]
     assert took.products == counting.equilibrium(network.sizes, *counts)
