@@ -43,11 +43,20 @@ def to_panels(matrix: Array) -> Array:
     """(K, N) -> (P, K, COLUMNS), a copy, `aligned`."""
     k, n = matrix.shape
     wide = columns(matrix.dtype)
-    full = np.zeros((k, padded(n, matrix.dtype)), matrix.dtype)
-    full[:, :n] = matrix
-    panels = aligned((full.shape[1] // wide, k, wide), matrix.dtype)
-    panels[:] = full.reshape(k, len(panels), wide).transpose(1, 0, 2)
+    panels = aligned((padded(n, matrix.dtype) // wide, k, wide), matrix.dtype)
+    fill_panels(matrix, panels)
     return panels
+
+
+def fill_panels(matrix: Array, panels: Array) -> None:
+    """panels (P, K, COLUMNS) <- the matrix (K, N), in one pass: with a large net and one sample, copies would take longer than its path."""
+    k, wide = panels.shape[1:]
+    whole = matrix.shape[1] // wide
+    panels[:whole] = matrix[:, : whole * wide].reshape(k, whole, wide).transpose(1, 0, 2)
+    if whole < len(panels):
+        rest = matrix[:, whole * wide :]
+        panels[-1, :, : rest.shape[1]] = rest
+        panels[-1, :, rest.shape[1] :] = 0
 
 
 def from_panels(panels: Array, out: Array) -> None:

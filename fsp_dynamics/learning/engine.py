@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fsp_dynamics.errors import NotFiniteError, check_finite
 from fsp_dynamics.kernels.loop_learning import COUNTED, DONE, learn_batches
 from fsp_dynamics.kernels.loop_phases import FREE, PULLED
 from fsp_dynamics.kernels.loop_rest import DOUBTS, RESIDUAL, STATUS
 from fsp_dynamics.kernels.team import Pace, Team
 from fsp_dynamics.learning.memory import Remembered
 from fsp_dynamics.learning.optimisers import Sgd
+from fsp_dynamics.learning.phases import refuse_broken
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge
 from fsp_dynamics.solvers.equilibrium import AT_REST, NOT_FINITE, Equilibrium
@@ -135,10 +135,7 @@ class LoopEngine:
         room, network, name = self.room, self.learner.network, ("free", "nudged", "opposite")[phase]
         status = room.tallies[phase, STATUS]
         if (status == NOT_FINITE).any():
-            check_finite(f"images of batch {batch}", images)
-            broken = room.state(network.sizes[1:], status == NOT_FINITE, phase)
-            bad = [k for k, s in enumerate(broken) if not np.isfinite(s).all()] or [network.depth - 1]
-            raise NotFiniteError(f"the {name} phase of batch {batch} is not finite from layer {bad[0] + 1} on; lower the learning rates")
+            refuse_broken(name, batch, images, room.state(network.sizes[1:], status == NOT_FINITE, phase))
         rows, sizes = np.flatnonzero((status > AT_REST) | ((status == AT_REST) & (room.tallies[phase, DOUBTS] > 0))), network.sizes[1:]
         self.packed.write_to(network)
         nudge = None if phase == FREE else Nudge(beta if phase == PULLED else -beta, room.targets[rows, : sizes[-1]])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.errors import ConfigurationError, NotFiniteError, check_finite
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance
@@ -53,6 +53,16 @@ def nudged(
 ) -> Equilibrium:
     """The equilibrium under Nudge(beta, target), reached from the free one."""
     return solver.relax(network, drive, rest.state, Nudge(beta, target), tolerance)
+
+
+def refuse_broken(phase: str, batch: int, images: Array, state: State) -> None:
+    """Say of a batch with a state that is not finite in which layer that begins, and whether its images are why. Raises NotFiniteError.
+
+    images (B, n_in) of the batch; state : layers (A, n_k) of its samples, or of those that broke.
+    """
+    check_finite(f"images of batch {batch}", images)
+    bad = [k for k, s in enumerate(state) if not np.isfinite(s).all()] or [len(state) - 1]
+    raise NotFiniteError(f"the {phase} phase of batch {batch} is not finite from layer {bad[0] + 1} on; lower the learning rates")
 
 
 def signed(beta: float, kind: str, batches: int, rng: np.random.Generator) -> Array:

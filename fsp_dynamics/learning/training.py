@@ -282,9 +282,7 @@ def _check_rest(both: phases.Phases, batch: int, images: Array) -> None:
     """Refuse to go on from a state that is not finite, and say whether the images are why. Raises NotFiniteError."""
     for name, rest in (("free", both.free), ("nudged", both.nudged), ("opposite", both.opposite)):
         if rest is not None and not np.isfinite(rest.residual).all():
-            check_finite(f"images of batch {batch}", images)
-            bad = [k for k, s in enumerate(rest.state) if not np.isfinite(s).all()] or [len(rest.state) - 1]
-            raise NotFiniteError(f"the {name} phase of batch {batch} is not finite from layer {bad[0] + 1} on; lower the learning rates")
+            phases.refuse_broken(name, batch, images, rest.state)
 
 
 def _check_weights(network: Network, epoch: int) -> None:

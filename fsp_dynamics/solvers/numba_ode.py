@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsp_dynamics.errors import check_choice
-from fsp_dynamics.kernels.panels import padded
+from fsp_dynamics.kernels.panels import fill_panels, padded
 from fsp_dynamics.kernels.relax import LEFT, REACHED, RESIDUAL, SIZE, STEPS_IN_ALL, CompilationError, H, integrator
 from fsp_dynamics.kernels.steps import S
 from fsp_dynamics.kernels.team import Team, available
@@ -251,17 +251,6 @@ def pack_inputs(network: Network, drive: Array, nudge: Nudge | None) -> tuple[Ar
     if nudge is not None:
         d[:, : network.sizes[-1]] = nudge.target
     return constant, d, beta_of(nudge)
-
-
-def fill_panels(matrix: Array, panels: Array) -> None:
-    """panels (P, K, COLUMNS) <- the matrix (K, N), in one pass: with a large net and one sample, copies would take longer than the path."""
-    units, wide = panels.shape[1:]
-    whole = matrix.shape[1] // wide
-    panels[:whole] = matrix[:, : whole * wide].reshape(units, whole, wide).transpose(1, 0, 2)
-    if whole < len(panels):
-        rest = matrix[:, whole * wide :]
-        panels[-1, :, : rest.shape[1]] = rest
-        panels[-1, :, rest.shape[1] :] = 0
 
 
 def pack_net(network: Network) -> tuple[tuple[Array, Array, Array, int], Array]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fsp_dynamics.kernels.layer_sweeps import FROM_CUT, FROM_STATE, SQUARE, settle_layers
 from fsp_dynamics.kernels.loop_rest import ABSENT, ON_THE_WAY, PASSES, RESIDUAL, STATUS
-from fsp_dynamics.kernels.panels import aligned, from_panels, padded
+from fsp_dynamics.kernels.panels import aligned, fill_panels, from_panels, padded
 from fsp_dynamics.kernels.team import Team, helpers
 from fsp_dynamics.kernels.tiles import columns
 from fsp_dynamics.models.network import Array, Network
@@ -58,9 +58,7 @@ class PackedLayers:
         wide = columns(self.weights.dtype)
         for (side, k), w in _matrices(network).items():
             at, rows, panels = self.shapes[side, k]
-            into, whole = self.weights[at : at + rows * panels * wide].reshape(panels, rows, wide), w.shape[1] // wide
-            into[:whole] = w[:, : whole * wide].reshape(rows, whole, wide).transpose(1, 0, 2)
-            into[whole:, :, : w.shape[1] - whole * wide] = w[:, whole * wide :]
+            fill_panels(w, self.weights[at : at + rows * panels * wide].reshape(panels, rows, wide))
         for k, bias in enumerate(network.biases[1:], 1):
             self.biases[self.ends[k] : self.ends[k] + len(bias)] = bias
 

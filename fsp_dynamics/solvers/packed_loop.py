@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsp_dynamics.kernels.loop_rest import EVERYONE, ON_THE_WAY, PACE, PASSES, RESIDUAL, STATUS, U, Y, come_to_rest
-from fsp_dynamics.kernels.panels import USED_ROWS, aligned, from_panels, padded, to_panels
+from fsp_dynamics.kernels.panels import USED_ROWS, aligned, fill_panels, from_panels, padded
 from fsp_dynamics.kernels.team import Team, helpers
 from fsp_dynamics.kernels.tiles import columns
 from fsp_dynamics.models.network import Array, Network
@@ -43,14 +43,15 @@ class PackedLoop:
     @classmethod
     def of(cls, network: Network) -> PackedLoop:
         assert network.loop is not None
-        packed = [to_panels(w) for w in (network.input, *network.forward)]
-        at = np.cumsum([0, *(w.size for w in packed)])
-        shapes = np.array([(begin, w.shape[1], w.shape[0]) for begin, w in zip(at, packed, strict=False)], np.int64)
-        widths = [padded(n, network.dtype) for n in network.sizes[1:]]
+        matrices, widths = (network.input, *network.forward), [padded(n, network.dtype) for n in network.sizes[1:]]
+        at = np.cumsum([0, *(len(w) * width for w, width in zip(matrices, widths, strict=True))])
+        wide = columns(network.dtype)
+        shapes = np.array([(begin, len(w), width // wide) for begin, w, width in zip(at, matrices, widths, strict=False)], np.int64)
         biases = np.concatenate([_widened(b[None], n)[0] for b, n in zip(network.biases, widths, strict=True)])
         leaks = 1 / np.array(network.time_constants)
         weights = aligned((int(at[-1]),), network.dtype)
-        np.concatenate([w.ravel() for w in packed], out=weights)
+        for w, (begin, k, panels) in zip(matrices, shapes, strict=True):
+            fill_panels(w, weights[begin : begin + panels * k * wide].reshape(panels, k, wide))
         return cls(weights, shapes, _widened(network.loop, widths[0]), biases, leaks)
 
     @property
