@@ -39,6 +39,11 @@ def logistic_slope(s: Any) -> Any:
     return math.e ** -abs(s) / (1 + math.e ** -abs(s)) ** 2
 
 
+def logistic_curvature(s: Any) -> Any:
+    """rho''(s) = rho'(s) (1 - 2 rho(s))."""
+    return logistic_slope(s) * (1 - 2 * logistic(s))
+
+
 def shifted_tanh(s: Any) -> Any:
     """rho(s) = (1 + tanh s) / 2, which is the logistic of 2 s."""
     return ((s >= 0) + (s < 0) * math.e ** (-2 * abs(s))) / (1 + math.e ** (-2 * abs(s)))
@@ -49,24 +54,31 @@ def shifted_tanh_slope(s: Any) -> Any:
     return 2 * math.e ** (-2 * abs(s)) / (1 + math.e ** (-2 * abs(s))) ** 2
 
 
+def shifted_tanh_curvature(s: Any) -> Any:
+    """rho''(s) = 2 rho'(s) (1 - 2 rho(s))."""
+    return 2 * shifted_tanh_slope(s) * (1 - 2 * shifted_tanh(s))
+
+
 @dataclass(frozen=True, slots=True)
 class Activation:
     """One firing-rate function: its rate rho(s), its slope rho'(s), and whether the state is kept in [0, 1].
 
     ``projected`` is true for the hard sigmoid alone: its states are clipped to [0, 1] after every step (the projected
     system of the original equilibrium propagation), and its equilibria have the closed form clip(a / leak).
+    ``curvature`` is rho''(s); only gradients and spectra of smooth networks need it.
     """
 
     name: str
     rate: Callable[[Any], Any]
     slope: Callable[[Any], Any]
     projected: bool = False
+    curvature: Callable[[Any], Any] | None = None
 
 
 ACTIVATIONS = {
     "hard_sigmoid": Activation("hard_sigmoid", hard_sigmoid, hard_sigmoid_slope, projected=True),
-    "logistic": Activation("logistic", logistic, logistic_slope),
-    "shifted_tanh": Activation("shifted_tanh", shifted_tanh, shifted_tanh_slope),
+    "logistic": Activation("logistic", logistic, logistic_slope, curvature=logistic_curvature),
+    "shifted_tanh": Activation("shifted_tanh", shifted_tanh, shifted_tanh_slope, curvature=shifted_tanh_curvature),
 }
 
 

@@ -15,8 +15,7 @@ from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, stiffness
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance, judge
 from fsp_dynamics.solvers.passes import Passes
-
-CHUNK = 64  # samples whose (n_L, n_k) Jacobian rows are held at once
+from fsp_dynamics.solvers.response import gains, loop_matrix
 
 
 def newton(network: Network, drive: Array, start: State, nudge: Nudge | None, tolerance: Tolerance, max_steps: int = 50) -> tuple[State, Array]:
@@ -54,16 +53,7 @@ def newton(network: Network, drive: Array, start: State, nudge: Nudge | None, to
 
 def loop_jacobian(network: Network, state: State, nudge: Nudge | None = None) -> Array:
     """J = dT/dy at these states (B, n_L, n_L), float64, with the masks of the units strictly inside (0, 1)."""
-    assert network.loop is not None
-    kappa = stiffness(network, nudge)
-    chunks = []
-    for first in range(0, len(state[0]), CHUNK):
-        masks = [((s > 0) & (s < 1))[first : first + CHUNK, None, :] / k for s, k in zip(state, kappa, strict=True)]
-        product = network.loop.astype(np.float64) * masks[0]  # (chunk, n_L, n_1)
-        for weight, mask in zip(network.forward, masks[1:], strict=True):
-            product = (product @ weight) * mask
-        chunks.append(product)
-    return np.concatenate(chunks) if chunks else np.zeros((0, network.sizes[-1], network.sizes[-1]))
+    return loop_matrix(network, gains(network, state, nudge))
 
 
 def stable(network: Network, state: State, nudge: Nudge | None = None) -> Array:
