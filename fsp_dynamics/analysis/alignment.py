@@ -2,30 +2,80 @@
 
 In the paper's names W1 = forward[0], W2 = forward[1], ..., and the loop closes the ring; the input matrix is not part of it. For
 each W the others are multiplied in loop order, from the layer W leads to back to the layer it comes from, which gives the shape
-of W.T: for two hidden layers loop @ W1 belongs to W2. All of them share one inner product,
+of W.T: for two hidden layers loop @ W1 belongs to W2. Their transposed product P has the shape of W, and all pairs share one inner product,
 
-    <W, (product of the others).T> = tr(loop @ W1 @ W2 ...)                                               `Alignment.trace`
+    <W, P> = tr(loop @ W1 @ W2 ...)                                                                       `Alignment.trace`
 
-so all angles are below 90 degrees exactly if that trace is positive.
+so all angles are below 90 degrees exactly if that trace is positive (model fact 12).
+
+P has rank n_L at most, so in a wide network a raw angle is near 90 degrees whatever is learned (fact 14). With U and V orthonormal bases of P's
+columns and rows,
+
+    cos raw = cos bound * cos inside       bound: angle(W, U U'W V V'), which no P of that subspace can undercut; inside: angle(U'W V, U'P V)
+
+and `z_score` = sqrt(n_pre n_post) cos raw is the raw angle in standard deviations of a random W of the same shape and norm: for a direction drawn
+uniformly on the sphere the cosine has mean 0 and variance 1 / (n_pre n_post), exactly.
+
+What costs: products with n_L columns, 2 n_L multiplications for each weight of the loop; `sample_alignment` as much for each sample.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import State
+from fsp_dynamics.solvers.equilibrium import Equilibrium
+from fsp_dynamics.solvers.response import chunks, gains
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """degrees : {"W1", "W2", ..., "loop": angle in [0, 180]}; NaN where a matrix or a product is zero. trace : tr(loop W1 W2 ...)."""
+    """Angles in degrees in [0, 180], {"W1", "W2", ..., "loop": .}; NaN where a matrix or a product is zero.
+
+    degrees : of each matrix to the transposed product P of the others. trace : tr(loop W1 W2 ...).
+    bound : the smallest raw angle that the matrix can have to anything in P's subspace. inside : the angle within that subspace.
+    z_score : the raw cosine in standard deviations of a random matrix of the same shape and norm.
+    """
 
     degrees: dict[str, float]
     trace: float
+    bound: dict[str, float]
+    inside: dict[str, float]
+    z_score: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleAlignment:
+    """The angles of the matrices as single samples see them: every W D, D the slopes rho'(s) of the units W leads to at that sample's equilibrium.
+
+    degrees : {"W1", ..., "loop": (B,)}; NaN for a sample whose masks leave nothing of a matrix or a product.
+    """
+
+    degrees: dict[str, Array]
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """Over the samples that have an angle; NaN if none has."""
+        return _over_samples(np.mean, self.degrees)
+
+    @property
+    def std(self) -> dict[str, float]:
+        """One standard deviation over the samples that have an angle."""
+        return _over_samples(np.std, self.degrees)
+
+    @property
+    def undefined(self) -> dict[str, int]:
+        """How many samples have no angle."""
+        return {name: int(np.isnan(values).sum()) for name, values in self.degrees.items()}
 
 
 def angle(u: Array, v: Array) -> float:
@@ -42,23 +92,122 @@ def angle(u: Array, v: Array) -> float:
 
 
 def loop_alignment(network: Network) -> Alignment:
-    """The angle of every matrix of the loop to the transposed product of the others, in float64.
+    """How each matrix of the loop stands to the transposed product of the others, in float64.
 
     Only products with n_L columns or rows are formed: the ring is cut at the output, where it is thin. Raises ConfigurationError
     for a network without a loop; warns and gives NaN for zero matrices, whose angle is undefined.
     """
-    if network.loop is None:
-        raise ConfigurationError("loop_alignment: the network has no loop (loop = None); give one made by loop_network")
-    ring = [network.loop.astype(np.float64), *(w.astype(np.float64) for w in network.forward)]
-    names = ["loop", *(f"W{k + 1}" for k in range(len(network.forward)))]
-    before = [np.eye(network.sizes[-1])]  # before[k] = ring[0] @ ... @ ring[k-1], (n_L, n_k)
+    ring = [w.astype(np.float64) for w in _ring(network)]
+    before, after = _products(ring)
+    degrees = [angle(w, start.T @ end.T) for w, start, end in zip(ring, before, after, strict=True)]
+    subspace = [_subspace_angles(w, start, end) for w, start, end in zip(ring, before, after, strict=True)]
+    if np.isnan(degrees).any():
+        warnings.warn("loop_alignment: a matrix of the loop is zero, its angles are undefined (NaN)", RuntimeWarning, stacklevel=2)
+    z_score = [float(np.sqrt(w.size) * np.cos(np.radians(each))) for w, each in zip(ring, degrees, strict=True)]
+    bound, inside = zip(*subspace, strict=True)
+    return Alignment(_named(degrees), float(np.trace(before[-1] @ ring[-1])), _named(bound), _named(inside), _named(z_score))
+
+
+def loop_angles(network: Network) -> dict[str, float]:
+    """The raw angles alone, in the network's own precision (float32: to about 0.001 degrees), cheap enough to be asked every few batches.
+
+    No array of the size of a wide matrix is made: the product's norm is that of its Gram matrices, ||A B||^2 = <A'A, B B'>.
+    NaN for zero matrices. Raises ConfigurationError for a network without a loop.
+    """
+    ring = _ring(network)
+    before, after = _products(ring)
+    trace = float(np.vdot(before[-1].T, ring[-1]))
+    degrees = []
+    for w, start, end in zip(ring, before, after, strict=True):
+        size = np.linalg.norm(w) * np.sqrt(np.vdot(start @ start.T, end.T @ end))
+        degrees.append(float(_degrees(trace / size)) if size else float("nan"))
+    return _named(degrees)
+
+
+def sample_alignment(network: Network, equilibrium: Equilibrium, *, unrested: bool = False) -> SampleAlignment:
+    """The angles as each sample sees them, from the free equilibria of a batch (the paper's "taken for every sample").
+
+    unrested : take samples that are not at rest as they stand. Raises NotAtRestError for them otherwise, ConfigurationError without a loop.
+    """
+    if not unrested:
+        equilibrium.require_rest()
+    ring, slopes = [w.astype(np.float64) for w in _ring(network)], _slopes(network, equilibrium.state)
+    parts = [_sample_cosines(ring, [p[rows] for p in slopes]) for rows in chunks(len(slopes[0]))]
+    return SampleAlignment(_named([_degrees(np.concatenate(each)) for each in zip(*parts, strict=True)]))
+
+
+def _sample_cosines(ring: Sequence[Array], slopes: Sequence[Array]) -> list[Array]:
+    """cos of the angles of loop D_1, W1 D_2, ... to the transposed products of the others, (b,) each."""
+    identity = np.broadcast_to(np.eye(len(ring[0])), (len(slopes[0]), len(ring[0]), len(ring[0])))
+    before = [identity]  # before[k]: the masked product of ring[:k], (b, n_L, n_k)
+    for w, p in zip(ring, slopes, strict=True):
+        before.append(_times(before[-1], w) * p[:, None, :])
+    after = [identity]  # that of ring[k + 1:], transposed (b, n_L, n_k+1), the last k first
+    for w, p in zip(ring[:0:-1], slopes[:0:-1], strict=True):
+        after.append(_times(after[-1] * p[:, None, :], w.T))
+    trace, found = np.einsum("bii->b", before[-1]), []
+    for w, p, start, end in zip(ring, slopes, before[:-1], after[::-1], strict=True):
+        product = np.einsum("bij,bij->b", start @ start.transpose(0, 2, 1), end @ end.transpose(0, 2, 1))
+        squares = product * (p * p @ (w * w).sum(0))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found.append(np.where(squares > 0, trace / np.sqrt(squares), np.nan))
+    return found
+
+
+def _subspace_angles(w: Array, start: Array, end: Array) -> tuple[float, float]:
+    """(bound, inside) of W to the product P = start' end', from orthonormal bases U, V of its columns and rows; NaN if either is zero."""
+    (q_pre, r_pre), (q_post, r_post) = np.linalg.qr(start.T), np.linalg.qr(end)
+    u, sizes, vt = np.linalg.svd(r_pre @ r_post.T)
+    rank = int((sizes > sizes[0] * max(w.shape) * np.finfo(sizes.dtype).eps).sum()) if sizes[0] > 0 else 0
+    if rank == 0 or not w.any():
+        return float("nan"), float("nan")
+    columns, rows = q_pre @ u[:, :rank], q_post @ vt[:rank].T
+    core = columns.T @ w @ rows
+    outside = np.linalg.norm(w - columns @ core @ rows.T)
+    return float(np.degrees(np.arctan2(outside, np.linalg.norm(core)))), angle(core, np.diag(sizes[:rank]))
+
+
+def _products(ring: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+    """(ring[0] ... ring[k-1], (n_L, n_k)) and (ring[k+1] ... ring[-1], (n_k+1, n_L)) for each k."""
+    identity = np.eye(len(ring[0]), dtype=ring[0].dtype)
+    before, after = [identity], [identity]
     for w in ring[:-1]:
         before.append(before[-1] @ w)
-    after = [np.eye(network.sizes[-1])]  # after[0] = the identity; each further one has one more matrix on its left, (n_k, n_L)
     for w in ring[:0:-1]:
         after.append(w @ after[-1])
-    degrees = {name: angle(w, (end @ start).T) for name, w, start, end in zip(names, ring, before, after[::-1], strict=True)}
-    if any(np.isnan(value) for value in degrees.values()):
-        warnings.warn("loop_alignment: a matrix of the loop is zero, its angles are undefined (NaN)", RuntimeWarning, stacklevel=2)
-    ordered = {name: degrees[name] for name in [*names[1:], "loop"]}
-    return Alignment(ordered, float(np.trace(before[-1] @ ring[-1])))
+    return before, after[::-1]
+
+
+def _ring(network: Network) -> list[Array]:
+    """loop, W1, W2, ...: the matrices round the loop from the output on. Raises ConfigurationError without a loop."""
+    if network.loop is None:
+        raise ConfigurationError("loop_alignment: the network has no loop (loop = None); give one made by loop_network")
+    return [network.loop, *network.forward]
+
+
+def _named(values: Sequence[Value]) -> dict[str, Value]:
+    """{"W1", "W2", ..., "loop": value} of values in ring order."""
+    return {f"W{k}": value for k, value in enumerate(values) if k} | {"loop": values[0]}
+
+
+def _times(stack: Array, w: Array) -> Array:
+    """stack @ w for (b, n, k) and (k, m), as one product."""
+    return (stack.reshape(-1, len(w)) @ w).reshape(*stack.shape[:2], w.shape[1])
+
+
+def _slopes(network: Network, state: State) -> State:
+    """rho'(s) of each layer (B, n_k); of a hard sigmoid's units 1 strictly inside (0, 1), else 0."""
+    if network.rho.projected:
+        return gains(network, state).slope
+    return tuple(network.rho.slope(s.astype(np.float64)) for s in state)
+
+
+def _degrees(cosine: Any) -> Array:
+    """The angle of this cosine, which rounding may have carried a little beyond 1."""
+    return np.degrees(2 * np.arctan2(np.sqrt(np.maximum(1 - cosine, 0)), np.sqrt(np.maximum(1 + cosine, 0))))
+
+
+def _over_samples(of: Callable[[Array], Any], degrees: dict[str, Array]) -> dict[str, float]:
+    """`of` the angles that are defined; NaN where none is."""
+    defined = {name: values[~np.isnan(values)] for name, values in degrees.items()}
+    return {name: float(of(values)) if values.size else float("nan") for name, values in defined.items()}

@@ -53,7 +53,7 @@ class Memory(Remembered):
 
 def takes(network: Network, recipe: Recipe) -> bool:
     """Whether the engine can train this network in this way."""
-    return is_packable(network) and isinstance(recipe.solver, FixedPointSolver) and recipe.solver.uses_secants(network)
+    return is_packable(network) and recipe.rule == "hebbian" and isinstance(recipe.solver, FixedPointSolver) and recipe.solver.uses_secants(network)
 
 
 def relaxer(network: Network, recipe: Recipe, memory: object) -> Callable[[Array], Equilibrium]:

@@ -77,11 +77,24 @@ def contrast(network: Network, phases: Phases) -> tuple[Array, State, State]:
     kept = phases.at_rest
     rows = phases.rows[kept]
     free = tuple(rho(s[rows]) for s in phases.free.state)
+    if phases.change is not None:
+        return rows, free, tuple(c[kept] for c in phases.change)
     nudged = tuple(rho(s[kept]) for s in phases.nudged.state)
     if phases.opposite is None:
         return rows, free, tuple((b - a) / phases.beta for a, b in zip(free, nudged, strict=True))
     opposite = tuple(rho(s[kept]) for s in phases.opposite.state)
     return rows, free, tuple((b - a) / (2 * phases.beta) for a, b in zip(opposite, nudged, strict=True))
+
+
+def assemble(network: Network, images: Array, free: State, change: State, batch: int) -> dict[str, Array]:
+    """1/batch sum over the rows of rho(s_i^0) change_j, for every matrix and bias by name.
+
+    images (A, n_in), free rates and their changes (A, n_k); the result has the network's dtype.
+    """
+    sums = {name: np.zeros_like(w) for name, w in network.parameters().items()}
+    for term in terms(network, images.astype(network.dtype, copy=False), free, change):
+        accumulate(sums[term.parameter], term, 1 / batch)
+    return sums
 
 
 def update(network: Network, images: Array, phases: Phases) -> Update:
@@ -92,10 +105,7 @@ def update(network: Network, images: Array, phases: Phases) -> Update:
     check_shape("images", images, (len(phases.free.status), network.sizes[0]))
     check_finite("images", images)
     rows, free, change = contrast(network, phases)
-    sums = {name: np.zeros_like(w) for name, w in network.parameters().items()}
-    for term in terms(network, images[rows].astype(network.dtype, copy=False), free, change):
-        accumulate(sums[term.parameter], term, 1 / len(images))
-    shaped = network.with_parameters(sums)
+    shaped = network.with_parameters(assemble(network, images[rows], free, change, len(images)))
     return Update(shaped.input, shaped.forward, shaped.biases, shaped.loop, shaped.backward)
 
 

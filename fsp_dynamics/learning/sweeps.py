@@ -74,7 +74,8 @@ class SweepMemory(Remembered):
 
 def takes(network: Network, recipe: Recipe) -> bool:
     """Whether training this network in this way relaxes by sweeps."""
-    return isinstance(recipe.solver, FixedPointSolver) and recipe.solver.uses_sweeps(network) and network.sizes[-1] < UNSEEN
+    sweeps = isinstance(recipe.solver, FixedPointSolver) and recipe.solver.uses_sweeps(network)
+    return sweeps and recipe.rule == "hebbian" and network.sizes[-1] < UNSEEN
 
 
 class SweepEngine:

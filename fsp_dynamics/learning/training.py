@@ -39,6 +39,7 @@ class Recipe:
 
     optimiser : what becomes of an update. solver, tolerance : how and when the network is at rest.
     beta : strength of the nudge. phases : "one-sided", "random-sign" or "centred" (`learning.phases.run`).
+    rule : "hebbian" (eq. 14) or "exact", which follows the gradient of the cost (`learning.phases.run_exact`) and uses neither beta nor phases.
     batch : samples whose mean update is one step.
     """
 
@@ -47,10 +48,12 @@ class Recipe:
     tolerance: Tolerance = field(default=Tolerance(1e-4))
     beta: float = 1.0
     phases: str = "one-sided"
+    rule: str = "hebbian"
     batch: int = 20
 
     def __post_init__(self) -> None:
         check_choice("phases", self.phases, phases.KINDS)
+        check_choice("rule", self.rule, phases.RULES)
         if self.batch < 1:
             raise ConfigurationError(f"batch = {self.batch!r}, expected 1 or more")
 
@@ -168,13 +171,18 @@ def _batches(learner: Learner, split: LabelledImages, recipe: Recipe, order: Arr
         constant = drives[: len(index)]
         np.matmul(batch, network.input, out=constant)
         constant += network.biases[0]
-        both = phases.run(
-            network, constant, targets[label], recipe.beta, recipe.solver, kind=recipe.phases, tolerance=recipe.tolerance, rng=learner.rng
-        )
+        both = _phases(learner, constant, targets[label], recipe)
         count.add(both, label)
         _check_rest(both, first // recipe.batch, batch)
         recipe.optimiser.step(network, learner.velocity, batch, both, float(np.vdot(batch, batch)) / len(batch), learner.epoch)
         told(count.samples, count.wrong)
+
+
+def _phases(learner: Learner, drive: Array, target: Array, recipe: Recipe) -> phases.Phases:
+    """What one batch is learned from, by the recipe's rule."""
+    if recipe.rule == "exact":
+        return phases.run_exact(learner.network, drive, target, recipe.solver, tolerance=recipe.tolerance)
+    return phases.run(learner.network, drive, target, recipe.beta, recipe.solver, kind=recipe.phases, tolerance=recipe.tolerance, rng=learner.rng)
 
 
 def evaluate(network: Network, split: LabelledImages, recipe: Recipe, batch: int = 500, *, memory: Memory | SweepMemory | None = None) -> Evaluation:
