@@ -32,6 +32,7 @@ from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import State
 from fsp_dynamics.solvers.equilibrium import Equilibrium
+from fsp_dynamics.solvers.packed_loop import PackedLoop
 from fsp_dynamics.solvers.response import chunks, gains
 
 Value = TypeVar("Value")
@@ -108,20 +109,23 @@ def loop_alignment(network: Network) -> Alignment:
     return Alignment(_named(degrees), float(np.trace(before[-1] @ ring[-1])), _named(bound), _named(inside), _named(z_score))
 
 
-def loop_angles(network: Network) -> dict[str, float]:
+def loop_angles(loop: Network | PackedLoop) -> dict[str, float]:
     """The raw angles alone, in the network's own precision (float32: to about 0.001 degrees), cheap enough to be asked every few batches.
 
     No array of the size of a wide matrix is made: the product's norm is that of its Gram matrices, ||A B||^2 = <A'A, B B'>.
     NaN for zero matrices. Raises ConfigurationError for a network without a loop.
     """
-    ring = _ring(network)
-    before, after = _products(ring)
-    trace = float(np.vdot(before[-1].T, ring[-1]))
-    degrees = []
-    for w, start, end in zip(ring, before, after, strict=True):
-        size = np.linalg.norm(w) * np.sqrt(np.vdot(start @ start.T, end.T @ end))
-        degrees.append(float(_degrees(trace / size)) if size else float("nan"))
-    return _named(degrees)
+    if isinstance(loop, PackedLoop):
+        before, after, norms = loop.products()
+        trace = float(np.vdot(loop.loop, after[0]))
+    else:
+        ring = _ring(loop)
+        before, ends = _products(ring)
+        after, norms = [end.T for end in ends], [float(np.linalg.norm(w)) for w in ring]
+        trace = float(np.vdot(ring[0], after[0]))
+    squares = [float(np.vdot(start @ start.T, end @ end.T)) for start, end in zip(before, after, strict=True)]
+    sizes = [norm * max(square, 0.0) ** 0.5 for norm, square in zip(norms, squares, strict=True)]
+    return _named([float(_degrees(trace / size)) if size else float("nan") for size in sizes])
 
 
 def sample_alignment(network: Network, equilibrium: Equilibrium, *, unrested: bool = False) -> SampleAlignment:

@@ -90,19 +90,19 @@ def compare(network: Network, images: Array, targets: Array, recipe: Recipe) -> 
     check_shape("targets", targets, (len(images), network.sizes[-1]))
     kind = "one-sided" if recipe.phases == "random-sign" else recipe.phases
     exact, solver = network.astype(np.float64), FixedPointSolver(max_passes=500)
-    truth = phases.run(exact, rate.drive(exact, images), targets, recipe.beta, solver, kind=kind, tolerance=EXACT)
+    truth = phases.run(exact, rate.drive(exact, images), targets, recipe.beta, solver, kind=kind, rule=recipe.rule, tolerance=EXACT)
     rows, rates, change = contrast(exact, truth)
     if rows.size == 0:
         raise ConfigurationError("compare: no sample has an error and comes to rest in both phases, so there is nothing to compare; weaken the loop")
     images, targets = images[rows], targets[rows]
     free = Equilibrium(tuple(s[rows] for s in truth.free.state), truth.free.residual[rows], truth.free.status[rows], truth.free.steps[rows])
     gradient, drive, tolerance = true_gradient(exact, images, targets, free), rate.drive(network, images), recipe.tolerance
-    if recipe.rule == "exact":
-        used = phases.run_exact(network, drive, targets, recipe.solver, tolerance=tolerance)
-        return _compared([gradient, gradient, gradient, update(network, images, used)], rows.size)
-    at_beta = Update(**_fields(exact, images, rates, change))
-    used = phases.run(network, drive, targets, recipe.beta, recipe.solver, kind=kind, tolerance=tolerance)
-    return _compared([gradient, limit_update(exact, images, targets, free), at_beta, update(network, images, used)], rows.size)
+    at_beta, limit = (
+        Update(**_fields(exact, images, rates, change)),
+        gradient if recipe.rule == "exact" else limit_update(exact, images, targets, free),
+    )
+    used = phases.run(network, drive, targets, recipe.beta, recipe.solver, kind=kind, rule=recipe.rule, tolerance=tolerance)
+    return _compared([gradient, limit, at_beta, update(network, images, used)], rows.size)
 
 
 def exact_nudged(network: Network, drive: Array, free: Equilibrium, nudge: Nudge) -> State:

@@ -4,8 +4,8 @@ Beside what kernels/loop_rest.py and kernels/loop_phases.py are given, as tuples
 
     work       as there, and rates (members, 3, .) of each member's own: LR of the matrix into each layer, the loop's last, BIAS_LR of each bias, and
                how far a learning rate of 1 would MOVE the mean input of each output
-    teaching   (betas, eta, centred, normalised, output_step, momentum, decay): beta of each batch; eta (2, L + 1) of each matrix into a layer, the
-               loop's last, and of each bias; 0 where nothing learns
+    teaching   (betas, eta, centred, normalised, output_step, momentum, decay, deviation): beta of each batch; eta (2, L + 1) of each matrix into a
+               layer, the loop's last, and of each bias; 0 where nothing learns; whether presynaptic rates enter as deviations from their mean
     velocity   (weights, loop, biases) laid out as in net; of no size without momentum
     report     (count, strongest): sums in the order of COUNTED; the largest rate of each output (n_L,)
     cursor     (batch, stage, phase): where the work stands; the phase whose samples need attention, or DONE
@@ -32,7 +32,21 @@ from fsp_dynamics.kernels.loop_phases import (
     needs_attention,
     remember,
 )  # fmt: skip
-from fsp_dynamics.kernels.loop_rest import BASE_Y, CHOSEN, IMAGES, PASSES, RESIDUAL, RESTING, STATUS, Y, come_to_rest, first_unit, layer, matrix
+from fsp_dynamics.kernels.loop_rest import (
+    BASE_Y,
+    CHOSEN,
+    EVERYONE,
+    IMAGES,
+    PASSES,
+    RESIDUAL,
+    RESTING,
+    STATUS,
+    Y,
+    come_to_rest,
+    first_unit,
+    layer,
+    matrix,
+)
 from fsp_dynamics.kernels.panels import add_outer, add_outer_used, find_used
 from fsp_dynamics.kernels.team import meet, share
 from fsp_dynamics.kernels.tiles import ROWS
@@ -78,15 +92,19 @@ def limit_output(rates: Array, n: int, output_step: float, last: int) -> None:
 
 
 @bare
-def mean_move(net: Any, room: Any, mean_rates: Array, chosen: Array, rows: int, beta: float, moved: Array) -> None:
-    """moved_j = 1/B sum_b (1 + h_b . h) change_bj / beta, h_b the rates below the output and h their mean."""
+def mean_move(net: Any, room: Any, mean_rates: Array, chosen: Array, rows: int, beta: float, deviation: bool, moved: Array) -> None:
+    """moved_j = 1/B sum_b (1 + h_b . h) change_bj / beta, h_b the rates below the output (`deviation`: from their mean over b) and h their mean."""
     shapes, n, change = net[1], net[2].shape[0], room[1][PULLED, BASE_Y]
     deepest = layer(room[0][FREE], shapes, shapes.shape[0] - 2, change.shape[0])
+    common = 0.0
+    if deviation:
+        for i in range(chosen.size):
+            common += np.float64(dot(deepest[chosen[i]], mean_rates)) / chosen.size
     for j in range(n):
         moved[j] = 0
     for i in range(chosen.size):
         b = chosen[i]
-        overlap = 1 + np.float64(dot(deepest[b], mean_rates))
+        overlap = 1 + np.float64(dot(deepest[b], mean_rates)) - common
         for j in range(n):
             moved[j] += overlap * change[b, j] / (rows * beta)
 
@@ -143,6 +161,22 @@ def add_to_loop(loop: Array, y: Array, change: Array, chosen: Array, scale: floa
 
 
 @bare
+def sum_rows(left: Array, left_rows: Array, change: Array, chosen: Array, pair: Array) -> None:
+    """pair <- the mean of these rows of `left`, and minus the sum of the change's."""
+    for c in range(left.shape[1]):
+        pair[0, c] = 0
+    for c in range(change.shape[1]):
+        pair[1, c] = 0
+    part = pair.dtype.type(1 / chosen.size)
+    for i in range(chosen.size):
+        l, r = left[left_rows[i]], change[chosen[i]]  # noqa: E741
+        for c in range(l.size):
+            pair[0, c] += part * l[c]
+        for c in range(r.size):
+            pair[1, c] -= r[c]
+
+
+@bare
 def part(shapes: Array, k: int, wide: int, me: int, all: int) -> tuple[int, int]:
     """My part of the matrix into layer k, as places of the flat weights; whole rows of panels."""
     low, high = share(shapes[k, 1] * shapes[k, 2], me, all)
@@ -195,11 +229,16 @@ def apply_velocity(me: int, all: int, net: Any, velocity: Any, rates: Array) -> 
 
 @bare
 def accumulate(
-    me: int, all: int, into: Any, net: Any, data: Any, room: Any, work: Any, chosen: Array, images: Array, rates: Array, plain: bool, scale: float
+    me: int, all: int, into: Any, net: Any, data: Any, room: Any, work: Any, chosen: Array, images: Array, rates: Array, plain: bool, scale: float,
+    deviation: bool,
 ) -> None:  # fmt: skip
-    """into += scale lr (eq. 14 summed over the samples `chosen`), for every matrix and bias that learns (my part); `plain`: without lr."""
+    """into += scale lr (eq. 14 summed over the samples `chosen`), for every matrix and bias that learns (my part); `plain`: without lr.
+
+    deviation : sum_b (x_b - mean x) change_b, which is sum_b x_b change_b - (mean x) sum_b change_b, one more row.
+    """
     shapes, states, ways = net[1], room[0], room[1]
     wide, capacity, layers = 64 // net[0].itemsize, ways.shape[2], shapes.shape[0]
+    pair, one = work[11][me], work[4][me, EVERYONE][:1]
     for k in range(layers):
         change = ways[PULLED, BASE_Y] if k == layers - 1 else layer(states[PULLED], shapes, k, capacity)
         if rates[LR, k] != 0:
@@ -208,15 +247,26 @@ def accumulate(
             if k == 0:
                 find_used(data[0], images, shapes[0, 1], ROWS, work[9][me], work[10][me])
                 add_outer_used(data[0], images, change, chosen, gain, panels, low, high, work[9][me], work[10][me])
+                if deviation:
+                    sum_rows(data[0], images, change, chosen, pair)
             else:
-                add_outer(layer(states[FREE], shapes, k - 1, capacity), chosen, change, chosen, gain, panels, low, high)
+                below = layer(states[FREE], shapes, k - 1, capacity)
+                add_outer(below, chosen, change, chosen, gain, panels, low, high)
+                if deviation:
+                    sum_rows(below, chosen, change, chosen, pair)
+            if deviation:
+                add_outer(pair[:1], one, pair[1:], one, gain, panels, low, high)
         if rates[BIAS_LR, k] != 0:
             low, high = bias_part(shapes, k, wide, me, all)
             add_rows(into[2], first_unit(shapes, k, wide), change, chosen, scale * (1.0 if plain else rates[BIAS_LR, k]), low, high)
     if rates[LR, layers] != 0:
         change = layer(states[PULLED], shapes, 0, capacity)
         low, high = share(change.shape[1], me, all)
-        add_to_loop(into[1], ways[FREE, Y], change, chosen, scale * (1.0 if plain else rates[LR, layers]), low, high)
+        gain = scale * (1.0 if plain else rates[LR, layers])
+        add_to_loop(into[1], ways[FREE, Y], change, chosen, gain, low, high)
+        if deviation:
+            sum_rows(ways[FREE, Y], chosen, change, chosen, pair)
+            add_to_loop(into[1], pair[:1], pair[1:], one, gain, low, high)
 
 
 @bare
@@ -224,7 +274,7 @@ def learn(
     me: int, all: int, counters: Array, net: Any, data: Any, room: Any, teaching: Any, velocity: Any, work: Any, first: int, rows: int, beta: float
 ) -> None:  # fmt: skip
     """One step of the optimiser from the phases of a batch (my part of every weight)."""
-    _, eta, centred, normalised, output_step, momentum, decay = teaching
+    _, eta, centred, normalised, output_step, momentum, decay, deviation = teaching
     chosen, images, mean_rates, rates = work[4][me, CHOSEN], work[4][me, IMAGES], work[3], work[7][me]
     n, last = net[2].shape[0], net[1].shape[0] - 1
     count = choose(data, room, centred, first, rows, chosen, images)
@@ -234,11 +284,11 @@ def learn(
     learning_rates(eta, normalised, work[2], image_norm, rows, rates)
     prepare_weights(me, all, net, velocity, momentum, decay, rates[LR])
     if count > 0 and momentum == 0 and output_step > 0:
-        mean_move(net, room, mean_rates, chosen[:count], rows, beta, rates[MOVE])
+        mean_move(net, room, mean_rates, chosen[:count], rows, beta, deviation, rates[MOVE])
         limit_output(rates, n, output_step, last)
     if count > 0:
         into = velocity if momentum > 0 else (net[0], net[2], net[3])
-        accumulate(me, all, into, net, data, room, work, chosen[:count], images[:count], rates, momentum > 0, 1 / (rows * beta))
+        accumulate(me, all, into, net, data, room, work, chosen[:count], images[:count], rates, momentum > 0, 1 / (rows * beta), deviation)
     if momentum > 0:
         meet(all, counters)
         if output_step > 0:

@@ -16,11 +16,13 @@ from fsp_dynamics.kernels.loop_learning import COUNTED, DONE, learn_batches
 from fsp_dynamics.kernels.loop_phases import FREE, PULLED
 from fsp_dynamics.kernels.loop_rest import DOUBTS, RESIDUAL, STATUS
 from fsp_dynamics.kernels.team import Pace, Team
+from fsp_dynamics.learning import mirror
+from fsp_dynamics.learning.breaks import Breaks
 from fsp_dynamics.learning.memory import Remembered
 from fsp_dynamics.learning.optimisers import Sgd
 from fsp_dynamics.learning.phases import refuse_broken
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge
+from fsp_dynamics.models.rate import Nudge, drive
 from fsp_dynamics.solvers.equilibrium import AT_REST, NOT_FINITE, Equilibrium
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.packed_loop import PackedLoop, Room, is_packable, members
@@ -89,22 +91,52 @@ class LoopEngine:
         self.velocity = _packed_velocity(network, learner.velocity, recipe.optimiser)
         self.count, self.strongest = np.zeros(len(COUNTED)), np.zeros(network.sizes[-1])
 
-    def epoch(self, order: Array, betas: Array, told: Callable[[int, float], None]) -> None:
-        """Learn the samples in this order, `betas` (batches,) the nudge of each batch; told(samples done, wrong so far) between calls."""
-        batch = self.recipe.batch
+    def epoch(
+        self,
+        order: Array,
+        betas: Array,
+        told: Callable[[int, float], None],
+        probe: Callable[[int, Network | PackedLoop], None] | None = None,
+        every: int = 1,
+    ) -> None:
+        """Learn the samples in this order, `betas` (batches,) the nudge of each batch; told(samples done, wrong so far) between calls.
+
+        probe(batches done, the packed loop) is called after every `every` batches.
+        """
+        batch, breaks = self.recipe.batch, Breaks()
+        if self.recipe.mirror:
+            breaks.add(mirror.every(batch), lambda done: self._mirror(order[: done * batch][-mirror.SAMPLES :]))
+        if probe is not None:
+            breaks.add(every, lambda done: probe(done, self.packed))
         teaching, first = _teaching(self.learner, self.recipe), 0
         try:
             while first < len(betas):
-                begin, last = time.perf_counter(), first + max(1, (TRIAL if self.pace.trial else CHUNK) // batch)
+                begin, last = time.perf_counter(), breaks.after(first, max(1, (TRIAL if self.pace.trial else CHUNK) // batch))
                 self._batches(order[first * batch : last * batch], betas[first:last], teaching, first)
                 self.pace.took(min(last, len(betas)) - first, time.perf_counter() - begin)
                 first = last
+                breaks.take(last)
                 told(int(self.count[0]), float(self.count[1]))
         finally:
             self.team.close()
         self.packed.write_to(self.learner.network)
         if self.recipe.optimiser.momentum:
             _unpack_velocity(self.learner, self.velocity, self.recipe.optimiser)
+
+    def _mirror(self, samples: Array) -> None:
+        """One mirror phase with these samples."""
+        network = self.learner.network
+        assert network.loop is not None
+        self.packed.write_to(network)
+        known = self.packed, self.memory.slope
+        found = mirror.correlation(
+            network,
+            drive(network, self.split.images[samples]),
+            lambda constant: self.solver.relax_known(network, constant, known, self.recipe.tolerance),
+            self.learner.rng,
+        )
+        mirror.follow(network.loop, found, self.recipe.mirror)
+        self.packed.loop[:, : network.loop.shape[1]] = network.loop
 
     def _batches(self, samples: Array, betas: Array, teaching: Any, first_batch: int) -> None:
         images, places, norms = self._images(samples)
@@ -142,8 +174,8 @@ class LoopEngine:
         start = None if phase == FREE else room.state(sizes, rows, FREE)
         passes, ended, doubts = (tally[rows] for tally in room.tallies[phase])
         reached = Equilibrium(room.state(sizes, rows, phase), room.marks[phase, RESIDUAL, rows], ended.astype(np.uint8), passes)
-        drive = room.drive[rows, : sizes[0]]
-        found = self.solver.rescue(network, drive, start, reached, doubts, nudge, self.recipe.tolerance)
+        constant = room.drive[rows, : sizes[0]]
+        found = self.solver.rescue(network, constant, start, reached, doubts, nudge, self.recipe.tolerance)
         room.place(rows, phase, found, network)
 
 
@@ -155,7 +187,8 @@ def _teaching(learner: Learner, recipe: Recipe) -> tuple[Any, ...]:
     for row, kind in zip(eta, names, strict=True):
         row[: len(kind)] = [0.0 if name in given.frozen else given.rates.of(name) for name in kind]
     eta *= given.rate_factor**learner.epoch
-    return eta, recipe.phases == "centred", given.normalised, float(given.output_step or 0.0), float(given.momentum), float(given.decay)
+    steps = float(given.output_step or 0.0), float(given.momentum), float(given.decay)
+    return eta, recipe.phases == "centred", given.normalised, *steps, given.presynaptic == "deviation"
 
 
 def _packed_velocity(network: Network, velocity: dict[str, Array], optimiser: Sgd) -> PackedLoop:

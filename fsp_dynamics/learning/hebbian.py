@@ -77,8 +77,6 @@ def contrast(network: Network, phases: Phases) -> tuple[Array, State, State]:
     kept = phases.at_rest
     rows = phases.rows[kept]
     free = tuple(rho(s[rows]) for s in phases.free.state)
-    if phases.change is not None:
-        return rows, free, tuple(c[kept] for c in phases.change)
     nudged = tuple(rho(s[kept]) for s in phases.nudged.state)
     if phases.opposite is None:
         return rows, free, tuple((b - a) / phases.beta for a, b in zip(free, nudged, strict=True))

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsp_dynamics.errors import ConfigurationError, check_positive, nearest
+from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive, nearest
 from fsp_dynamics.learning.hebbian import Term, accumulate, contrast, terms
 from fsp_dynamics.learning.phases import Phases
 from fsp_dynamics.models.network import Array, Network
+
+PRESYNAPTIC = ("deviation", "whole")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Sgd:
     decay : W <- (1 - lr decay) W before each step, matrices only.
     rate_factor : every rate is multiplied by it after each epoch.
     frozen : parameters that never change, by their names in `Network.parameters`.
+    presynaptic : "whole" (eq. 14), or "deviation": presynaptic rates enter as deviations from their mean over the samples the batch learns from,
+        rho(s_i^0) - mean rho(s_i^0). The common part of the input is left to the biases.
     """
 
     rates: Rates
@@ -62,8 +66,10 @@ class Sgd:
     decay: float = 0.0
     rate_factor: float = 1.0
     frozen: tuple[str, ...] = ()
+    presynaptic: str = "whole"
 
     def __post_init__(self) -> None:
+        check_choice("presynaptic", self.presynaptic, PRESYNAPTIC)
         if not 0 <= self.momentum < 1:
             raise ConfigurationError(f"momentum = {self.momentum!r}, expected a number in [0, 1)")
         if not (np.isfinite(self.decay) and self.decay >= 0):
@@ -75,6 +81,8 @@ class Sgd:
     def check(self, network: Network) -> None:
         """Refuse rates or frozen names that do not fit the network. Raises ConfigurationError."""
         names = list(network.parameters())
+        if self.presynaptic != "whole" and network.tied:
+            raise ConfigurationError(f"presynaptic = {self.presynaptic!r}: a tied matrix is presynaptic at both ends; use 'whole', or tied = false")
         for name in self.frozen:
             if name not in names:
                 raise ConfigurationError(f"frozen names {name!r}, which the network does not have; {nearest(name, names)}")
@@ -113,11 +121,13 @@ class Sgd:
                 velocity[name] *= np.asarray(self.momentum, velocity[name].dtype)
         if rows.size:
             if self.output_step is not None and not self.momentum:
-                overlap = 1 + free[-2] @ mean_rates
+                overlap = 1 + self._entering(free[-2]) @ mean_rates
                 self.limit_output(lr, network.depth - 1, overlap @ change[-1] / len(images))
             active = images if rows.size == len(images) else images[rows]
             for term in terms(network, active, free, change):
                 if lr.get(term.parameter, 0.0):
+                    if term.left is not None:
+                        term = term._replace(left=self._entering(term.left))
                     self._learn(parameters[term.parameter], velocity, term, lr[term.parameter], len(images))
         if self.momentum:
             if self.output_step is not None:
@@ -128,6 +138,10 @@ class Sgd:
                 self.limit_output(lr, last, moved + velocity.get(f"biases[{last}]", 0))
             for name, rate in lr.items():
                 parameters[name] += np.asarray(rate, velocity[name].dtype) * velocity[name]
+
+    def _entering(self, rates: Array) -> Array:
+        """Presynaptic rates (A, n) as they enter the rule."""
+        return rates - rates.mean(0) if self.presynaptic == "deviation" else rates
 
     def _learn(self, parameter: Array, velocity: dict[str, Array], term: Term, rate: float, batch: int) -> None:
         if self.momentum:

@@ -9,8 +9,8 @@ import numpy as np
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError, check_finite
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State
-from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Status, Tolerance
-from fsp_dynamics.solvers.response import adjoint, gains
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance
+from fsp_dynamics.solvers.transposed import relax_transposed
 
 KINDS = ("centred", "one-sided", "random-sign")
 RULES = ("exact", "hebbian")
@@ -26,7 +26,6 @@ class Phases:
         Where the two are equal to the bit (a saturated, correct output) nudging moves nothing and the update is exactly 0.
     nudged : their equilibrium under +beta.
     opposite : their equilibrium under -beta, in the centred kind; else None.
-    change : what the exact rule learns from in place of the rates' change per unit beta, (A, n_k) each; else None.
     """
 
     beta: float
@@ -34,7 +33,6 @@ class Phases:
     rows: Array
     nudged: Equilibrium
     opposite: Equilibrium | None = None
-    change: State | None = None
 
     @property
     def at_rest(self) -> Array:
@@ -53,9 +51,18 @@ def free(network: Network, drive: Array, solver: Solver, tolerance: Tolerance | 
 
 
 def nudged(
-    network: Network, drive: Array, rest: Equilibrium, target: Array, beta: float, solver: Solver, tolerance: Tolerance | None = None
+    network: Network,
+    drive: Array,
+    rest: Equilibrium,
+    target: Array,
+    beta: float,
+    solver: Solver,
+    tolerance: Tolerance | None = None,
+    rule: str = "hebbian",
 ) -> Equilibrium:
-    """The equilibrium under Nudge(beta, target), reached from the free one."""
+    """The equilibrium under Nudge(beta, target), reached from the free one; of the exact rule the one through transposed connections."""
+    if rule == "exact":
+        return relax_transposed(network, drive, rest, Nudge(beta, target), tolerance)
     return solver.relax(network, drive, rest.state, Nudge(beta, target), tolerance)
 
 
@@ -84,6 +91,7 @@ def run(
     solver: Solver,
     *,
     kind: str = "one-sided",
+    rule: str = "hebbian",
     tolerance: Tolerance | None = None,
     rng: np.random.Generator | None = None,
 ) -> Phases:
@@ -94,6 +102,8 @@ def run(
     drive : (B, n_1). target : (B, n_L) target firing rates.
     kind : "one-sided" (+beta, the paper), "random-sign" (one sign for the batch, drawn from `rng`; the original equilibrium
         propagation) or "centred" (+beta and -beta, error O(beta^2)).
+    rule : "hebbian" (the paper), or "exact": the nudge acts through the transposed connections, and eq. 14 follows the gradient of the cost
+        (solvers/transposed.py).
 
     Raises ConfigurationError for a beta that removes the output's leak (beta <= -1/r_L in either sign that is used).
     """
@@ -102,29 +112,8 @@ def run(
         if rng is None:
             raise ConfigurationError("kind = 'random-sign' draws the sign of beta and needs an rng")
         beta = beta if rng.random() < 0.5 else -beta
-    rows, start = _with_an_error(rest, target)
-    pulled = nudged(network, drive[rows], start, target[rows], beta, solver, tolerance)
-    pushed = nudged(network, drive[rows], start, target[rows], -beta, solver, tolerance) if kind == "centred" else None
-    return Phases(beta, rest, rows, pulled, pushed)
-
-
-def run_exact(network: Network, drive: Array, target: Array, solver: Solver, *, tolerance: Tolerance | None = None) -> Phases:
-    """The free phase, and the exact-gradient nudged phase in the limit of beta -> 0 (model fact 11).
-
-    With (J^T - J)(s - s^0) added to the nudged field, J the field's Jacobian at s^0, the rates move by the adjoint instead of the response
-    (solvers/response.py): eq. 14 is then -dC/dW of C = 1/2 ||s_L - d||^2, exactly. An oracle and a yardstick; nothing a neuron could compute.
-    A sample whose linearised field is singular counts as not at rest.
-    """
-    rest = free(network, drive, solver, tolerance)
-    rows, start = _with_an_error(rest, target)
-    found = gains(network, start.state, None, drive[rows])
-    change = tuple(v.astype(network.dtype) for v in adjoint(network, found, (target[rows] - start.output).astype(np.float64)))
-    status = np.where(np.isfinite(change[-1]).all(1), start.status, Status.OUT_OF_STEPS).astype(np.uint8)
-    still = Equilibrium(start.state, start.residual, status, np.zeros_like(start.steps))
-    return Phases(1.0, rest, rows, still, change=change)
-
-
-def _with_an_error(rest: Equilibrium, target: Array) -> tuple[Array, Equilibrium]:
-    """(rows, their equilibria) of the samples at rest whose output is not the target already."""
     rows = np.flatnonzero(rest.at_rest & (rest.output != target).any(1))
-    return rows, Equilibrium(tuple(s[rows] for s in rest.state), rest.residual[rows], rest.status[rows], rest.steps[rows])
+    start = Equilibrium(tuple(s[rows] for s in rest.state), rest.residual[rows], rest.status[rows], rest.steps[rows])
+    pulled = nudged(network, drive[rows], start, target[rows], beta, solver, tolerance, rule)
+    pushed = nudged(network, drive[rows], start, target[rows], -beta, solver, tolerance, rule) if kind == "centred" else None
+    return Phases(beta, rest, rows, pulled, pushed)

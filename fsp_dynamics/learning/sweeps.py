@@ -19,6 +19,7 @@ from fsp_dynamics.kernels.layer_sweeps import FROM_CUT, FROM_INPUTS, FROM_STATE,
 from fsp_dynamics.kernels.loop_rest import PASSES, RESIDUAL, STATUS
 from fsp_dynamics.kernels.panels import from_panels, to_panels
 from fsp_dynamics.kernels.team import Pace, Team
+from fsp_dynamics.learning.breaks import Breaks
 from fsp_dynamics.learning.engine import images_at
 from fsp_dynamics.learning.memory import Remembered
 from fsp_dynamics.learning.phases import Phases, signed
@@ -95,9 +96,11 @@ class SweepEngine:
         self.targets = np.eye(network.sizes[-1], dtype=network.dtype)
         self.norms = np.einsum("ij,ij->i", split.images, split.images, dtype=np.float64)
         self.rule = (float(recipe.tolerance.absolute), float(recipe.tolerance.relative), int(self.solver.max_passes))
-        self.in_panels = not (self.sgd.momentum or self.sgd.decay)  # else `Sgd.step` changes the network, and the panels follow
+        self.in_panels = not (
+            self.sgd.momentum or self.sgd.decay or self.sgd.presynaptic != "whole"
+        )  # else `Sgd.step` changes the network, and the panels follow
 
-    def epoch(self, order: Array, seen: Callable[[int, Array, Phases], None]) -> None:
+    def epoch(self, order: Array, seen: Callable[[int, Array, Phases], None], breaks: Breaks) -> None:
         """Learn the samples in this order; seen(number of the batch, samples, phases) before each update, which it may refuse by raising."""
         batch = self.recipe.batch
         begin, done = time.perf_counter(), 0
@@ -108,6 +111,9 @@ class SweepEngine:
                 both = self._run(index, data)
                 seen(first // batch, index, both)
                 self._learn(index, data, both)
+                if breaks.is_due(first // batch + 1):
+                    self._write_back()
+                    breaks.take(first // batch + 1)
                 done += 1
                 if done == PIECE:
                     now = time.perf_counter()

@@ -15,13 +15,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError, check_choice, check_finite, check_shape
-from fsp_dynamics.learning import engine, phases, sweeps
+from fsp_dynamics.learning import engine, mirror, phases, sweeps
+from fsp_dynamics.learning.breaks import Breaks
 from fsp_dynamics.learning.engine import Memory
 from fsp_dynamics.learning.optimisers import Sgd
 from fsp_dynamics.learning.sweeps import SweepMemory
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, drive
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance
+from fsp_dynamics.solvers.packed_loop import PackedLoop
 
 
 class LabelledImages(Protocol):
@@ -39,8 +41,9 @@ class Recipe:
 
     optimiser : what becomes of an update. solver, tolerance : how and when the network is at rest.
     beta : strength of the nudge. phases : "one-sided", "random-sign" or "centred" (`learning.phases.run`).
-    rule : "hebbian" (eq. 14) or "exact", which follows the gradient of the cost (`learning.phases.run_exact`) and uses neither beta nor phases.
+    rule : "hebbian" (the paper) or "exact", whose nudge acts through transposed connections and whose update follows the gradient of the cost.
     batch : samples whose mean update is one step.
+    mirror : how far the loop moves in each mirror phase (`learning.mirror`), in [0, 1]; 0: there are none.
     """
 
     optimiser: Sgd
@@ -50,16 +53,21 @@ class Recipe:
     phases: str = "one-sided"
     rule: str = "hebbian"
     batch: int = 20
+    mirror: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("phases", self.phases, phases.KINDS)
         check_choice("rule", self.rule, phases.RULES)
         if self.batch < 1:
             raise ConfigurationError(f"batch = {self.batch!r}, expected 1 or more")
+        if not 0 <= self.mirror <= 1:
+            raise ConfigurationError(f"mirror = {self.mirror!r}, expected a share from 0 to 1 by which the loop moves")
 
     def check(self, network: Network) -> None:
         """Refuse what does not fit the network, before any time is spent. Raises ConfigurationError, NotFiniteError."""
         self.optimiser.check(network)
+        if self.mirror and network.loop is None:
+            raise ConfigurationError(f"mirror = {self.mirror!r}, but the network has no loop that could follow; leave it out")
         for name, weight in network.parameters().items():
             check_finite(name, weight)
         self.solver.relax(network, np.zeros((1, network.sizes[1]), network.dtype), None, None, self.tolerance)  # refuses what it cannot relax
@@ -127,16 +135,25 @@ class EpochReport:
 
 
 OnBatch = Callable[[int, int, float], None]
+Probe = Callable[[int, Network | PackedLoop], None]
+"""Is told how many batches of the epoch are done, and what holds the weights then (`analysis.alignment.loop_angles` takes either)."""
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite is found, and its place named, by the checks below
 def train_epoch(
-    learner: Learner, split: LabelledImages, recipe: Recipe, on_batch: OnBatch | None = None, *, threads: int | None = None
+    learner: Learner,
+    split: LabelledImages,
+    recipe: Recipe,
+    on_batch: OnBatch | None = None,
+    *,
+    threads: int | None = None,
+    probe: Probe | None = None,
+    every: int = 100,
 ) -> EpochReport:
     """One pass over the images in a random order drawn from `learner.rng`; the learner is changed in place.
 
     on_batch(images done, images in all, percent wrong so far) is called every few batches. threads : of a loop's compiled batches; None: as many as
-    Numba may use, one for small networks. The result does not depend on it.
+    Numba may use, one for small networks. The result does not depend on it. probe : is called after every `every` batches; it changes nothing.
     Raises NotFiniteError, naming layer and batch, before a NaN or infinity is learned; ConfigurationError for empty data or
     labels that the output has no unit for.
     """
@@ -149,40 +166,68 @@ def train_epoch(
     if engine.takes(network, recipe):
         betas = phases.signed(recipe.beta, recipe.phases, -(-len(labels) // recipe.batch), learner.rng)
         work = engine.LoopEngine(learner, split, recipe, threads)
-        work.epoch(order, betas, told)
+        work.epoch(order, betas, told, probe, every)
         count.add_counted(work.count, work.strongest, labels)
     elif sweeps.takes(network, recipe):
-        sweeps.SweepEngine(learner, split, recipe, threads).epoch(order, lambda *batch: _see(split, count, told, *batch))
+        breaks = Breaks() if probe is None else Breaks([(every, lambda done: probe(done, network))])
+        sweeps.SweepEngine(learner, split, recipe, threads).epoch(order, lambda *batch: _see(split, count, told, *batch), breaks)
     else:
-        _batches(learner, split, recipe, order, count, told)
+        _batches(learner, split, recipe, order, count, told, probe, every)
     learner.epoch += 1
     _check_weights(network, learner.epoch)
     return count.report(time.perf_counter() - begin)
 
 
-def _batches(learner: Learner, split: LabelledImages, recipe: Recipe, order: Array, count: _EpochCount, told: Callable[[int, float], None]) -> None:
+def _batches(
+    learner: Learner,
+    split: LabelledImages,
+    recipe: Recipe,
+    order: Array,
+    count: _EpochCount,
+    told: Callable[[int, float], None],
+    probe: Probe | None,
+    every: int,
+) -> None:
     """Learn from the images in this order, batch by batch."""
     network, images, labels = learner.network, split.images, split.labels
     targets = np.eye(network.sizes[-1], dtype=network.dtype)
     drives = np.empty((recipe.batch, network.sizes[1]), network.dtype)
+    breaks = Breaks()
+    if recipe.mirror:
+        breaks.add(mirror.every(recipe.batch), lambda done: _mirror(learner, images[order[: done * recipe.batch]], recipe))
+    if probe is not None:
+        breaks.add(every, lambda done: probe(done, network))
     for first in range(0, len(order), recipe.batch):
         index = order[first : first + recipe.batch]
         batch, label = images[index].astype(network.dtype, copy=False), labels[index]
         constant = drives[: len(index)]
         np.matmul(batch, network.input, out=constant)
         constant += network.biases[0]
-        both = _phases(learner, constant, targets[label], recipe)
+        both = phases.run(
+            network,
+            constant,
+            targets[label],
+            recipe.beta,
+            recipe.solver,
+            kind=recipe.phases,
+            rule=recipe.rule,
+            tolerance=recipe.tolerance,
+            rng=learner.rng,
+        )
         count.add(both, label)
         _check_rest(both, first // recipe.batch, batch)
         recipe.optimiser.step(network, learner.velocity, batch, both, float(np.vdot(batch, batch)) / len(batch), learner.epoch)
         told(count.samples, count.wrong)
+        breaks.take(first // recipe.batch + 1)
 
 
-def _phases(learner: Learner, drive: Array, target: Array, recipe: Recipe) -> phases.Phases:
-    """What one batch is learned from, by the recipe's rule."""
-    if recipe.rule == "exact":
-        return phases.run_exact(learner.network, drive, target, recipe.solver, tolerance=recipe.tolerance)
-    return phases.run(learner.network, drive, target, recipe.beta, recipe.solver, kind=recipe.phases, tolerance=recipe.tolerance, rng=learner.rng)
+def _mirror(learner: Learner, seen: Array, recipe: Recipe) -> None:
+    """One mirror phase with the last of the images seen (A, n_in)."""
+    network = learner.network
+    assert network.loop is not None
+    constant = drive(network, seen[-mirror.SAMPLES :])
+    found = mirror.correlation(network, constant, engine.relaxer(network, recipe, learner.memory), learner.rng)
+    mirror.follow(network.loop, found, recipe.mirror)
 
 
 def evaluate(network: Network, split: LabelledImages, recipe: Recipe, batch: int = 500, *, memory: Memory | SweepMemory | None = None) -> Evaluation:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fsp_dynamics.kernels.loop_products import times, times_transposed
 from fsp_dynamics.kernels.loop_rest import EVERYONE, ON_THE_WAY, PACE, PASSES, RESIDUAL, STATUS, U, Y, come_to_rest
 from fsp_dynamics.kernels.panels import USED_ROWS, aligned, fill_panels, from_panels, padded
 from fsp_dynamics.kernels.team import Team, helpers
@@ -64,15 +65,36 @@ class PackedLoop:
         """N_k: the padded size of each layer."""
         return [int(panels) * columns(self.weights.dtype) for panels in self.shapes[:, 2]]
 
+    def products(self) -> tuple[list[Array], list[Array], list[float]]:
+        """Of the loop and each forward matrix W, in ring order: the product of those before it (n_L, N_k), that of those after it, transposed
+        (n_L, N_k+1), and ||W||; taken in the panels, so that they can be asked for between two batches.
+        """
+        n, dtype = len(self.loop), self.weights.dtype
+        everyone, panels = np.arange(n), [self._panels(k) for k in range(1, len(self.shapes))]
+        first = np.eye(n, dtype=dtype)
+        before, after = [first, self.loop], [_widened(first, self.widths[-1])]
+        for w in panels[:-1]:
+            before.append(np.empty((n, w.shape[0] * w.shape[2]), dtype))
+            times(before[-2], everyone, w, before[-1])
+        for w, width in zip(panels[::-1], self.widths[-2::-1], strict=True):
+            after.append(np.zeros((n, width), dtype))
+            times_transposed(after[-2], everyone, w, after[-1])
+        norms = [float(np.sqrt(np.vdot(w, w))) for w in (self.loop, *panels)]
+        return before, after[::-1], norms
+
     def write_to(self, network: Network) -> None:
         """Give the network these weights, in place."""
         assert network.loop is not None
-        wide = columns(self.weights.dtype)
-        for matrix, (at, k, panels) in zip((network.input, *network.forward), self.shapes, strict=True):
-            from_panels(self.weights[at : at + panels * k * wide].reshape(panels, k, wide), matrix)
+        for k, matrix in enumerate((network.input, *network.forward)):
+            from_panels(self._panels(k), matrix)
         network.loop[:] = self.loop[:, : network.loop.shape[1]]
         for bias, begin in zip(network.biases, np.cumsum([0, *self.widths]), strict=False):
             bias[:] = self.biases[begin : begin + len(bias)]
+
+    def _panels(self, k: int) -> Array:
+        """(P, K, COLUMNS) the matrix into layer k, a view."""
+        (at, rows, panels), wide = self.shapes[k], columns(self.weights.dtype)
+        return self.weights[at : at + panels * rows * wide].reshape(panels, rows, wide)
 
 
 class Room:
@@ -101,7 +123,9 @@ class Room:
         )
         tiles = -(-rows // USED_ROWS) if phases > 1 else 0  # of images, which relaxing alone does not see
         used = np.zeros((team, tiles, int(packed.shapes[0, 1])), np.int64), np.zeros((team, tiles), np.int64)
-        self.work = (self.drive, self.targets, np.zeros((rows, layers)), np.zeros(widths[-2], dtype), *own, *used)
+        widest = max(int(packed.shapes[:, 1].max()), *widths) if phases > 1 else 0
+        pair = np.zeros((team, 2, widest), dtype)
+        self.work = (self.drive, self.targets, np.zeros((rows, layers)), np.zeros(widths[-2], dtype), *own, *used, pair)
 
     def layer(self, k: int, phase: int = 0) -> Array:
         """(rows, N_k) states of hidden layer k, a view."""

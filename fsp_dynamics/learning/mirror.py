@@ -1,0 +1,53 @@
+"""The mirror phase: a loop that follows what the forward matrices do to noise.
+
+The loop sends the output's error to the first hidden layer; the gradient would send it through the transposed product of the forward matrices.
+Let the free network rest under a small noise on the drive of the first hidden layer, once with each sign; with delta the difference of the two rests,
+
+    M_ji = mean_B delta rho(s_L,j) delta rho(s_1,i)                                                   (n_L, n_1)
+
+points, in expectation, where the loop would have to point. After each piece of training the loop moves towards it and keeps its norm:
+
+    loop <- (1 - eta) loop + eta ||loop|| M / ||M||
+
+All of it is local to a synapse, its two ends in two states, but for the norm, one number for the loop. The paper has no such phase; it is one of the
+ways to align that docs/alignment-study.md compares. The idea is that of weight mirrors (Akrout et al., "Deep learning without weight transport",
+NeurIPS 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.solvers.equilibrium import Equilibrium
+
+NOISE = 0.01  # standard deviation: few units change sides, and differences stand far above a tolerance of 1e-4
+SAMPLES = 256  # of those last learned from, for one mirror phase
+PIECE = 1024  # samples between two of them
+
+
+def every(batch: int) -> int:
+    """Batches of that size between two mirror phases."""
+    return max(1, PIECE // batch)
+
+
+def correlation(network: Network, drive: Array, relax: Callable[[Array], Equilibrium], rng: np.random.Generator) -> Array:
+    """M (n_L, n_1) of these samples, from two rests each; those not at rest in both are left out (zeros if none is left).
+
+    drive (B, n_1). relax : drive -> the free equilibrium.
+    """
+    noise = (NOISE * rng.standard_normal(drive.shape)).astype(drive.dtype)
+    plus, minus = relax(drive + noise), relax(drive - noise)
+    kept = plus.at_rest & minus.at_rest
+    first, last = (network.rho.rate(plus.state[k][kept]) - network.rho.rate(minus.state[k][kept]) for k in (0, -1))
+    return np.asarray(last.T @ first / max(int(kept.sum()), 1))
+
+
+def follow(loop: Array, found: Array, rate: float) -> None:
+    """loop <- (1 - eta) loop + eta ||loop|| M / ||M||, in place, M = `found`; nothing where M is zero."""
+    size = float(np.linalg.norm(found))
+    if size > 0:
+        target = found * (float(np.linalg.norm(loop)) / size)
+        loop += np.asarray(rate * (target - loop), loop.dtype)

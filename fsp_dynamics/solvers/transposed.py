@@ -1,0 +1,80 @@
+"""The exact-gradient nudged phase: the nudge acts through the transposed connections (model fact 11).
+
+Adding (J^T - J)(s - s^0) to the nudged field, J the free field's Jacobian at the free equilibrium s^0, turns the linear part of the field into
+J^T. With p = rho'(s^0) and a^0 the input at s^0, a unit of a hard sigmoid then rests at
+
+    s_j = rho((a^0_j + p_j sum_k w_jk p_k (s_k - s^0_k) + beta d_j) / (leak + beta))          (beta and d at the output only)
+
+and eq. 14 between s^0 and s becomes -dC/dW of C = 1/2 ||s_L - d||^2 as beta -> 0, for any connections. The field's higher orders in s - s^0, which no
+limit sees, are left out. It is an oracle and a yardstick for learning rules: no neuron could know the transposed weights.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import Nudge, State, stiffness, total_input
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance, judge
+from fsp_dynamics.solvers.response import gains
+
+
+def relax_transposed(
+    network: Network, drive: Array, free: Equilibrium, nudge: Nudge, tolerance: Tolerance | None = None, max_passes: int = 200
+) -> Equilibrium:
+    """The rest of the exact-gradient nudged phase from the free equilibria of the same samples, by sweeps against the direction of the weights.
+
+    drive (B, n_1). `steps` counts sweeps; `residual` is ||s^new - s|| (leak + beta) over the units of a sample. Raises ConfigurationError for an
+    impossible nudge or a smooth rho without curvature.
+    """
+    nudge.check(network, len(drive))
+    tolerance = tolerance or Tolerance.default(network.dtype)
+    sweep = _Sweep(network, drive, free.state, nudge)
+    moved = [np.zeros_like(s) for s in free.state]
+    norm = np.sqrt(sum((s.astype(np.float64) ** 2).sum(1) for s in free.state))
+    steps = np.zeros(len(drive), np.int64)
+    for _ in range(max_passes):
+        residual = sweep.run(moved)
+        status = judge(residual, norm, tolerance)
+        steps[status != 0] += 1
+        if not (status == 1).any():
+            break
+    return Equilibrium(tuple(s + m for s, m in zip(free.state, moved, strict=True)), residual, status, steps, nudge.beta)
+
+
+class _Sweep:
+    """What does not change from sweep to sweep."""
+
+    def __init__(self, network: Network, drive: Array, state: State, nudge: Nudge) -> None:
+        dtype, found = network.dtype, gains(network, state, nudge, drive)
+        self.network, self.state = network, state
+        self.slope = [p.astype(dtype) for p in found.slope]
+        self.kappa = stiffness(network, nudge)
+        self.answer = [h.astype(dtype) for h in found.answer]
+        self.links: list[list[tuple[int, Array]]] = [
+            [(c.post, c.weight.T) for c in network.connections() if c.pre == k] for k in range(network.depth)
+        ]
+        self.push = (nudge.beta * (nudge.target - state[-1])).astype(dtype)
+        a = total_input(network, drive, [network.rho.rate(s) for s in state])[-1]
+        self.below = np.where(self.slope[-1] > 0, 0, a - state[-1] / network.time_constants[-1])  # what a saturated output's input lacks
+
+    def run(self, moved: list[Array]) -> Array:
+        """One sweep from the output back to the first layer and the output again, in place; how far from rest each sample was (B,)."""
+        squares = np.zeros(len(self.push))
+        for k in (self.network.depth - 1, *range(self.network.depth - 2, -1, -1)):
+            new = self._target(k, moved)
+            squares += (((new - moved[k]) * self.kappa[k]).astype(np.float64) ** 2).sum(1)
+            moved[k][:] = new
+        return np.sqrt(squares)
+
+    def _target(self, k: int, moved: list[Array]) -> Array:
+        """s_j - s^0_j of layer k where it would rest."""
+        incoming = sum((moved[post] * self.slope[post]) @ weight for post, weight in self.links[k])
+        push = self.slope[k] * incoming
+        if k == self.network.depth - 1:
+            push = push + self.push + (self.below if self.network.rho.projected else 0)
+        if not self.network.rho.projected:
+            return self.answer[k] * push
+        s = self.state[k]
+        rest: Array = np.clip(s + push / self.kappa[k], 0, 1) - s
+        return rest if k == self.network.depth - 1 else rest * self.slope[k]
