@@ -13,7 +13,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from fsp_dynamics.datasets import DATASETS
 from fsp_dynamics.errors import check_choice
-from fsp_dynamics.learning.phases import KINDS
+from fsp_dynamics.learning.optimisers import PRESYNAPTIC
+from fsp_dynamics.learning.phases import KINDS, RULES
 from fsp_dynamics.models.activations import ACTIVATIONS
 from fsp_dynamics.solvers import SOLVERS
 
@@ -92,6 +93,15 @@ class LearningConfig(Section):
     batch: Annotated[int, Field(20, ge=1, description="images for each weight update")]
     beta: Annotated[float, Field(1.0, description="strength of the nudge")]
     phases: Annotated[str, _one_of("learning.phases", KINDS), Field("one-sided", description="sign of the nudge")]
+    rule: Annotated[
+        str, _one_of("learning.rule", RULES), Field("hebbian", description="hebbian (eq. 14), or exact: nudged through transposed weights")
+    ]
+    presynaptic: Annotated[
+        str,
+        _one_of("learning.presynaptic", PRESYNAPTIC),
+        Field("whole", description="presynaptic rates: whole, or their deviation from the batch mean"),
+    ]
+    mirror: Annotated[float, Field(0.0, ge=0, le=1, description="share by which the loop follows noise sent forward, every thousand images")]
     rates: Annotated[RatesConfig, Field(description="learning rates")]
     normalised: Annotated[bool, Field(True, description="divide rates by 1 + mean squared norm of the presynaptic rates")]
     output_step: Annotated[float | None, Field(None, gt=0, description="largest change of an output's mean input in one batch")]
@@ -138,6 +148,13 @@ class SolverConfig(Section):
         return self
 
 
+class ProbesConfig(Section):
+    """What is looked at while it learns; it changes nothing, and is no part of the experiment."""
+
+    samples: Annotated[int, Field(100, ge=0, description="images whose angles, gradients and stability are measured after each epoch; 0: none")]
+    every: Annotated[int, Field(0, ge=0, description="batches between two records of the loop's angles within an epoch; 0: none")]
+
+
 class NotesConfig(Section):
     """Free text beside a preset."""
 
@@ -156,6 +173,7 @@ class Config(Section):
     network: NetworkConfig
     learning: LearningConfig
     solver: Annotated[SolverConfig, Field(default_factory=SolverConfig)]
+    probes: Annotated[ProbesConfig, Field(default_factory=ProbesConfig)]
     notes: Annotated[NotesConfig, Field(default_factory=NotesConfig)]
 
     @property
@@ -169,11 +187,12 @@ class Config(Section):
         _check_rates(self)
         _check_beta(self)
         _check_frozen(self)
+        _check_extras(self)
         return self
 
     def experiment(self) -> dict[str, Any]:
-        """{dotted key: value} of all that decides the result; neither the notes nor the number of epochs."""
-        flat = flatten(self.model_dump(exclude={"notes": True, "learning": {"epochs"}}))
+        """{dotted key: value} of all that decides the result; neither the notes and probes nor the number of epochs."""
+        flat = flatten(self.model_dump(exclude={"notes": True, "probes": True, "learning": {"epochs"}}))
         return {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()}
 
     def differences(self, other: Config) -> dict[str, tuple[Any, Any]]:
@@ -237,3 +256,13 @@ def _check_frozen(config: Config) -> None:
         check_choice("learning.frozen", name, names)
     if set(names) <= set(config.learning.frozen):
         raise ValueError("learning.frozen names every parameter, so nothing would learn; leave some out")
+
+
+def _check_extras(config: Config) -> None:
+    given, kind = config.learning, config.network.kind
+    if given.mirror and kind != "loop":
+        raise ValueError(f"learning.mirror = {given.mirror!r}, but network.kind = {kind!r} has no loop that could follow; leave it out")
+    if given.presynaptic != "whole" and kind == "reciprocal" and config.network.tied is not False:
+        raise ValueError(
+            f"learning.presynaptic = {given.presynaptic!r}: a tied matrix is presynaptic at both ends; use 'whole', or network.tied = false"
+        )

@@ -125,7 +125,7 @@ def build_recipe(config: Config) -> Recipe:
 
     learning, given = config.learning, config.solver
     rates = Rates(**learning.rates.model_dump())
-    optimiser = Sgd(rates, **learning.model_dump(include={"normalised", "output_step", "momentum", "decay", "rate_factor", "frozen"}))
+    optimiser = Sgd(rates, **learning.model_dump(include={"normalised", "output_step", "momentum", "decay", "rate_factor", "frozen", "presynaptic"}))
     tolerance = Tolerance.default(config.network.dtype)
     if given.absolute is not None or given.relative is not None:
         tolerance = Tolerance(given.absolute or 0.0, given.relative or 0.0)
@@ -133,7 +133,8 @@ def build_recipe(config: Config) -> Recipe:
         solver = make_solver(given.name, **given.settings)
     except ConfigurationError as error:
         raise ConfigurationError(f"solver.{error}") from None
-    return Recipe(optimiser=optimiser, solver=solver, tolerance=tolerance, beta=learning.beta, phases=learning.phases, batch=learning.batch)
+    how = learning.model_dump(include={"beta", "phases", "rule", "batch", "mirror"})
+    return Recipe(optimiser=optimiser, solver=solver, tolerance=tolerance, **how)
 
 
 def environment(config: Config, command: str) -> dict[str, Any]:

@@ -3,11 +3,12 @@
     config.toml         the resolved configuration
     environment.json    versions, commit, seed, CPU, threads; `resumed` holds what differed later
     metrics.jsonl       one object for each epoch
+    probes.jsonl        what was read off the network: before the first epoch, after each, and within them where that was asked for
     summary.json        best epoch (by validation error) and last
     checkpoints/        last, best
-    figures/            drawn when the run ends
+    figures/            drawn while it runs and when it ends
 
-Every file but metrics.jsonl is written aside and renamed; metrics.jsonl only grows.
+Every file but the .jsonl ones is written aside and renamed; those only grow.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ class RunFolder:
         """Write down what starts here; the configuration last, since it makes the folder a run."""
         self._sweep()
         self.write_json("environment.json", environment)
-        write_aside(self.path / "metrics.jsonl", b"")
+        for name in ("metrics.jsonl", "probes.jsonl"):
+            write_aside(self.path / name, b"")
         self.write_config(config)
 
     def config(self) -> Config:
@@ -101,7 +103,14 @@ class RunFolder:
 
     def metrics(self) -> list[Record]:
         """One record for each finished epoch. Raises CheckpointError for a line that is no record."""
-        path = self.path / "metrics.jsonl"
+        return self._records("metrics.jsonl")
+
+    def probes(self) -> list[Record]:
+        """What was read off the network, by `epoch` (0 before the first, fractions within one). Raises CheckpointError as `metrics`."""
+        return self._records("probes.jsonl")
+
+    def _records(self, name: str) -> list[Record]:
+        path = self.path / name
         if not path.is_file():
             return []
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -117,8 +126,15 @@ class RunFolder:
 
     def append_metrics(self, record: Record) -> None:
         """One more line, on the disk when this returns."""
-        with (self.path / "metrics.jsonl").open("ab") as file:
-            file.write(json.dumps(plain(record), allow_nan=False).encode() + b"\n")
+        self._append("metrics.jsonl", [record])
+
+    def append_probes(self, records: list[Record]) -> None:
+        """More lines, on the disk when this returns."""
+        self._append("probes.jsonl", records)
+
+    def _append(self, name: str, records: list[Record]) -> None:
+        with (self.path / name).open("ab") as file:
+            file.write(_lines(records))
             file.flush()
             os.fsync(file.fileno())
 
@@ -128,7 +144,8 @@ class RunFolder:
         kept = [record for record in self.metrics() if record["epoch"] <= epoch]
         if [record["epoch"] for record in kept] != list(range(1, epoch + 1)):
             raise CheckpointError(f"{self.path / 'metrics.jsonl'} does not hold the {epoch} epochs of the checkpoint; restore it or train again")
-        write_aside(self.path / "metrics.jsonl", b"".join(json.dumps(record).encode() + b"\n" for record in kept))
+        write_aside(self.path / "metrics.jsonl", _lines(kept))
+        write_aside(self.path / "probes.jsonl", _lines([record for record in self.probes() if record["epoch"] <= epoch]))
         return kept
 
     def read_json(self, name: str) -> Record:
@@ -145,6 +162,10 @@ class RunFolder:
     def _sweep(self) -> None:
         for folder in (self.path, self.checkpoints):
             sweep(folder)
+
+
+def _lines(records: list[Record]) -> bytes:
+    return b"".join(json.dumps(plain(record), allow_nan=False).encode() + b"\n" for record in records)
 
 
 def best_of(metrics: list[Record]) -> Record | None:

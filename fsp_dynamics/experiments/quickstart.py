@@ -12,7 +12,7 @@ from fsp_dynamics.experiments.runner import Run, run
 from fsp_dynamics.experiments.sources import load_config
 
 PICTURE = "quickstart.png"
-_OWN = ("metrics.jsonl", "summary.json", "checkpoints", "figures", PICTURE, "config.toml", "environment.json")
+_OWN = ("metrics.jsonl", "probes.jsonl", "summary.json", "checkpoints", "figures", PICTURE, "config.toml", "environment.json")
 
 
 def quickstart(out: str | Path, told: Reporter, threads: int | None = None) -> tuple[Run, Path]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fsp_dynamics.analysis.alignment import loop_alignment
 from fsp_dynamics.datasets import Dataset, load_dataset
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError, RunExistsError, check_choice
 from fsp_dynamics.experiments import execution
@@ -16,6 +15,7 @@ from fsp_dynamics.experiments.checkpoint import Checkpoint, has_checkpoint, load
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.execution import Interrupted, NoRestError, Stop
 from fsp_dynamics.experiments.folder import Record, RunFolder, best_of, plain
+from fsp_dynamics.experiments.probing import Probing
 from fsp_dynamics.experiments.progress import Progress, Reporter, reporter
 from fsp_dynamics.experiments.sources import load_config
 from fsp_dynamics.learning.engine import Memory
@@ -126,9 +126,9 @@ def run(
             folder.refuse_run()
             metrics = []
             folder.begin(config, execution.environment(config, command))
-        session = _Session(config, folder, data, recipe, learner, told, stop, metrics)
+        session = _Session(config, folder, data, recipe, learner, told, stop, metrics, Probing.of(config, data, recipe))
         if not has_checkpoint(folder.checkpoints):
-            session.save(["last"])
+            session.begin()
         session.work()
     return open_run(folder.path)
 
@@ -205,6 +205,13 @@ class _Session:
     told: Reporter
     stop: Stop
     metrics: list[Record]
+    probing: Probing
+    drawn: tuple[float, float] = (0.0, 0.0)  # when the last picture was ready, and how long it took
+
+    def begin(self) -> None:
+        """Look at the network as it is before learning, and save it."""
+        self.folder.append_probes(self.probing.look(0, self.learner.network))
+        self.save(["last"])
 
     def work(self) -> None:
         """Epoch after epoch to the last one; each ends with its metrics and checkpoint on the disk."""
@@ -225,7 +232,7 @@ class _Session:
             self.told.close()
         self.summarise("finished")
         if self.metrics:
-            open_run(self.folder.path).plot()
+            self._draw()
 
     def save(self, names: list[str]) -> None:
         learner = self.learner
@@ -250,24 +257,34 @@ class _Session:
     def _epoch(self) -> None:
         images, epoch = len(self.data.train.labels), self.learner.epoch + 1
         self.told.start_epoch(epoch, self.config.learning.epochs, images)
-        report = train_epoch(self.learner, self.data.train, self.recipe, self._on_batch)
+        probe, every = self.probing.within(epoch), self.probing.every or 1
+        report = train_epoch(self.learner, self.data.train, self.recipe, self._on_batch, probe=probe, every=every)
         if report.unrested >= images:
             raise NoRestError(f"no sample of epoch {epoch} came to rest, nothing was learned; {_REST}")
-        record = plain(self._record(epoch, report))
+        probed = self.probing.look(epoch, self.learner.network)
+        record = plain(self._record(epoch, report, probed[-1]))
         self._warn(record, images)
+        self.folder.append_probes(probed)
         self.folder.append_metrics(record)
         self.metrics.append(record)
         best = best_of(self.metrics)
         self.save(["best", "last"] if best is not None and best["epoch"] == epoch else ["last"])
         self.summarise("unfinished")
         self.told.end_epoch(record)
+        ready, took = self.drawn
+        if time.monotonic() - ready >= DRAW_EVERY * took:
+            self._draw()
+
+    def _draw(self) -> None:
+        begin = time.monotonic()
+        open_run(self.folder.path).plot()
+        self.drawn = (time.monotonic(), time.monotonic() - begin)
 
     def _on_batch(self, done: int, total: int, error: float) -> None:
         self.stop.check()
         self.told.batch(done, total, error)
 
-    def _record(self, epoch: int, report: EpochReport) -> Record:
-        network = self.learner.network
+    def _record(self, epoch: int, report: EpochReport, probed: Record) -> Record:
         seen = {part: self._evaluate(part) for part in ("valid", "test")}
         test = seen["test"]
         return {
@@ -275,7 +292,8 @@ class _Session:
             **report.as_dict(),
             **{f"{part}_error": found.error if found else None for part, found in seen.items()},
             **{f"{part}_unrested": found.unrested if found else None for part, found in seen.items()},
-            "alignment_degrees": _angles(network),
+            "alignment_degrees": probed.get("alignment", {}).get("degrees", {}),
+            **{key: probed["stability"][key] for key in ("loop_norm", "loop_norm_max", "kink_margin") if "stability" in probed},
             "saturation": test.saturation if test else {},
         }
 
@@ -288,6 +306,11 @@ class _Session:
         if 2 * record["unrested"] >= images:
             self.told.note(f"epoch {record['epoch']}: {record['unrested']} of {images} samples did not come to rest and taught nothing; {_REST}")
         known = self.metrics[-1]["dead_outputs"] if self.metrics else []
+        if (record.get("loop_norm_max") or 0) > NEAR_ONE:
+            self.told.note(
+                f"epoch {record['epoch']}: up to {record['loop_norm_max']:.2f} of a small change of the outputs comes back round the loop (||G_D||), so "
+                "phases grow long and may end in oscillation; weaken the loop (network.loop_scale, learning.rates.loop)"
+            )
         dead = [unit for unit in record["dead_outputs"] if unit not in known]
         if dead:
             units = ", ".join(map(str, dead))
@@ -297,13 +320,6 @@ class _Session:
             )
 
 
+NEAR_ONE = 0.9
+DRAW_EVERY = 20  # of the time it takes to draw passes before the picture is drawn again, so that drawing costs at most a twentieth
 _REST = "weaken the loop (network.loop_scale, learning.rates.loop) or loosen solver.absolute"
-
-
-def _angles(network: Network) -> dict[str, float]:
-    """Degrees by matrix; {} without a loop; NaN for a matrix that is zero."""
-    if network.loop is None:
-        return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return loop_alignment(network).degrees

@@ -1,0 +1,299 @@
+"""How a network rests: whether its field holds on to an equilibrium, how fast a disturbance dies out, how much it may grow before it does.
+
+    rest = relax(network, images)
+    found = stability(network, images, rest)            every number below, for each sample
+    found.abscissa, found.settle_time, found.beta_range, found.dt
+
+The Jacobian of the field and its eigenvalues are in analysis/spectra.py. All of it is linear, at one state, with the masks of a hard sigmoid as
+they are: `kink_margin` tells how far that reaches, `measured_settle_time` and analysis/attractors.py integrate the field
+itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsp_dynamics.analysis.attractors import integrator_of
+from fsp_dynamics.analysis.spectra import (
+    Linear,
+    Spectrum,
+    by_decreasing,
+    departure,
+    eigenvalues,
+    is_hard_loop,
+    linearise,
+    numerical_abscissa,
+    ring_eigenvalues,
+    slowest_mode,
+)
+from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive
+from fsp_dynamics.models import rate
+from fsp_dynamics.models.network import Array, Network, Rng
+from fsp_dynamics.models.rate import Nudge, State, beta_of, flatten, layers, total_input, unit_target
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator
+from fsp_dynamics.solvers.response import chain, loop_matrix
+from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
+
+DIRECTIONS = ("random", "slowest")
+POINTS = 64  # distances looked at in each piece of a measured path
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stability:
+    """What holds each of B samples at its equilibrium.
+
+    loop_matrix : (B, n_L, n_L) G_D, how a change of the output rates comes back after one turn; None in a network without a loop.
+    loop_norm : (B,) ||G_D||_2; NaN without a loop.
+    loop_eigenvalues : (B, n_L) complex, by decreasing modulus; None without a loop.
+    kink_margin : (B,) the least distance of a unit's resting input (a + beta d) / kappa to 0 or 1; inf for a smooth rho.
+    spectrum : the eigenvalues of J. abscissa : (B,) the largest real part, per unit time.
+    settle_time : (B,) in which a small disturbance falls by `factor` in the end: `settle_time`; inf where it does not.
+    departure : (B,) Henrici's departure from normality, sqrt(||J||_F^2 - sum |lambda|^2); NaN where not all eigenvalues are known.
+    relative_departure : (B,) the same divided by ||J||_F: 0 for a normal J, below 1 always.
+    numerical_abscissa : (B,) largest eigenvalue of (J + J^T) / 2: the fastest growth of any disturbance at first. Above 0 with an abscissa
+        below 0, disturbances may grow before they die out.
+    beta_range : (B, 2) nudge strengths that leave the equilibrium stable, masks fixed: `admissible_beta`; NaN except for hard-sigmoid loops.
+    dt : (B,) longest stable step of `tableau`: `admissible_dt`; NaN where not all eigenvalues are known.
+    """
+
+    loop_matrix: Array | None
+    loop_norm: Array
+    loop_eigenvalues: Array | None
+    kink_margin: Array
+    spectrum: Spectrum
+    abscissa: Array
+    settle_time: Array
+    departure: Array
+    relative_departure: Array
+    numerical_abscissa: Array
+    beta_range: Array
+    dt: Array
+    factor: float
+    tableau: str
+
+    @property
+    def stable(self) -> Array:
+        """(B,) bool."""
+        return self.abscissa < 0
+
+
+def stability(
+    network: Network,
+    images: Array,
+    equilibrium: Equilibrium,
+    nudge: Nudge | None = None,
+    *,
+    factor: float = 1000.0,
+    tableau: str = "euler",
+    method: str | None = None,
+    unrested: bool = False,
+) -> Stability:
+    """Everything in `Stability` at these equilibria.
+
+    Parameters
+    ----------
+    images : (B, n_in). nudge : the one that the equilibria rest under.
+    factor : by which a disturbance falls in the settle time. tableau : the method whose longest step is asked for.
+    method : of the eigenvalues, as the room's docstring says.
+    unrested : take samples that are not at rest too: their numbers then belong to a point on the way.
+
+    The numerical abscissa of a network above DENSE units is found by Lanczos' method, sample by sample: take few samples of large networks.
+    Raises NotAtRestError for samples that are not at rest, NotFiniteError for states that are not finite, ShapeError and ConfigurationError.
+    """
+    if not isinstance(equilibrium, Equilibrium):
+        raise ConfigurationError(f"equilibrium is {type(equilibrium).__name__}, expected an Equilibrium; make it with relax(network, images)")
+    if equilibrium.beta != beta_of(nudge):
+        raise ConfigurationError(f"nudge has beta = {beta_of(nudge):g}, expected {equilibrium.beta:g} as the equilibrium rests under")
+    check_choice("tableau", tableau, TABLEAUX)
+    if not unrested:
+        equilibrium.require_rest()
+    linear = linearise(network, images, equilibrium, nudge)
+    found, batch = eigenvalues(linear, method), len(linear.slope[0])
+    matrix = None if network.loop is None else loop_matrix(linear.network, linear.gains)
+    norm, away = np.sqrt(linear.square()), departure(linear, found)
+    return Stability(
+        loop_matrix=matrix,
+        loop_norm=np.full(batch, np.nan) if matrix is None else np.linalg.norm(matrix, 2, axis=(1, 2)),
+        loop_eigenvalues=None if matrix is None else by_decreasing(np.linalg.eigvals(matrix), np.abs),
+        kink_margin=kink_margin(network, images, equilibrium, nudge),
+        spectrum=found,
+        abscissa=found.abscissa,
+        settle_time=settle_time(found.abscissa, factor),
+        departure=away,
+        relative_departure=away / norm,
+        numerical_abscissa=numerical_abscissa(linear),
+        beta_range=admissible_beta(linear) if is_hard_loop(network) else np.full((batch, 2), np.nan),
+        dt=admissible_dt(found, tableau) if found.complete else np.full(batch, np.nan),
+        factor=factor,
+        tableau=tableau,
+    )
+
+
+def kink_margin(network: Network, images: Array, state: State | Equilibrium, nudge: Nudge | None = None) -> Array:
+    """(B,) min over units of the distance of (a + beta d) / kappa (r a in a free phase) to 0 or 1; inf for a smooth rho."""
+    state = state.state if isinstance(state, Equilibrium) else state
+    if not network.rho.projected:
+        return np.full(len(state[0]), np.inf)
+    aims = resting_inputs(network, rate.drive(network, images), [network.rho.rate(s) for s in state], nudge)
+    return np.min([np.minimum(np.abs(u), np.abs(u - 1)).min(1) for u in aims], axis=0).astype(np.float64)
+
+
+def resting_inputs(network: Network, drive: Array, rates: State | list[Array], nudge: Nudge | None) -> State:
+    """u = (a + beta d) / kappa of each layer (B, n_k): where its units would rest, but for rho."""
+    aims = [a * r for a, r in zip(total_input(network, drive, rates), network.time_constants, strict=True)]
+    if nudge is not None:
+        leak = 1 / network.time_constants[-1]
+        aims[-1] = unit_target(aims[-1] * leak, leak, nudge.beta, nudge.target)
+    return tuple(aims)
+
+
+def settle_time(abscissa: Array, factor: float = 1000.0) -> Array:
+    """(B,) ln(factor) / |abscissa|: the time in which a small disturbance falls by `factor` in the end; inf where it does not fall."""
+    if not (isinstance(factor, int | float | np.number) and np.isfinite(factor) and factor > 1):
+        raise ConfigurationError(f"factor = {factor!r}, expected a finite number above 1, by which a disturbance is to fall")
+    with np.errstate(divide="ignore"):
+        return np.where(np.asarray(abscissa) < 0, np.log(factor) / np.abs(abscissa), np.inf)
+
+
+def admissible_beta(linear: Linear) -> Array:
+    """(B, 2) the interval (low, inf) of nudge strengths, low >= -1/r_L, in which a hard-sigmoid loop stays stable, masks fixed.
+
+    With nu the eigenvalues of G_D kappa_L (which beta does not move), the roots of (1/r_L + beta + lambda) prod_{k<L} (1 + lambda / kappa_k) = nu
+    cross the imaginary axis only leftwards as beta grows: there d lambda / d beta = -1 / (1 + sum_{k<L} (kappa_L + lambda) / (kappa_k + lambda)),
+    and every term of that sum has a positive real part. So one bisection between beta = -1/r_L and kappa_L = max |nu| finds `low`.
+    Raises ConfigurationError for other networks, whose stable betas need not be an interval.
+    """
+    if not is_hard_loop(linear.network):
+        raise ConfigurationError("admissible_beta needs a loop and a hard sigmoid; compute the spectrum of this network at each beta instead")
+    hidden = np.array(linear.kappa[:-1])
+    nu = np.linalg.eigvals(chain(linear.network, linear.gains) * linear.slope[-1][:, None, :])
+    low, high = np.zeros(len(nu)), np.abs(nu).max(1)
+
+    def unstable(rows: Array, last: Array) -> Array:
+        kappa = np.empty((len(rows), nu.shape[1], len(hidden) + 1))
+        kappa[..., :-1], kappa[..., -1] = hidden, last[:, None]
+        abscissa: Array = ring_eigenvalues(kappa, nu[rows] * hidden.prod()).real.max((1, 2))
+        return abscissa >= 0
+
+    rows = np.flatnonzero(high > 0)
+    rows = rows[unstable(rows, low[rows])]
+    high[np.setdiff1d(np.arange(len(nu)), rows)] = 0
+    for _ in range(50):
+        middle = (low[rows] + high[rows]) / 2
+        left = unstable(rows, middle)
+        low[rows[left]], high[rows[~left]] = middle[left], middle[~left]
+    return np.column_stack([high - 1 / linear.network.time_constants[-1], np.full(len(nu), np.inf)])
+
+
+def admissible_dt(found: Spectrum, tableau: str | Tableau = "euler") -> Array:
+    """(B,) the longest step h with |R(h' lambda)| <= 1 for all eigenvalues and all 0 < h' <= h; 0 for an unstable equilibrium.
+
+    R(z) = 1 + z b^T (I - z A)^-1 1 = sum_i c_i z^i is how a step of the method multiplies a mode. With z = x e^(i theta), |R|^2 - 1 is a
+    polynomial in x, whose first crossing of 0 is looked for; for Euler that is h = 2 (-Re lambda) / |lambda|^2. Raises ConfigurationError for an
+    unknown tableau or where not all eigenvalues are known.
+    """
+    method = tableau if isinstance(tableau, Tableau) else TABLEAUX[check_choice("tableau", tableau, TABLEAUX)]
+    values = found.all()
+    c = _amplification(method)
+    direction = values / np.where(values == 0, 1, np.abs(values))
+    terms = c * direction[..., None] ** np.arange(len(c))  # R(x e^(i theta)) = sum_i terms_i x^i
+    degree = 2 * len(c) - 3  # of (|R|^2 - 1) / x
+    powers = np.zeros((*values.shape, degree + 1))
+    for i in range(len(c)):
+        for j in range(max(1 - i, 0), len(c)):
+            powers[..., i + j - 1] += (terms[..., i] * terms[..., j].conj()).real
+    companion = np.zeros((*values.shape, degree, degree))
+    companion[..., 1:, :-1] = np.eye(degree - 1)
+    companion[..., :, -1] = -powers[..., :-1] / powers[..., -1:]
+    roots = np.linalg.eigvals(companion)
+    x = np.where((np.abs(roots.imag) < 1e-9) & (roots.real > 0), roots.real, np.inf)
+    beyond = np.where(np.isfinite(x), x, 0) * (1 + 1e-6)
+    rises = np.einsum("...n,...mn->...m", powers, beyond[..., None] ** np.arange(degree + 1)) > 0
+    first = np.where(rises, x, np.inf).min(-1)
+    steps = np.where(values.real < 0, first / np.where(values == 0, 1, np.abs(values)), 0.0)
+    return np.asarray(steps.min(1))
+
+
+def _amplification(method: Tableau) -> Array:
+    """c_0 = 1, c_i = b^T A^(i-1) 1: the coefficients of R, the last of them not zero."""
+    stages = len(method.b)
+    A, c, power = np.zeros((stages, stages)), [1.0], np.ones(stages)
+    for i, row in enumerate(method.a):
+        A[i, : len(row)] = row
+    for _ in range(stages):
+        c.append(float(np.array(method.b) @ power))
+        power = A @ power
+    return np.trim_zeros(np.where(np.abs(c) < 1e-14, 0, c), "b")
+
+
+def measured_settle_time(
+    network: Network,
+    images: Array,
+    equilibrium: Equilibrium,
+    nudge: Nudge | None = None,
+    *,
+    factor: float = 1000.0,
+    size: float = 1e-3,
+    direction: str = "slowest",
+    rng: Rng = 0,
+    solver: Integrator | None = None,
+    longest: float = 1e4,
+) -> Array:
+    """(B,) the time in which a disturbance of the equilibrium falls by `factor`, seen by integrating the field (rate form).
+
+    Each sample is followed twice, from its equilibrium and from beside it, and their distance is measured. inf where it has grown a hundredfold,
+    where the equilibrium itself was left, or where `longest` has passed.
+
+    Parameters
+    ----------
+    size : 2-norm of the disturbance, over all units; with a hard sigmoid a tenth of the kink margin where that is less, but at least 1e-5.
+    direction : "slowest", the mode that dies out last; or "random", drawn from `rng`, which also loses in the faster modes.
+    solver : what follows the field; None: controlled steps of dopri5 with an error of 1e-11. longest : in the unit of the time constants.
+
+    Raises NotAtRestError, ShapeError, ConfigurationError.
+    """
+    settle_time(np.zeros(1), factor)  # checks the factor
+    check_positive("size", size)
+    check_positive("longest", longest)
+    check_choice("direction", direction, DIRECTIONS)
+    linear = linearise(network, images, equilibrium.require_rest(), nudge)
+    exact, rest = linear.network, flatten(equilibrium.state).astype(np.float64)
+    drive = rate.drive(exact, images)
+    if direction == "slowest":
+        ways = np.array([slowest_mode(linear, b) for b in range(len(rest))]).reshape(rest.shape)
+    else:
+        ways = np.random.default_rng(rng).normal(size=rest.shape)
+    sizes = np.clip(kink_margin(network, images, equilibrium, nudge) / 10, min(1e-5, size), size)
+    standing = np.stack([rest, rest + sizes[:, None] * ways / np.linalg.norm(ways, axis=1, keepdims=True)])  # (2, B, N)
+    walker = integrator_of(network, solver, 1e-11)
+    times, now, duration = np.full(len(rest), np.inf), 0.0, 4 * max(network.time_constants)
+    rows = np.arange(len(rest))
+    while rows.size and now < longest:
+        grid = np.linspace(0, duration, POINTS + 1)
+        path = _follow_pairs(walker, exact, drive[rows], standing[:, rows], None if nudge is None else nudge.rows(rows), grid)
+        distance = np.linalg.norm(path[:, 1] - path[:, 0], axis=-1)  # (T, A)
+        goal = sizes[rows] / factor
+        hit = (distance <= goal).any(0)
+        times[rows[hit]] = now + _crossing(grid, distance[:, hit], goal[hit])
+        left = np.linalg.norm(path[-1, 0] - rest[rows], axis=-1) > sizes[rows]
+        going = ~hit & ~left & (distance[-1] < 100 * sizes[rows])  # NaN is not below
+        standing[:, rows] = path[-1]
+        rows, now, duration = rows[going], now + duration, 2 * duration
+    return np.where(times <= longest, times, np.inf)
+
+
+def _follow_pairs(walker: Integrator, network: Network, drive: Array, pairs: Array, nudge: Nudge | None, grid: Array) -> Array:
+    """Paths (T, 2, A, N) of pairs of starts (2, A, N) under the same drive and nudge."""
+    both = None if nudge is None else Nudge(nudge.beta, np.concatenate([nudge.target, nudge.target]))
+    flat = pairs.reshape(-1, pairs.shape[-1])
+    path = walker.follow(network, np.concatenate([drive, drive]), layers(network, flat), both, grid)
+    return path.reshape(len(grid), *pairs.shape)
+
+
+def _crossing(grid: Array, distance: Array, goal: Array) -> Array:
+    """When each column of distance (T, A) first meets its goal (A,), exponential between two times."""
+    i, column = np.argmax(distance <= goal, axis=0), np.arange(distance.shape[1])
+    before, after = distance[i - 1, column], np.maximum(distance[i, column], np.finfo(float).tiny)
+    return grid[i - 1] + np.log(before / goal) / np.log(before / after) * (grid[i] - grid[i - 1])

@@ -1,0 +1,65 @@
+"""What a run writes down about its network while it learns: the records of probes.jsonl."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fsp_dynamics.analysis.alignment import loop_alignment, loop_angles
+from fsp_dynamics.analysis.probe import Probe
+from fsp_dynamics.datasets import Dataset
+from fsp_dynamics.experiments.config import Config
+from fsp_dynamics.learning.training import Recipe
+from fsp_dynamics.models.network import Network
+from fsp_dynamics.solvers.packed_loop import PackedLoop
+
+Record = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Probing:
+    """Looks at the network as `[probes]` of the configuration asks.
+
+    probe : None where no samples were asked for. every : batches between two records within an epoch; 0: none. batches : in an epoch.
+    waiting : records of the present epoch, which are written when it is finished.
+    """
+
+    probe: Probe | None
+    every: int
+    batches: int
+    waiting: list[Record] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, config: Config, data: Dataset, recipe: Recipe) -> Probing:
+        """The first images of the validation set are looked at; where there are none those of the test set, else of the training set."""
+        asked, split = config.probes, next(part for part in (data.valid, data.test, data.train) if len(part.labels))
+        probe = Probe(split.images[: asked.samples], split.labels[: asked.samples], recipe) if asked.samples else None
+        return cls(probe, asked.every if config.network.kind == "loop" else 0, -(-len(data.train.labels) // config.learning.batch))
+
+    def within(self, epoch: int) -> Callable[[int, Network | PackedLoop], None] | None:
+        """What training calls between the batches of epoch number `epoch`."""
+        self.waiting = []
+        if not self.every:
+            return None
+
+        def note(done: int, loop: Network | PackedLoop) -> None:
+            if done < self.batches:  # the last batch's record is that of the epoch
+                self.waiting.append({"epoch": epoch - 1 + done / self.batches, "alignment": {"degrees": loop_angles(loop)}})
+
+        return note
+
+    def look(self, epoch: int, network: Network) -> list[Record]:
+        """The records of the epoch that has just ended (0: before the first), the whole one last."""
+        found = self.probe.look(network) if self.probe else {"alignment": {"degrees": angles_of(network)}}
+        return [*self.waiting, {"epoch": epoch, **found}]
+
+
+def angles_of(network: Network) -> dict[str, float]:
+    """Degrees by matrix; {} without a loop; NaN for a matrix that is zero."""
+    if network.loop is None:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return loop_alignment(network).degrees
