@@ -280,3 +280,33 @@ def hebbian(network, images, free, nudged, beta):
     if network.loop is not None:
         found["loop"] = rule(before[-1], 0)
     return found | {f"biases[{k}]": rule(np.ones((batch, 1)), k)[0] for k in range(network.depth)}
+
+
+def jacobian(network, images, state, nudge=None):
+    """(B, N, N) J[j, i] = d(ds_j/dt) / d s_i at the equilibrium `state`, unit by unit.
+
+    Hard sigmoid: between units inside their box the weight, elsewhere nothing, minus leak + beta on the diagonal. Smooth rho: central
+    differences of `field`.
+    """
+    if network.rho.name != "hard_sigmoid":
+        return _differences(network, images, state, nudge)
+    whole, _, leak = _linear_parts(network, images, nudge)
+    mask = masks(network, images, state, nudge)
+    found = np.zeros((len(images), len(leak), len(leak)))
+    for sample in range(len(images)):
+        for j, i in np.ndindex(whole.shape):
+            found[sample, j, i] = (whole[i, j] if mask[sample, i] == mask[sample, j] == 0 else 0.0) - (leak[j] if i == j else 0.0)
+    return found
+
+
+def _differences(network, images, state, nudge, h=1e-5):
+    flat = np.concatenate(state, axis=1).astype(np.float64)
+    columns = []
+    for i in range(flat.shape[1]):
+        ends = []
+        for sign in (1, -1):
+            moved = flat.copy()
+            moved[:, i] += sign * h
+            ends.append(np.concatenate(field(network, images, split(network, moved), nudge), axis=1))
+        columns.append((ends[0] - ends[1]) / (2 * h))
+    return np.stack(columns, axis=2)

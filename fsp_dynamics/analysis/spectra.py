@@ -164,7 +164,7 @@ def _exact(linear: Linear) -> Spectrum:
     mu = by_decreasing(np.linalg.eigvals(loop_matrix(network, linear.gains)), np.abs)[:, : min(network.sizes[1:])]
     rank = np.min([p.sum(1) for p in linear.slope], axis=0)
     mu[np.arange(mu.shape[1]) >= rank[:, None]] = 0  # exactly, where rounding says almost
-    values = ring_eigenvalues(np.broadcast_to(kappa, (*mu.shape, len(kappa))), mu * kappa.prod()).reshape(len(mu), -1)
+    values = ring_eigenvalues(np.broadcast_to(kappa, (*mu.shape, len(kappa))), mu * kappa.prod()).reshape(len(mu), mu.shape[1] * len(kappa))
     rest = tuple((k, n - mu.shape[1]) for k, n in zip(linear.kappa, network.sizes[1:], strict=True))
     return Spectrum(by_decreasing(values, np.real), rest, complete=True)
 

@@ -308,8 +308,8 @@ class _Session:
         known = self.metrics[-1]["dead_outputs"] if self.metrics else []
         if (record.get("loop_norm_max") or 0) > NEAR_ONE:
             self.told.note(
-                f"epoch {record['epoch']}: up to {record['loop_norm_max']:.2f} of a small change of the outputs comes back round the loop (||G_D||), so "
-                "phases grow long and may end in oscillation; weaken the loop (network.loop_scale, learning.rates.loop)"
+                f"epoch {record['epoch']}: up to {record['loop_norm_max']:.2f} of a small change of the outputs comes back round the loop (||G_D||), "
+                "so phases grow long and may end in oscillation; weaken the loop (network.loop_scale, learning.rates.loop)"
             )
         dead = [unit for unit in record["dead_outputs"] if unit not in known]
         if dead:
