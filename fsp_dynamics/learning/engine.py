@@ -111,9 +111,9 @@ class LoopEngine:
         teaching, first = _teaching(self.learner, self.recipe), 0
         try:
             while first < len(betas):
-                begin, last = time.perf_counter(), breaks.after(first, max(1, (TRIAL if self.pace.trial else CHUNK) // batch))
+                begin, last = time.perf_counter(), min(len(betas), breaks.after(first, max(1, (TRIAL if self.pace.trial else CHUNK) // batch)))
                 self._batches(order[first * batch : last * batch], betas[first:last], teaching, first)
-                self.pace.took(min(last, len(betas)) - first, time.perf_counter() - begin)
+                self.pace.took(last - first, time.perf_counter() - begin)
                 first = last
                 breaks.take(last)
                 told(int(self.count[0]), float(self.count[1]))

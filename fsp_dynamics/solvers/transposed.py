@@ -15,8 +15,8 @@ import numpy as np
 
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, stiffness, total_input
-from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance, judge
-from fsp_dynamics.solvers.response import gains
+from fsp_dynamics.solvers.equilibrium import AT_REST, Equilibrium, Tolerance, judge
+from fsp_dynamics.solvers.response import adjoint, gains
 
 
 def relax_transposed(
@@ -24,22 +24,35 @@ def relax_transposed(
 ) -> Equilibrium:
     """The rest of the exact-gradient nudged phase from the free equilibria of the same samples, by sweeps against the direction of the weights.
 
-    drive (B, n_1). `steps` counts sweeps; `residual` is ||s^new - s|| (leak + beta) over the units of a sample. Raises ConfigurationError for an
-    impossible nudge or a smooth rho without curvature.
+    Samples that `max_passes` sweeps do not bring to rest are begun again where the linear field would rest. drive (B, n_1). `steps` counts sweeps;
+    `residual` is ||s^new - s|| (leak + beta) over the units of a sample. Raises ConfigurationError for an impossible nudge or a smooth rho without
+    curvature.
     """
     nudge.check(network, len(drive))
     tolerance = tolerance or Tolerance.default(network.dtype)
     sweep = _Sweep(network, drive, free.state, nudge)
     moved = [np.zeros_like(s) for s in free.state]
     norm = np.sqrt(sum((s.astype(np.float64) ** 2).sum(1) for s in free.state))
-    steps = np.zeros(len(drive), np.int64)
-    for _ in range(max_passes):
-        residual = sweep.run(moved)
+    steps, status = np.zeros(len(drive), np.int64), np.zeros(len(drive), np.uint8)
+    for number in range(max_passes + 1):
+        if number == max_passes:
+            _begin_linearly(network, free.state, drive, nudge, moved, np.flatnonzero(status != AT_REST))
+        with np.errstate(over="ignore", invalid="ignore"):
+            residual = sweep.run(moved)
         status = judge(residual, norm, tolerance)
-        steps[status != 0] += 1
-        if not (status == 1).any():
+        steps[status != AT_REST] += 1
+        if (status == AT_REST).all():
             break
     return Equilibrium(tuple(s + m for s, m in zip(free.state, moved, strict=True)), residual, status, steps, nudge.beta)
+
+
+def _begin_linearly(network: Network, state: State, drive: Array, nudge: Nudge, moved: list[Array], rows: Array) -> None:
+    """Put beta lambda, the adjoint under the nudge's own leak, in these rows: where no unit meets a kink they rest there."""
+    of, pull = tuple(s[rows] for s in state), nudge.rows(rows)
+    found = gains(network, of, pull, drive[rows])
+    push = nudge.beta * (pull.target - of[-1]).astype(np.float64)
+    for into, v, p in zip(moved, adjoint(network, found, push), found.slope, strict=True):
+        into[rows] = np.divide(v, p, out=np.zeros_like(v), where=p > 0)
 
 
 class _Sweep:

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from problems import problem, random_network
 
-from fsp_dynamics.analysis.alignment import angle, loop_alignment
+from fsp_dynamics.analysis.alignment import angle, loop_alignment, loop_angles, sample_alignment
+from fsp_dynamics.errors import NotAtRestError
 from fsp_dynamics.models.network import loop_network, reciprocal_network
+from fsp_dynamics.solvers import relax
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
+from fsp_dynamics.solvers.packed_loop import PackedLoop
 
 DEPTHS = st.lists(st.integers(2, 7), min_size=3, max_size=6)
 SEEDS = st.integers(0, 1000)
@@ -84,3 +89,112 @@ def test_no_loop_is_refused_and_a_zero_matrix_has_no_angle() -> None:
     with pytest.warns(RuntimeWarning, match="undefined"):
         found = loop_alignment(network.with_parameters({"forward[0]": np.zeros_like(network.forward[0])}))
     assert all(np.isnan(value) for value in found.degrees.values())
+
+
+# Inside the subspace
+
+
+def projected(w, product):
+    """(U U' W V V', rank): W in the subspace of the product's columns and rows, from a full SVD."""
+    u, sizes, vt = np.linalg.svd(product)
+    rank = int((sizes > 1e-10 * sizes[0]).sum())
+    u, v = u[:, :rank], vt[:rank].T
+    return u @ (u.T @ w @ v) @ v.T, rank
+
+
+def others_of(ring, k):
+    """The transposed product of all matrices but the k-th, multiplied out."""
+    rest = [m for _, m in ring[k + 1 :] + ring[:k]]
+    return (np.linalg.multi_dot(rest) if len(rest) > 1 else rest[0]).T
+
+
+@given(sizes=DEPTHS, seed=SEEDS)
+def test_bound_and_inside_angle_against_a_full_singular_value_decomposition(sizes, seed) -> None:
+    """And cos raw = cos bound cos inside (fact 14), for layers thinner than the output too."""
+    network = loop_network(sizes, dtype=np.float64, rng=seed)
+    ring, found = ring_of(network), loop_alignment(network)
+    for k, (name, w) in enumerate(ring):
+        product = others_of(ring, k)
+        inside, rank = projected(w, product)
+        assert rank <= sizes[-1]
+        cosine = np.linalg.norm(inside) / np.linalg.norm(w)
+        assert found.bound[name] == pytest.approx(np.degrees(np.arccos(min(cosine, 1))), abs=1e-5)
+        assert found.inside[name] == pytest.approx(angle(inside, product), abs=1e-5)
+        raw, bound, within = (np.cos(np.radians(part[name])) for part in (found.degrees, found.bound, found.inside))
+        assert raw == pytest.approx(bound * within, abs=1e-9)
+        assert found.degrees[name] >= found.bound[name] - 1e-9
+        assert found.z_score[name] == pytest.approx(np.sqrt(w.size) * raw, abs=1e-9)
+
+
+def test_the_z_score_is_one_standard_deviation_of_a_random_matrix() -> None:
+    """2,000 random matrices of one shape against one product: mean 0, standard deviation 1."""
+    network, rng = loop_network([3, 6, 5, 4], dtype=np.float64, rng=0), np.random.default_rng(1)
+    scores = [loop_alignment(network.with_parameters({"forward[0]": rng.normal(size=(6, 5))})).z_score["W1"] for _ in range(2000)]
+    assert np.mean(scores) == pytest.approx(0, abs=0.07)
+    assert np.std(scores) == pytest.approx(1, abs=0.05)
+
+
+def test_the_rank_trap_of_a_wide_network() -> None:
+    """No product of rank 10 comes nearer than 89.6 degrees to a random 1500 x 1500 matrix (fact 14)."""
+    found = loop_alignment(loop_network([4, 1500, 1500, 10], rng=0))
+    assert found.bound["W1"] == pytest.approx(89.6, abs=0.05)
+    assert found.inside["W1"] < 120
+
+
+# The raw angles alone
+
+
+@pytest.mark.parametrize("sizes", [[5, 9, 4], [7, 20, 33, 10], [3, 17, 18, 19, 5]])
+def test_the_cheap_angles_are_the_same(dtype, sizes) -> None:
+    network = loop_network(sizes, dtype=dtype, rng=3)
+    known, tolerance = loop_alignment(network).degrees, 1e-3 if dtype == np.float32 else 1e-9
+    assert loop_angles(network) == pytest.approx(known, abs=tolerance)
+    assert loop_angles(PackedLoop.of(network)) == pytest.approx(known, abs=tolerance)
+    assert list(loop_angles(PackedLoop.of(network))) == list(known)
+
+
+def test_the_cheap_angles_of_zero_matrices_are_undefined() -> None:
+    network = loop_network([4, 5, 3, 2], rng=0)
+    silent = network.with_parameters({"forward[0]": np.zeros_like(network.forward[0])})
+    for loop in (silent, PackedLoop.of(silent)):
+        assert np.isnan(list(loop_angles(loop).values())).all()
+
+
+# Sample by sample
+
+
+@pytest.mark.parametrize("name", ["one-hidden", "deep", "strong", "time-constants", "logistic"])
+def test_every_sample_sees_the_matrices_through_its_own_masks(name) -> None:
+    p = problem(name)
+    rest = relax(p.network, p.images, tolerance=Tolerance(1e-12))
+    found = sample_alignment(p.network, rest)
+    slope = p.network.rho.slope if not p.network.rho.projected else lambda s: ((s > 0) & (s < 1)).astype(float)
+    for b in range(p.batch):
+        ring = [(part, m * slope(s[b])) for (part, m), s in zip(ring_of(p.network), rest.state, strict=True)]
+        for k, (part, w) in enumerate(ring):
+            expected = angle(w, others_of(ring, k))
+            assert found.degrees[part][b] == pytest.approx(expected, abs=1e-5, nan_ok=True)
+
+
+def test_samples_without_an_angle_are_counted_and_left_out_of_mean_and_deviation() -> None:
+    network = random_network(0, [4, 6, 5, 3], 0.5, low=-0.1, high=0.6)
+    rest = relax(network, np.random.default_rng(0).random((5, 4)), tolerance=Tolerance(1e-12))
+    state = tuple(np.array(s) for s in rest.state)
+    state[1][2] = 1.0  # sample 2: every unit of the second layer saturated
+    found = sample_alignment(network, Equilibrium(state, rest.residual, rest.status, rest.steps))
+    assert found.undefined == {"W1": 1, "W2": 1, "loop": 1}
+    for part, values in found.degrees.items():
+        defined = np.delete(values, 2)
+        assert found.mean[part] == pytest.approx(defined.mean())
+        assert found.std[part] == pytest.approx(defined.std())
+    nothing = Equilibrium(tuple(np.ones_like(s) for s in state), rest.residual, rest.status, rest.steps)
+    assert all(np.isnan(value) for value in sample_alignment(network, nothing).mean.values())
+
+
+def test_equilibria_that_are_not_at_rest_are_refused_unless_told() -> None:
+    p = problem("strong")
+    rest = relax(p.network, p.images)
+    restless = Equilibrium(rest.state, rest.residual, np.ones_like(rest.status), rest.steps)
+    with pytest.raises(NotAtRestError, match="not at rest"):
+        sample_alignment(p.network, restless)
+    assert set(sample_alignment(p.network, restless, unrested=True).degrees) == {"W1", "W2", "loop"}

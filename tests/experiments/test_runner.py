@@ -77,7 +77,7 @@ def test_a_stop_by_a_signal_loses_only_the_epoch_it_fell_in(tiny, tmp_path, unbr
     monkeypatch.setattr(engine, "CHUNK", 20)
     monkeypatch.setattr(engine, "TRIAL", 20)
 
-    def interrupted(learner, split, recipe, on_batch=None):
+    def interrupted(learner, split, recipe, on_batch=None, **more):
         calls.append(learner.epoch)
         if len(calls) == 2:
 
@@ -234,7 +234,7 @@ def test_a_frozen_matrix_stays(tiny, tmp_path):
 
 
 def test_divergence_stops_and_saves_nothing_that_is_not_finite(tiny, tmp_path, monkeypatch):
-    def diverges(learner, split, recipe, on_batch=None):
+    def diverges(learner, split, recipe, on_batch=None, **more):
         if learner.epoch == 1:
             learner.network.input[0, 0] = np.nan
             raise NotFiniteError("input is not finite after epoch 2; lower its learning rate")
@@ -263,7 +263,7 @@ def reported(monkeypatch, **changes):
 
     real = runner.train_epoch
 
-    def altered(learner, split, recipe, on_batch=None):
+    def altered(learner, split, recipe, on_batch=None, **more):
         report = real(learner, split, recipe, on_batch)
         return replace(report, **{key: value(split) if callable(value) else value for key, value in changes.items()})
 

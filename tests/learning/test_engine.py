@@ -11,10 +11,11 @@ import pytest
 from epochs import same_bits, trained
 
 import fsp_dynamics as fsp
+from fsp_dynamics.analysis.alignment import loop_angles
 from fsp_dynamics.errors import FspError
 from fsp_dynamics.experiments.execution import build_network, build_recipe
 from fsp_dynamics.experiments.sources import load_config
-from fsp_dynamics.learning import engine
+from fsp_dynamics.learning import engine, mirror
 from fsp_dynamics.learning.engine import Memory
 from fsp_dynamics.learning.optimisers import Rates, Sgd
 from fsp_dynamics.learning.training import Learner, Recipe, train_epoch
@@ -22,6 +23,7 @@ from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
 
+TAKES = engine.takes
 DIGITS = fsp.load_dataset("digits")
 SIZES = ([64, 30, 10], [64, 30, 20, 10], [64, 30, 25, 20, 10])
 OPTIMISERS = {
@@ -30,6 +32,8 @@ OPTIMISERS = {
     "momentum": {"momentum": 0.5, "decay": 0.01},
     "limited-momentum": {"momentum": 0.5, "output_step": 0.02, "frozen": ("biases[1]", "forward[0]")},
     "unnormalised": {"normalised": False},
+    "deviation": {"presynaptic": "deviation", "output_step": 0.02},
+    "deviation-momentum": {"presynaptic": "deviation", "momentum": 0.5},
 }
 compiled_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="takes minutes as plain Python; bits are the compiler's")
 
@@ -72,6 +76,32 @@ def check_twins(network, recipe, data, monkeypatch) -> None:
         for field in ("train_error", "nudged_share", "unrested", "dead_outputs"):
             assert getattr(one, field) == getattr(other, field), field
         assert one.residual_max <= 1e-13
+
+
+@compiled_only
+def test_mirror_phases_and_probes_fall_where_they_do_in_the_plain_loop(monkeypatch) -> None:
+    """The loop after mirror phases, and the angles seen by a probe every two batches, against the twin."""
+    monkeypatch.setattr(mirror, "PIECE", 40)
+    monkeypatch.setattr(mirror, "SAMPLES", 30)
+    recipe = dataclasses.replace(recipe_for(SIZES[1]), mirror=0.2)
+    network = fsp.loop_network(SIZES[1], rng=1, dtype=np.float64, loop_scale=0.5)
+    check_twins(network, recipe, DIGITS.train.limit(70), monkeypatch)
+    seen: dict[bool, list] = {False: [], True: []}
+    for plain in seen:
+        monkeypatch.setattr(engine, "takes", (lambda network, recipe: False) if plain else TAKES)
+        learner = Learner.start(network, recipe, 3)
+        train_epoch(
+            learner, DIGITS.train.limit(130), recipe, probe=lambda done, loop, into=seen[plain]: into.append((done, loop_angles(loop))), every=2
+        )
+    assert [done for done, _ in seen[False]] == [done for done, _ in seen[True]] == [2, 4, 6]
+    for (_, fast), (_, slow) in zip(*seen.values(), strict=True):
+        assert fast == pytest.approx(slow, abs=1e-6)
+
+
+@compiled_only
+def test_a_probe_changes_nothing() -> None:
+    network, recipe, data = fsp.loop_network(SIZES[1], rng=0), recipe_for(SIZES[1], tolerance=1e-4), DIGITS.train.limit(90)
+    assert same_bits(trained(network, recipe, data)[0], trained(network, recipe, data, probe=lambda done, loop: loop_angles(loop), every=1)[0])
 
 
 @compiled_only
