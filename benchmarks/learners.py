@@ -16,7 +16,7 @@ from benchmarks.twin import Twin
 from fsp_dynamics.datasets import Split
 from fsp_dynamics.experiments.execution import thread_limit
 from fsp_dynamics.learning.engine import Memory, takes
-from fsp_dynamics.learning.training import Learner, Recipe, train_epoch
+from fsp_dynamics.learning.training import Learner, Probe, Recipe, train_epoch
 from fsp_dynamics.models.network import Network
 from fsp_dynamics.solvers.packed_loop import PackedLoop
 
@@ -53,10 +53,14 @@ class Method(Protocol):
 
 
 class Ours:
-    """`train_epoch`, as a run calls it. What it remembers of its images is handed over for those of each part; all : how many there are."""
+    """`train_epoch`, as a run calls it. What it remembers of its images is handed over for those of each part; all : how many there are.
 
-    def __init__(self, learner: Learner, recipe: Recipe, threads: int, all: int) -> None:
+    probe : what is done after every `every` batches.
+    """
+
+    def __init__(self, learner: Learner, recipe: Recipe, threads: int, all: int, probe: Probe | None = None, every: int = 1) -> None:
         self.learner, self.recipe, self.threads, self.all = learner, recipe, threads, all
+        self.probe, self.every = probe, every
         if learner.memory is None and takes(learner.network, recipe):
             learner.memory = Memory.empty(all, PackedLoop.of(learner.network))
 
@@ -66,7 +70,7 @@ class Ours:
         if memory is not None:
             learner.memory = dataclasses.replace(memory, **{name: array[part.numbers] for name, array in of_images.items()})
         with thread_limit(self.threads):
-            report = train_epoch(learner, part, self.recipe, threads=self.threads)
+            report = train_epoch(learner, part, self.recipe, threads=self.threads, probe=self.probe, every=self.every)
         for name, array in of_images.items():
             array[part.numbers] = getattr(learner.memory, name)
         if learner.memory is not None:

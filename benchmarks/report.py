@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 
 from benchmarks.machine import Peak
+from benchmarks.recording import Recording
 from benchmarks.scaling import Memory, Point
 from benchmarks.training import BEST, EULER, METHODS, OURS, PYTORCH, SKIPPING, TWIN, Row
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = ("preset", "state", "method", "batch", "threads", "ms / image", "ratio (min - max)", "Mmul / image", "% of peak", "beside it")
+RECORDING = ("preset", "state", "every batches", "records", "epoch (s)", "without (s)", "ms / record", "% of the epoch")
 AXES = {"width": "units in each of 2 hidden layers", "depth": "hidden layers of 1000", "batch": "batch", "threads": "threads"}
 MARKS = {
     OURS: ("#332288", "o", "-"),
@@ -40,6 +42,7 @@ class Results:
     training: list[Row] = field(default_factory=list)
     scaling: list[Point] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
+    recording: list[Recording] = field(default_factory=list)
     trajectories: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> str:
@@ -49,7 +52,7 @@ class Results:
     def from_json(cls, text: str) -> Results:
         """What `to_json` wrote. Raises TypeError or KeyError for anything else."""
         found = json.loads(text)
-        kinds = {"peaks": Peak, "training": Row, "scaling": Point, "memory": Memory}
+        kinds = {"peaks": Peak, "training": Row, "scaling": Point, "memory": Memory, "recording": Recording}
         return cls(**{name: [kinds[name](**row) for row in value] if name in kinds else value for name, value in found.items()})
 
 
@@ -67,6 +70,8 @@ def tables(results: Results) -> list[Table]:
     if results.memory:
         cells = [(m.preset, m.method, f"{m.before_mb:.0f}", f"{m.peak_mb:.0f}") for m in results.memory]
         found.append(_table("peak memory, MB", ("preset", "method", "with the data", "after learning"), cells))
+    if results.recording:
+        found.append(_table("cost of recording the loop's angles, one thread", RECORDING, map(_recording_cells, results.recording)))
     if results.trajectories:
         cells = [tuple(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()) for row in results.trajectories]
         found.append(_table("trajectories", tuple(results.trajectories[0]), cells))
@@ -96,6 +101,11 @@ def _cells(row: Row) -> tuple[str, ...]:
         f"{100 * row.peak_share:.0f}",
         beside,
     )
+
+
+def _recording_cells(r: Recording) -> tuple[str, ...]:
+    numbers = f"{r.seconds:.2f}", f"{r.seconds_without:.2f}", f"{r.ms:.2f}", f"{100 * r.share:.2f}"
+    return r.preset, r.state, str(r.every), str(r.records), *numbers
 
 
 def _scaling_table(axis: str, points: Sequence[Point]) -> Table:

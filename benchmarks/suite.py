@@ -14,7 +14,7 @@ from rich.console import Console
 
 from fsp_dynamics.errors import ConfigurationError, check_choice
 
-PARTS = ("training", "scaling", "memory", "trajectories")
+PARTS = ("training", "scaling", "memory", "recording", "trajectories")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -32,7 +32,7 @@ def run(
 
     Parameters
     ----------
-    parts : of PARTS. presets : of the training and memory parts; all of `training.PRESETS`, or one if `quick`.
+    parts : of PARTS. presets : of the training, memory and recording parts; all of `training.PRESETS`, or one if `quick`.
     quick : a minute or so, for a look; the figures are rough.
     threads : counts to measure with, no more than there are cores.
     out : the folder; if None, benchmarks/results for a whole run, and none for a part of it or a quick one.
@@ -47,7 +47,7 @@ def run(
         raise ConfigurationError("the benchmarks need PyTorch to compare with; install it: pip install 'fsp_dynamics[torch]'")
     if data_dir is not None:
         os.environ["FSP_DATA"] = str(data_dir)
-    from benchmarks import machine, report, scaling, training
+    from benchmarks import machine, recording, report, scaling, training
     from fsp_dynamics.experiments.sources import load_config
 
     plan, grid = (training.QUICK, scaling.QUICK) if quick else (training.Plan(), scaling.Grid())
@@ -73,6 +73,8 @@ def run(
         results.scaling.extend(scaling.measure(grid, say))
     if "memory" in parts:
         results.memory.extend(scaling.memory(chosen, say))
+    if "recording" in parts:
+        results.recording.extend(recording.measure(chosen if presets or quick else [scaling.PRESET], plan, say))
     if "trajectories" in parts:
         results.trajectories.extend(_trajectories(say))
     if out is None and not quick and set(parts) == set(PARTS):

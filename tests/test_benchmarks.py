@@ -24,7 +24,7 @@ from fsp_dynamics.solvers.equilibrium import Tolerance
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks are a package of the source tree, not of the installation
 
-from benchmarks import counting, learners, machine, report, scaling, suite, training
+from benchmarks import counting, learners, machine, recording, report, scaling, suite, training
 from benchmarks.euler import Euler
 from benchmarks.twin import Twin
 
@@ -257,3 +257,18 @@ def test_memory_is_measured_in_processes_of_their_own():
     rows = scaling.memory(["digits"], lambda text: None, images=50)
     assert [row.method for row in rows] == [training.OURS, training.PYTORCH]
     assert all(50 < row.before_mb <= row.peak_mb < 5000 for row in rows)
+
+
+def test_recording_is_timed_where_it_happens(monkeypatch):
+    """Digits, every second of ten batches: five records in every epoch that is looked at, and their share of its time."""
+    monkeypatch.setattr(recording, "EVERY", 2)
+    rows = recording.measure(["digits"], training.Plan(chunk=200, rounds=3, epochs=1), lambda text: None)
+    assert [(row.preset, row.state) for row in rows] == [("digits", "epoch 1"), ("digits", "epoch 2")]
+    assert all(row.records == 5 and row.ms > 0 and 0 < row.share < 1 for row in rows)
+
+
+def test_the_records_of_the_angles_survive_the_way_to_json_and_back():
+    results = report.Results({}, {}, recording=[recording.Recording("digits", "epoch 1", 100, 25, 6.5, 6.4, 2.3, 0.009)])
+    assert report.Results.from_json(results.to_json()) == results
+    (table,) = report.tables(results)
+    assert [column._cells[0] for column in table.columns][-1] == "0.90"

@@ -306,7 +306,8 @@ class _Session:
         if 2 * record["unrested"] >= images:
             self.told.note(f"epoch {record['epoch']}: {record['unrested']} of {images} samples did not come to rest and taught nothing; {_REST}")
         known = self.metrics[-1]["dead_outputs"] if self.metrics else []
-        if (record.get("loop_norm_max") or 0) > NEAR_ONE:
+        before = self.metrics[-1].get("loop_norm_max") if self.metrics else None
+        if (record.get("loop_norm_max") or 0) > NEAR_ONE >= (before or 0):
             self.told.note(
                 f"epoch {record['epoch']}: up to {record['loop_norm_max']:.2f} of a small change of the outputs comes back round the loop (||G_D||), "
                 "so phases grow long and may end in oscillation; weaken the loop (network.loop_scale, learning.rates.loop)"
