@@ -5,9 +5,9 @@ Let the free network rest under a small noise on the drive of the first hidden l
 
     M_ji = mean_B delta rho(s_L,j) delta rho(s_1,i)                                                   (n_L, n_1)
 
-points, in expectation, where the loop would have to point. After each piece of training the loop moves towards it and keeps its norm:
+points, in expectation, where the loop would have to point. After each piece of training the loop turns towards it and keeps its norm:
 
-    loop <- (1 - eta) loop + eta ||loop|| M / ||M||
+    loop <- ||loop|| L / ||L||,    L = (1 - eta) loop / ||loop|| + eta M / ||M||
 
 All of it is local to a synapse, its two ends in two states, but for the norm, one number for the loop. The paper has no such phase; it is one of the
 ways to align that docs/alignment-study.md compares. The idea is that of weight mirrors (Akrout et al., "Deep learning without weight transport",
@@ -46,8 +46,10 @@ def correlation(network: Network, drive: Array, relax: Callable[[Array], Equilib
 
 
 def follow(loop: Array, found: Array, rate: float) -> None:
-    """loop <- (1 - eta) loop + eta ||loop|| M / ||M||, in place, M = `found`; nothing where M is zero."""
-    size = float(np.linalg.norm(found))
-    if size > 0:
-        target = found * (float(np.linalg.norm(loop)) / size)
-        loop += np.asarray(rate * (target - loop), loop.dtype)
+    """Turn the loop towards M = `found` by the share eta = `rate`, in place, its norm kept; nothing where one of them is zero or they cancel."""
+    size, other = float(np.linalg.norm(loop)), float(np.linalg.norm(found))
+    if size > 0 and other > 0:
+        turned = (1 - rate) / size * loop.astype(np.float64) + rate / other * found
+        norm = float(np.linalg.norm(turned))
+        if norm > 0:
+            loop[:] = size / norm * turned

@@ -1,0 +1,179 @@
+"""The runs behind docs/alignment-study.md: ways to bring the loop into alignment, each from the same preset and seeds.
+
+python figures/alignment_study.py --runs FOLDER [--train] [--seeds 0 1 2] [--out figures] [--KEY VALUE ...]
+
+FOLDER holds NAME-SEED for each option of STUDY. With --train those that are missing are trained; any key of a configuration changes all of them.
+Writes alignment_study.png, .svg, .csv (one line for each run) and .txt, and prints the table of means as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fsp_dynamics.errors import ConfigurationError, FspError
+from fsp_dynamics.experiments.checkpoint import write_aside
+from fsp_dynamics.experiments.folder import RunFolder, best_of
+from fsp_dynamics.experiments.progress import Lines
+from fsp_dynamics.experiments.runner import train
+from fsp_dynamics.experiments.sources import load_config, read_value
+from fsp_dynamics.plotting import COLOURS, GREY, new_figure, save_figure
+
+PRESET = "fashion-2x500"
+_WEAK = {"network.forward_scale": 0.2}
+_DEVIATION = {"learning.presynaptic": "deviation"}
+_MIRROR = {"learning.mirror": 0.05}
+STUDY: dict[str, dict[str, Any]] = {
+    "base": {},
+    "fixed loop": {"learning.frozen": ["loop"]},
+    "weak loop": {"network.loop_scale": 0.2},
+    "weak forward weights": _WEAK,
+    "decay": {"learning.decay": 3e-4},
+    "centred nudging": {"learning.phases": "centred", "learning.beta": 0.5},
+    "higher hidden rates": {"learning.rates.input": 60.0, "learning.rates.forward": [90.0, 7.0]},
+    "deviations": _DEVIATION,
+    "deviations, weak forward": _DEVIATION | _WEAK,
+    "deviations, weak forward, fixed loop": _DEVIATION | _WEAK | {"learning.frozen": ["loop"]},
+    "mirror": _MIRROR,
+    "mirror, weak forward": _MIRROR | _WEAK,
+    "mirror, deviations, weak forward": _MIRROR | _DEVIATION | _WEAK,
+}
+LAST = 3  # epochs at the end over which angles to the gradient are averaged: they change from batch to batch
+NUMBERS = {
+    "test": "test error (%)",
+    "W1 inside": "W1 to the others, inside (°)",
+    "W2 inside": "W2 to the others, inside (°)",
+    "loop inside": "loop to the others, inside (°)",
+    "W1": "W1 to the others (°)",
+    "W2": "W2 to the others (°)",
+    "loop": "loop to the others (°)",
+    "input to gradient": "update of the input matrix to the gradient (°)",
+    "W1 to gradient": "update of W1 to the gradient (°)",
+    "W2 to gradient": "update of W2 to the gradient (°)",
+    "seconds": "training time of an epoch (s)",
+}
+DRAWN = ("input to gradient", "W1 to gradient", "W1 inside", "test")
+
+
+def folder_of(root: Path, name: str, seed: int) -> Path:
+    return root / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+
+
+def numbers_of(folder: Path) -> dict[str, float]:
+    """What the study says of one run. Raises ConfigurationError where it is missing or not finished."""
+    files = RunFolder(folder).require_run()
+    if files.read_json("summary.json").get("status") != "finished":
+        raise ConfigurationError(f"{folder} is not finished; go on with it: --train")
+    metrics = files.metrics()
+    whole = [record for record in files.probes() if "samples" in record]
+    last, alignment = [record["gradient"]["degrees"] for record in whole[-LAST:]], whole[-1]["alignment"]
+    best = best_of(metrics)
+    assert best is not None
+
+    def to_gradient(parameter: str) -> float:
+        return statistics.fmean(degrees[parameter] for degrees in last if degrees[parameter] is not None)
+
+    found = {"test": best["test_error"], "seconds": statistics.median(record["seconds"] for record in metrics)}
+    for matrix in ("W1", "W2", "loop"):
+        found |= {matrix: alignment["degrees"][matrix], f"{matrix} inside": alignment["inside"][matrix]}
+    return found | {
+        "input to gradient": to_gradient("input"),
+        "W1 to gradient": to_gradient("forward[0]"),
+        "W2 to gradient": to_gradient("forward[1]"),
+    }
+
+
+def make(root: Path, seeds: Sequence[int], changes: dict[str, Any]) -> None:
+    """Train what is missing, and go on with what is not finished."""
+    for seed in seeds:
+        for name, options in STUDY.items():
+            table = {**options, **changes, "seed": seed}
+            train(PRESET, out=folder_of(root, name, seed), resume=True, progress=Lines(), **table)
+
+
+def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:
+    """One panel for each of DRAWN: every run a dot, the mean a bar, a line through the mean of `base`."""
+    names = list(dict.fromkeys(row["option"] for row in rows))
+    figure = new_figure(10.5, 0.36 * len(names) + 1.5)
+    axes = figure.subplots(1, len(DRAWN), sharey=True)
+    for ax, number, colour in zip(axes, DRAWN, COLOURS, strict=False):
+        for place, name in enumerate(names):
+            values = [row[number] for row in rows if row["option"] == name]
+            mean = statistics.fmean(values)
+            ax.plot(values, [place] * len(values), "o", color=colour, markersize=3.5, alpha=0.7)
+            ax.plot([mean, mean], [place - 0.3, place + 0.3], color=colour, linewidth=2)
+        base = statistics.fmean(row[number] for row in rows if row["option"] == names[0])
+        ax.axvline(base, color=GREY, linewidth=0.8, linestyle=":")
+        ax.set_xlabel(NUMBERS[number].replace(" to the ", "\nto the "), fontsize=9)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="y", color="#E5E5E5", linewidth=0.6)
+        ax.set_axisbelow(True)
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].invert_yaxis()
+    for ending in ("png", "svg"):
+        save_figure(figure, out / f"alignment_study.{ending}")
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """The table of means, with the standard deviation over seeds of the test error."""
+    shown = ("test", "W1", "W1 inside", "W2", "W2 inside", "loop", "loop inside", "input to gradient", "W1 to gradient", "W2 to gradient", "seconds")
+    lines = ["| option | " + " | ".join(shown) + " |", "|---" * (len(shown) + 1) + "|"]
+    for name in dict.fromkeys(row["option"] for row in rows):
+        of = [row for row in rows if row["option"] == name]
+        cells = [f"{statistics.fmean(row[number] for row in of):.1f}" for number in shown]
+        errors = [row["test"] for row in of]
+        cells[0] = f"{statistics.fmean(errors):.2f}" + (f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else "")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def caption(root: Path, seeds: Sequence[int], config: Any) -> str:
+    """What was run, and with what code."""
+    commits = {RunFolder(folder_of(root, name, seed)).read_json("environment.json").get("commit") for name in STUDY for seed in seeds}
+    shape = "-".join(map(str, config.network.hidden))
+    return (
+        f"Ways to align the loop: every run a dot, bars are means, dotted lines the mean of base. {config.data.name}, hidden layers {shape}, "
+        f"{config.learning.epochs} epochs, seeds {', '.join(map(str, seeds))}; angles at the end, those to the gradient over the last {LAST} epochs; "
+        f"the test error is that of the epoch with the best validation error. Commits {', '.join(sorted(map(str, commits)))}.\n"
+        "python figures/alignment_study.py --runs FOLDER --train\n"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Ways to bring the loop into alignment (docs/alignment-study.md).")
+    parser.add_argument("--runs", type=Path, default=Path("runs/alignment-study"), help="where the runs are")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where the picture and the numbers go")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--train", action="store_true", help="train what is missing")
+    given, rest = parser.parse_known_args(arguments)
+    try:
+        if len(rest) % 2 or any(not key.startswith("--") for key in rest[::2]):
+            raise ConfigurationError(f"{' '.join(rest)}: expected --KEY VALUE pairs after the options; --help lists those")
+        changes = {key[2:]: read_value(value) for key, value in zip(rest[::2], rest[1::2], strict=True)}
+        _, config = load_config(PRESET, changes)
+        if given.train:
+            make(given.runs, given.seeds, changes)
+        rows = [{"option": name, "seed": seed, **numbers_of(folder_of(given.runs, name, seed))} for name in STUDY for seed in given.seeds]
+    except FspError as error:
+        print(f"alignment_study: {error}", file=sys.stderr)
+        return 2
+    given.out.mkdir(parents=True, exist_ok=True)
+    draw(rows, given.out)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()} for row in rows)
+    write_aside(given.out / "alignment_study.csv", text.getvalue().encode())
+    write_aside(given.out / "alignment_study.txt", caption(given.runs, given.seeds, config).encode())
+    print(markdown(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
