@@ -68,7 +68,8 @@ def spoil(path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["--version"], ["train", "digits", "--learning.bach", "3"], ["runs", "nowhere"]]
+    "arguments",
+    [["--help"], ["train", "--help"], ["figure", "--help"], ["--version"], ["train", "digits", "--learning.bach", "3"], ["runs", "nowhere"]],
 )
 def test_help_and_refusals_import_nothing_heavy(arguments):
     code = f"""
@@ -85,7 +86,7 @@ print(sorted({{"numba", "scipy", "matplotlib", "torch", "sklearn", "xarray", "pa
 def test_help_lists_every_command_and_exit_code(capsys):
     assert main(["--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    for name in ("quickstart", "train", "evaluate", "runs", "compare", "data", "check"):
+    for name in ("quickstart", "train", "evaluate", "runs", "compare", "figure", "stability", "gradients", "data", "check"):
         assert name in shown
     for code in ("0 well", "2 usage", "3 data", "4 diverged", "5 checkpoint", "6 run folder locked", "7 disk", "130, 143 interrupted"):
         assert code in shown
@@ -119,6 +120,19 @@ def test_training_help_lists_presets_and_every_configuration_key(capsys):
         (["train", "digits", "--out", "RUN", "--resume"], ["network.hidden was [12], now [100, 100]"]),
         (["quickstart", "--out", "RUN"], ["no quickstart"]),
         (["data", "fetch", "mnst"], ["did you mean 'mnist'"]),
+        (["figure", "alignmnt"], ['Did you mean "alignment"']),
+        (["figure", "alignment", "--runs", "RUN"], ["lacks loop fixed, W1 fixed", "--train"]),
+        (["figure", "alignment", "--runs", "nowhere"], ["nowhere is no folder", "--train"]),
+        (["figure", "errors", "--runs", "RUN", "--seeds", "1,x"], ["seeds = '1,x'", "0,1,2"]),
+        (["figure", "errors", "--runs", "RUN", "--seeds", "5"], ["no run of seed 5"]),
+        (["figure", "errors", "--runs", "RUN", "--epochs", "3"], ["epochs", "--train"]),
+        (["figure", "errors", "--runs", "RUN", "elsewhere", "--train"], ["--runs names 2"]),
+        (["figure", "errors", "--train", "--preset", "mnist-ep-2x500"], ["equilibrium propagation, expected a learned loop"]),
+        (["figure", "errors", "--preset", "digts"], ["did you mean 'digits'"]),
+        (["stability", "nowhere"], ["is no folder"]),
+        (["stability", "RUN", "--samples", "0"], ["samples = 0"]),
+        (["gradients", "RUN", "--samples", "0"], ["samples = 0"]),
+        (["gradients", "RUN", "--checkpoint", "lst"], ['Did you mean "last"']),
     ],
 )
 def test_usage_and_configuration_end_with_2(trained, capsys, arguments, words):
@@ -307,3 +321,86 @@ def test_a_reader_that_leaves_is_no_failure(trained):
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60, check=False, env=environment())
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+# What learning does to the loop
+
+
+def test_a_figure_is_trained_drawn_and_found_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["figure", "gradients", "--preset", "digits", "--out", "pictures", *TINY[:-2], "--epochs", "1"]
+    assert main(arguments) == 2
+    assert "--train makes what is missing" in capsys.readouterr().err
+    assert main([*arguments, "--train"]) == 0
+    shown = capsys.readouterr()
+    assert "training: loop learned, seed 0, in runs/figure-digits-" in shown.err
+    assert [line.split()[1] for line in shown.out.splitlines()] == [f"pictures/gradients.{end}" for end in ("png", "svg", "csv", "txt")]
+    assert main([*arguments, "--train", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert "training" not in shown.err
+    found = json.loads(shown.out)
+    assert (found["figure"], found["epochs"], len(found["runs"])) == ("gradients", 1, 1)
+    assert all(Path(path).is_file() for path in found["files"].values())
+    assert main([*arguments, "--seeds", "0"]) == 0
+
+
+def test_the_command_knows_every_figure():
+    from typing import get_args
+
+    from fsp_dynamics.cli.analysis import Name
+    from fsp_dynamics.experiments.figures import FIGURES
+
+    assert get_args(Name) == tuple(FIGURES)
+
+
+def test_stability_says_what_the_analysis_says(trained, capsys):
+    from fsp_dynamics.analysis.stability import stability
+    from fsp_dynamics.datasets import load_dataset
+    from fsp_dynamics.solvers import relax
+    from fsp_dynamics.solvers.equilibrium import Tolerance
+
+    assert main(["stability", str(trained), "--samples", "6", "--checkpoint", "last", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["images"], found["samples"], found["rested"], found["unstable"]) == ("valid", 6, 6, 0)
+    network, given = open_run(trained).network("last").astype(np.float64), open_run(trained).config.data
+    images = load_dataset("digits", limit=given.limit).valid.images[:6]
+    truth = stability(network, images, relax(network, images, tolerance=Tolerance(1e-12)))
+    for name, expected in (("abscissa (per unit time)", truth.abscissa), ("longest stable dt, Euler", truth.dt), ("kink margin", truth.kink_margin)):
+        assert found["numbers"][name] == pytest.approx({"mean": expected.mean(), "min": expected.min(), "max": expected.max()}, rel=1e-6)
+    assert found["settle_time"]["predicted"] == pytest.approx(truth.settle_time[:3].tolist())
+    assert found["settle_time"]["measured"] == pytest.approx(found["settle_time"]["predicted"], rel=0.01)
+    assert main(["stability", str(trained), "--samples", "6"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "6 of 6 valid images at rest" in shown
+    assert "least stable beta" in shown
+
+
+def test_gradients_say_what_the_analysis_says(trained, capsys):
+    from fsp_dynamics.analysis.gradients import compare
+    from fsp_dynamics.datasets import load_dataset
+    from fsp_dynamics.experiments.execution import build_recipe
+
+    assert main(["gradients", str(trained), "--samples", "20", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    run = open_run(trained)
+    split = load_dataset("digits", limit=run.config.data.limit).valid
+    truth = compare(run.network(), split.images[:20], np.eye(10, dtype=np.float32)[split.labels[:20]], build_recipe(run.config))
+    assert (found["used"], list(found["degrees"])) == (truth.used, ["input", "forward[0]", "loop"])
+    assert found["degrees"] == pytest.approx(truth.degrees)
+    assert found["sources"]["finite beta"] == pytest.approx(truth.sources["finite beta"])
+    assert main(["gradients", str(trained), "--samples", "20"]) == 0
+    shown = capsys.readouterr().out
+    assert f"{found['degrees']['loop']:.4g}" in shown
+    assert "non-reciprocity" in shown
+
+
+def test_networks_without_a_loop_are_analysed_as_far_as_that_goes(tmp_path, capsys):
+    reciprocal = ["--network.kind", "reciprocal", "--network.forward_scale", "0.4", "--learning.rates.loop", "0", "--learning.beta", "0.5"]
+    table = tmp_path / "ep.toml"
+    table.write_text((ROOT / "fsp_dynamics" / "experiments" / "presets" / "digits.toml").read_text().replace("loop_scale = 0.2\n", ""))
+    assert main(["train", str(table), "--out", str(tmp_path / "run"), *TINY, *reciprocal]) == 0
+    capsys.readouterr()
+    assert main(["stability", str(tmp_path / "run"), "--samples", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["numbers"]["gain of one turn ||G_D||"] == {"mean": None, "min": None, "max": None}
+    assert main(["gradients", str(tmp_path / "run"), "--samples", "30"]) == 0
+    assert "forward[0]" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from problems import problem
 
 from fsp_dynamics.errors import ConfigurationError, ShapeError
 from fsp_dynamics.learning.simulation import simulate
-from fsp_dynamics.plotting import new_figure, plot_run, plot_trajectory, save_figure
+from fsp_dynamics.plotting import figures, new_figure, plot_run, plot_trajectory, save_figure
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,8 @@ def texts(figure):
             written += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
         if ax.get_legend():
             written += [ax.get_legend().get_title(), *ax.get_legend().get_texts()]
+    for legend in figure.legends:
+        written += [legend.get_title(), *legend.get_texts()]
     return [(text.get_text(), text.get_window_extent()) for text in written if text.get_visible() and text.get_text().strip()]
 
 
@@ -167,3 +169,99 @@ def test_no_display_and_no_pyplot_are_needed(path, records, tmp_path, monkeypatc
     monkeypatch.delenv("DISPLAY", raising=False)
     save_figure(path.plot(), tmp_path / "path.png")
     plot_run(records, tmp_path / "run.png")
+
+
+# What learning does to the loop
+
+
+def curve(epochs, **keys):
+    """Rows of one curve."""
+    values = {epoch: 60 + 25 / (1 + epoch) + 5 * (len(keys.get("variant", "")) % 3) for epoch in epochs}
+    return [{**keys, "epoch": epoch, "value": value, "low": value - 2, "high": value + 2} for epoch, value in values.items()]
+
+
+def drawn_figure(name, matrices=("W1", "W2", "loop"), last=12):
+    """(figure, rows) of made-up numbers."""
+    whole, fine = range(last + 1), [epoch / 10 for epoch in range(10 * last + 1)]
+    above, below = ["loop learned", "loop fixed"], [f"{matrix} fixed" for matrix in matrices]
+    shown = [(variant, matrix) for variant in dict.fromkeys([*above, *below]) for matrix in matrices]
+    if name == "alignment":
+        rows = [row for v, m in shown for q, at in (("network", fine), ("sample", whole)) for row in curve(at, quantity=q, variant=v, matrix=m)]
+        return figures.draw_alignment(rows, matrices, above, below), rows
+    if name == "subspace":
+        rows = [row for v, m in shown for q in ("inside", "bound", "raw") for row in curve(whole, quantity=q, variant=v, matrix=m)]
+        return figures.draw_subspace(rows, matrices, above, below), rows
+    if name == "gradients":
+        names = ["input", *(f"forward[{k}]" for k in range(len(matrices) - 1)), "loop"]
+        rows = [row for m in names for s in figures.SOURCES for q in ("angle", "share") for row in curve(whole, quantity=q, source=s, matrix=m)]
+        rows += [row for m in names for row in curve(whole, quantity="norm", source="", matrix=m)]
+        return figures.draw_gradients(rows), rows
+    if name == "spectra":
+        points = [(-1.4 + 0.1 * k, 0.4 * (-1) ** k) for k in range(10)]
+        rows = [{"quantity": "eigenvalue", "epoch": e, "seed": 0, "real": x, "imaginary": y} for e in (0, last // 2, last) for x, y in points]
+        rows += [row for q in ("loop_norm", "settle_time") for row in curve(whole, quantity=q)]
+        rows += [{**row, "value": 300, "low": 250, "high": 400} for row in curve(whole, quantity="loop_norm_max")]
+        return figures.draw_spectra(rows), rows
+    variants = ["loop learned", "loop fixed", "equilibrium propagation", "exact gradient", "backpropagation"]
+    rows = [row for v in variants for q in ("test_error", "train_error") for row in curve(range(1, last + 1), quantity=q, variant=v)]
+    return figures.draw_errors(rows), rows
+
+
+NAMES = ("alignment", "subspace", "gradients", "spectra", "errors")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_rows_are_drawn_and_lie_in_view(name):
+    figure, rows = drawn_figure(name)
+    drawn = {}
+    for ax in figure.axes:
+        (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+        for line in ax.lines:
+            x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+            if line.get_transform() == ax.transData:
+                assert ((left <= x) & (x <= right) & (bottom <= y) & (y <= top)).all()
+            drawn.setdefault(tuple(x), []).append(tuple(y))
+    curves = {}
+    for row in rows:
+        if row["quantity"] != "eigenvalue":
+            curves.setdefault(tuple(row.get(key) for key in ("quantity", "variant", "source", "matrix")), []).append(row)
+    for own in curves.values():
+        if not (own[0]["quantity"] == "bound" and own[0]["variant"] not in ("loop learned", "loop fixed")):  # their raw angles are not drawn
+            assert tuple(row["value"] for row in own) in drawn[tuple(row["epoch"] for row in own)]
+    points = [(row["real"], row["imaginary"]) for row in rows if row["quantity"] == "eigenvalue"]
+    if points:
+        x, y = zip(*points[:10], strict=True)
+        assert drawn[x].count(y) == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("matrices", [("W1", "W2", "loop"), ("W1", "W2", "W3", "loop")])
+def test_nothing_in_the_figures_overlaps_and_all_is_large_enough(name, matrices):
+    figure, _ = drawn_figure(name, matrices, last=30 if len(matrices) == 3 else 2)
+    assert_legible(figure)
+    assert figure.get_figwidth() <= 7.1
+    for ax in figure.axes:
+        written = [ax.title, ax.xaxis.label, ax.yaxis.label, *ax.get_xticklabels(), *ax.get_yticklabels(), *ax.texts]
+        assert all(text.get_fontsize() >= 7 for text in [*written, *figure.legends[0].get_texts()])
+
+
+def test_angles_are_named_as_in_the_paper():
+    titles = [ax.get_title() for ax in drawn_figure("alignment")[0].axes[:3]]
+    assert [title.replace("{", "").replace("}", "") for title in titles] == [
+        r"$W_2W_3\angle W_1$",
+        r"$W_3W_1\angle W_2$",
+        r"$W_1W_2\angle W_3$ (loop)",
+    ]
+
+
+def test_variants_differ_in_colour_and_in_dash():
+    colours, dashes = zip(*figures.STYLES, strict=True)
+    assert len(set(colours)) == len(set(dashes)) == len(figures.STYLES)
+
+
+def test_units_are_said():
+    labels = {name: " ".join(ax.get_ylabel() + ax.get_xlabel() for ax in drawn_figure(name)[0].axes) for name in NAMES}
+    for name, unit in (("alignment", "degrees"), ("subspace", "degrees"), ("gradients", "degrees"), ("spectra", "time constants"), ("errors", "%")):
+        assert unit in labels[name]
+        assert "epoch" in labels[name]
+    assert "per unit time" in labels["spectra"]

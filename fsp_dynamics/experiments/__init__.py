@@ -12,6 +12,11 @@ progress       what is shown while a run goes on
 runner         `train`, `open_run`, and the record `Run`
 quickstart     the first run, on digits
 overview       what was run, what came out, what differs: records for tables
+variants       what a run is in a figure, and which runs may stand in one
+collecting     the runs of a figure: found, or trained where they are missing
+curves         the numbers of each figure, from records
+figures        `fsp figure`: picture, numbers and caption
+analysis       `fsp stability`, `fsp gradients`
 check          `fsp check`: solvers and rules measured against what must be true
 =============  =====================================================================================
 """

@@ -13,8 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from fsp_dynamics.datasets import DATASETS
 from fsp_dynamics.errors import check_choice
-from fsp_dynamics.learning.optimisers import PRESYNAPTIC
-from fsp_dynamics.learning.phases import KINDS, RULES
+from fsp_dynamics.learning.phases import KINDS, PRESYNAPTIC, RULES
 from fsp_dynamics.models.activations import ACTIVATIONS
 from fsp_dynamics.solvers import SOLVERS
 

@@ -18,10 +18,8 @@ import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive, nearest
 from fsp_dynamics.learning.hebbian import Term, accumulate, contrast, terms
-from fsp_dynamics.learning.phases import Phases
+from fsp_dynamics.learning.phases import PRESYNAPTIC, Phases
 from fsp_dynamics.models.network import Array, Network
-
-PRESYNAPTIC = ("deviation", "whole")
 
 
 @dataclass(frozen=True, slots=True)

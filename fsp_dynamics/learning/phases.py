@@ -14,6 +14,7 @@ from fsp_dynamics.solvers.transposed import relax_transposed
 
 KINDS = ("centred", "one-sided", "random-sign")
 RULES = ("exact", "hebbian")
+PRESYNAPTIC = ("deviation", "whole")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

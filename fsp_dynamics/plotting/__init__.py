@@ -27,12 +27,12 @@ GREY = "#666666"
 SHADE = "#F0EDE4"
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty white Figure of that size in inches, drawn by Agg."""
+def new_figure(width: float, height: float, dpi: float = 120) -> Figure:
+    """An empty white Figure of that size in inches, drawn by Agg, so many pixels to the inch."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=120, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -7,25 +7,22 @@ exit codes of `EXIT_CODES`; FSP_DEBUG=1 shows the traceback.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Parameter
 
 from fsp_dynamics import errors
-from fsp_dynamics.experiments.config import fields
+from fsp_dynamics.cli import analysis
+from fsp_dynamics.cli.options import DataDir, Json, Run, ShowProgress, Threads, overrides, reporter, say, with_fields
 from fsp_dynamics.experiments.execution import NoRestError
-from fsp_dynamics.experiments.sources import SHORT, presets, read_value
+from fsp_dynamics.experiments.sources import presets
 from fsp_dynamics.tables import outcome, print_json, print_table, shown
-
-if TYPE_CHECKING:
-    from fsp_dynamics.experiments.progress import Reporter
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.RunLockedError, 6),
@@ -61,12 +58,10 @@ app = App(
 )
 data = App(name="data", help="The images: what is on this machine, and how to get more.", help_format="plaintext")
 app.command(data)
+app.command(analysis.figure)
+app.command(analysis.stability)
+app.command(analysis.gradients)
 
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Machine-readable, on stdout.")]
-Threads = Annotated[int | None, Parameter(help="Threads of BLAS and the kernels; by default BLAS gets one, the kernels all.")]
-DataDir = Annotated[Path | None, Parameter(help="Where to look for data first (default: $FSP_DATA).")]
-ShowProgress = Annotated[bool, Parameter(name="--progress", help="Show a bar for each epoch.")]
-Run = Annotated[Path, Parameter(help="The folder of a run.")]
 Part = Literal["training", "scaling", "memory", "trajectories"]
 
 
@@ -81,7 +76,7 @@ def quickstart(*, out: Path = Path("quickstart"), threads: Threads = None, progr
     """
     from fsp_dynamics.experiments.quickstart import quickstart as first_run
 
-    run, picture = first_run(out, _reporter(progress), threads)
+    run, picture = first_run(out, reporter(progress), threads)
     best = run.summary["best"]
     print(f"test error {best['test_error']:.2f} % (epoch {best['epoch']} of {run.summary['epochs']}, {run.summary['seconds']:.0f} s of training)")
     print(f"picture    {picture}")
@@ -90,25 +85,8 @@ def quickstart(*, out: Path = Path("quickstart"), threads: Threads = None, progr
     print("           fsp compare quickstart runs/wider" if str(out) == "quickstart" else f"           fsp compare {out} runs/wider")
 
 
-def _with_fields(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with an option for every key of a configuration in place of its `**given`."""
-    group = Group("Configuration (in place of what the preset or file says)", sort_key=9)
-    short = {key: f"--{name}" for name, key in SHORT.items()}
-    options = []
-    for key, meaning in fields().items():
-        names = (f"--{key}", *([short[key]] if key in short else []))
-        option = Parameter(name=names, help=meaning, group=group, show_default=False, metavar="VALUE", allow_leading_hyphen=True)
-        options.append(
-            inspect.Parameter(key.replace(".", "__"), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option])
-        )
-    signature = inspect.signature(command, eval_str=True)
-    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
-    return command
-
-
 @app.command
-@_with_fields
+@with_fields
 def train(
     source: Annotated[str, Parameter(help=f"A preset ({', '.join(presets())}), a TOML file, or the folder of a run to go on with.")],
     /,
@@ -132,8 +110,7 @@ def train(
     """
     from fsp_dynamics.experiments.runner import train as train_run
 
-    overrides = {key.replace("__", "."): read_value(value) for key, value in given.items() if value is not None}
-    run = train_run(source, out=out, resume=resume, data_dir=data_dir, threads=threads, progress=_reporter(progress), **overrides)
+    run = train_run(source, out=out, resume=resume, data_dir=data_dir, threads=threads, progress=reporter(progress), **overrides(given))
     if as_json:
         return print_json({"folder": str(run.folder), **run.summary})
     print_table(f"{run.folder}: {run.summary['status']}", [{"": which, **outcome(run.summary[which])} for which in ("best", "last")])
@@ -193,7 +170,7 @@ def runs(folder: Path = Path("runs"), /, *, as_json: Json = False) -> None:
     print_table(f"{len(found)} runs in {folder}", [{key: shown(record.get(key)) for key in columns} for record in found])
     for record in found:
         if "problem" in record:
-            _say(f"note: {record['run']}: {record['problem']}")
+            say(f"note: {record['run']}: {record['problem']}")
 
 
 @app.command
@@ -213,7 +190,7 @@ def check(*, as_json: Json = False) -> int:
     """The solvers and the learning rule test themselves: orders, agreement, eq. 14, equilibrium propagation. Half a minute."""
     from fsp_dynamics.experiments.check import run_checks
 
-    found = list(run_checks(told=lambda group: _say(f"measuring: {group}")))
+    found = list(run_checks(told=lambda group: say(f"measuring: {group}")))
     rows = [
         {"check": m.group, "what": m.what, "measured": f"{m.value:.4g}", "expected": m.expected, "": "pass" if m.passed else "FAIL"} for m in found
     ]
@@ -243,7 +220,7 @@ def bench(
 ) -> None:
     """Speed of training beside backpropagation, measured in one run on this machine, from a source tree. Up to 25 minutes."""
     suite = _benchmarks()
-    given = {"presets": presets, "threads": threads, "quick": quick, "out": out, "data_dir": data_dir, "say": lambda text: _say(f"measuring: {text}")}
+    given = {"presets": presets, "threads": threads, "quick": quick, "out": out, "data_dir": data_dir, "say": lambda text: say(f"measuring: {text}")}
     results = suite.run(parts or suite.PARTS, **given)
     if as_json:
         return print_json(dataclasses.asdict(results))
@@ -256,7 +233,7 @@ def _benchmarks() -> Any:
     """The module benchmarks/suite.py of the source tree that this package stands in. Raises ConfigurationError where there is none."""
     import importlib
 
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     if not (root / "benchmarks" / "suite.py").is_file():
         raise errors.ConfigurationError(f"{root} holds no benchmarks: they come with the sources, not with the package; run fsp bench from a clone")
     if str(root) not in sys.path:
@@ -276,7 +253,7 @@ def list_(*, data_dir: DataDir = None, as_json: Json = False) -> None:
     print_table("data sets", [{key: shown(record[key]) for key in columns} for record in found])
     for record in found:
         if record["problem"]:
-            _say(f"note: {record['name']}: {record['problem']}")
+            say(f"note: {record['name']}: {record['problem']}")
 
 
 @data.command
@@ -296,7 +273,7 @@ def fetch(name: str, /, *, data_dir: DataDir = None, progress: ShowProgress = Tr
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; nothing but our own mistakes under FSP_DEBUG=1 ever raises."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *rest, **more: _say(f"note: {message}")
+        warnings.showwarning = lambda message, *rest, **more: say(f"note: {message}")
         try:
             code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
             sys.stdout.flush()
@@ -314,24 +291,14 @@ def _refuse(error: BaseException) -> int:
     """Say in one line what was wrong; the exit code."""
     text = " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
-        _say(f"fsp: {text or 'stopped'}")
+        say(f"fsp: {text or 'stopped'}")
         return 128 + int(getattr(error, "signum", signal.SIGINT))
     if isinstance(error, CycloptsError):
-        _say(f"fsp: {text} (fsp {' '.join(error.command_chain or ())} --help says more)".replace("  ", " "))
+        say(f"fsp: {text} (fsp {' '.join(error.command_chain or ())} --help says more)".replace("  ", " "))
         return 2
     for kind, code in EXIT_CODES:
         if isinstance(error, kind):
-            _say(f"fsp: {text}")
+            say(f"fsp: {text}")
             return code
-    _say(f"fsp: an error of ours, {type(error).__name__}: {text}; please report it with what FSP_DEBUG=1 shows")
+    say(f"fsp: an error of ours, {type(error).__name__}: {text}; please report it with what FSP_DEBUG=1 shows")
     return 1
-
-
-def _reporter(progress: bool) -> Reporter:
-    from fsp_dynamics.experiments.progress import Bars, Lines
-
-    return Bars() if progress else Lines()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

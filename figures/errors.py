@@ -1,0 +1,11 @@
+"""What is achieved: learned and fixed loop beside equilibrium propagation, the exact gradient and backpropagation.
+
+python figures/errors.py [--train ...]        the same as: fsp figure errors [--train ...]
+"""
+
+import sys
+
+from fsp_dynamics.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["figure", "errors", *sys.argv[1:]]))

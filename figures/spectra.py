@@ -1,0 +1,11 @@
+"""How the network rests: eigenvalues of the field, gain of the loop, time to settle.
+
+python figures/spectra.py [--train ...]        the same as: fsp figure spectra [--train ...]
+"""
+
+import sys
+
+from fsp_dynamics.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["figure", "spectra", *sys.argv[1:]]))

@@ -1,0 +1,146 @@
+"""`fsp figure`, `fsp stability`, `fsp gradients`: what learning does to the loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from fsp_dynamics.cli.options import DataDir, Json, Run, ShowProgress, Threads, overrides, reporter, say, with_fields
+from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.experiments.sources import read_value
+from fsp_dynamics.tables import print_json, print_table, shown
+
+Name = Literal["alignment", "subspace", "gradients", "spectra", "errors"]
+Checkpoint = Annotated[Literal["best", "last"], Parameter(help="Which network.")]
+
+
+@with_fields
+def figure(
+    name: Annotated[Name, Parameter(help="Which figure.")],
+    /,
+    *,
+    runs: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            consume_multiple=True,
+            negative="",
+            show_default=False,
+            help="Runs, or folders of runs (default: runs/figure-PRESET, with a mark of its own for each other configuration).",
+        ),
+    ] = (),
+    out: Path = Path("figures"),
+    train: Annotated[bool, Parameter(negative="")] = False,
+    preset: str = "fashion-2x500",
+    seeds: Annotated[str | None, Parameter(metavar="N,N,...")] = None,
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    progress: ShowProgress = True,
+    as_json: Json = False,
+    **given: str | None,
+) -> None:
+    """Draw a figure from the records of runs: NAME.png, NAME.svg, the numbers drawn (NAME.csv) and a caption (NAME.txt).
+
+    alignment: figure 3 of the paper; subspace: the same where the product has rank; gradients: update beside gradient; spectra: how the network
+    rests; errors: what is achieved, beside equilibrium propagation and backpropagation.
+
+    Parameters
+    ----------
+    out
+        Folder for the four files.
+    train
+        Train the runs that are missing first: each variant with each seed, into the default folder or the one of --runs. Stopped, it goes on
+        from there.
+    preset
+        A preset or a TOML file, whose loop is learned.
+    seeds
+        Only these; with --train, these are made (default: that of the preset).
+    """
+    from fsp_dynamics.experiments import collecting, figures
+    from fsp_dynamics.experiments.sources import load_config
+
+    changed, chosen = overrides(given), _numbers("seeds", seeds)
+    if runs and not train and changed:
+        keys = ", ".join(changed)
+        raise ConfigurationError(f"{keys}: configuration keys say what --train makes, and --runs without --train makes nothing; leave them out")
+    folders = runs or (collecting.default_folder(preset, changed),)
+    if train:
+        if len(folders) > 1:
+            raise ConfigurationError(f"--train stores runs in one folder, --runs names {len(folders)}; give one")
+        _, base = load_config(preset, changed)
+        how = {"say": say, "data_dir": data_dir, "threads": threads}
+        figures.train_missing(name, base, folders[0], chosen or [base.seed], reporter(progress), **how)
+    made = figures.make(name, folders, out, seeds=chosen)
+    if as_json:
+        return print_json(
+            {"figure": name, "files": {k: str(p) for k, p in made.files.items()}, "runs": [str(p) for p in made.runs], "epochs": made.last}
+        )
+    for kind, path in made.files.items():
+        print(f"{kind}  {path}")
+    say(f"{len(made.runs)} runs, {made.last} epochs")
+
+
+def stability(
+    run: Run,
+    /,
+    *,
+    checkpoint: Checkpoint = "best",
+    samples: Annotated[int, Parameter(help="How many images, the first of the validation set.")] = 20,
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """How a trained network rests: what comes back round the loop, how fast disturbances die out, which beta and dt it bears."""
+    from fsp_dynamics.experiments.analysis import stability_of
+    from fsp_dynamics.experiments.runner import open_run
+
+    found = stability_of(open_run(run), checkpoint, samples, data_dir=data_dir, threads=threads)
+    if as_json:
+        return print_json({"run": str(run), "checkpoint": checkpoint, **found})
+    title = f"{run}, {checkpoint}: {found['rested']} of {found['samples']} {found['images']} images at rest, {found['unstable']} unstable"
+    print_table(title, [{"": name, **{key: _brief(value) for key, value in each.items()}} for name, each in found["numbers"].items()])
+    times = found["settle_time"]
+    rows = zip(times["predicted"], times["measured"], strict=True)
+    print_table("settle time", [{"predicted": _brief(one), "measured": _brief(other)} for one, other in rows])
+
+
+def gradients(
+    run: Run,
+    /,
+    *,
+    checkpoint: Checkpoint = "best",
+    samples: Annotated[int, Parameter(help="How many images, the first of the validation set.")] = 200,
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """How far a trained network's update is from the true gradient, for each matrix, and what each source adds."""
+    from fsp_dynamics.experiments.analysis import gradients_of
+    from fsp_dynamics.experiments.runner import open_run
+
+    found = gradients_of(open_run(run), checkpoint, samples, data_dir=data_dir, threads=threads)
+    if as_json:
+        return print_json({"run": str(run), "checkpoint": checkpoint, **found})
+    rows = [
+        {"matrix": name, "angle (degrees)": _brief(angle), "norm": _brief(found["norm_ratio"][name])}
+        | {source: _brief(share[name]) for source, share in found["sources"].items()}
+        for name, angle in found["degrees"].items()
+    ]
+    title = f"{run}, {checkpoint}: {found['used']} of {found['samples']} {found['images']} images; all in units of the gradient's norm"
+    print_table(title, rows)
+
+
+def _numbers(field: str, text: str | None) -> list[int] | None:
+    """The whole numbers of a list with commas; None for none given."""
+    if text is None:
+        return None
+    value: Any = read_value(text)
+    numbers = value if isinstance(value, list) else [value]
+    if not numbers or not all(type(n) is int and n >= 0 for n in numbers):
+        raise ConfigurationError(f"{field} = {text!r}, expected whole numbers from 0 on with commas between them, such as 0,1,2")
+    return sorted(set(numbers))
+
+
+def _brief(value: float) -> str:
+    return shown(None if value != value else value)

@@ -1,0 +1,100 @@
+"""What the analysis says of a trained network: `fsp stability` and `fsp gradients`, as records of plain numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fsp_dynamics.analysis.gradients import EXACT, compare
+from fsp_dynamics.analysis.stability import Stability, measured_settle_time, stability
+from fsp_dynamics.datasets import Split, load_dataset
+from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.experiments import execution
+from fsp_dynamics.experiments.execution import NoRestError
+from fsp_dynamics.experiments.folder import Record
+from fsp_dynamics.experiments.runner import Run, Which
+from fsp_dynamics.models import rate
+from fsp_dynamics.models.network import Array
+from fsp_dynamics.solvers.equilibrium import Equilibrium
+from fsp_dynamics.solvers.fixed_point import FixedPointSolver
+
+MEASURED = 3  # samples whose settle time is also measured
+
+_NUMBERS: dict[str, Callable[[Stability], Array]] = {
+    "gain of one turn ||G_D||": lambda found: found.loop_norm,
+    "abscissa (per unit time)": lambda found: found.abscissa,
+    "settle time, predicted": lambda found: found.settle_time,
+    "numerical abscissa (per unit time)": lambda found: found.numerical_abscissa,
+    "departure from normality, relative": lambda found: found.relative_departure,
+    "kink margin": lambda found: found.kink_margin,
+    "least stable beta": lambda found: found.beta_range[:, 0],
+    "longest stable dt, Euler": lambda found: found.dt,
+}
+
+
+def stability_of(
+    run: Run, which: Which = "best", samples: int = 20, *, data_dir: str | Path | None = None, threads: int | None = None
+) -> dict[str, Any]:
+    """How the network holds its first images at rest: the free equilibria, to rounding, in float64.
+
+    numbers : {quantity: {mean, min, max}} over the samples at rest. settle_time : {predicted, measured} of a few of them, in the order of
+    their images: the time in which a small disturbance falls to a thousandth. images : which part of the data. rested, samples : how many are at
+    rest, of how many; unstable : how many of them the field does not hold.
+
+    Raises ConfigurationError for a number of samples below 1, NoRestError where none comes to rest, and what `Run.network` raises.
+    """
+    part, split = _first(run, samples, data_dir)
+    network = run.network(which).astype(np.float64)
+    with execution.thread_limit(threads):
+        free = FixedPointSolver(max_passes=500).relax(network, rate.drive(network, split.images), None, None, EXACT)
+        kept = np.flatnonzero(free.at_rest)
+        if not kept.size:
+            raise NoRestError(f"none of the first {len(split.labels)} {part} images of {run.folder} comes to rest, so there is nothing to analyse")
+        images, rest = split.images[kept], _rows(free, kept)
+        found = stability(network, images, rest)
+        few = np.arange(min(MEASURED, kept.size))
+        measured = measured_settle_time(network, images[few], _rows(rest, few))
+    return {
+        "images": part,
+        "samples": len(split.labels),
+        "rested": int(kept.size),
+        "unstable": int((~found.stable).sum()),
+        "numbers": {name: _summary(number(found)) for name, number in _NUMBERS.items()},
+        "settle_time": {"predicted": found.settle_time[few].tolist(), "measured": measured.tolist()},
+    }
+
+
+def gradients_of(run: Run, which: Which = "best", samples: int = 200, *, data_dir: str | Path | None = None, threads: int | None = None) -> Record:
+    """The update that the run would make of its first images beside the true gradient: the fields of `analysis.gradients.Comparison`, and where from.
+
+    Raises ConfigurationError for a number of samples below 1, and where none of them has an error and rests; and what `Run.network` raises.
+    """
+    part, split = _first(run, samples, data_dir)
+    network = run.network(which)
+    targets = np.eye(network.sizes[-1], dtype=network.dtype)[split.labels]
+    with execution.thread_limit(threads):
+        found = compare(network, split.images, targets, execution.build_recipe(run.config))
+    return {"images": part, "samples": len(split.labels), **asdict(found)}
+
+
+def _first(run: Run, samples: int, data_dir: str | Path | None) -> tuple[str, Split]:
+    """The first images that are not learned from, where there are any: of the validation set, else of the test set, else of the training set."""
+    if samples < 1:
+        raise ConfigurationError(f"samples = {samples}, expected 1 or more")
+    given = run.config.data
+    data = load_dataset(given.name, data_dir=data_dir, validation=given.validation, limit=given.limit)
+    part = next(part for part in ("valid", "test", "train") if len(getattr(data, part).labels))
+    split = getattr(data, part)
+    return part, Split(split.images[:samples], split.labels[:samples])
+
+
+def _rows(free: Equilibrium, kept: Array) -> Equilibrium:
+    return Equilibrium(tuple(s[kept] for s in free.state), free.residual[kept], free.status[kept], free.steps[kept], free.beta)
+
+
+def _summary(values: Array) -> dict[str, float]:
+    return {"mean": float(np.mean(values)), "min": float(np.min(values)), "max": float(np.max(values))}
