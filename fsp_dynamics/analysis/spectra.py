@@ -218,7 +218,7 @@ def numerical_abscissa(linear: Linear) -> Array:
             return (linear.product(sample, x) + linear.product(sample, x, transposed=True)) / 2
 
         operator = LinearOperator((linear.size, linear.size), matvec=product, dtype=np.float64)
-        return float(eigsh(operator, k=1, which="LA", v0=_start(linear), return_eigenvectors=False)[0])
+        return float(eigsh(operator, k=1, which="LA", v0=_start(linear), tol=1e-10, return_eigenvectors=False)[0])
 
     return np.array([symmetric(b) for b in range(len(linear.slope[0]))])
 
