@@ -95,7 +95,7 @@ def compare(network: Network, images: Array, targets: Array, recipe: Recipe) -> 
     if rows.size == 0:
         raise ConfigurationError("compare: no sample has an error and comes to rest in both phases, so there is nothing to compare; weaken the loop")
     images, targets = images[rows], targets[rows]
-    free = Equilibrium(tuple(s[rows] for s in truth.free.state), truth.free.residual[rows], truth.free.status[rows], truth.free.steps[rows])
+    free = truth.free.rows(rows)
     gradient, drive, tolerance = true_gradient(exact, images, targets, free), rate.drive(network, images), recipe.tolerance
     at_beta, limit = (
         Update(**_fields(exact, images, rates, change)),

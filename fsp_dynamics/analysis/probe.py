@@ -48,7 +48,7 @@ class Probe:
         constant = rate.drive(network, self.images)
         free = self.recipe.solver.relax(network, constant, None, None, self.recipe.tolerance)
         kept = np.flatnonzero(free.at_rest)
-        images, rest = self.images[kept], _rows(free, kept)
+        images, rest = self.images[kept], free.rows(kept)
         found: Record = {"rested": int(kept.size)}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # matrices that are zero have no angle; NaN says so
@@ -79,7 +79,3 @@ def _stability(network: Network, images: Array, rest: Equilibrium) -> Record:
         "kink_margin": float(np.median(kink_margin(network, images, rest))),
         "eigenvalues": [[round(float(v.real), 4), round(float(v.imag), 4)] for v in shown],
     }
-
-
-def _rows(free: Equilibrium, kept: Array) -> Equilibrium:
-    return Equilibrium(tuple(s[kept] for s in free.state), free.residual[kept], free.status[kept], free.steps[kept], free.beta)

@@ -62,7 +62,7 @@ app.command(analysis.figure)
 app.command(analysis.stability)
 app.command(analysis.gradients)
 
-Part = Literal["training", "scaling", "memory", "trajectories"]
+Part = Literal["training", "scaling", "memory", "recording", "trajectories"]
 
 
 @app.command
@@ -210,7 +210,12 @@ def bench(
     ] = (),
     presets: Annotated[
         tuple[str, ...],
-        Parameter(consume_multiple=True, negative="", show_default=False, help="Of the training and memory parts (default: three; one if quick)."),
+        Parameter(
+            consume_multiple=True,
+            negative="",
+            show_default=False,
+            help="Of the training, memory and recording parts (default: three, one; one if quick).",
+        ),
     ] = (),
     threads: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative="", help="Counts to measure with.")] = (1, 2),
     quick: Annotated[bool, Parameter(negative="", help="About a minute, for a look.")] = False,

@@ -16,10 +16,10 @@ from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.execution import NoRestError
 from fsp_dynamics.experiments.folder import Record
+from fsp_dynamics.experiments.probing import first_images
 from fsp_dynamics.experiments.runner import Run, Which
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array
-from fsp_dynamics.solvers.equilibrium import Equilibrium
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 
 MEASURED = 3  # samples whose settle time is also measured
@@ -54,10 +54,10 @@ def stability_of(
         kept = np.flatnonzero(free.at_rest)
         if not kept.size:
             raise NoRestError(f"none of the first {len(split.labels)} {part} images of {run.folder} comes to rest, so there is nothing to analyse")
-        images, rest = split.images[kept], _rows(free, kept)
+        images, rest = split.images[kept], free.rows(kept)
         found = stability(network, images, rest)
         few = np.arange(min(MEASURED, kept.size))
-        measured = measured_settle_time(network, images[few], _rows(rest, few))
+        measured = measured_settle_time(network, images[few], rest.rows(few))
     return {
         "images": part,
         "samples": len(split.labels),
@@ -82,18 +82,12 @@ def gradients_of(run: Run, which: Which = "best", samples: int = 200, *, data_di
 
 
 def _first(run: Run, samples: int, data_dir: str | Path | None) -> tuple[str, Split]:
-    """The first images that are not learned from, where there are any: of the validation set, else of the test set, else of the training set."""
+    """The name of a part of the run's data, and its first images. Raises ConfigurationError for fewer than one."""
     if samples < 1:
         raise ConfigurationError(f"samples = {samples}, expected 1 or more")
     given = run.config.data
     data = load_dataset(given.name, data_dir=data_dir, validation=given.validation, limit=given.limit)
-    part = next(part for part in ("valid", "test", "train") if len(getattr(data, part).labels))
-    split = getattr(data, part)
-    return part, Split(split.images[:samples], split.labels[:samples])
-
-
-def _rows(free: Equilibrium, kept: Array) -> Equilibrium:
-    return Equilibrium(tuple(s[kept] for s in free.state), free.residual[kept], free.status[kept], free.steps[kept], free.beta)
+    return first_images(data, samples)
 
 
 def _summary(values: Array) -> dict[str, float]:

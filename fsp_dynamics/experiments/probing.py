@@ -9,7 +9,7 @@ from typing import Any
 
 from fsp_dynamics.analysis.alignment import loop_alignment, loop_angles
 from fsp_dynamics.analysis.probe import Probe
-from fsp_dynamics.datasets import Dataset
+from fsp_dynamics.datasets import Dataset, Split
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.learning.training import Recipe
 from fsp_dynamics.models.network import Network
@@ -33,9 +33,9 @@ class Probing:
 
     @classmethod
     def of(cls, config: Config, data: Dataset, recipe: Recipe) -> Probing:
-        """The first images of the validation set are looked at; where there are none those of the test set, else of the training set."""
-        asked, split = config.probes, next(part for part in (data.valid, data.test, data.train) if len(part.labels))
-        probe = Probe(split.images[: asked.samples], split.labels[: asked.samples], recipe) if asked.samples else None
+        """As the configuration asks, with `first_images` of the data."""
+        asked, (_, split) = config.probes, first_images(data, config.probes.samples)
+        probe = Probe(split.images, split.labels, recipe) if asked.samples else None
         return cls(probe, asked.every if config.network.kind == "loop" else 0, -(-len(data.train.labels) // config.learning.batch))
 
     def within(self, epoch: int) -> Callable[[int, Network | PackedLoop], None] | None:
@@ -54,6 +54,13 @@ class Probing:
         """The records of the epoch that has just ended (0: before the first), the whole one last."""
         found = self.probe.look(network) if self.probe else {"alignment": {"degrees": angles_of(network)}}
         return [*self.waiting, {"epoch": epoch, **found}]
+
+
+def first_images(data: Dataset, samples: int) -> tuple[str, Split]:
+    """(part, its first images): of the validation set, where there is none of the test set, else of the training set."""
+    part = next(part for part in ("valid", "test", "train") if len(getattr(data, part).labels))
+    split: Split = getattr(data, part)
+    return part, Split(split.images[:samples], split.labels[:samples])
 
 
 def angles_of(network: Network) -> dict[str, float]:

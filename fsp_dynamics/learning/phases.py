@@ -114,7 +114,7 @@ def run(
             raise ConfigurationError("kind = 'random-sign' draws the sign of beta and needs an rng")
         beta = beta if rng.random() < 0.5 else -beta
     rows = np.flatnonzero(rest.at_rest & (rest.output != target).any(1))
-    start = Equilibrium(tuple(s[rows] for s in rest.state), rest.residual[rows], rest.status[rows], rest.steps[rows])
+    start = rest.rows(rows)
     pulled = nudged(network, drive[rows], start, target[rows], beta, solver, tolerance, rule)
     pushed = nudged(network, drive[rows], start, target[rows], -beta, solver, tolerance, rule) if kind == "centred" else None
     return Phases(beta, rest, rows, pulled, pushed)

@@ -86,6 +86,11 @@ class Equilibrium:
         """(B,) bool."""
         return self.status == Status.AT_REST
 
+    def rows(self, index: Array) -> Equilibrium:
+        """The equilibria of some samples."""
+        state = tuple(s[index] for s in self.state)
+        return Equilibrium(state, self.residual[index], self.status[index], self.steps[index], self.beta)
+
     def require_rest(self) -> Equilibrium:
         """This equilibrium, if every sample is at rest. Raises NotAtRestError, which carries it, otherwise."""
         if self.at_rest.all():
