@@ -58,6 +58,7 @@ NUMBERS = {
     "W2 to gradient": "update of W2 to the gradient (°)",
     "seconds": "training time of an epoch (s)",
 }
+FAR = 1.2  # times the error of `base`, above which an error would leave no room for the others
 DRAWN = ("input to gradient", "W1 to gradient", "W1 inside", "test")
 
 
@@ -98,18 +99,21 @@ def make(root: Path, seeds: Sequence[int], changes: dict[str, Any]) -> None:
 
 
 def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:
-    """One panel for each of DRAWN: every run a dot, the mean a bar, a line through the mean of `base`."""
+    """One panel for each of DRAWN: every run a dot, the mean a bar, a line through the mean of `base`; errors far above it are numbers."""
     names = list(dict.fromkeys(row["option"] for row in rows))
     figure = new_figure(10.5, 0.36 * len(names) + 1.5)
     axes = figure.subplots(1, len(DRAWN), sharey=True)
-    for ax, number, colour in zip(axes, DRAWN, COLOURS, strict=False):
-        for place, name in enumerate(names):
+    for ax, number, colour in zip(axes, DRAWN, (*COLOURS[:3], COLOURS[4]), strict=True):
+        means = {name: statistics.fmean(row[number] for row in rows if row["option"] == name) for name in names}
+        far = FAR * means[names[0]] if number == "test" else float("inf")
+        for place, (name, mean) in enumerate(means.items()):
+            if mean > far:
+                ax.annotate(f"{mean:.1f} →", (1, place), xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=8, color=colour)
+                continue
             values = [row[number] for row in rows if row["option"] == name]
-            mean = statistics.fmean(values)
             ax.plot(values, [place] * len(values), "o", color=colour, markersize=3.5, alpha=0.7)
             ax.plot([mean, mean], [place - 0.3, place + 0.3], color=colour, linewidth=2)
-        base = statistics.fmean(row[number] for row in rows if row["option"] == names[0])
-        ax.axvline(base, color=GREY, linewidth=0.8, linestyle=":")
+        ax.axvline(means[names[0]], color=GREY, linewidth=0.8, linestyle=":")
         ax.set_xlabel(NUMBERS[number].replace(" to the ", "\nto the "), fontsize=9)
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="y", color="#E5E5E5", linewidth=0.6)
