@@ -97,11 +97,11 @@ def test_the_exact_rule_s_error_vanishes_with_beta() -> None:
 
 
 def test_the_angle_at_the_output_is_bounded_by_the_loop_matrix() -> None:
-    """Fact 10: angle(update of the output layer, -dC/dW) <= 2 arcsin ||G_D|| for each sample, in 10,000 random networks; none violates it."""
+    """Fact 10: angle(update of the output layer, -dC/dW) <= 2 arcsin ||G_D|| for each of 10,000 samples of 200 random networks; none violates it."""
     rng, worst = np.random.default_rng(0), 0.0
-    for seed in range(500):
+    for seed in range(200):
         network = random_network(seed, rng.integers(2, 7, rng.integers(3, 6)), rng.uniform(0.05, 0.99), low=0.1, high=0.6)
-        images = rng.random((20, network.sizes[0]))
+        images = rng.random((50, network.sizes[0]))
         free = relax(network, images, tolerance=Tolerance(1e-12))
         found = gains(network, free.state)
         bound = np.degrees(2 * np.arcsin(np.minimum(np.linalg.norm(loop_matrix(network, found), 2, axis=(1, 2)), 1)))

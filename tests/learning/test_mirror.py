@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numba
 import numpy as np
 import pytest
 
@@ -69,6 +70,7 @@ def test_following_turns_and_keeps_the_norm_and_zero_moves_nothing() -> None:
     assert np.linalg.norm(moved) == pytest.approx(size)
 
 
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="takes minutes as plain Python")
 def test_a_mirrored_loop_aligns_better(monkeypatch) -> None:
     """Eight epochs of digits from the same weights: the loop and W1 end more than 10 degrees nearer to the others than with eq. 14 alone."""
     monkeypatch.setattr(mirror, "PIECE", 200)
