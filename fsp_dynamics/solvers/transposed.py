@@ -30,18 +30,19 @@ def relax_transposed(
     """
     nudge.check(network, len(drive))
     tolerance = tolerance or Tolerance.default(network.dtype)
-    sweep = _Sweep(network, drive, free.state, nudge)
+    sweep, rows = _Sweep(network, drive, free.state, nudge), np.arange(len(drive))
     moved = [np.zeros_like(s) for s in free.state]
     norm = np.sqrt(sum((s.astype(np.float64) ** 2).sum(1) for s in free.state))
-    steps, status = np.zeros(len(drive), np.int64), np.zeros(len(drive), np.uint8)
+    residual, status, steps = np.zeros(len(drive)), np.zeros(len(drive), np.uint8), np.zeros(len(drive), np.int64)
     for number in range(max_passes + 1):
         if number == max_passes:
-            _begin_linearly(network, free.state, drive, nudge, moved, np.flatnonzero(status != AT_REST))
+            _begin_linearly(network, free.state, drive, nudge, moved, rows)
         with np.errstate(over="ignore", invalid="ignore"):
-            residual = sweep.run(moved)
-        status = judge(residual, norm, tolerance)
-        steps[status != AT_REST] += 1
-        if (status == AT_REST).all():
+            residual[rows] = sweep.run(moved, rows)
+        status[rows] = judge(residual[rows], norm[rows], tolerance)
+        rows = rows[status[rows] != AT_REST]
+        steps[rows] += 1
+        if rows.size == 0:
             break
     return Equilibrium(tuple(s + m for s, m in zip(free.state, moved, strict=True)), residual, status, steps, nudge.beta)
 
@@ -71,23 +72,23 @@ class _Sweep:
         a = total_input(network, drive, [network.rho.rate(s) for s in state])[-1]
         self.below = np.where(self.slope[-1] > 0, 0, a - state[-1] / network.time_constants[-1])  # what a saturated output's input lacks
 
-    def run(self, moved: list[Array]) -> Array:
-        """One sweep from the output back to the first layer and the output again, in place; how far from rest each sample was (B,)."""
-        squares = np.zeros(len(self.push))
-        for k in (self.network.depth - 1, *range(self.network.depth - 2, -1, -1)):
-            new = self._target(k, moved)
-            squares += (((new - moved[k]) * self.kappa[k]).astype(np.float64) ** 2).sum(1)
-            moved[k][:] = new
+    def run(self, moved: list[Array], rows: Array) -> Array:
+        """One sweep of these rows, from the output back to the first layer, in place; how far from rest each was (A,)."""
+        squares = np.zeros(len(rows))
+        for k in range(self.network.depth - 1, -1, -1):
+            new = self._target(k, moved, rows)
+            squares += (((new - moved[k][rows]) * self.kappa[k]).astype(np.float64) ** 2).sum(1)
+            moved[k][rows] = new
         return np.sqrt(squares)
 
-    def _target(self, k: int, moved: list[Array]) -> Array:
+    def _target(self, k: int, moved: list[Array], rows: Array) -> Array:
         """s_j - s^0_j of layer k where it would rest."""
-        incoming = sum((moved[post] * self.slope[post]) @ weight for post, weight in self.links[k])
-        push = self.slope[k] * incoming
+        slope = self.slope[k][rows]
+        push = slope * sum((moved[post][rows] * self.slope[post][rows]) @ weight for post, weight in self.links[k])
         if k == self.network.depth - 1:
-            push = push + self.push + (self.below if self.network.rho.projected else 0)
+            push = push + self.push[rows] + (self.below[rows] if self.network.rho.projected else 0)
         if not self.network.rho.projected:
-            return self.answer[k] * push
-        s = self.state[k]
+            return self.answer[k][rows] * push
+        s = self.state[k][rows]
         rest: Array = np.clip(s + push / self.kappa[k], 0, 1) - s
-        return rest if k == self.network.depth - 1 else rest * self.slope[k]
+        return rest if k == self.network.depth - 1 else rest * slope

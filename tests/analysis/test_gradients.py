@@ -161,6 +161,17 @@ def test_a_transposed_rest_that_is_not_reached_says_so() -> None:
     assert found.beta == 0.5
 
 
+def test_a_sample_s_transposed_rest_does_not_depend_on_its_neighbours() -> None:
+    p, target, free = setting("deep")
+    together = relax_transposed(p.network, p.drive, free, Nudge(0.5, target))
+    assert len(set(together.steps.tolist())) > 1
+    for b in range(p.batch):
+        alone = relax_transposed(p.network, p.drive[b : b + 1], free.rows(np.array([b])), Nudge(0.5, target[b : b + 1]))
+        assert alone.steps[0] == together.steps[b]
+        for one, many in zip(alone.state, together.state, strict=True):
+            np.testing.assert_allclose(one[0], many[b], atol=1e-15)
+
+
 def test_outputs_in_saturation_wake_under_the_exact_nudge() -> None:
     """An output at 0 has no gradient, yet a nudge strong enough moves it, as eq. 14's does."""
     network = random_network(0, [3, 5, 4, 2], 0.3, low=0.1, high=0.4).with_parameters({"biases[2]": np.array([-0.9, 0.2])})
