@@ -42,8 +42,8 @@ class Results:
     training: list[Row] = field(default_factory=list)
     scaling: list[Point] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
-    recording: list[Recording] = field(default_factory=list)
     trajectories: list[dict[str, Any]] = field(default_factory=list)
+    recording: list[Recording] = field(default_factory=list)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
