@@ -150,7 +150,7 @@ class SolverConfig(Section):
 class ProbesConfig(Section):
     """What is looked at while it learns; it changes nothing, and is no part of the experiment."""
 
-    samples: Annotated[int, Field(100, ge=0, description="images whose angles, gradients and stability are measured after each epoch; 0: none")]
+    samples: Annotated[int, Field(50, ge=0, description="images whose angles, gradients and stability are measured after each epoch; 0: none")]
     every: Annotated[int, Field(0, ge=0, description="batches between two records of the loop's angles within an epoch; 0: none")]
 
 
