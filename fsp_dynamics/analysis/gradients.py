@@ -14,7 +14,7 @@ sample rests.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from fsp_dynamics.learning import phases
 from fsp_dynamics.learning.hebbian import Update, assemble, contrast, update
 from fsp_dynamics.learning.training import Recipe
 from fsp_dynamics.models import rate
-from fsp_dynamics.models.network import Array, Network, named_arrays
+from fsp_dynamics.models.network import Array, Network, Weights
 from fsp_dynamics.models.rate import Nudge, State, flatten, layers
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
@@ -36,19 +36,13 @@ EXACT = Tolerance(1e-12)  # per sample, in float64
 SOURCES = ("non-reciprocity", "finite beta", "unfinished relaxation")
 
 
+class NothingToCompareError(ConfigurationError):
+    """No sample has an error and comes to rest, so there is no update."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Gradient:
+class Gradient(Weights):
     """-dC/dW, mean over the batch: the fields of `Network`'s weights. The direction of steepest descent."""
-
-    input: Array
-    forward: tuple[Array, ...]
-    biases: tuple[Array, ...]
-    loop: Array | None = None
-    backward: tuple[Array, ...] | None = None
-
-    def parameters(self) -> dict[str, Array]:
-        """The arrays by the names of `Network.parameters`."""
-        return named_arrays(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +68,19 @@ def true_gradient(network: Network, images: Array, targets: Array, free: Equilib
     images (B, n_in), targets (B, n_L). unrested : take samples that are not at rest as if they were. Raises NotAtRestError for them otherwise,
     ShapeError and NotFiniteError for input that does not fit, ConfigurationError where the rest cannot be linearised.
     """
-    return Gradient(**_fields(network, *_linear(adjoint, network, images, targets, free, unrested)))
+    return Gradient.of(*_assembled(network, *_linear(adjoint, network, images, targets, free, unrested)))
 
 
 def limit_update(network: Network, images: Array, targets: Array, free: Equilibrium, *, unrested: bool = False) -> Update:
     """Eq. 14 as beta -> 0, in closed form, float64: mean_B rho(s_i^0) d rho(s_j) / d beta. Takes and raises what `true_gradient` does."""
-    return Update(**_fields(network, *_linear(response, network, images, targets, free, unrested)))
+    return Update.of(*_assembled(network, *_linear(response, network, images, targets, free, unrested)))
 
 
 def compare(network: Network, images: Array, targets: Array, recipe: Recipe) -> Comparison:
     """The update that `recipe` would make from this batch beside the gradient, and what keeps them apart.
 
-    Of a random sign of beta the positive one is taken. Raises ConfigurationError if no sample comes to rest, or for input that does not fit.
+    Of a random sign of beta the positive one is taken. Raises NothingToCompareError if no sample has an error and comes to rest, ShapeError for
+    targets that do not fit.
     """
     check_shape("targets", targets, (len(images), network.sizes[-1]))
     kind = "one-sided" if recipe.phases == "random-sign" else recipe.phases
@@ -93,14 +88,14 @@ def compare(network: Network, images: Array, targets: Array, recipe: Recipe) -> 
     truth = phases.run(exact, rate.drive(exact, images), targets, recipe.beta, solver, kind=kind, rule=recipe.rule, tolerance=EXACT)
     rows, rates, change = contrast(exact, truth)
     if rows.size == 0:
-        raise ConfigurationError("compare: no sample has an error and comes to rest in both phases, so there is nothing to compare; weaken the loop")
+        raise NothingToCompareError(
+            "compare: no sample has an error and comes to rest in both phases, so there is nothing to compare; weaken the loop"
+        )
     images, targets = images[rows], targets[rows]
     free = truth.free.rows(rows)
     gradient, drive, tolerance = true_gradient(exact, images, targets, free), rate.drive(network, images), recipe.tolerance
-    at_beta, limit = (
-        Update(**_fields(exact, images, rates, change)),
-        gradient if recipe.rule == "exact" else limit_update(exact, images, targets, free),
-    )
+    at_beta = Update.of(*_assembled(exact, images, rates, change))
+    limit = gradient if recipe.rule == "exact" else limit_update(exact, images, targets, free)
     used = phases.run(network, drive, targets, recipe.beta, recipe.solver, kind=kind, rule=recipe.rule, tolerance=tolerance)
     return _compared([gradient, limit, at_beta, update(network, images, used)], rows.size)
 
@@ -153,14 +148,13 @@ def _linear(
     return images, tuple(network.rho.rate(s.astype(np.float64)) for s in free.state), change
 
 
-def _fields(network: Network, images: Array, rates: State, change: State) -> dict[str, Any]:
-    """The fields of a `Gradient` or an `Update`: the outer products of these free rates and changes, mean over the samples, float64."""
+def _assembled(network: Network, images: Array, rates: State, change: State) -> tuple[Network, dict[str, Array]]:
+    """(the network in float64, the mean outer products of these free rates and changes by the names of its parameters)."""
     exact = network.astype(np.float64)
-    shaped = exact.with_parameters(assemble(exact, images, rates, change, len(images)))
-    return {name: getattr(shaped, name) for name in ("input", "forward", "biases", "loop", "backward")}
+    return exact, assemble(exact, images, rates, change, len(images))
 
 
-def _compared(steps: list[Update | Gradient], used: int) -> Comparison:
+def _compared(steps: Sequence[Weights], used: int) -> Comparison:
     """The record of gradient, limit, finite beta and update, in this order."""
     gradient, *others = ({name: w.astype(np.float64) for name, w in step.parameters().items() if not name.startswith("biases")} for step in steps)
     norms = {name: float(np.linalg.norm(w)) for name, w in gradient.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from fsp_dynamics.analysis.alignment import loop_alignment, sample_alignment
-from fsp_dynamics.analysis.gradients import compare
+from fsp_dynamics.analysis.gradients import NothingToCompareError, compare
 from fsp_dynamics.analysis.spectra import eigenvalues, is_hard_loop, linearise
 from fsp_dynamics.analysis.stability import kink_margin, settle_time
-from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.learning.training import Recipe
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
@@ -56,11 +56,9 @@ class Probe:
                 found["alignment"] = asdict(loop_alignment(network))
                 samples = sample_alignment(network, rest)
                 found["samples"] = {"mean": samples.mean, "std": samples.std, "undefined": samples.undefined}
-            try:
+            with contextlib.suppress(NothingToCompareError):
                 targets = np.eye(network.sizes[-1], dtype=network.dtype)[self.labels]
                 found["gradient"] = asdict(compare(network, self.images, targets, self.recipe))
-            except ConfigurationError:
-                pass  # every output is right to the bit, or no sample comes to rest: there is no update
             if is_hard_loop(network) and kept.size:
                 found["stability"] = _stability(network, images, rest)
         return found

@@ -19,7 +19,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from fsp_dynamics import errors
 from fsp_dynamics.cli import analysis
-from fsp_dynamics.cli.options import DataDir, Json, Run, ShowProgress, Threads, overrides, reporter, say, with_fields
+from fsp_dynamics.cli.options import SEVERAL, DataDir, Json, Run, ShowProgress, Threads, overrides, reporter, say, with_fields
 from fsp_dynamics.experiments.execution import NoRestError
 from fsp_dynamics.experiments.sources import presets
 from fsp_dynamics.tables import outcome, print_json, print_table, shown
@@ -205,19 +205,13 @@ def check(*, as_json: Json = False) -> int:
 @app.command
 def bench(
     *,
-    parts: Annotated[
-        tuple[Part, ...], Parameter(consume_multiple=True, negative="", show_default=False, help="What to measure (default: everything).")
-    ] = (),
+    parts: Annotated[tuple[Part, ...], SEVERAL, Parameter(help="What to measure (default: everything).")] = (),
     presets: Annotated[
         tuple[str, ...],
-        Parameter(
-            consume_multiple=True,
-            negative="",
-            show_default=False,
-            help="Of the training, memory and recording parts (default: three, one; one if quick).",
-        ),
+        SEVERAL,
+        Parameter(help="Of the training, memory and recording parts (default: three, one; one if quick)."),
     ] = (),
-    threads: Annotated[tuple[int, ...], Parameter(consume_multiple=True, negative="", help="Counts to measure with.")] = (1, 2),
+    threads: Annotated[tuple[int, ...], SEVERAL, Parameter(show_default=True, help="Counts to measure with.")] = (1, 2),
     quick: Annotated[bool, Parameter(negative="", help="About a minute, for a look.")] = False,
     out: Annotated[Path | None, Parameter(help="Folder for bench.json and bench.png (a run of everything: benchmarks/results; else none).")] = None,
     data_dir: DataDir = None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fsp_dynamics.cli.options import DataDir, Json, Run, ShowProgress, Threads, overrides, reporter, say, with_fields
+from fsp_dynamics.cli.options import SEVERAL, DataDir, Json, Run, ShowProgress, Threads, overrides, reporter, say, with_fields
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.sources import read_value
 from fsp_dynamics.tables import print_json, print_table, shown
@@ -23,10 +23,8 @@ def figure(
     *,
     runs: Annotated[
         tuple[Path, ...],
+        SEVERAL,
         Parameter(
-            consume_multiple=True,
-            negative="",
-            show_default=False,
             help="Runs, or folders of runs (default: runs/figure-PRESET, with a mark of its own for each other configuration).",
         ),
     ] = (),

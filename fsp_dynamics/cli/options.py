@@ -16,6 +16,8 @@ from fsp_dynamics.experiments.sources import SHORT, read_value
 if TYPE_CHECKING:
     from fsp_dynamics.experiments.progress import Reporter
 
+SEVERAL = Parameter(consume_multiple=True, negative="", show_default=False)
+"""How an option is read that takes values one after the other."""
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Machine-readable, on stdout.")]
 Threads = Annotated[int | None, Parameter(help="Threads of BLAS and the kernels; by default BLAS gets one, the kernels all.")]
 DataDir = Annotated[Path | None, Parameter(help="Where to look for data first (default: $FSP_DATA).")]

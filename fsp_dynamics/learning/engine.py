@@ -22,7 +22,7 @@ from fsp_dynamics.learning.memory import Remembered
 from fsp_dynamics.learning.optimisers import Sgd
 from fsp_dynamics.learning.phases import refuse_broken
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, drive
+from fsp_dynamics.models.rate import Nudge
 from fsp_dynamics.solvers.equilibrium import AT_REST, NOT_FINITE, Equilibrium
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.packed_loop import PackedLoop, Room, is_packable, members
@@ -91,23 +91,11 @@ class LoopEngine:
         self.velocity = _packed_velocity(network, learner.velocity, recipe.optimiser)
         self.count, self.strongest = np.zeros(len(COUNTED)), np.zeros(network.sizes[-1])
 
-    def epoch(
-        self,
-        order: Array,
-        betas: Array,
-        told: Callable[[int, float], None],
-        probe: Callable[[int, Network | PackedLoop], None] | None = None,
-        every: int = 1,
-    ) -> None:
-        """Learn the samples in this order, `betas` (batches,) the nudge of each batch; told(samples done, wrong so far) between calls.
-
-        probe(batches done, the packed loop) is called after every `every` batches.
-        """
-        batch, breaks = self.recipe.batch, Breaks()
+    def epoch(self, order: Array, betas: Array, told: Callable[[int, float], None], breaks: Breaks) -> None:
+        """Learn the samples in this order, `betas` (batches,) the nudge of each batch; told(samples done, wrong so far) between calls."""
+        batch = self.recipe.batch
         if self.recipe.mirror:
-            breaks.add(mirror.every(batch), lambda done: self._mirror(order[: done * batch][-mirror.SAMPLES :]))
-        if probe is not None:
-            breaks.add(every, lambda done: probe(done, self.packed))
+            breaks = Breaks([(mirror.every(batch), lambda done: self._mirror(order[: done * batch][-mirror.SAMPLES :])), *breaks.due])
         teaching, first = _teaching(self.learner, self.recipe), 0
         try:
             while first < len(betas):
@@ -125,17 +113,11 @@ class LoopEngine:
 
     def _mirror(self, samples: Array) -> None:
         """One mirror phase with these samples."""
-        network = self.learner.network
-        assert network.loop is not None
+        network, known = self.learner.network, (self.packed, self.memory.slope)
         self.packed.write_to(network)
-        known = self.packed, self.memory.slope
-        found = mirror.correlation(
-            network,
-            drive(network, self.split.images[samples]),
-            lambda constant: self.solver.relax_known(network, constant, known, self.recipe.tolerance),
-            self.learner.rng,
-        )
-        mirror.follow(network.loop, found, self.recipe.mirror)
+        relax = lambda constant: self.solver.relax_known(network, constant, known, self.recipe.tolerance)  # noqa: E731
+        mirror.run(network, self.split.images[samples], relax, self.recipe.mirror, self.learner.rng)
+        assert network.loop is not None
         self.packed.loop[:, : network.loop.shape[1]] = network.loop
 
     def _batches(self, samples: Array, betas: Array, teaching: Any, first_batch: int) -> None:

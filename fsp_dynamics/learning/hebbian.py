@@ -17,24 +17,14 @@ import numpy as np
 from fsp_dynamics.errors import ConfigurationError, check_finite, check_shape
 from fsp_dynamics.kernels.products import add_product
 from fsp_dynamics.learning.phases import Phases
-from fsp_dynamics.models.network import Array, Network, named_arrays
+from fsp_dynamics.models.network import Array, Network, Weights
 from fsp_dynamics.models.rate import State
 from fsp_dynamics.solvers.equilibrium import Equilibrium
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Update:
+class Update(Weights):
     """A weight change: the fields of `Network`'s weights, learning rate not included. It is not a gradient."""
-
-    input: Array
-    forward: tuple[Array, ...]
-    biases: tuple[Array, ...]
-    loop: Array | None = None
-    backward: tuple[Array, ...] | None = None
-
-    def parameters(self) -> dict[str, Array]:
-        """The arrays by the names of `Network.parameters`."""
-        return named_arrays(self)
 
 
 class Term(NamedTuple):
@@ -103,8 +93,7 @@ def update(network: Network, images: Array, phases: Phases) -> Update:
     check_shape("images", images, (len(phases.free.status), network.sizes[0]))
     check_finite("images", images)
     rows, free, change = contrast(network, phases)
-    shaped = network.with_parameters(assemble(network, images[rows], free, change, len(images)))
-    return Update(shaped.input, shaped.forward, shaped.biases, shaped.loop, shaped.backward)
+    return Update.of(network, assemble(network, images[rows], free, change, len(images)))
 
 
 def hebbian_update(

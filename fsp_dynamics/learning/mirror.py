@@ -21,6 +21,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers.equilibrium import Equilibrium
 
 NOISE = 0.01  # standard deviation: few units change sides, and differences stand far above a tolerance of 1e-4
@@ -33,13 +34,19 @@ def every(batch: int) -> int:
     return max(1, PIECE // batch)
 
 
-def correlation(network: Network, drive: Array, relax: Callable[[Array], Equilibrium], rng: np.random.Generator) -> Array:
+def run(network: Network, images: Array, relax: Callable[[Array], Equilibrium], rate: float, rng: np.random.Generator) -> None:
+    """One mirror phase of the loop, in place, with the last of these images (A, n_in); `relax` as in `correlation`, `rate` as in `follow`."""
+    assert network.loop is not None
+    follow(network.loop, correlation(network, drive(network, images[-SAMPLES:]), relax, rng), rate)
+
+
+def correlation(network: Network, constant: Array, relax: Callable[[Array], Equilibrium], rng: np.random.Generator) -> Array:
     """M (n_L, n_1) of these samples, from two rests each; those not at rest in both are left out (zeros if none is left).
 
-    drive (B, n_1). relax : drive -> the free equilibrium.
+    constant (B, n_1), the drive. relax : drive -> the free equilibrium.
     """
-    noise = (NOISE * rng.standard_normal(drive.shape)).astype(drive.dtype)
-    plus, minus = relax(drive + noise), relax(drive - noise)
+    noise = (NOISE * rng.standard_normal(constant.shape)).astype(constant.dtype)
+    plus, minus = relax(constant + noise), relax(constant - noise)
     kept = plus.at_rest & minus.at_rest
     first, last = (network.rho.rate(plus.state[k][kept]) - network.rho.rate(minus.state[k][kept]) for k in (0, -1))
     return np.asarray(last.T @ first / max(int(kept.sum()), 1))

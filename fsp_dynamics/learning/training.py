@@ -166,16 +166,25 @@ def train_epoch(
     if engine.takes(network, recipe):
         betas = phases.signed(recipe.beta, recipe.phases, -(-len(labels) // recipe.batch), learner.rng)
         work = engine.LoopEngine(learner, split, recipe, threads)
-        work.epoch(order, betas, told, probe, every)
+        work.epoch(order, betas, told, _breaks(probe, every, work.packed))
         count.add_counted(work.count, work.strongest, labels)
     elif sweeps.takes(network, recipe):
-        breaks = Breaks() if probe is None else Breaks([(every, lambda done: probe(done, network))])
-        sweeps.SweepEngine(learner, split, recipe, threads).epoch(order, lambda *batch: _see(split, count, told, *batch), breaks)
+        sweeps.SweepEngine(learner, split, recipe, threads).epoch(
+            order, lambda *batch: _see(split, count, told, *batch), _breaks(probe, every, network)
+        )
     else:
-        _batches(learner, split, recipe, order, count, told, probe, every)
+        _batches(learner, split, recipe, order, count, told, _breaks(probe, every, network))
     learner.epoch += 1
     _check_weights(network, learner.epoch)
     return count.report(time.perf_counter() - begin)
+
+
+def _breaks(probe: Probe | None, every: int, weights: Network | PackedLoop) -> Breaks:
+    """What is done between batches: the probe, where there is one."""
+    breaks = Breaks()
+    if probe is not None:
+        breaks.add(every, lambda done: probe(done, weights))
+    return breaks
 
 
 def _batches(
@@ -185,18 +194,15 @@ def _batches(
     order: Array,
     count: _EpochCount,
     told: Callable[[int, float], None],
-    probe: Probe | None,
-    every: int,
+    breaks: Breaks,
 ) -> None:
     """Learn from the images in this order, batch by batch."""
     network, images, labels = learner.network, split.images, split.labels
     targets = np.eye(network.sizes[-1], dtype=network.dtype)
     drives = np.empty((recipe.batch, network.sizes[1]), network.dtype)
-    breaks = Breaks()
     if recipe.mirror:
-        breaks.add(mirror.every(recipe.batch), lambda done: _mirror(learner, images[order[: done * recipe.batch]], recipe))
-    if probe is not None:
-        breaks.add(every, lambda done: probe(done, network))
+        latest: Callable[[int], Array] = lambda done: images[order[: done * recipe.batch][-mirror.SAMPLES :]]  # noqa: E731
+        breaks = Breaks([(mirror.every(recipe.batch), lambda done: _mirror(learner, latest(done), recipe)), *breaks.due])
     for first in range(0, len(order), recipe.batch):
         index = order[first : first + recipe.batch]
         batch, label = images[index].astype(network.dtype, copy=False), labels[index]
@@ -222,12 +228,8 @@ def _batches(
 
 
 def _mirror(learner: Learner, seen: Array, recipe: Recipe) -> None:
-    """One mirror phase with the last of the images seen (A, n_in)."""
-    network = learner.network
-    assert network.loop is not None
-    constant = drive(network, seen[-mirror.SAMPLES :])
-    found = mirror.correlation(network, constant, engine.relaxer(network, recipe, learner.memory), learner.rng)
-    mirror.follow(network.loop, found, recipe.mirror)
+    """One mirror phase with these images (A, n_in)."""
+    mirror.run(learner.network, seen, engine.relaxer(learner.network, recipe, learner.memory), recipe.mirror, learner.rng)
 
 
 def evaluate(network: Network, split: LabelledImages, recipe: Recipe, batch: int = 500, *, memory: Memory | SweepMemory | None = None) -> Evaluation:

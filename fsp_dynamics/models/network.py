@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -127,6 +127,27 @@ class Network:
     def copy(self) -> Network:
         """A network that shares no array with this one."""
         return self.astype(self.dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """Arrays in the shapes of a network's weights: the fields of `Network` that learning may change."""
+
+    input: Array
+    forward: tuple[Array, ...]
+    biases: tuple[Array, ...]
+    loop: Array | None = None
+    backward: tuple[Array, ...] | None = None
+
+    @classmethod
+    def of(cls, network: Network, named: dict[str, Array]) -> Self:
+        """The record of these arrays, one for each of `network.parameters()`, by name."""
+        shaped = network.with_parameters(named)
+        return cls(shaped.input, shaped.forward, shaped.biases, shaped.loop, shaped.backward)
+
+    def parameters(self) -> dict[str, Array]:
+        """The arrays by the names of `Network.parameters`."""
+        return named_arrays(self)
 
 
 def named_arrays(weights: Any) -> dict[str, Array]:
