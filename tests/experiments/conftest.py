@@ -6,6 +6,8 @@ import copy
 
 import pytest
 
+from fsp_dynamics.experiments import runner
+
 TINY = {
     "data": {"name": "digits", "limit": 120, "validation": 200},
     "network": {"hidden": [12], "loop_scale": 0.3},
@@ -26,3 +28,20 @@ def merged(base, changes):
 def tiny():
     """tiny(learning={"momentum": 0.5}) -> the nested table of a small, quick experiment on digits."""
     return lambda **changes: merged(TINY, changes)
+
+
+@pytest.fixture
+def killed(monkeypatch):
+    """killed(2): from now on a run dies in the second epoch, its records written and its checkpoint not; `monkeypatch.undo()` ends that."""
+
+    def at(epoch):
+        real = runner.save_checkpoint
+
+        def dies(folder, checkpoint, names):
+            if checkpoint.epoch == epoch:
+                raise KeyboardInterrupt
+            real(folder, checkpoint, names)
+
+        monkeypatch.setattr(runner, "save_checkpoint", dies)
+
+    return at

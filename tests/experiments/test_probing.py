@@ -53,18 +53,11 @@ def test_looking_changes_nothing(tiny, tmp_path) -> None:
     assert load_config(tmp_path / "looked")[1].differences(load_config(tmp_path / "blind")[1]) == {}
 
 
-def test_a_resumed_run_has_the_records_of_an_unbroken_one(tiny, tmp_path, monkeypatch) -> None:
+def test_a_resumed_run_has_the_records_of_an_unbroken_one(tiny, tmp_path, monkeypatch, killed) -> None:
     """Killed after the records were written and before the checkpoint was: the epoch is looked at once more, and stands there once."""
     table = tiny(probes={"every": 3, "samples": 20})
     quietly(table, out=tmp_path / "whole")
-    real = runner.save_checkpoint
-
-    def dies(folder, checkpoint, names):
-        if checkpoint.epoch == 2:
-            raise KeyboardInterrupt
-        real(folder, checkpoint, names)
-
-    monkeypatch.setattr(runner, "save_checkpoint", dies)
+    killed(2)
     with pytest.raises(KeyboardInterrupt):
         quietly(table, out=tmp_path / "cut")
     assert probes(tmp_path / "cut")[-1]["epoch"] == 2

@@ -102,16 +102,9 @@ def test_a_stop_by_a_signal_loses_only_the_epoch_it_fell_in(tiny, tmp_path, unbr
     assert resumed.summary["status"] == "finished"
 
 
-def test_killed_between_metrics_and_checkpoint(tiny, tmp_path, unbroken, monkeypatch):
+def test_killed_between_metrics_and_checkpoint(tiny, tmp_path, unbroken, monkeypatch, killed):
     """The metrics may be an epoch ahead of the checkpoint; resuming repeats that epoch once."""
-    real = runner.save_checkpoint
-
-    def dies(folder, checkpoint, names):
-        if checkpoint.epoch == 2:
-            raise KeyboardInterrupt
-        real(folder, checkpoint, names)
-
-    monkeypatch.setattr(runner, "save_checkpoint", dies)
+    killed(2)
     with pytest.raises(KeyboardInterrupt):
         quietly(tiny(), out=tmp_path)
     monkeypatch.undo()
