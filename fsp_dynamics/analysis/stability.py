@@ -214,6 +214,15 @@ def admissible_dt(found: Spectrum, tableau: str | Tableau = "euler") -> Array:
     return np.asarray(steps.min(1))
 
 
+def growth(tableau: str | Tableau, z: Array) -> Array:
+    """|R(z)|: how one step h of the method multiplies a mode of eigenvalue lambda, z = h lambda (complex, any shape); stable where <= 1.
+
+    Raises ConfigurationError for an unknown tableau.
+    """
+    c = _amplification(tableau if isinstance(tableau, Tableau) else TABLEAUX[check_choice("tableau", tableau, TABLEAUX)])
+    return np.abs(np.polynomial.polynomial.polyval(z, c))
+
+
 def _amplification(method: Tableau) -> Array:
     """c_0 = 1, c_i = b^T A^(i-1) 1: the coefficients of R, the last of them not zero."""
     stages = len(method.b)

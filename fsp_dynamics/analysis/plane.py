@@ -1,0 +1,100 @@
+"""The phase plane: a path seen in two dimensions, and the flow of two units while all others stand still.
+
+Nullclines are where the flow of one unit is zero; where those of both units cross, both would stay, and at the network's own equilibrium they do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsp_dynamics.errors import ConfigurationError, check_shape
+from fsp_dynamics.models import rate
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import Nudge, flatten, layers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plane:
+    """Two directions in the space of all N states.
+
+    centre : (N,) the point that is drawn at (0, 0). axes : (2, N), orthonormal. share : (2,) of the path's variance that each axis holds.
+    """
+
+    centre: Array
+    axes: Array
+    share: Array
+
+    def project(self, states: Array) -> Array:
+        """(..., 2) coordinates of states (..., N)."""
+        check_shape("last axis of states", states[(0,) * (states.ndim - 1)], (len(self.centre),))
+        return (states - self.centre) @ self.axes.T
+
+
+def principal_plane(states: Array) -> Plane:
+    """The plane that holds most of the variance of a path (T, N): its first two principal components.
+
+    The sign of each axis is chosen so that its largest entry is positive: pictures of neighbouring parameters then do not flip. A path that
+    stands still along a direction has share 0 there. Raises ShapeError for anything but (T, N), ConfigurationError for N < 2 or a path that
+    is not finite.
+    """
+    check_shape("states", states, (None, None))
+    if states.shape[1] < 2:
+        raise ConfigurationError(f"states has {states.shape[1]} units, expected 2 or more to span a plane")
+    states = states[np.isfinite(states).all(1)].astype(np.float64)
+    if not len(states):
+        raise ConfigurationError("states has no finite point, so it spans no plane; take a smaller step or a weaker loop")
+    centre = states.mean(0)
+    moved = states - centre
+    if len(moved) < states.shape[1]:  # the smaller of the two Gram matrices has all there is to know
+        values, vectors = np.linalg.eigh(moved @ moved.T)
+        axes = vectors.T @ moved
+    else:
+        values, axes = np.linalg.eigh(moved.T @ moved)
+        axes = axes.T
+    values = np.maximum(values[::-1], 0)
+    held = values > values[0] * np.finfo(np.float64).eps * max(states.shape) if values[0] > 0 else np.zeros(len(values), bool)
+    axes = _orthonormal(axes[::-1][: min(2, held.sum())], states.shape[1])
+    axes *= np.sign(axes[np.arange(2), np.abs(axes).argmax(1)])[:, None]
+    share = np.append(np.where(held, values, 0), (0, 0))[:2] / max(values.sum(), np.finfo(float).tiny)
+    return Plane(centre, axes, share)
+
+
+def unit_flow(network: Network, images: Array, state: Array, nudge: Nudge | None, units: tuple[int, int], x: Array, y: Array) -> Array:
+    """(2, len(y), len(x)): ds/dt (rate form) of two units where they stand at (x, y) and all others stay in `state`.
+
+    Parameters
+    ----------
+    images : (1, n_in). state : (N,) of one sample, flat. nudge : of that sample, or None.
+    units : flat indices i, j of the units on the x and the y axis, different ones.
+
+    Raises ConfigurationError for units that the network does not have, ShapeError for what does not fit.
+    """
+    total = sum(network.sizes[1:])
+    check_shape("images", images, (1, network.sizes[0]))
+    check_shape("state", state, (total,))
+    for name, unit in zip("xy", units, strict=True):
+        if not 0 <= unit < total:
+            raise ConfigurationError(f"unit {name} = {unit}, expected 0 to {total - 1}")
+    if units[0] == units[1]:
+        raise ConfigurationError(f"units = {units}, expected two different ones")
+    points = np.repeat(state[None].astype(network.dtype), len(y) * len(x), axis=0)
+    points[:, units[0]] = np.tile(x, len(y))
+    points[:, units[1]] = np.repeat(y, len(x))
+    drive = np.repeat(rate.drive(network, images), len(points), axis=0)
+    pulled = None if nudge is None else Nudge(nudge.beta, np.repeat(nudge.target, len(points), axis=0))
+    flow = flatten(rate.rate_field(network, drive, layers(network, points), pulled))
+    return flow[:, list(units)].T.reshape(2, len(y), len(x))
+
+
+def _orthonormal(axes: Array, size: int) -> Array:
+    """These directions (K <= 2, N), scaled to norm 1, and unit vectors at right angles to them to make up two."""
+    basis = np.concatenate([axes, np.eye(2, size), np.eye(2, size)[:, ::-1]])
+    found: list[Array] = []
+    for axis in basis:
+        rest = axis - sum(((axis @ f) * f for f in found), np.zeros(size))
+        norm = np.linalg.norm(rest)
+        if norm > 1e-8 * max(np.linalg.norm(axis), np.finfo(float).tiny) and len(found) < 2:
+            found.append(rest / norm)
+    return np.array(found)
