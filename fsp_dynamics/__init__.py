@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fsp_dynamics.analysis.alignment import loop_alignment
     from fsp_dynamics.datasets import load_dataset
     from fsp_dynamics.experiments.runner import open_run, train
+    from fsp_dynamics.explorer import explore
     from fsp_dynamics.learning.hebbian import hebbian_update
     from fsp_dynamics.learning.simulation import simulate
     from fsp_dynamics.models.network import Network, loop_gain, loop_network, reciprocal_network
@@ -36,6 +37,7 @@ __all__ = [
     "Status",
     "Tolerance",
     "__version__",
+    "explore",
     "hebbian_update",
     "load_dataset",
     "loop_alignment",
@@ -53,6 +55,7 @@ _ROOMS = {
     "analysis.alignment": ("loop_alignment",),
     "datasets": ("load_dataset",),
     "experiments.runner": ("open_run", "train"),
+    "explorer": ("explore",),
     "learning.hebbian": ("hebbian_update",),
     "learning.simulation": ("simulate",),
     "models.network": ("Network", "loop_gain", "loop_network", "reciprocal_network"),

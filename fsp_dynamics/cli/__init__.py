@@ -186,6 +186,20 @@ def compare(first: Run, second: Run, /, *, as_json: Json = False) -> None:
 
 
 @app.command
+def explore(
+    run: Annotated[Path | None, Parameter(help="The folder of a run, to scrub through its training (default: a random network).")] = None,
+    /,
+    *,
+    port: Annotated[int | None, Parameter(help="Of JupyterLab, on this machine (default: its own choice).")] = None,
+    browser: Annotated[bool, Parameter(help="Open a browser window.")] = True,
+) -> int:
+    """Open JupyterLab on notebooks/02_explore.ipynb, the live instrument, from a source tree. Ends when JupyterLab does."""
+    from fsp_dynamics.experiments.notebook import explore as open_notebook
+
+    return open_notebook(run, port=port, browser=browser)
+
+
+@app.command
 def check(*, as_json: Json = False) -> int:
     """The solvers and the learning rule test themselves: orders, agreement, eq. 14, equilibrium propagation. Half a minute."""
     from fsp_dynamics.experiments.check import run_checks

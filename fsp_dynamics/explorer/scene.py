@@ -1,0 +1,133 @@
+"""What the parameters describe: one image before one network, its path through both phases, and the two points of rest."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.explorer.controls import ANY, Parameters
+from fsp_dynamics.explorer.subject import Subject
+from fsp_dynamics.learning.phases import Phases
+from fsp_dynamics.learning.simulation import Piece, Trajectory, simulate
+from fsp_dynamics.models import rate
+from fsp_dynamics.models.activations import ACTIVATIONS
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import Nudge, State
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, Solver, Tolerance
+from fsp_dynamics.solvers.fixed_point import FixedPointSolver
+from fsp_dynamics.solvers.numba_ode import NumbaSolver
+from fsp_dynamics.solvers.reference import ReferenceSolver
+
+POINTS = 160  # saved times of a path, about
+SETTLED = 1e-4  # ||ds/dt|| at which a phase counts as settled, as in the presets
+REST = {np.dtype(np.float32): Tolerance(1e-5, 1e-6), np.dtype(np.float64): Tolerance(1e-10)}  # of the points of rest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """One image before one network.
+
+    network : with the parameters' loop, time constants and rho. images : (1, n_in).
+    target : (1, n_L) one-hot, or None for a drawing without a class. label : the class, or None.
+    row : of the image among all test images. samples : how many of them the parameters' class has.
+    nudge : of the second phase; None where that is free or there is none.
+    """
+
+    parameters: Parameters
+    network: Network
+    images: Array
+    target: Array | None
+    label: int | None
+    row: int
+    samples: int
+    nudge: Nudge | None
+
+    @classmethod
+    def of(cls, subject: Subject, parameters: Parameters) -> Scene:
+        """The scene; a sample beyond the images of its class is the last of them."""
+        network, rows = subject.network(parameters), subject.rows(parameters.label)
+        row = int(rows[min(parameters.sample, len(rows) - 1)])
+        label: int | None = int(subject.data.test.labels[row])
+        image = subject.images[row].astype(np.float64)
+        if parameters.drawing is not None:
+            image, label = np.array(parameters.drawing), None if parameters.label == ANY else int(parameters.label)
+        if parameters.noise:
+            image = np.clip(image + parameters.noise * np.random.default_rng(row).normal(size=image.shape), 0, 1)
+        target = None if label is None else np.eye(subject.classes, dtype=network.dtype)[[label]]
+        nudge = None if target is None or parameters.beta == 0 or parameters.nudged == 0 else Nudge(parameters.beta, target)
+        if nudge is not None:
+            nudge.check(network, 1)
+        return cls(parameters, network, image[None].astype(network.dtype), target, label, row, len(rows), nudge)
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """The protocol: the free phase, and the nudged one if it lasts."""
+        given = self.parameters
+        return [(given.free, None), (given.nudged, self.nudge)] if given.nudged else [(given.free, None)]
+
+    @property
+    def start(self) -> State:
+        """The state at time 0: 0, 1 or uniform in [0, 1] (of smooth rho, whose states have no walls: 0, 4, or uniform in [-4, 4])."""
+        silent = rate.zero_state(self.network, 1)
+        wide = not self.network.rho.projected
+        if self.parameters.start == "saturated":
+            return tuple(s + (4 if wide else 1) for s in silent)
+        if self.parameters.start == "random":
+            rng = np.random.default_rng(self.parameters.seed)
+            low, high = (-4, 4) if wide else (0, 1)
+            return tuple(rng.uniform(low, high, s.shape).astype(s.dtype) for s in silent)
+        return silent
+
+    @property
+    def stride(self) -> float:
+        """Time between two looks: as many whole steps as leave about POINTS of them."""
+        given = self.parameters
+        return given.dt * max(1, math.ceil((given.free + given.nudged) / (POINTS * given.dt)))
+
+    def times(self) -> Array:
+        """(T,) when the path is looked at: after whole steps of dt, so that steps are as long as dt says, and at the borders."""
+        borders = np.cumsum([0.0, *(duration for duration, _ in self.pieces)])
+        grids = [np.arange(begin, end, self.stride) for begin, end in itertools.pairwise(borders)]
+        return np.unique(np.concatenate([*grids, borders]))
+
+    def path(self, compiled: bool = True) -> Trajectory:
+        """The way through both phases; `compiled` says whether kernels may be used (they take seconds to compile, once)."""
+        given = self.parameters
+        kind = NumbaSolver if compiled and self.network.rho in ACTIVATIONS.values() else ReferenceSolver
+        integrator: Integrator = kind(given.integrator, dt=given.dt)
+        with np.errstate(over="ignore", invalid="ignore"):  # an unstable step is worth seeing
+            return simulate(self.network, self.images, self.pieces, solver=integrator, start=self.start, save=self.times())
+
+    def rests(self, path: Trajectory, compiled: bool = True) -> tuple[Equilibrium, Equilibrium]:
+        """The free rest and the nudged one, each looked for from where the path was at the end of its phase."""
+        free = self._rest(path, 0, None, None, compiled)
+        return free, self._rest(path, len(path.betas) - 1, self.nudge, free, compiled)
+
+    def obstacle(self, free: Equilibrium, nudged: Equilibrium) -> str | None:
+        """Why there is no update, or None if there is one."""
+        if self.nudge is None:
+            missing = "a class for the drawing" if self.target is None else "a beta other than 0" if self.parameters.nudged else "a nudged phase"
+            return f"nothing is nudged, so there is no update; choose {missing}"
+        if not (free.at_rest.all() and nudged.at_rest.all()):
+            return "the image has no point of rest in both phases, so there is no update; weaken the loop"
+        return None
+
+    def phases(self, free: Equilibrium, nudged: Equilibrium) -> Phases:
+        """Both rests as the learning rule takes them. Raises ConfigurationError where there is an `obstacle`."""
+        obstacle = self.obstacle(free, nudged)
+        if obstacle is not None or self.nudge is None:
+            raise ConfigurationError(str(obstacle))
+        return Phases(self.nudge.beta, free, np.arange(1), nudged)
+
+    def _rest(self, path: Trajectory, piece: int, nudge: Nudge | None, before: Equilibrium | None, compiled: bool) -> Equilibrium:
+        last = np.flatnonzero(path.phase == piece)[-1]
+        start = tuple(s[last] for s in path.states)
+        if not all(np.isfinite(s).all() for s in start):
+            start = self.start if before is None else before.state
+        solver: Solver = FixedPointSolver() if compiled else ReferenceSolver(max_steps=500)
+        drive = rate.drive(self.network, self.images)
+        return solver.relax(self.network, drive, start, nudge, REST[np.dtype(self.network.dtype)])

@@ -1,0 +1,200 @@
+"""What is explored: the images of a data set, and the networks that can be shown them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from fsp_dynamics.datasets import Dataset, load_dataset
+from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.experiments.execution import build_recipe
+from fsp_dynamics.experiments.runner import Run, Which, open_run
+from fsp_dynamics.experiments.sources import load_config
+from fsp_dynamics.explorer.controls import ANY, RANDOM, Parameters
+from fsp_dynamics.learning.optimisers import Rates, Sgd
+from fsp_dynamics.learning.phases import Phases
+from fsp_dynamics.models.activations import ACTIVATIONS, Activation, activation
+from fsp_dynamics.models.network import Array, Network, loop_network, reciprocal_network
+
+HIDDEN = (48, 32)  # of the random network when nothing is given: small enough to see every unit
+LOOP_SCALE = 0.2
+PRECISE = 100_000  # weights up to which networks are explored in float64
+GIVEN, TRAINED = "given", "trained"
+Key = tuple[str, int]
+
+
+@dataclass(slots=True)
+class Subject:
+    """The images and networks of one explorer, and what its networks have learned by hand.
+
+    data : the data set; its test images are shown. source : "given", "trained" (a run) or "random". run : the run, or None.
+    template : a network of the kind that is explored. optimiser : what applies an update; `batch` by how many it divides the rates.
+    """
+
+    data: Dataset
+    source: str
+    template: Network
+    optimiser: Sgd
+    batch: int
+    run: Run | None = None
+    learned: dict[Key, tuple[Network, int]] = field(default_factory=dict)
+    loaded: dict[Key, Network] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, given: Network | Run | str | Path | None, dataset: str | Dataset | None = None) -> Subject:
+        """A network, a run or its folder, or None for a random network of 48 and 32 hidden units; a data set or its name.
+
+        None as data set: the run's, else digits. Raises ConfigurationError where images and network do not fit, the package's errors for a
+        run or data that cannot be read.
+        """
+        run = open_run(given) if isinstance(given, str | Path) else given if isinstance(given, Run) else None
+        data = dataset if isinstance(dataset, Dataset) else load_dataset(dataset or (run.config.data.name if run else "digits"))
+        if run is not None:
+            recipe = build_recipe(run.config)
+            if not isinstance(recipe.optimiser, Sgd):
+                raise ConfigurationError(f"optimiser of {run.folder} is {type(recipe.optimiser).__name__}, expected Sgd")
+            return cls(data, TRAINED, run.network(), recipe.optimiser, recipe.batch, run)._fitting()
+        pixels = data.test.images.shape[1]
+        network = given if given is not None else loop_network([pixels, *HIDDEN, data.classes], loop_scale=LOOP_SCALE, rng=0)
+        if not isinstance(network, Network):
+            raise ConfigurationError(f"explore was given a {type(network).__name__}, expected a Network, a run or its folder, or nothing")
+        config = load_config("digits", {})[1].learning
+        depth, rates = network.depth - 1, config.rates
+        forward = tuple([rates.forward[0]] * (depth - 1) + [rates.forward[-1]])
+        own = Rates(rates.input, forward, rates.loop if network.loop is not None else 0.0, forward if network.backward is not None else ())
+        optimiser = Sgd(own, output_step=config.output_step)
+        return cls(data, RANDOM if given is None else GIVEN, network, optimiser, config.batch)._fitting()
+
+    def _fitting(self) -> Subject:
+        pixels = self.data.test.images.shape[1]
+        if self.template.sizes[0] != pixels or self.template.sizes[-1] != self.data.classes:
+            raise ConfigurationError(
+                f"the network is {self.template.sizes[0]} - {self.template.sizes[-1]}, expected {pixels} pixels and {self.data.classes} classes "
+                f"as {self.data.name} has; give dataset= another name or the images' own Dataset"
+            )
+        return self
+
+    @property
+    def images(self) -> Array:
+        """(B, n_in) the test images."""
+        return self.data.test.images
+
+    @property
+    def classes(self) -> int:
+        return self.data.classes
+
+    @property
+    def side(self) -> int | None:
+        """Pixels on each side of an image; None where it is not square."""
+        height, width = self.data.image_shape
+        return height if height == width else None
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return self.template.sizes
+
+    @property
+    def has_loop(self) -> bool:
+        return self.template.loop is not None
+
+    @property
+    def rho(self) -> Activation:
+        return self.template.rho
+
+    @property
+    def activations(self) -> tuple[str, ...]:
+        """Names of the firing-rate functions that can be chosen, the network's own among them."""
+        return tuple(dict.fromkeys([*ACTIVATIONS, self.rho.name]))
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """Epochs of which the run has a network, in order; none without a run."""
+        if self.run is None:
+            return ()
+        ends = {record["epoch"] for record in (self.run.summary["best"], self.run.summary["last"]) if record}
+        return tuple(sorted({*self.run.kept, *ends}))
+
+    @property
+    def start_epoch(self) -> int:
+        """The epoch that is shown first: the best."""
+        best = self.run.summary["best"] if self.run else None
+        return int(best["epoch"]) if best else (self.epochs or (0,))[-1]
+
+    def which(self, epoch: int) -> Which | int:
+        """How `Run.network` is asked for that epoch."""
+        ends: dict[int, Which] = {}
+        for which in get_args(Which):
+            record = self.run.summary[which] if self.run else None
+            if record:
+                ends.setdefault(record["epoch"], which)
+        return ends.get(epoch, epoch)
+
+    def rows(self, label: str) -> Array:
+        """Indices of the test images of that class, or of all."""
+        labels = self.data.test.labels
+        return np.arange(len(labels)) if label == ANY else np.flatnonzero(labels == int(label))
+
+    def key(self, parameters: Parameters) -> Key:
+        """Which weights the parameters ask for."""
+        if parameters.source == RANDOM:
+            return RANDOM, parameters.seed
+        return parameters.source, parameters.epoch if parameters.source == TRAINED else 0
+
+    def weights(self, parameters: Parameters) -> tuple[Network, int]:
+        """(the network whose weights are asked for, how many updates it has learned by hand)."""
+        key = self.key(parameters)
+        if key in self.learned:
+            return self.learned[key]
+        if key not in self.loaded:
+            self.loaded[key] = self._precise(self._made(key))
+        return self.loaded[key], 0
+
+    def network(self, parameters: Parameters) -> Network:
+        """That network with the loop, time constants and firing-rate function of the parameters."""
+        base, _ = self.weights(parameters)
+        return dataclasses.replace(
+            base,
+            loop=None if base.loop is None else base.loop * parameters.gain,
+            time_constants=tuple(parameters.r * r for r in base.time_constants),
+            rho=self.rho if parameters.rho == self.rho.name else activation(parameters.rho),
+        )
+
+    def learn(self, parameters: Parameters, images: Array, phases: Phases) -> None:
+        """Change those weights by one update from these phases, as much as the images would within a whole batch."""
+        base, times = self.weights(parameters)
+        rates, factor = self.optimiser.rates, parameters.learning_rate / self.batch
+
+        def scaled(values: tuple[float, ...]) -> tuple[float, ...]:
+            return tuple(factor * value for value in values)
+
+        smaller = Rates(factor * rates.input, scaled(rates.forward), factor * rates.loop, scaled(rates.backward))
+        optimiser = dataclasses.replace(self.optimiser, rates=smaller, momentum=0.0, decay=0.0)
+        changed = base.copy()
+        optimiser.step(changed, {}, images, phases, float((images**2).sum()) / len(images), 0)
+        self.learned[self.key(parameters)] = changed, times + 1
+
+    def forget(self, parameters: Parameters) -> None:
+        """Back to those weights as they were before any update."""
+        self.learned.pop(self.key(parameters), None)
+
+    def _made(self, key: Key) -> Network:
+        source, number = key
+        if source == RANDOM:
+            return self._random(number)
+        if self.run is None or number == self.start_epoch:
+            return self.template
+        return self.run.network(self.which(number))
+
+    def _random(self, seed: int) -> Network:
+        like = self.template
+        if like.loop is None:
+            return reciprocal_network(like.sizes, tied=like.tied, time_constants=like.time_constants, dtype=like.dtype, rng=seed)
+        return loop_network(like.sizes, loop_scale=LOOP_SCALE, time_constants=like.time_constants, dtype=like.dtype, rng=seed)
+
+    def _precise(self, network: Network) -> Network:
+        size = sum(w.size for w in network.parameters().values())
+        return network.astype(np.float64) if size <= PRECISE else network
