@@ -8,26 +8,31 @@ FACTS := pyproject.toml setup.cfg constraints.txt
 INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e
 # One BLAS thread for each test process: there is one process for each core, and idle BLAS threads spin.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
-PYTEST := $(BIN)/python -m pytest -n 2 --cov
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --cov
 # What the compiler has a part in, as far as it is there.
 NUMERIC = $(wildcard $(addprefix tests/,models kernels solvers learning analysis test_order.py test_solvers_agree.py))
 
 .DEFAULT_GOAL := quickstart
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help quickstart test lint format bench clean
+.PHONY: help quickstart explore test lint format docs bench clean
 
 help:
 	@echo "make           set up .venv and train the first network (fsp quickstart)"
+	@echo "make explore   set up .venv and open the live instrument in JupyterLab (fsp explore; make explore RUN=quickstart for a run)"
 	@echo "make test      set up .venv, then lint, types and every test, with and without the compiler"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make format    let ruff rewrite what it can"
+	@echo "make docs      the documentation, notebooks executed, in docs/_build/html"
 	@echo "make bench     speed beside backpropagation, up to 25 minutes (fsp bench; make bench BENCH=--quick for a look)"
 	@echo "make clean     remove .venv and caches; runs stay"
 	@echo "Another Python (3.11 or newer): make PYTHON=python3.12"
 
 quickstart: $(VENV)/ready
 	@$(BIN)/fsp quickstart
+
+explore: $(VENV)/ready-for-notebooks
+	@$(BIN)/fsp explore $(RUN)
 
 # Coverage counts both passes: compiled kernels run unseen in the first, their lines are counted in the second.
 test: lint
@@ -43,11 +48,15 @@ format: $(VENV)/ready-for-tests
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/ready-for-tests
+	MPLBACKEND=Agg $(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 bench: $(VENV)/ready-for-tests
 	$(BIN)/fsp bench $(BENCH)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find fsp_dynamics tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # Set-up. A stamp is older than the facts only when there is something to install, so a second `make` starts at once.
@@ -61,7 +70,12 @@ $(VENV)/ready: $(VENV)/made $(FACTS)
 	@$(INSTALL) '.[torch]'
 	@touch $@
 
+$(VENV)/ready-for-notebooks: $(VENV)/made $(FACTS)
+	@echo "Setting up $(VENV) with JupyterLab: a few minutes, once"
+	@$(INSTALL) '.[torch,notebook]'
+	@touch $(VENV)/ready $@
+
 $(VENV)/ready-for-tests: $(VENV)/made $(FACTS)
 	@echo "Setting up $(VENV) for tests: a few minutes, once"
-	@$(INSTALL) '.[torch,test]'
-	@touch $(VENV)/ready $@
+	@$(INSTALL) '.[torch,notebook,test,docs]'
+	@touch $(VENV)/ready $(VENV)/ready-for-notebooks $@

@@ -52,13 +52,21 @@ KEPT = {
     "pooch": ("datasets",),
     "urllib": ("datasets",),
     "safetensors": ("experiments",),
+    "anywidget": ("explorer/widget",),
+    "traitlets": ("explorer/widget",),
     "pickle": (),
-    "fsp_dynamics.explorer": ("cli", "__main__"),
+    "fsp_dynamics.explorer": ("explorer", "cli", "__main__"),
 }
 FILE_ROOMS = ("experiments", "datasets")
 FILE_EXCEPTIONS = {
     "plotting": ["figure.savefig"],  # matplotlib has one room, so a picture is written there, where it is told
     "kernels/field": ["file.read_bytes"],  # the package's own sources: compiled code is kept until one of them changes
+    "explorer/widget": [
+        "(files(__package__) / 'script').iterdir",  # its own script and style sheet
+        "part.read_text",
+        "(files(__package__) / 'script' / 'explorer.css').read_text",
+        "model.path(given).to_xarray().to_netcdf",  # into memory: the browser saves it
+    ],
     "cli": ["os.open"],  # the null device, once the reader of a pipe has gone
 }
 FILE_METHODS = {

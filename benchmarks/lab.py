@@ -1,0 +1,181 @@
+"""A JupyterLab and a browser on this machine alone: what the tests, the measurements and the screenshots of the explorer look through."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fsp_dynamics.experiments.notebook import NOTEBOOK, RUN
+
+ROOT = Path(__file__).parents[1]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    *("--no-sandbox", "--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-quic"),
+)
+EXPLORER = "[data-frame]"
+# No question about news, no look for updates, nothing in the way.
+QUIET = {
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "docmanager-extension/plugin": {"autosave": False},
+    "notebook-extension/tracker": {"windowingMode": "none"},
+}
+
+
+def chromium() -> str | None:
+    """The path of a Chromium on this machine, or None."""
+    return next((found for name in BROWSERS if (found := shutil.which(name))), None)
+
+
+@dataclass(slots=True)
+class Lab:
+    """A running JupyterLab in a folder of its own. Use it as `with started(folder) as lab`."""
+
+    folder: Path
+    port: int
+    token: str
+    server: subprocess.Popen[bytes]
+
+    def address(self, notebook: str) -> str:
+        """Of a notebook in the folder, alone on the page."""
+        return f"http://127.0.0.1:{self.port}/doc/tree/{notebook}?token={self.token}"
+
+
+@contextlib.contextmanager
+def started(folder: Path, *, run: Path | None = None, dark: bool = False) -> Iterator[Lab]:
+    """JupyterLab on loopback, with the explorer's notebook, and $FSP_RUN if a run is given. Raises TimeoutError if it does not come up."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / NOTEBOOK, folder)
+    settings = folder / "settings" / "@jupyterlab"
+    for name, content in {**QUIET, "apputils-extension/themes": {"theme": f"JupyterLab {'Dark' if dark else 'Light'}"}}.items():
+        path = settings / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    own = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    own |= {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces")}
+    environment = {**os.environ, **own, **({RUN: str(run.resolve())} if run else {})}
+    port, token = _free_port(), secrets.token_hex(16)
+    options = [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={token}"]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}", *options]
+    with (folder / "lab.log").open("wb") as log:
+        server = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+        lab = Lab(folder, port, token, server)
+        try:
+            _wait(lab)
+            yield lab
+        finally:
+            server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+@dataclass(slots=True)
+class Page:
+    """The explorer's notebook in a browser window. `page` is Playwright's; `said` is what came to the console; `saved` where downloads go."""
+
+    page: Any
+    said: list[str] = field(default_factory=list)
+
+    def open(self, lab: Lab) -> None:
+        """Load the notebook, its kernel running."""
+        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
+        self.page.goto(lab.address(NOTEBOOK.name))
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        connected = "document.querySelector('.jp-Toolbar-kernelName')?.textContent.startsWith('Python 3')"
+        self.page.wait_for_function(connected, timeout=60_000)
+        self.page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
+
+    def run_explorer(self) -> float:
+        """Run the cell that shows the explorer, the first of code; seconds until it has drawn its first frame."""
+        cell = self.page.locator(".jp-CodeCell").first
+        for _ in range(20):  # a kernel that says it is idle may not be connected yet, and then nothing runs
+            cell.locator(".cm-content").click()
+            begin = time.perf_counter()
+            self.page.keyboard.press("Shift+Enter")
+            self.page.wait_for_timeout(300)
+            if cell.locator(".jp-InputPrompt").inner_text().strip() != "[ ]:":
+                break
+        self.page.wait_for_selector(EXPLORER, timeout=120_000)
+        seconds = time.perf_counter() - begin
+        self.page.locator(EXPLORER).first.scroll_into_view_if_needed()
+        return seconds
+
+    def data(self, name: str) -> str:
+        """A data attribute of the explorer: `frame`, the id of the last frame drawn, or `latency`, ms from input to pixels."""
+        return str(self.page.locator(EXPLORER).first.get_attribute(f"data-{name}"))
+
+    def after(self, act: Any, timeout: float = 30.0) -> float:
+        """Do `act`, wait until a newer frame is drawn; its latency in milliseconds. Raises TimeoutError if none is."""
+        before, end = self.data("frame"), time.perf_counter() + timeout
+        act()
+        while self.data("frame") == before:
+            if time.perf_counter() > end:
+                raise TimeoutError(f"no new frame in {timeout} s after frame {before}")
+            self.page.wait_for_timeout(5)
+        return float(self.data("latency"))
+
+    def control(self, name: str, kind: str = "range") -> Any:
+        """The input of a parameter: its slider, or with another kind its number, or its list ("select")."""
+        selector = f'select[data-name="{name}"]' if kind == "select" else f'input[type="{kind}"][data-name="{name}"]'
+        return self.page.locator(EXPLORER).first.locator(selector)
+
+    def button(self, action: str) -> Any:
+        return self.page.locator(EXPLORER).first.locator(f'[data-action="{action}"]')
+
+    def text(self) -> str:
+        """What the status line says."""
+        return str(self.page.locator(EXPLORER).first.locator('[data-role="readout"]').inner_text())
+
+    def picture(self, view: str) -> bytes:
+        """A view as it is seen, PNG."""
+        return bytes(self.page.locator(EXPLORER).first.locator(f'figure[data-view="{view}"]').screenshot())
+
+
+@contextlib.contextmanager
+def window(width: int = 1400, height: int = 900, dark: bool = False) -> Iterator[Page]:
+    """A browser window of that size. Raises FileNotFoundError where there is no Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    found = chromium()
+    if found is None:
+        raise FileNotFoundError(f"none of {', '.join(BROWSERS)} is on the PATH; install Debian's package chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
+        try:
+            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", accept_downloads=True)
+            yield Page(page)
+        finally:
+            browser.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(lab: Lab, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and lab.server.poll() is None:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{lab.port}/api?token={lab.token}", timeout=5).read()
+            return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise TimeoutError(f"JupyterLab did not answer within {seconds:.0f} s: {(lab.folder / 'lab.log').read_text()[-2000:]}")
