@@ -78,10 +78,7 @@ def plane(scene: Scene, path: Trajectory, rests: tuple[Equilibrium, Equilibrium]
     if not np.isfinite(states).all(1).any():
         return {"path": np.full((len(states), 2), np.nan), "rests": np.full((2, 2), np.nan)}, {"x": "", "y": ""}
     found = principal_plane(states)
-    names = {
-        axis: f"{which} principal component ({100 * share:.0f} % of the variance)"
-        for axis, which, share in zip("xy", ("first", "second"), found.share, strict=True)
-    }
+    names = {axis: f"principal component {k} ({100 * share:.0f} %)" for axis, k, share in zip("xy", (1, 2), found.share, strict=True)}
     return {"path": found.project(states), "rests": found.project(ends)}, names
 
 
@@ -158,7 +155,11 @@ def _flow(scene: Scene, states: Array, rests: tuple[Equilibrium, Equilibrium], u
 
 
 def _spectrum(scene: Scene, rest: Equilibrium, nudge: Nudge | None) -> Spectrum | None:
-    return spectrum(scene.network, scene.images, rest, nudge) if rest.at_rest.all() else None
+    """Each eigenvalue -kappa that many units share is counted once: what is drawn, and the longest step, need it no oftener."""
+    if not rest.at_rest.all():
+        return None
+    found = spectrum(scene.network, scene.images, rest, nudge)
+    return Spectrum(found.values, tuple((kappa, min(times, 1)) for kappa, times in found.rest), found.complete)
 
 
 def _distinct(found: Spectrum) -> Array:
@@ -169,9 +170,9 @@ def _distinct(found: Spectrum) -> Array:
 
 
 def _window(points: Array) -> Array:
-    """(4,) x0, x1, y0, y1 that hold these eigenvalues (K, 2), 0 and some room, with one scale on both axes."""
+    """(4,) x0, x1, y0, y1 that hold these eigenvalues (K, 2), 0 and some room; twice as wide as high, as the picture is, so that both scales agree."""
     points = np.concatenate([points[np.isfinite(points).all(1)], [[0.0, 0.0], [-1.0, 0.0]]])
     (x0, _), (x1, y1) = points.min(0), np.abs(points).max(0) * (0, 1) + (points[:, 0].max(), 0)
-    half = max(0.7 * (x1 - x0), 1.4 * y1)
+    half = max(0.7 * (x1 - x0), 2.8 * y1)
     middle = (x0 + x1) / 2
-    return np.array([middle - half, middle + half, -half, half])
+    return np.array([middle - half, middle + half, -half / 2, half / 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def sentence(scene: Scene, readouts: dict[str, Any]) -> str:
         parts.append(f"dt = {given.dt:g} is above {limit:.3g}, where {given.integrator} stops being stable at rest.")
     if readouts["obstacle"] and given.nudged:
         parts.append(f"No update: {readouts['obstacle']}.")
-    return " ".join(parts)
+    return re.sub(r"(?<![\w])-(?=\d)", "−", " ".join(parts))
 
 
 def _phase(readouts: dict[str, Any], name: str) -> str:

@@ -273,6 +273,15 @@ def test_two_columns_or_one_nothing_is_cut_off(page) -> None:
         page.page.set_viewport_size({"width": 1400, "height": 900})
 
 
+def test_screenshots_are_taken(explored_run, tmp_path: Path) -> None:
+    from figures import explorer
+
+    explorer.main(str(explored_run.folder), tmp_path, ["narrow"])
+    with Image.open(tmp_path / "explorer-narrow.png") as picture:
+        assert picture.size == (900, 700)
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 200
+
+
 def test_the_console_stays_clean(page) -> None:
     """Last: all that was done above has left no error and no warning."""
     assert [line for line in page.said if line.split(":")[0] in ("error", "warning")] == []

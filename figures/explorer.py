@@ -1,0 +1,39 @@
+"""The explorer as it is seen in JupyterLab: docs/explorer-light.png and -dark.png (1400 x 900), docs/explorer-narrow.png (900 x 700).
+
+    python -m figures.explorer [RUN]
+
+A run of `fsp quickstart` is shown (made here, in a folder of its own, unless a run is given). Needs Debian's chromium.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import lab
+from fsp_dynamics.experiments.runner import train
+
+ROOT = Path(__file__).parents[1]
+PICTURES = {"light": (1400, 900, False), "dark": (1400, 900, True), "narrow": (900, 700, False)}  # width, height, dark
+
+
+def main(run: str | None = None, out: Path = ROOT / "docs", names: Sequence[str] = tuple(PICTURES)) -> None:
+    """Take the pictures of these names."""
+    with tempfile.TemporaryDirectory() as folder:
+        shown = Path(run) if run else train("digits", out=Path(folder) / "digits", progress=False).folder
+        for name in names:
+            width, height, dark = PICTURES[name]
+            with lab.started(Path(folder) / name, run=shown, dark=dark) as server, lab.window(width, height, dark) as page:
+                page.open(server)
+                page.run_explorer()
+                page.page.wait_for_timeout(2000)
+                page.after(lambda page=page: page.control("sample").fill("3"))
+                page.page.locator(lab.EXPLORER).first.evaluate("element => element.scrollIntoView({block: 'start'})")
+                page.page.wait_for_timeout(500)
+                page.page.screenshot(path=out / f"explorer-{name}.png")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])
