@@ -170,7 +170,7 @@ def _distinct(found: Spectrum) -> Array:
 
 
 def _window(points: Array) -> Array:
-    """(4,) x0, x1, y0, y1 that hold these eigenvalues (K, 2), 0 and some room; twice as wide as high, as the picture is, so that both scales agree."""
+    """(4,) x0, x1, y0, y1 that hold these eigenvalues (K, 2), 0 and some room; twice as wide as high, as the picture is."""
     points = np.concatenate([points[np.isfinite(points).all(1)], [[0.0, 0.0], [-1.0, 0.0]]])
     (x0, _), (x1, y1) = points.min(0), np.abs(points).max(0) * (0, 1) + (points[:, 0].max(), 0)
     half = max(0.7 * (x1 - x0), 2.8 * y1)

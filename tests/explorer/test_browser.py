@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -274,9 +275,8 @@ def test_two_columns_or_one_nothing_is_cut_off(page) -> None:
 
 
 def test_screenshots_are_taken(explored_run, tmp_path: Path) -> None:
-    from figures import explorer
-
-    explorer.main(str(explored_run.folder), tmp_path, ["narrow"])
+    code = f"from pathlib import Path; from figures import explorer; explorer.main({str(explored_run.folder)!r}, Path({str(tmp_path)!r}), ['narrow'])"
+    subprocess.run([sys.executable, "-c", code], cwd=lab.ROOT, check=True, timeout=120)
     with Image.open(tmp_path / "explorer-narrow.png") as picture:
         assert picture.size == (900, 700)
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 200
