@@ -22,7 +22,7 @@ import fsp_dynamics as fsp
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-HEAVY = {"torch", "matplotlib", "numba", "pydantic", "sklearn", "scipy", "xarray", "numpy"}
+HEAVY = {"torch", "matplotlib", "numba", "pydantic", "sklearn", "scipy", "xarray", "numpy", "pandas", "anywidget"}
 
 
 def blocks(language: str) -> list[str]:
@@ -103,7 +103,21 @@ COMMANDS = sorted({m for block in blocks("sh") for m in re.findall(r"(?:^|[ /;])
 
 
 def test_the_readme_shows_the_command_line() -> None:
-    shown = {"quickstart", "train", "evaluate", "runs", "compare", "figure", "stability", "gradients", "data list", "data fetch", "check", "bench"}
+    shown = {
+        "quickstart",
+        "train",
+        "evaluate",
+        "runs",
+        "compare",
+        "figure",
+        "stability",
+        "gradients",
+        "data list",
+        "data fetch",
+        "check",
+        "bench",
+        "explore",
+    }
     assert shown == set(COMMANDS)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 
 import numpy as np
 import pytest
+from pictures import assert_legible, drawn, texts
 from problems import problem
 
 from fsp_dynamics.errors import ConfigurationError, ShapeError
@@ -32,38 +32,6 @@ def records():
         }
         for e in range(1, 9)
     ]
-
-
-def drawn(ax):
-    """{label: (x, y)} of the lines that have one."""
-    return {line.get_label(): line.get_data() for line in ax.lines if not line.get_label().startswith("_")}
-
-
-def texts(figure):
-    """(text, box in pixels) of all that is written: titles, labels, ticks in view, notes, legends."""
-    figure.canvas.draw()
-    written = []
-    for ax in figure.axes:
-        written += [ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts]
-        for axis in (ax.xaxis, ax.yaxis):
-            low, high = axis.get_view_interval()
-            written += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
-        if ax.get_legend():
-            written += [ax.get_legend().get_title(), *ax.get_legend().get_texts()]
-    for legend in figure.legends:
-        written += [legend.get_title(), *legend.get_texts()]
-    return [(text.get_text(), text.get_window_extent()) for text in written if text.get_visible() and text.get_text().strip()]
-
-
-def assert_legible(figure):
-    written = texts(figure)
-    width, height = figure.canvas.get_width_height()
-    assert len(written) > 8
-    for (one, a), (other, b) in itertools.combinations(written, 2):
-        overlap = min(a.x1, b.x1) - max(a.x0, b.x0) > 1 and min(a.y1, b.y1) - max(a.y0, b.y0) > 1
-        assert not overlap, f"{one!r} lies on {other!r}"
-    for text, box in written:
-        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, f"{text!r} is cut off"  # noqa: PT018
 
 
 def test_a_trajectory_is_drawn_as_it_was(path):
@@ -121,7 +89,7 @@ def test_a_sample_that_is_not_there_is_refused(path, sample):
 
 
 def test_a_run_is_drawn_as_it_was(records, tmp_path):
-    figure = plot_run(records, tmp_path / "run.png")
+    figure = plot_run(records, path=tmp_path / "run.png")
     curve, angles = figure.axes
     lines = drawn(curve)
     assert [label.split()[0] for label in lines] == ["train", "valid", "test"]
@@ -139,7 +107,7 @@ def test_a_run_is_drawn_as_it_was(records, tmp_path):
 
 def test_without_alignment_there_is_only_the_curve(records, tmp_path):
     bare = [{k: v for k, v in r.items() if k != "alignment_degrees"} for r in records]
-    assert len(plot_run(bare, tmp_path / "run.svg").axes) == 1
+    assert len(plot_run(bare, path=tmp_path / "run.svg").axes) == 1
     assert b"<svg" in (tmp_path / "run.svg").read_bytes()
     assert len(plot_run([{**r, "alignment_degrees": None} for r in bare]).axes) == 1
 
@@ -156,9 +124,29 @@ def test_missing_values_are_left_out(records):
     assert drawn(angles)["W1 (81.0°)"][0] == pytest.approx(range(2, 9))
 
 
+def test_a_matrix_that_is_zero_has_no_angle_and_takes_nobodys_place(records):
+    for r in records:
+        r["alignment_degrees"]["W2"] = None
+    lines = drawn(plot_run(records).axes[1])
+    assert list(lines) == ["W1 (81.0°)", "W2 (no angle)", "loop (58.0°)"]
+    assert len(lines["W2 (no angle)"][0]) == 0
+
+
+def test_a_run_may_be_drawn_into_axes_of_ones_own(records, tmp_path):
+    figure = new_figure(8, 4)
+    left, right = figure.subplots(1, 2)
+    assert plot_run(records, left) is figure
+    assert len(drawn(left)) == 3
+    assert not right.has_data()
+    left.clear()
+    plot_run(records, [left, right], path=tmp_path / "both.svg")
+    assert (len(drawn(left)), len(drawn(right))) == (3, 3)
+    assert b"<svg" in (tmp_path / "both.svg").read_bytes()
+
+
 def test_pictures_have_a_known_format_and_something_to_show(records, tmp_path):
     with pytest.raises(ConfigurationError, match=r"run\.bmp.*\.png, \.svg, \.pdf"):
-        plot_run(records, tmp_path / "run.bmp")
+        plot_run(records, path=tmp_path / "run.bmp")
     with pytest.raises(ConfigurationError, match="records is empty"):
         plot_run([])
     assert save_figure(plot_run(records), str(tmp_path / "again.PNG")) == tmp_path / "again.PNG"
@@ -168,7 +156,7 @@ def test_no_display_and_no_pyplot_are_needed(path, records, tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it fails
     monkeypatch.delenv("DISPLAY", raising=False)
     save_figure(path.plot(), tmp_path / "path.png")
-    plot_run(records, tmp_path / "run.png")
+    plot_run(records, path=tmp_path / "run.png")
 
 
 # What learning does to the loop

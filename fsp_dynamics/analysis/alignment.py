@@ -24,16 +24,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import State
+from fsp_dynamics.plotting.alignments import plot_alignment, plot_sample_alignment
 from fsp_dynamics.solvers.equilibrium import Equilibrium
 from fsp_dynamics.solvers.packed_loop import PackedLoop
 from fsp_dynamics.solvers.response import chunks, gains
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 Value = TypeVar("Value")
 
@@ -52,6 +58,18 @@ class Alignment:
     bound: dict[str, float]
     inside: dict[str, float]
     z_score: dict[str, float]
+
+    def to_frame(self) -> DataFrame:
+        """A pandas.DataFrame, a row for each matrix: matrix, raw_degrees, bound_degrees, inside_degrees, z_score, trace. `.to_csv(path)` saves it."""
+        import pandas
+
+        angles = {"raw_degrees": self.degrees, "bound_degrees": self.bound, "inside_degrees": self.inside, "z_score": self.z_score}
+        columns = {name: list(values.values()) for name, values in angles.items()}
+        return pandas.DataFrame({"matrix": list(self.degrees), **columns, "trace": self.trace})
+
+    def plot(self, ax: Axes | None = None) -> Figure:
+        """The angles of each matrix between 0 and 180 degrees (`plotting.alignments.plot_alignment`)."""
+        return plot_alignment(self, ax)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +95,18 @@ class SampleAlignment:
     def undefined(self) -> dict[str, int]:
         """How many samples have no angle."""
         return {name: int(np.isnan(values).sum()) for name, values in self.degrees.items()}
+
+    def to_frame(self) -> DataFrame:
+        """A pandas.DataFrame with a row for each matrix and sample: matrix, sample, degrees (NaN: no angle). `.to_csv(path)` saves it."""
+        import pandas
+
+        count = len(self.degrees["loop"])
+        matrix, sample = np.repeat(list(self.degrees), count), np.tile(np.arange(count), len(self.degrees))
+        return pandas.DataFrame({"matrix": matrix, "sample": sample, "degrees": np.concatenate(list(self.degrees.values()))})
+
+    def plot(self, ax: Axes | None = None) -> Figure:
+        """The angles of all samples, their mean and standard deviation, for each matrix (`plotting.alignments.plot_sample_alignment`)."""
+        return plot_sample_alignment(self, ax)
 
 
 def angle(u: Array, v: Array) -> float:

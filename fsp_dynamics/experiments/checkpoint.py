@@ -2,7 +2,8 @@
 
 A checkpoint is a payload (safetensors) and a manifest (JSON) that names it and holds its SHA-256. The payload is written
 first, under a name of its own; renaming the manifest into place is what makes the checkpoint. Until then the previous one is
-whole, after it the new one is. `last` and `best` may name one payload.
+whole, after it the new one is. `last` and `best` may name one payload. Networks that are kept for good, `kept-00003` after epoch 3, have each a
+payload of their own, which holds the weights and nothing else; pruning does not look at them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +27,7 @@ from fsp_dynamics.models.network import Array
 FORMAT = 1
 NAMES = ("last", "best")
 PARTS = ("parameters", "velocity", "memory")
+KEPT = re.compile(r"kept-(\d+)(-.*)?\.(json|safetensors)")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,20 +51,53 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, names: Sequence[str] =
     Raises NotFiniteError for NaN or infinity, before anything is written, and OSError if the disk refuses; what was there
     then stays valid.
     """
+    manifest = _write_payload(folder, "epoch", checkpoint)
+    for name in names:
+        write_aside(folder / f"{name}.json", manifest)
+    _prune(folder)
+
+
+def keep_network(folder: Path, epoch: int, parameters: dict[str, Array]) -> None:
+    """Keep these weights for good, as those after `epoch`. Raises as `save_checkpoint` does."""
+    manifest = _write_payload(folder, "kept", Checkpoint(epoch, parameters, {}, {}))
+    write_aside(folder / f"{_kept(epoch)}.json", manifest)
+
+
+def kept_epochs(folder: Path) -> tuple[int, ...]:
+    """The epochs, in order, after which a network was kept; 0 is before the first."""
+    return tuple(sorted(epoch for path, epoch in _kept_files(folder) if path.suffix == ".json"))
+
+
+def load_kept(folder: Path, epoch: int) -> Checkpoint:
+    """The network kept after `epoch`, verified as in `load_checkpoint`. Raises CheckpointError also for an epoch whose network was not kept."""
+    epochs = kept_epochs(folder)
+    if epoch not in epochs:
+        there = f"there are those of {', '.join(map(str, epochs))}" if epochs else "none was kept, which takes probes.keep = 1 or more in training"
+        raise CheckpointError(f"{folder} holds no network of epoch {epoch}; {there}")
+    return load_checkpoint(folder, _kept(epoch))
+
+
+def drop_kept(folder: Path, after: int) -> None:
+    """Forget the networks kept later than epoch `after`, manifests first."""
+    for path, epoch in sorted(_kept_files(folder), key=lambda file: file[0].suffix):
+        if epoch > after:
+            path.unlink(missing_ok=True)
+
+
+def _write_payload(folder: Path, kind: str, checkpoint: Checkpoint) -> bytes:
+    """Write the arrays to a file that is named by kind, epoch and content; the manifest that describes it."""
     arrays = {f"{part}/{name}": w for part in PARTS for name, w in getattr(checkpoint, part).items()}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise NotFiniteError(f"{name} is not finite after epoch {checkpoint.epoch}; it is not saved")
     payload = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     digest = hashlib.sha256(payload).hexdigest()
-    file = f"epoch-{checkpoint.epoch:05d}-{digest[:12]}.safetensors"
+    file = f"{kind}-{checkpoint.epoch:05d}-{digest[:12]}.safetensors"
     manifest = {"format": FORMAT, "epoch": checkpoint.epoch, "payload": file, "bytes": len(payload), "sha256": digest, "rng": checkpoint.rng}
     manifest["manifest_sha256"] = _digest(manifest)
     folder.mkdir(parents=True, exist_ok=True)
     write_aside(folder / file, payload)
-    for name in names:
-        write_aside(folder / f"{name}.json", json.dumps(manifest, indent=1).encode())
-    _prune(folder)
+    return json.dumps(manifest, indent=1).encode()
 
 
 def load_checkpoint(folder: Path, name: str = "last") -> Checkpoint:
@@ -122,6 +158,16 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def _kept(epoch: int) -> str:
+    return f"kept-{epoch:05d}"
+
+
+def _kept_files(folder: Path) -> list[tuple[Path, int]]:
+    """(path, epoch) of the manifests and payloads of kept networks."""
+    found = ((path, KEPT.fullmatch(path.name)) for path in folder.glob("kept-*"))
+    return [(path, int(match[1])) for path, match in found if match]
+
+
 def _prune(folder: Path) -> None:
     try:
         kept = {_read_manifest(folder / f"{name}.json")["payload"] for name in NAMES if has_checkpoint(folder, name)}
@@ -158,5 +204,7 @@ def _read(path: Path, what: str) -> bytes:
 
 
 def _remedy(name: str) -> str:
+    if name not in NAMES:
+        return "take the network of another epoch, or train again into another folder"
     other = "best" if name == "last" else "last"
     return f"try the {other} checkpoint (fsp evaluate RUN --checkpoint {other}), or train again into another folder"

@@ -152,6 +152,7 @@ class ProbesConfig(Section):
 
     samples: Annotated[int, Field(50, ge=0, description="images whose angles, gradients and stability are measured after each epoch; 0: none")]
     every: Annotated[int, Field(0, ge=0, description="batches between two records of the loop's angles within an epoch; 0: none")]
+    keep: Annotated[int, Field(0, ge=0, description="epochs between two kept networks; 0: none")]
 
 
 class NotesConfig(Section):

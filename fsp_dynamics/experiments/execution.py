@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fsp_dynamics.errors import ConfigurationError, FspError
+from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError
 from fsp_dynamics.experiments.config import Config
 
 if TYPE_CHECKING:
+    from fsp_dynamics.experiments.checkpoint import Checkpoint
     from fsp_dynamics.learning.training import Recipe
     from fsp_dynamics.models.network import Network
 
@@ -114,6 +115,30 @@ def build_network(config: Config, pixels: int, classes: int) -> tuple[Network, n
         **settings,
     )
     return network, np.random.default_rng(second)
+
+
+def restored(config: Config, checkpoint: Checkpoint) -> Network:
+    """The network of a checkpoint. Raises CheckpointError if it does not belong to the configuration."""
+    parameters = checkpoint.parameters
+    try:
+        network, _ = build_network(config, *_ends(parameters))
+    except (FspError, KeyError) as error:
+        raise CheckpointError(f"the checkpoint does not belong to this configuration: {error}; restore the run's config.toml") from None
+    for name, expected in network.parameters().items():
+        found = parameters.get(name)
+        if found is None or (found.shape, found.dtype) != (expected.shape, expected.dtype):
+            what = "nothing" if found is None else f"{found.dtype} {found.shape}"
+            raise CheckpointError(
+                f"the checkpoint does not belong to this configuration: {name} is {what}, expected {expected.dtype} {expected.shape}; "
+                "restore the run's config.toml"
+            )
+    return network.with_parameters(parameters)
+
+
+def _ends(parameters: dict[str, Any]) -> tuple[int, int]:
+    """(pixels, classes) of a checkpoint's network."""
+    depth = sum(name.startswith("biases") for name in parameters)
+    return len(parameters["input"]), len(parameters[f"biases[{depth - 1}]"])
 
 
 def build_recipe(config: Config) -> Recipe:

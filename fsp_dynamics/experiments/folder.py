@@ -5,7 +5,7 @@
     metrics.jsonl       one object for each epoch
     probes.jsonl        what was read off the network: before the first epoch, after each, and within them where that was asked for
     summary.json        best epoch (by validation error) and last
-    checkpoints/        last, best
+    checkpoints/        last, best, and the networks that were to be kept (probes.keep)
     figures/            drawn while it runs and when it ends
 
 Every file but the .jsonl ones is written aside and renamed; those only grow.
@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, RunExistsError, RunLockedError
-from fsp_dynamics.experiments.checkpoint import sweep, write_aside
-from fsp_dynamics.experiments.config import Config
+from fsp_dynamics.experiments.checkpoint import drop_kept, sweep, write_aside
+from fsp_dynamics.experiments.config import Config, flatten
 from fsp_dynamics.experiments.sources import load_config, to_toml
 
 Record = dict[str, Any]
@@ -144,6 +144,7 @@ class RunFolder:
         kept = [record for record in self.metrics() if record["epoch"] <= epoch]
         if [record["epoch"] for record in kept] != list(range(1, epoch + 1)):
             raise CheckpointError(f"{self.path / 'metrics.jsonl'} does not hold the {epoch} epochs of the checkpoint; restore it or train again")
+        drop_kept(self.checkpoints, epoch)
         write_aside(self.path / "metrics.jsonl", _lines(kept))
         write_aside(self.path / "probes.jsonl", _lines([record for record in self.probes() if record["epoch"] <= epoch]))
         return kept
@@ -174,6 +175,19 @@ def best_of(metrics: list[Record]) -> Record | None:
     if judged:
         return min(judged, key=lambda record: record["valid_error"])
     return metrics[-1] if metrics else None
+
+
+def flat(record: Record) -> Record:
+    """The record as one row of a table: {dotted key: value}, what stands in lists by its place (saturation.output.0), dead outputs as one text."""
+    row: Record = {}
+    for key, value in flatten(record).items():
+        if key == "dead_outputs":
+            row[key] = " ".join(map(str, value))
+        elif isinstance(value, list):
+            row |= {f"{key}.{place}": item for place, item in enumerate(value)}
+        else:
+            row[key] = value
+    return row
 
 
 def plain(value: Any) -> Any:

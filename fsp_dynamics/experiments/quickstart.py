@@ -25,7 +25,9 @@ def quickstart(out: str | Path, told: Reporter, threads: int | None = None) -> t
     if folder.holds_run():
         _clear(folder)
     finished = run(config, folder, told, threads=threads, command="quickstart")
-    return finished, finished.plot(folder.path / PICTURE)
+    picture = folder.path / PICTURE
+    finished.plot(path=picture)
+    return finished, picture
 
 
 def _clear(folder: RunFolder) -> None:

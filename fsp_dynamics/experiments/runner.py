@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fsp_dynamics.datasets import Dataset, load_dataset
-from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError, RunExistsError, check_choice
+from fsp_dynamics.errors import ConfigurationError, RunExistsError, check_choice
 from fsp_dynamics.experiments import execution
-from fsp_dynamics.experiments.checkpoint import Checkpoint, has_checkpoint, load_checkpoint, save_checkpoint
+from fsp_dynamics.experiments.checkpoint import Checkpoint, has_checkpoint, keep_network, kept_epochs, load_checkpoint, load_kept, save_checkpoint
 from fsp_dynamics.experiments.config import Config
-from fsp_dynamics.experiments.execution import Interrupted, NoRestError, Stop
-from fsp_dynamics.experiments.folder import Record, RunFolder, best_of, plain
+from fsp_dynamics.experiments.execution import Interrupted, NoRestError, Stop, restored
+from fsp_dynamics.experiments.folder import Record, RunFolder, best_of, flat, plain
 from fsp_dynamics.experiments.probing import Probing
 from fsp_dynamics.experiments.progress import Progress, Reporter, reporter
 from fsp_dynamics.experiments.sources import load_config
@@ -23,8 +23,17 @@ from fsp_dynamics.learning.sweeps import SweepMemory
 from fsp_dynamics.learning.training import EpochReport, Evaluation, Learner, Recipe, evaluate, train_epoch
 from fsp_dynamics.models.network import Network
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
 Which = Literal["best", "last"]
 PARTS = ("train", "valid", "test")
+UNITS = {
+    **dict.fromkeys(("train_error", "valid_error", "test_error"), "%"),
+    **{"alignment_degrees": "degrees", "residual": "1 / time", "seconds": "s", "images_per_second": "1 / s"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +48,44 @@ class Run:
     metrics: list[Record]
     summary: Record
 
-    def network(self, which: Which = "best") -> Network:
-        """The network of the best epoch (by validation error) or of the last one, verified. Raises CheckpointError."""
-        checkpoint = load_checkpoint(RunFolder(self.folder).checkpoints, which)
-        return restored(self.config, checkpoint)
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The epochs after which the network was kept (`probes.keep`), in order; 0 is before the first."""
+        return kept_epochs(RunFolder(self.folder).checkpoints)
 
-    def evaluate(self, split: str = "test", which: Which = "best", *, data_dir: str | Path | None = None, threads: int | None = None) -> Evaluation:
+    def network(self, which: Which | int = "best") -> Network:
+        """The network of the best epoch (by validation error), of the last one, or of an epoch that was `kept`; verified. Raises CheckpointError."""
+        checkpoints = RunFolder(self.folder).checkpoints
+        return restored(self.config, load_checkpoint(checkpoints, which) if isinstance(which, str) else load_kept(checkpoints, which))
+
+    def evaluate(
+        self, split: str = "test", which: Which | int = "best", *, data_dir: str | Path | None = None, threads: int | None = None
+    ) -> Evaluation:
         """What that network does on a part of the data ("train", "valid" or "test"). Raises ConfigurationError for an empty part."""
         network, given = self.network(which), self.config.data
         data = load_dataset(given.name, data_dir=data_dir, validation=given.validation, limit=given.limit)
         with execution.thread_limit(threads):
             return evaluate(network, getattr(data, check_choice("split", split, PARTS)), execution.build_recipe(self.config))
 
-    def plot(self, path: str | Path | None = None) -> Path:
-        """Draw the learning curve and the loop alignment; the path of the picture (default: figures/learning.png)."""
+    def to_frame(self) -> DataFrame:
+        """A pandas.DataFrame of the metrics, a row for each finished epoch, tables by dotted keys (alignment_degrees.W1). `.to_csv(path)` saves it.
+
+        saturation.LAYER.0 and .1 : shares of its rates at 0 and at 1. dead_outputs : the units, as text. Units are in `attrs["units"]`: errors in
+        percent, angles in degrees, residuals per unit time.
+        """
+        import pandas
+
+        frame = pandas.DataFrame([flat(record) for record in self.metrics])
+        frame.attrs["units"] = {key: unit for key in frame.columns for start, unit in UNITS.items() if key.startswith(start)}
+        return frame
+
+    def plot(self, ax: Axes | Sequence[Axes] | None = None, *, path: str | Path | None = None) -> Figure:
+        """The learning curve and beside it the loop's angles (`plotting.plot_run`); `path`: the picture is also written there."""
         from fsp_dynamics.plotting import plot_run
 
-        target = RunFolder(self.folder).figures / "learning.png" if path is None else Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        plot_run(self.metrics, target)
-        return target
+        if path is not None:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return plot_run(self.metrics, ax, path=path)
 
 
 def train(
@@ -133,30 +160,6 @@ def run(
     return open_run(folder.path)
 
 
-def restored(config: Config, checkpoint: Checkpoint) -> Network:
-    """The network of a checkpoint. Raises CheckpointError if it does not belong to the configuration."""
-    parameters = checkpoint.parameters
-    try:
-        network, _ = execution.build_network(config, *_ends(parameters))
-    except (FspError, KeyError) as error:
-        raise CheckpointError(f"the checkpoint does not belong to this configuration: {error}; restore the run's config.toml") from None
-    for name, expected in network.parameters().items():
-        found = parameters.get(name)
-        if found is None or (found.shape, found.dtype) != (expected.shape, expected.dtype):
-            what = "nothing" if found is None else f"{found.dtype} {found.shape}"
-            raise CheckpointError(
-                f"the checkpoint does not belong to this configuration: {name} is {what}, expected {expected.dtype} {expected.shape}; "
-                "restore the run's config.toml"
-            )
-    return network.with_parameters(parameters)
-
-
-def _ends(parameters: dict[str, Any]) -> tuple[int, int]:
-    """(pixels, classes) of a checkpoint's network."""
-    depth = sum(name.startswith("biases") for name in parameters)
-    return len(parameters["input"]), len(parameters[f"biases[{depth - 1}]"])
-
-
 def _go_on(config: Config, folder: RunFolder, learner: Learner, told: Reporter) -> list[Record]:
     """Bring the learner where the run stopped and return the metrics so far."""
     _check_same(folder, config)
@@ -211,6 +214,7 @@ class _Session:
     def begin(self) -> None:
         """Look at the network as it is before learning, and save it."""
         self.folder.append_probes(self.probing.look(0, self.learner.network))
+        self.keep()
         self.save(["last"])
 
     def work(self) -> None:
@@ -240,6 +244,12 @@ class _Session:
         memory = {} if learner.memory is None else learner.memory.arrays()
         save_checkpoint(self.folder.checkpoints, Checkpoint(learner.epoch, learner.network.parameters(), learner.velocity, state, memory), names)
 
+    def keep(self) -> None:
+        """Keep the network for good, if it is its turn. Before `save`: what was kept without being saved is dropped and done again on resuming."""
+        every, epoch = self.config.probes.keep, self.learner.epoch
+        if every and epoch % every == 0:
+            keep_network(self.folder.checkpoints, epoch, self.learner.network.parameters())
+
     def summarise(self, status: str) -> None:
         """Write summary.json."""
         self.folder.write_json(
@@ -268,6 +278,7 @@ class _Session:
         self.folder.append_metrics(record)
         self.metrics.append(record)
         best = best_of(self.metrics)
+        self.keep()
         self.save(["best", "last"] if best is not None and best["epoch"] == epoch else ["last"])
         self.summarise("unfinished")
         self.told.end_epoch(record)
@@ -277,7 +288,7 @@ class _Session:
 
     def _draw(self) -> None:
         begin = time.monotonic()
-        open_run(self.folder.path).plot()
+        open_run(self.folder.path).plot(path=self.folder.figures / "learning.png")
         self.drawn = (time.monotonic(), time.monotonic() - begin)
 
     def _on_batch(self, done: int, total: int, error: float) -> None:

@@ -16,7 +16,7 @@ from fsp_dynamics.models.activations import ACTIVATIONS, Activation
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, layers
 from fsp_dynamics.plotting import plot_trajectory
-from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, prepare
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, layer_names, prepare
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
 from fsp_dynamics.solvers.reference import ReferenceSolver
 from fsp_dynamics.solvers.tableaux import TABLEAUX
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 Piece = tuple[float, Nudge | None]
 
@@ -80,7 +81,7 @@ class Trajectory:
         """
         import xarray
 
-        names = [*(f"hidden_{k + 1}" for k in range(len(self.states) - 1)), "output"]
+        names = layer_names(self.states)
         variables: dict[str, Any] = {"residual": (("time", "sample"), self.residual, {"units": "1 / time", "long_name": "2-norm of ds/dt"})}
         for name, s, r in zip(names, self.states, self.rates, strict=True):
             variables[f"state_{name}"] = (("time", "sample", name), s, {"units": "1", "long_name": f"unit states, {name}"})
@@ -94,7 +95,25 @@ class Trajectory:
         }
         return xarray.Dataset(variables, coordinates, {"rho": self.rho.name})
 
-    def plot(self, ax: Axes | None = None, sample: int = 0) -> Figure:
+    def to_frame(self, *, hidden: bool = False) -> DataFrame:
+        """A pandas.DataFrame with a row for each time, sample and output unit; hidden : the units of the hidden layers too. `.to_csv(path)` saves it.
+
+        Columns time (unit of the time constants), phase, beta (per unit time), sample, layer, unit, state (1), rate (1), residual (per unit time);
+        what belongs to a time and sample stands in all of their rows. Units are in `attrs["units"]` too.
+        """
+        import pandas
+
+        data, parts = self.to_xarray(), []
+        columns = ["time", "phase", "beta", "sample", "layer", "unit", "state", "rate", "residual"]
+        for name in layer_names(self.states)[0 if hidden else -1 :]:
+            state, rate = f"state_{name}", f"rate_{name}"
+            part = data[[state, rate, "residual"]].to_dataframe(["time", "sample", name]).reset_index()
+            parts.append(part.assign(layer=name, unit=part[name], state=part[state], rate=part[rate])[columns])
+        frame = pandas.concat(parts, ignore_index=True)
+        frame.attrs["units"] = {name: data[name].attrs["units"] for name in ("time", "beta", "residual")} | {"state": "1", "rate": "1"}
+        return frame
+
+    def plot(self, ax: Axes | Sequence[Axes] | None = None, sample: int = 0) -> Figure:
         """Output rates of one sample, and below them how every sample settles (`plotting.plot_trajectory`)."""
         return plot_trajectory(self, ax, sample=sample)
 

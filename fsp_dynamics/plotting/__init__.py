@@ -1,11 +1,18 @@
 """Records into axes; computes nothing. The one room that imports matplotlib, and only inside its functions.
 
-Figures are built from `matplotlib.figure.Figure` and drawn by Agg: no display, no pyplot, no state left behind.
+Figures are built from `matplotlib.figure.Figure` and drawn by Agg: no display, no pyplot, no state left behind; a notebook shows what is returned.
+They all have one style, `fsp.mplstyle` beside this file, whatever matplotlib has been told elsewhere. To take it for figures of your own:
+
+    matplotlib.style.use(plotting.STYLE)  # "fsp_dynamics.plotting.fsp"
+
+Axes that are given (`ax`) keep the style they were made in, its colours and dashes included. Figures of pyplot are shown by pyplot: end such a line
+of a notebook with a semicolon, or the picture is there twice, as pyplot's and as the value of the cell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,30 +26,70 @@ if TYPE_CHECKING:
 
     from fsp_dynamics.learning.simulation import Trajectory
 
-# Paul Tol's "muted" set and black: told apart with any kind of colour vision.
+STYLE = "fsp_dynamics.plotting.fsp"  # as matplotlib names a style file of a package
+# Paul Tol's "muted" set and black: told apart with any kind of colour vision. The lines of the style have them in this order.
 COLOURS = ("#332288", "#CC6677", "#117733", "#88CCEE", "#882255", "#DDCC77", "#44AA99", "#999933", "#AA4499", "#000000")
-DASHES = ("-", "--", ":", "-.")
 FORMATS = (".png", ".svg", ".pdf")
 GREY = "#666666"
 SHADE = "#F0EDE4"
 
 
-def new_figure(width: float, height: float, dpi: float = 120) -> Figure:
-    """An empty white Figure of that size in inches, drawn by Agg, so many pixels to the inch."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+@contextlib.contextmanager
+def styled(changed: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """While it lasts, matplotlib's settings are its defaults, the package's style and what is `changed`; afterwards they are what they were.
 
-    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white", layout="constrained")
+    Also a decorator. Matplotlib looks at its settings when a part of a figure is made, so all of a figure is made within.
+    """
+    import matplotlib.style
+
+    with matplotlib.style.context([STYLE, dict(changed or {})], after_reset=True):
+        yield
+
+
+def new_figure(width: float, height: float, changed: Mapping[str, Any] | None = None) -> Figure:
+    """An empty Figure of that size in inches, drawn by Agg, in the style with what is `changed`; a notebook shows it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from fsp_dynamics.plotting.notebook import Figure
+
+    with styled(changed):
+        figure = Figure(changed, figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
 
 
+@contextlib.contextmanager
+def axes_for(ax: Axes | Sequence[Axes] | None, size: tuple[float, float], most: int = 2, **grid: Any) -> Iterator[Sequence[Axes]]:
+    """Axes to draw into: those given, as they are; where none are, those of a new figure of that size, `grid` as `Figure.subplots` takes it, styled.
+
+    Raises ConfigurationError for what are no Axes, ShapeError for more than `most` of them.
+    """
+    if ax is None:
+        with styled():
+            yield list(new_figure(*size).subplots(squeeze=False, **grid).ravel())
+        return
+    from matplotlib.axes import Axes
+
+    given = list(np.ravel(np.asarray(ax, object)))
+    for each in given:
+        if not isinstance(each, Axes):
+            raise ConfigurationError(f"ax is {type(each).__name__}, expected matplotlib's Axes, at most {most} of them")
+    check_shape("ax", given, (len(given) if 1 <= len(given) <= most else most,))
+    yield given
+
+
+def figure_of(axes: Sequence[Axes]) -> Figure:
+    """The Figure in which these axes are."""
+    return axes[0].figure.get_figure(root=True)
+
+
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write the figure in the format its extension names. Raises ConfigurationError for another than .png, .svg, .pdf."""
+    """Write the figure, one of the package's, in the format its extension names. Raises ConfigurationError for another than .png, .svg, .pdf."""
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise ConfigurationError(f"picture {path.name!r} ends in {path.suffix!r}, expected one of: {', '.join(FORMATS)}")
-    figure.savefig(path)
+    with styled():
+        figure.savefig(path)
     return path
 
 
@@ -53,35 +100,30 @@ def plot_trajectory(trajectory: Trajectory, ax: Axes | Sequence[Axes] | None = N
     """
     if not 0 <= sample < trajectory.residual.shape[1]:
         raise ConfigurationError(f"sample = {sample}, expected 0 to {trajectory.residual.shape[1] - 1}")
-    if ax is None:
-        figure = new_figure(7.2, 5.2)
-        axes: Sequence[Axes] = list(figure.subplots(2, 1, sharex=True, height_ratios=(3, 2)))
-    else:
-        axes = list(np.ravel(np.asarray(ax, object)))
-        check_shape("ax", axes, (len(axes) if len(axes) in (1, 2) else 2,))
-    _draw_rates(axes[0], trajectory, sample)
-    if len(axes) == 2:
-        _draw_settling(axes[1], trajectory, sample)
-    axes[-1].set_xlabel("time (unit of the time constants)")
-    return axes[0].figure.get_figure(root=True)
+    with axes_for(ax, (7.2, 5.2), nrows=2, sharex=True, height_ratios=(3, 2)) as axes:
+        _draw_rates(axes[0], trajectory, sample)
+        if len(axes) == 2:
+            _draw_settling(axes[1], trajectory, sample)
+        axes[-1].set_xlabel("time (unit of the time constants)")
+    return figure_of(axes)
 
 
-def plot_run(records: Iterable[Mapping[str, Any]], path: str | Path | None = None) -> Figure:
+def plot_run(records: Iterable[Mapping[str, Any]], ax: Axes | Sequence[Axes] | None = None, *, path: str | Path | None = None) -> Figure:
     """The learning curve, and beside it the loop's alignment angles where there are any.
 
     records : one mapping for each epoch with `epoch`, `train_error`, `valid_error`, `test_error` in percent and `alignment_degrees`
-    {name: degrees}; what is missing or None is left out. The
-    legends tell the last values. path : also write the picture there. Returns the figure.
+    {name: degrees}; what is missing or None is left out. The legends tell the last values. ax : None for a new figure; one Axes for the learning
+    curve alone; two for both. path : also write the picture there. Returns the figure.
     """
     records = list(records)
     if not records:
         raise ConfigurationError("records is empty, expected one mapping for each epoch: there is nothing to draw yet")
     names = list(dict.fromkeys(name for record in records for name in record.get("alignment_degrees") or {}))
-    figure = new_figure(10.4 if names else 5.4, 4.3)
-    axes: Sequence[Axes] = figure.subplots(1, 2 if names else 1, squeeze=False)[0]
-    _draw_errors(axes[0], records)
-    if names:
-        _draw_angles(axes[1], records, names)
+    with axes_for(ax, (10.4 if names else 5.4, 4.3), ncols=2 if names else 1) as axes:
+        _draw_errors(axes[0], records)
+        if len(axes) == 2:
+            _draw_angles(axes[1], records, names)
+    figure = figure_of(axes)
     if path is not None:
         save_figure(figure, path)
     return figure
@@ -90,27 +132,24 @@ def plot_run(records: Iterable[Mapping[str, Any]], path: str | Path | None = Non
 def _draw_rates(ax: Axes, trajectory: Trajectory, sample: int) -> None:
     rates = trajectory.rates[-1][:, sample]
     for unit in range(rates.shape[1]):
-        colour, dash = COLOURS[unit % len(COLOURS)], DASHES[unit // len(COLOURS) % len(DASHES)]
-        ax.plot(trajectory.times, rates[:, unit], dash, color=colour, linewidth=1.6, label=str(unit))
+        ax.plot(trajectory.times, rates[:, unit], label=str(unit))
     ax.set_ylim(-0.04, 1.04)
     ax.set_ylabel(f"output firing rate, sample {sample}")
     _shade_pieces(ax, trajectory, named=True)
     if rates.shape[1] <= 20:
-        ax.legend(title="unit", loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, ncols=1 + (rates.shape[1] > 10))
-    _tidy(ax)
+        ax.legend(title="unit", loc="center left", bbox_to_anchor=(1.01, 0.5), ncols=1 + (rates.shape[1] > 10))
 
 
 def _draw_settling(ax: Axes, trajectory: Trajectory, sample: int) -> None:
     positive = np.where(trajectory.residual > 0, trajectory.residual, np.nan)  # a log axis has no place for 0
     for other in range(positive.shape[1]):
         if other != sample:
-            ax.plot(trajectory.times, positive[:, other], color="#AAAAAA", linewidth=0.8, label="_" if ax.lines else "others")
-    ax.plot(trajectory.times, positive[:, sample], color=COLOURS[0], linewidth=1.6, label=str(sample))
+            ax.plot(trajectory.times, positive[:, other], color="#AAAAAA", linestyle="-", linewidth=0.8, label="_" if ax.lines else "others")
+    ax.plot(trajectory.times, positive[:, sample], label=str(sample))
     ax.set_yscale("log")
     ax.set_ylabel("residual ‖ds/dt‖\n(per unit time)")
-    ax.legend(title="sample", loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    ax.legend(title="sample", loc="center left", bbox_to_anchor=(1.01, 0.5))
     _shade_pieces(ax, trajectory, named=False)
-    _tidy(ax)
 
 
 def _shade_pieces(ax: Axes, trajectory: Trajectory, named: bool) -> None:
@@ -132,28 +171,24 @@ def _draw_errors(ax: Axes, records: Sequence[Mapping[str, Any]]) -> None:
     for key, colour, dash in (("train_error", GREY, "--"), ("valid_error", COLOURS[1], "-."), ("test_error", COLOURS[0], "-")):
         epochs, errors = _series(records, lambda record, key=key: record.get(key))
         if epochs:
-            ax.plot(epochs, errors, dash, color=colour, marker="o", markersize=3.5, label=f"{key.removesuffix('_error')} ({errors[-1]:.2f} %)")
-    ax.set_title("learning curve", fontsize=10)
+            ax.plot(epochs, errors, dash, color=colour, marker="o", label=f"{key.removesuffix('_error')} ({errors[-1]:.2f} %)")
+    ax.set_title("learning curve")
     ax.set_ylabel("error (%)")
     ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
     _epochs(ax)
-    _tidy(ax)
 
 
 def _draw_angles(ax: Axes, records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
     ax.axhline(90, color=GREY, linewidth=1.0, linestyle=":")
     ax.annotate("90°: no alignment", (1, 90), (0, 3), ("axes fraction", "data"), "offset points", ha="right", va="bottom", fontsize=8, color=GREY)
-    for i, name in enumerate(names):
+    for name in names:
         epochs, degrees = _series(records, lambda record, name=name: (record.get("alignment_degrees") or {}).get(name))
-        if not epochs:  # a matrix that is zero has no angle
-            continue
-        colour = COLOURS[i % len(COLOURS)]
-        ax.plot(epochs, degrees, DASHES[i % len(DASHES)], color=colour, marker="o", markersize=3.5, label=f"{name} ({degrees[-1]:.1f}°)")
-    ax.set_title("loop alignment: each matrix against the product of the others", fontsize=10)
+        last = f"{degrees[-1]:.1f}°" if degrees else "no angle"  # as a matrix that is zero
+        ax.plot(epochs, degrees, marker="o", label=f"{name} ({last})")
+    ax.set_title("loop alignment: each matrix against the product of the others")
     ax.set_ylabel("angle (degrees)")
     ax.margins(y=0.08)
     _epochs(ax)
-    _tidy(ax)
 
 
 def _series(records: Sequence[Mapping[str, Any]], value: Any) -> tuple[list[float], list[float]]:
@@ -170,11 +205,4 @@ def _epochs(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     labels = ax.get_legend_handles_labels()[1]
     if labels:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=min(3, len(labels)), frameon=False, fontsize=8)
-
-
-def _tidy(ax: Axes) -> None:
-    ax.set_facecolor("white")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(axis="y", color="#E5E5E5", linewidth=0.6)
-    ax.set_axisbelow(True)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=min(3, len(labels)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fsp_dynamics.plotting import COLOURS, GREY, new_figure
+from fsp_dynamics.plotting import COLOURS, GREY, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 WIDTH = 7.0  # inches: two columns
-DPI = 200
 SIZE = 8.0  # points
+SMALL = {"figure.dpi": 200, "axes.titlesize": SIZE, "axes.labelsize": SIZE, "xtick.labelsize": SIZE - 0.5, "ytick.labelsize": SIZE - 0.5}
 THIN, THICK = 0.8, 1.6
 STYLES: tuple[tuple[str, Any], ...] = (  # the dark ones first: thin lines of the light ones are hard to see
     *((COLOURS[0], "-"), (COLOURS[1], "--"), (COLOURS[2], "-."), (COLOURS[9], ":")),
@@ -32,6 +32,7 @@ SOURCES = {
 LOOP_ANGLE, SUBSPACE_ANGLE = "angle (degrees)", "angle inside (degrees)"
 
 
+@styled(SMALL)
 def draw_alignment(rows: Sequence[Row], matrices: Sequence[str], above: Sequence[str], below: Sequence[str]) -> Figure:
     """Angles by matrix, a column each; the variants `above` in the first row, `below` in the second."""
     figure, axes = _grid(2, len(matrices), 4.3)
@@ -49,6 +50,7 @@ def draw_alignment(rows: Sequence[Row], matrices: Sequence[str], above: Sequence
     return figure
 
 
+@styled(SMALL)
 def draw_subspace(rows: Sequence[Row], matrices: Sequence[str], above: Sequence[str], below: Sequence[str]) -> Figure:
     """Angles inside the subspace of the product, for the variants `above` and `below`; then, for those `above`, the raw angle and its bound."""
     figure, axes = _grid(3, len(matrices), 5.8, sharey="row")
@@ -72,6 +74,7 @@ def draw_subspace(rows: Sequence[Row], matrices: Sequence[str], above: Sequence[
     return figure
 
 
+@styled(SMALL)
 def draw_gradients(rows: Sequence[Row]) -> Figure:
     """Angle of the update to the gradient by matrix and source, and below its norm and what each source adds, beside the gradient's norm."""
     names = list(dict.fromkeys(row["matrix"] for row in rows))
@@ -85,16 +88,17 @@ def draw_gradients(rows: Sequence[Row]) -> Figure:
             _curve(axes[1][column], _chosen(rows, quantity="share", source=source, matrix=name), colour, dash, width, band=0.2)
         _curve(axes[1][column], _chosen(rows, quantity="norm", matrix=name), "#000000", "-", 1.2, band=0.15)
         axes[1][column].set_yscale("log")
-        axes[0][column].set_title(_parameter(name), fontsize=SIZE)
-        axes[1][column].set_xlabel("epoch", fontsize=SIZE)
+        axes[0][column].set_title(_parameter(name))
+        axes[1][column].set_xlabel("epoch")
     axes[0][0].set_ylim(bottom=0)  # after the curves: it fixes the upper end too
-    axes[0][0].set_ylabel("angle to the gradient\n(degrees)", fontsize=SIZE)
-    axes[1][0].set_ylabel("norm, in units\nof the gradient's", fontsize=SIZE)
+    axes[0][0].set_ylabel("angle to the gradient\n(degrees)")
+    axes[1][0].set_ylabel("norm, in units\nof the gradient's")
     entries = [(SOURCES.get(source, source), *look) for source, look in zip(sources, looks, strict=False)]
     _legend(figure, [*entries, ("norm of the update", "#000000", "-", 1.2)], columns=2)
     return figure
 
 
+@styled(SMALL)
 def draw_spectra(rows: Sequence[Row]) -> Figure:
     """Eigenvalues in the complex plane, one for each epoch; below, the gain of the loop and the time to settle."""
     figure = _new(4.4)
@@ -106,10 +110,10 @@ def draw_spectra(rows: Sequence[Row]) -> Figure:
         ax = figure.add_subplot(grid[0, 2 * i : 2 * i + 2], sharex=first, sharey=first)
         first = first or ax
         _plane(ax, [row for row in points if row["epoch"] == epoch])
-        ax.set_title("before learning" if epoch == 0 else f"after epoch {epoch:g}", fontsize=SIZE)
-        ax.set_xlabel("real part (per unit time)", fontsize=SIZE)
+        ax.set_title("before learning" if epoch == 0 else f"after epoch {epoch:g}")
+        ax.set_xlabel("real part (per unit time)")
         if i == 0:
-            ax.set_ylabel("imaginary part", fontsize=SIZE)
+            ax.set_ylabel("imaginary part")
         else:
             ax.tick_params(labelleft=False)
     gain, settle = figure.add_subplot(grid[1, :3]), figure.add_subplot(grid[1, 3:])
@@ -118,9 +122,9 @@ def draw_spectra(rows: Sequence[Row]) -> Figure:
         (settle, "settle_time", "time to settle to 1/1000\n(time constants)"),
     ):
         _curve(ax, _chosen(rows, quantity=quantity), COLOURS[0], "-", THICK, band=0.2)
-        ax.set_ylabel(label, fontsize=SIZE)
-        ax.set_xlabel("epoch", fontsize=SIZE)
-        _styled(ax)
+        ax.set_ylabel(label)
+        ax.set_xlabel("epoch")
+        _whole_epochs(ax)
     _curve(gain, _chosen(rows, quantity="loop_norm_max"), COLOURS[1], "--", THICK, band=0.2)
     gain.axhline(1, color=GREY, linewidth=1, linestyle=":")
     for ax in (gain, settle):
@@ -129,6 +133,7 @@ def draw_spectra(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+@styled(SMALL)
 def draw_errors(rows: Sequence[Row]) -> Figure:
     """Errors in percent by epoch: that of the test set thick, with its band, that of training thin."""
     figure = _new(3.4)
@@ -137,23 +142,23 @@ def draw_errors(rows: Sequence[Row]) -> Figure:
     for variant, (colour, dash) in styles.items():
         _curve(ax, _chosen(rows, quantity="train_error", variant=variant), colour, dash, THIN)
         _curve(ax, _chosen(rows, quantity="test_error", variant=variant), colour, dash, THICK, band=0.2)
-    _styled(ax)
-    ax.set_xlabel("epoch", fontsize=SIZE)
-    ax.set_ylabel("error (%)", fontsize=SIZE)
+    _whole_epochs(ax)
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("error (%)")
     entries = [(variant, *style, THICK) for variant, style in styles.items()]
     _legend(figure, [*entries, ("thin: training error", GREY, "-", THIN)])
     return figure
 
 
 def _new(height: float) -> Figure:
-    return new_figure(WIDTH, height, DPI)
+    return new_figure(WIDTH, height, SMALL)
 
 
 def _grid(lines: int, columns: int, height: float, sharey: Any = True) -> tuple[Figure, Any]:
     figure = _new(height)
     axes = figure.subplots(lines, columns, sharex=True, sharey=sharey, squeeze=False)
     for ax in axes.ravel():
-        _styled(ax)
+        _whole_epochs(ax)
     return figure, axes
 
 
@@ -178,7 +183,6 @@ def _curve(ax: Axes, rows: Sequence[Row], colour: str, dash: Any, width: float, 
 
 
 def _plane(ax: Axes, points: Sequence[Row]) -> None:
-    _styled(ax, whole=False)
     ax.axvline(0, color="#000000", linewidth=1)
     ax.axvline(-1, color=GREY, linewidth=1, linestyle=":")
     ax.plot([p["real"] for p in points], [p["imaginary"] for p in points], "o", color=COLOURS[0], markersize=2, alpha=0.5, markeredgewidth=0)
@@ -192,9 +196,9 @@ def _titles(axes: Any, matrices: Sequence[str], lines: Sequence[str], quantities
     for ax, name in zip(axes[0], matrices, strict=True):
         ax.set_title(_angle_name(name, matrices), fontsize=SIZE + 1)
     for ax in axes[-1]:
-        ax.set_xlabel("epoch", fontsize=SIZE)
+        ax.set_xlabel("epoch")
     for ax, line, quantity in zip(axes[:, 0], lines, quantities, strict=True):
-        ax.set_ylabel(f"{line}\n{quantity}", fontsize=SIZE)
+        ax.set_ylabel(f"{line}\n{quantity}")
 
 
 def _angle_name(name: str, matrices: Sequence[str]) -> str:
@@ -219,16 +223,10 @@ def _parameter(name: str) -> str:
     return "input matrix" if name == "input" else name
 
 
-def _styled(ax: Axes, whole: bool = True) -> None:
+def _whole_epochs(ax: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    ax.set_facecolor("white")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(axis="y", color="#E5E5E5", linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.tick_params(labelsize=SIZE - 0.5)
-    if whole:
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
 
 
 def _legend(figure: Figure, entries: Sequence[tuple[str, str, Any, float]], columns: int = 3) -> None:
@@ -236,4 +234,4 @@ def _legend(figure: Figure, entries: Sequence[tuple[str, str, Any, float]], colu
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=colour, linestyle=dash, linewidth=width, label=text) for text, colour, dash, width in entries]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), frameon=False, fontsize=SIZE, handlelength=3)
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))

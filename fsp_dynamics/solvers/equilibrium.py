@@ -11,9 +11,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,12 @@ import numpy.typing as npt
 from fsp_dynamics.errors import ConfigurationError, NotAtRestError, check_shape
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, zero_state
+from fsp_dynamics.plotting.equilibria import plot_equilibrium
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 
 class Status(IntEnum):
@@ -31,6 +38,7 @@ class Status(IntEnum):
     NOT_FINITE = 2
 
 
+ENDINGS = np.array([status.name.lower().replace("_", " ") for status in Status])
 AT_REST, OUT_OF_STEPS, NOT_FINITE = (int(s) for s in Status)  # an enum's members are slow to look up in every pass
 
 
@@ -82,9 +90,19 @@ class Equilibrium:
         return self.state[-1]
 
     @property
+    def layers(self) -> list[str]:
+        """The names of the layers: hidden_1, ..., output."""
+        return layer_names(self.state)
+
+    @property
     def at_rest(self) -> Array:
         """(B,) bool."""
         return self.status == Status.AT_REST
+
+    @property
+    def endings(self) -> Array:
+        """(B,) the status in words: "at rest", "out of steps" or "not finite"."""
+        return ENDINGS[self.status]
 
     def rows(self, index: Array) -> Equilibrium:
         """The equilibria of some samples."""
@@ -102,6 +120,40 @@ class Equilibrium:
             f"residual {self.residual[first]:.3g} after {int(self.steps[first])} steps); allow more steps, a looser tolerance or a weaker loop",
             self,
         )
+
+    def to_frame(self, *, hidden: bool = False) -> DataFrame:
+        """A pandas.DataFrame with a row for each sample and output unit; hidden : the units of the hidden layers too. `.to_csv(path)` saves it.
+
+        Columns sample, layer, unit, state (1), residual (per unit time), status, steps, beta (per unit time); what belongs to a sample stands in all
+        of its rows. An equilibrium knows no activation: rates are `network.rho.rate` of the states. Units are in `attrs["units"]` too.
+        """
+        import pandas
+
+        chosen = list(zip(self.layers, self.state, strict=True))[0 if hidden else -1 :]
+        unit = np.concatenate([np.arange(s.shape[1]) for _, s in chosen])
+        layer = np.concatenate([[name] * s.shape[1] for name, s in chosen])
+        count = len(self.status)
+        frame = pandas.DataFrame(
+            {
+                "sample": np.repeat(np.arange(count), len(unit)),
+                "layer": np.tile(layer, count),
+                "unit": np.tile(unit, count),
+                "state": np.concatenate([s for _, s in chosen], axis=1).ravel(),
+            }
+        )
+        of_samples = {"residual": self.residual, "status": self.endings, "steps": self.steps, "beta": np.full(count, self.beta)}
+        frame = frame.assign(**{name: np.repeat(values, len(unit)) for name, values in of_samples.items()})
+        frame.attrs["units"] = {"state": "1", "residual": "1 / time", "beta": "1 / time"}
+        return frame
+
+    def plot(self, ax: Axes | Sequence[Axes] | None = None, *, sample: int | None = None) -> Figure:
+        """Residuals and outputs of the batch, or the states of one sample (`plotting.equilibria.plot_equilibrium`)."""
+        return plot_equilibrium(self, ax, sample=sample)
+
+
+def layer_names(state: State) -> list[str]:
+    """hidden_1, ..., output: a name for each layer of the state."""
+    return [*(f"hidden_{k + 1}" for k in range(len(state) - 1)), "output"]
 
 
 @runtime_checkable

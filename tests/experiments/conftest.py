@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 
@@ -28,6 +29,20 @@ def merged(base, changes):
 def tiny():
     """tiny(learning={"momentum": 0.5}) -> the nested table of a small, quick experiment on digits."""
     return lambda **changes: merged(TINY, changes)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """unbroken(table) -> the run of three epochs without a stop (made once)."""
+    made = {}
+
+    def run(table):
+        key = json.dumps(table)
+        if key not in made:
+            made[key] = runner.train(table, progress=False, out=tmp_path_factory.mktemp("unbroken") / "run")
+        return made[key]
+
+    return run
 
 
 @pytest.fixture

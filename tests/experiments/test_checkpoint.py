@@ -14,7 +14,16 @@ import pytest
 
 from fsp_dynamics.errors import CheckpointError, NotFiniteError
 from fsp_dynamics.experiments import checkpoint as room
-from fsp_dynamics.experiments.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_aside
+from fsp_dynamics.experiments.checkpoint import (
+    Checkpoint,
+    drop_kept,
+    keep_network,
+    kept_epochs,
+    load_checkpoint,
+    load_kept,
+    save_checkpoint,
+    write_aside,
+)
 
 
 def checkpoint(epoch=1, value=1.0):
@@ -182,3 +191,96 @@ def test_a_file_is_replaced_whole(tmp_path):
     write_aside(path, b"two")
     assert path.read_bytes() == b"two"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+# Networks that are kept for good
+
+
+def keep(folder, *epochs):
+    for epoch in epochs:
+        keep_network(folder, epoch, checkpoint(epoch, epoch).parameters)
+
+
+def test_what_is_kept_is_the_weights_to_the_bit_and_nothing_else(tmp_path):
+    keep(tmp_path, 10, 0, 100000)
+    assert kept_epochs(tmp_path) == (0, 10, 100000)
+    for epoch in (0, 10, 100000):
+        found = load_kept(tmp_path, epoch)
+        assert (found.epoch, found.velocity, found.memory, found.rng) == (epoch, {}, {}, {})
+        for name, w in checkpoint(epoch, epoch).parameters.items():
+            assert found.parameters[name].dtype == w.dtype
+            np.testing.assert_array_equal(found.parameters[name], w)
+
+
+def test_nothing_is_kept_in_an_empty_or_missing_folder(tmp_path):
+    assert kept_epochs(tmp_path) == kept_epochs(tmp_path / "none") == ()
+    drop_kept(tmp_path / "none", 0)
+    with pytest.raises(CheckpointError, match=r"holds no network of epoch 3; none was kept, which takes probes\.keep = 1"):
+        load_kept(tmp_path, 3)
+
+
+def test_pruning_leaves_what_is_kept(tmp_path):
+    """Even where the payloads hold the same, for a learner without velocity or memory."""
+    for epoch in (1, 2, 3):
+        keep(tmp_path, epoch)
+        save_checkpoint(tmp_path, Checkpoint(epoch, checkpoint(epoch, epoch).parameters, {}, {}), ["last"])
+    assert kept_epochs(tmp_path) == (1, 2, 3)
+    assert [load_kept(tmp_path, epoch).parameters["input"][0, 0] for epoch in (1, 2, 3)] == [1, 2, 3]
+    assert len(list(tmp_path.glob("epoch-*"))) == 1
+
+
+def test_a_damaged_kept_network_does_not_stop_pruning_and_is_not_believed(tmp_path):
+    keep(tmp_path, 1, 2)
+    (tmp_path / "kept-00002.json").write_text("{}")
+    for epoch in (3, 4):
+        save_checkpoint(tmp_path, checkpoint(epoch))
+    assert len(list(tmp_path.glob("epoch-*"))) == 1
+    with pytest.raises(CheckpointError, match=r"kept-00002\.json .* is damaged; take the network of another epoch"):
+        load_kept(tmp_path, 2)
+    (path,) = tmp_path.glob("kept-00001-*")
+    flip(path, -1)
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        load_kept(tmp_path, 1)
+
+
+def test_another_epoch_than_those_kept_is_refused_by_name(tmp_path):
+    keep(tmp_path, 0, 5)
+    with pytest.raises(CheckpointError, match="holds no network of epoch 4; there are those of 0, 5"):
+        load_kept(tmp_path, 4)
+
+
+def test_later_ones_are_dropped_whole(tmp_path):
+    keep(tmp_path, 0, 5, 10)
+    (tmp_path / "kept-00010.json").unlink()  # killed while it was dropped, or before it was complete
+    (tmp_path / "kept-notes.txt").write_text("mine")
+    save_checkpoint(tmp_path, checkpoint(10))
+    drop_kept(tmp_path, 4)
+    assert kept_epochs(tmp_path) == (0,)
+    assert len(list(tmp_path.glob("kept-*"))) == 3
+    assert load_checkpoint(tmp_path).epoch == 10
+
+
+def test_what_is_not_finite_is_not_kept(tmp_path):
+    with pytest.raises(NotFiniteError, match="parameters/input is not finite after epoch 2"):
+        keep_network(tmp_path, 2, {"input": np.array([[np.inf]])})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_while_keeping_leaves_the_others(tmp_path, monkeypatch):
+    keep(tmp_path, 0)
+    calls, real = [], os.replace
+
+    def refuse(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        keep(tmp_path, 1)
+    monkeypatch.undo()
+    assert kept_epochs(tmp_path) == (0,)
+    keep(tmp_path, 1)
+    assert kept_epochs(tmp_path) == (0, 1)
+    assert len(list(tmp_path.iterdir())) == 4

@@ -80,6 +80,7 @@ def test_any_text_survives_toml(text):
         ("learning.mirror", 1.5, "less than or equal to 1"),
         ("probes.samples", -1, "greater than or equal to 0"),
         ("probes.every", 2.5, "a valid integer"),
+        ("probes.keep", -1, "greater than or equal to 0"),
         ("learning.rates.forward", [1.0], "expected 2"),
         ("learning.rates.forward", [1.0, -2.0], "learning.rates.forward[1] = -2.0, expected greater than or equal to 0"),
         ("learning.rates.backward", [1.0], "expected 0"),
@@ -218,7 +219,7 @@ def test_one_number_may_stand_for_a_list_of_one():
 
 def test_configurations_differ_where_the_experiment_does():
     _, config = load_config("digits")
-    _, other = load_config("digits", {"learning.batch": 7, "epochs": 99, "notes.about": "something else"})
+    _, other = load_config("digits", {"learning.batch": 7, "epochs": 99, "notes.about": "something else", "probes.keep": 7})
     assert config.differences(other) == {"learning.batch": (20, 7)}
     assert config.differences(config) == {}
 

@@ -21,7 +21,7 @@ from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.progress import Quiet
 from fsp_dynamics.experiments.sources import load_config, presets, read_value
 
-pytestmark = pytest.mark.filterwarnings("ignore:epoch .* output")
+pytestmark = [pytest.mark.filterwarnings("ignore:epoch .* output"), pytest.mark.xdist_group("figures")]  # their runs are trained once
 ROOT = Path(__file__).parents[2]
 SMALL = {"data.limit": 120, "data.validation": 200, "network.hidden": [10], "learning.rates.forward": [7.0], "epochs": 2, "probes.samples": 12}
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, RunExistsError, RunLockedError
-from fsp_dynamics.experiments.folder import RunFolder, best_of, plain
+from fsp_dynamics.experiments.checkpoint import keep_network, kept_epochs
+from fsp_dynamics.experiments.folder import RunFolder, best_of, flat, plain
 from fsp_dynamics.experiments.sources import load_config
 
 HOLD = """
@@ -102,6 +103,24 @@ def test_rewinding_forgets_what_the_checkpoint_does_not_know(folder):
     assert not list(folder.path.glob(".*.tmp"))
     with pytest.raises(CheckpointError, match="does not hold the 5 epochs"):
         folder.rewind(5)
+
+
+def test_rewinding_forgets_the_networks_that_were_kept_later(folder):
+    begin(folder)
+    folder.append_metrics({"epoch": 1})
+    for epoch in (0, 1, 2, 3):
+        keep_network(folder.checkpoints, epoch, {"input": np.full((2, 2), epoch, np.float32)})
+    folder.rewind(1)
+    assert kept_epochs(folder.checkpoints) == (0, 1)
+    assert len(list(folder.checkpoints.iterdir())) == 4
+
+
+def test_a_record_is_one_row_of_a_table():
+    record = {"epoch": 3, "alignment_degrees": {"W1": 80.0}, "saturation": {"output": [0.5, 0.25]}, "dead_outputs": [3, 7], "valid_error": None}
+    assert flat(record) == {
+        **{"epoch": 3, "alignment_degrees.W1": 80.0, "saturation.output.0": 0.5, "saturation.output.1": 0.25},
+        **{"dead_outputs": "3 7", "valid_error": None},
+    }
 
 
 def test_the_best_epoch_is_the_first_of_the_lowest_validation_errors():

@@ -28,6 +28,7 @@ def test_the_preset_learns_digits_well(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert run.summary["best"]["test_error"] <= 5
     assert not run.summary["last"]["dead_outputs"]
+    assert run.kept == tuple(range(run.config.learning.epochs + 1)), "to be scrubbed through"
     assert all(angle < 90 for angle in run.summary["last"]["alignment_degrees"].values())
 
 

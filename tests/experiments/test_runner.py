@@ -44,20 +44,6 @@ def quietly(*arguments, **options):
     return train(*arguments, progress=False, **options)
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
-    """unbroken(table) -> the run of three epochs without a stop (made once)."""
-    made = {}
-
-    def run(table):
-        key = json.dumps(table)
-        if key not in made:
-            made[key] = quietly(table, out=tmp_path_factory.mktemp("unbroken") / "run")
-        return made[key]
-
-    return run
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("stop", [1, 2])
 def test_resuming_after_any_epoch_gives_the_bits_of_an_unbroken_run(tiny, tmp_path, unbroken, variant, stop):
