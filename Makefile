@@ -56,7 +56,7 @@ bench: $(VENV)/ready-for-tests
 	$(BIN)/fsp bench $(BENCH)
 
 clean:
-	rm -rf $(VENV) build dist docs/_build *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build docs/gallery *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find fsp_dynamics tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # Set-up. A stamp is older than the facts only when there is something to install, so a second `make` starts at once.

@@ -1,0 +1,167 @@
+"""The pages of docs/: what they show runs, what they name exists, what they link to is there. (How they become a site: tests/test_site.py.)"""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from cyclopts import CycloptsError
+
+import fsp_dynamics as fsp
+from fsp_dynamics.cli import EXIT_CODES, app
+from fsp_dynamics.errors import FspError
+from fsp_dynamics.models.activations import ACTIVATIONS
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = {str(path.relative_to(DOCS)): path.read_text(encoding="utf-8") for path in sorted([*DOCS.glob("*.md"), *DOCS.glob("api/*.md")])}
+EACH_PAGE = pytest.mark.parametrize("page", PAGES)
+CODE = re.compile(r"^(`{3,}).*?^\1`*$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The page's fenced blocks of that language."""
+    return re.findall(rf"^```{re.escape(language)}\n(.*?)^```$", PAGES[page], re.MULTILINE | re.DOTALL)
+
+
+# What is shown
+
+
+def with_blocks(language: str) -> list[str]:
+    return [page for page in PAGES if blocks(page, language)]
+
+
+@pytest.mark.parametrize("page", with_blocks("python"))
+def test_the_python_of_a_page_runs(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The blocks run in order, one after the other, as a reader would paste them."""
+    monkeypatch.chdir(tmp_path)
+    known = dict(ACTIVATIONS)
+    names: dict[str, object] = {"__name__": "page"}
+    try:
+        for code in blocks(page, "python"):
+            exec(compile(code, page, "exec", dont_inherit=True), names)
+    finally:
+        ACTIVATIONS.clear()
+        ACTIVATIONS.update(known)
+
+
+def test_the_pages_that_must_show_python_do() -> None:
+    assert {"index.md", "solvers.md", "extending.md"} <= set(with_blocks("python"))
+
+
+def commands(text: str) -> list[list[str]]:
+    """The arguments of every `fsp` in shell lines."""
+    words = [shlex.split(line, comments=True) for line in text.splitlines()]
+    return [line[1:] for line in words if line and Path(line[0]).name == "fsp"]
+
+
+@pytest.mark.parametrize("page", with_blocks("sh"))
+def test_every_command_of_a_page_is_one(page: str) -> None:
+    for arguments in commands("\n".join(blocks(page, "sh"))):
+        app.parse_args(arguments, exit_on_error=False, print_error=False)
+
+
+def test_that_rule_can_fail() -> None:
+    assert commands("make\n.venv/bin/fsp train digits --out a  # a comment\n\nfsp check") == [["train", "digits", "--out", "a"], ["check"]]
+    for wrong in (["trian", "digits"], ["train", "digits", "--epoch", "3"], ["train"], ["figure", "alignmnt"]):
+        with pytest.raises(CycloptsError):
+            app.parse_args(wrong, exit_on_error=False, print_error=False)
+
+
+# What is linked
+
+
+def anchors(page: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub and MyST make them."""
+    titles = re.findall(r"^#+ (.+)$", CODE.sub("", PAGES[page]), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def links(text: str) -> list[str]:
+    """Where the links and pictures of a text lead, addresses of the network left out."""
+    return [to for to in re.findall(r"\]\(([^)\s]+)\)", CODE.sub("", text)) if not re.match(r"[a-z]+:", to)]
+
+
+def broken(page: str, to: str) -> bool:
+    name, _, anchor = to.partition("#")
+    path = (DOCS / page).parent / name if name else DOCS / page
+    if not path.is_file():
+        return True
+    return bool(anchor) and anchor not in anchors(str(path.resolve().relative_to(DOCS)))
+
+
+@EACH_PAGE
+def test_every_link_and_picture_is_there(page: str) -> None:
+    assert [to for to in links(PAGES[page]) if broken(page, to)] == []
+
+
+def test_a_broken_link_is_seen() -> None:
+    assert links("[a](model.md#rest) `[no](x)`\n```\n[b](c)\n```\n![d](e.png) [f](https://example.org)")[0] == "model.md#rest"
+    assert not broken("index.md", "model.md#the-rate-form")
+    assert broken("index.md", "model.md#the-rate")
+    assert broken("index.md", "modle.md")
+
+
+def trees(page: str) -> list[str]:
+    """The entries of a page's toctrees, as paths below docs/."""
+    bodies = re.findall(r"^```\{toctree\}\n(.*?)^```$", PAGES[page], re.MULTILINE | re.DOTALL)
+    entries = [line for body in bodies for line in body.splitlines() if line and not line.startswith(":")]
+    return [str(Path(page).parent / entry) for entry in entries]
+
+
+def test_every_page_is_in_the_table_of_contents() -> None:
+    reached, waiting = {"index.md"}, ["index.md"]
+    while waiting:
+        found = {f"{entry}.md" for entry in trees(waiting.pop()) if "*" not in entry} - reached
+        assert found <= set(PAGES)
+        reached |= found
+        waiting += found
+    assert reached == set(PAGES)
+    assert trees("gallery.md") == ["gallery/*"]
+
+
+def test_the_gallery_has_every_notebook() -> None:
+    notebooks = [f"../notebooks/{path.name}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    assert [to for to in links(PAGES["gallery.md"]) if to.endswith(".ipynb")] == notebooks
+
+
+# What is named
+
+
+def test_the_api_page_lists_the_face() -> None:
+    assert sorted(re.findall(r"^\| `(\w+)` \|", PAGES["api/index.md"], re.MULTILINE)) == sorted(fsp.__all__)
+
+
+def test_every_module_is_on_one_page_of_the_api() -> None:
+    shown = [name for page in PAGES for name in re.findall(r"automodule:: fsp_dynamics\.(\S+)$", PAGES[page], re.MULTILINE)]
+    found = list(pkgutil.walk_packages(fsp.__path__, "fsp_dynamics."))
+    rooms = {module.name.removeprefix("fsp_dynamics."): module.ispkg for module in found}
+    public = {name for name in rooms if name.split(".")[0] not in ("kernels", "cli", "__main__", "tables")}  # the others have no readers in Python
+    assert len(shown) == len(set(shown))
+    assert set(shown) <= public
+    assert {name for name in public if not rooms[name]} <= set(shown)
+    assert {room.split(".")[0] for room in fsp._ROOM_OF.values()} <= {name.split(".")[0] for name in shown}
+
+
+def test_every_test_that_a_page_names_exists() -> None:
+    text, where = PAGES["reliability.md"], ""
+    found = re.findall(r"`(tests/[\w/]+\.py)`|`(test_\w+)`", text)
+    assert len(found) > 40
+    for file, name in found:
+        where = file or where
+        assert name == "" or re.search(rf"^def {name}\(", (ROOT / where).read_text(encoding="utf-8"), re.MULTILINE), (where, name)
+
+
+def test_the_exit_codes_are_those_of_the_program() -> None:
+    rows = re.findall(r"^\| (\d+) \| [^|]* \| (`[^|]*`) \|$", PAGES["cli.md"], re.MULTILINE)
+    said = {name: int(code) for code, names in rows for name in re.findall(r"`(\w+)`", names)}
+    raised = {kind.__name__: code for kind, code in EXIT_CODES if kind is not FspError}
+    assert {name: code for name, code in said.items() if name in raised} == raised
+    assert {code for name, code in said.items() if name not in raised} == {dict(EXIT_CODES)[FspError]}
+
+
+def test_the_version_that_is_cited_is_this_one() -> None:
+    assert f"version = {{{fsp.__version__}}}" in PAGES["citing.md"]
