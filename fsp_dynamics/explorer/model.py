@@ -13,17 +13,16 @@ import numpy as np
 from fsp_dynamics.analysis.alignment import loop_alignment
 from fsp_dynamics.analysis.spectra import spectrum
 from fsp_dynamics.errors import ConfigurationError, FspError
+from fsp_dynamics.experiments.compiling import compile_aside
 from fsp_dynamics.explorer import views, words
 from fsp_dynamics.explorer.controls import PIECES, Number, Parameters, checked, controls_of, defaults
 from fsp_dynamics.explorer.frame import Frame
 from fsp_dynamics.explorer.scene import SETTLED, Scene
 from fsp_dynamics.explorer.subject import TRAINED, Subject
-from fsp_dynamics.learning.simulation import Trajectory, simulate
-from fsp_dynamics.models import rate
-from fsp_dynamics.models.network import Array, Network, loop_network, reciprocal_network
-from fsp_dynamics.models.rate import Nudge
+from fsp_dynamics.learning.simulation import Trajectory
+from fsp_dynamics.models.activations import ACTIVATIONS
+from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.solvers.equilibrium import Equilibrium
-from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 
 NUDGING = ("beta", "nudged")  # parameters that only the nudged phase knows
 LABELS = {"input": "input", "loop": "loop"}  # of matrices that are not W1, W2, ...
@@ -154,8 +153,10 @@ class Model:
         return path, scene.rests(path, compiled)
 
     def _compiled(self, network: Network) -> bool:
-        """Whether this network's kernels are there. If not, a thread begins to compile them."""
+        """Whether this network's kernels may be used. If they are not there yet, a thread sees to it that they are compiled."""
         name = network.rho.name
+        if network.rho not in ACTIVATIONS.values():
+            return False  # an activation of one's own is compiled in every process anew
         if self.ready is None or name in self.ready:
             return True
         if name not in self.compiling:
@@ -164,12 +165,7 @@ class Model:
         return False
 
     def _compile(self, network: Network) -> None:
-        """Follow and relax a tiny network of that kind, which compiles what frames of it need."""
-        make = reciprocal_network if network.loop is None else loop_network
-        tiny, images = make([2, 3, 2], rho=network.rho, dtype=network.dtype, rng=0), np.ones((1, 2))
-        nudge = Nudge(1.0, np.eye(2)[[0]])
-        simulate(tiny, images, [(1.0, None), (1.0, nudge)], solver="rk4", dt=0.5)
-        FixedPointSolver().relax(tiny, rate.drive(tiny, images), None, nudge)
+        compile_aside(network)
         if self.ready is not None:
             self.ready.add(network.rho.name)
 

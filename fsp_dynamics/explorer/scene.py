@@ -14,7 +14,6 @@ from fsp_dynamics.explorer.subject import Subject
 from fsp_dynamics.learning.phases import Phases
 from fsp_dynamics.learning.simulation import Piece, Trajectory, simulate
 from fsp_dynamics.models import rate
-from fsp_dynamics.models.activations import ACTIVATIONS
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, Solver, Tolerance
@@ -97,7 +96,7 @@ class Scene:
     def path(self, compiled: bool = True) -> Trajectory:
         """The way through both phases; `compiled` says whether kernels may be used (they take seconds to compile, once)."""
         given = self.parameters
-        kind = NumbaSolver if compiled and self.network.rho in ACTIVATIONS.values() else ReferenceSolver
+        kind = NumbaSolver if compiled else ReferenceSolver
         integrator: Integrator = kind(given.integrator, dt=given.dt)
         with np.errstate(over="ignore", invalid="ignore"):  # an unstable step is worth seeing
             return simulate(self.network, self.images, self.pieces, solver=integrator, start=self.start, save=self.times())
