@@ -69,6 +69,9 @@ class Control(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def default(self) -> Any: ...
+
     def check(self, value: Any) -> Any:
         """The value as `Parameters` holds it. Raises ConfigurationError for one that the control cannot have."""
         ...
@@ -144,6 +147,7 @@ class Pad:
     group: str
     side: int
     help: str
+    default: None = None
 
     def check(self, value: Any) -> tuple[float, ...] | None:
         if value is None:
@@ -154,7 +158,7 @@ class Pad:
         return tuple(pixels.round(3).tolist())
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "pad", "default": None} | dataclasses.asdict(self)
+        return {"kind": "pad"} | dataclasses.asdict(self)
 
 
 def controls_of(subject: Subject, sample: int = 0) -> tuple[Control, ...]:
@@ -178,7 +182,7 @@ def checked(controls: Sequence[Control], given: Mapping[str, Any]) -> Parameters
 
 def defaults(controls: Sequence[Control]) -> dict[str, Any]:
     """{name: value} where every control stands at first."""
-    return {control.name: control.describe()["default"] for control in controls}
+    return {control.name: control.default for control in controls}
 
 
 def _image(subject: Subject, sample: int) -> list[Control]:

@@ -189,7 +189,7 @@ class Model:
     ) -> dict[str, Any]:
         learned = self.subject.weights(scene.parameters)[1]
         settle = views.settle_times(path)
-        names = [control["name"] for control in self.controls]
+        names = self.defaults
         return {
             "parameters": {name: value for name, value in dataclasses.asdict(scene.parameters).items() if name in names},
             "border": scene.parameters.free,
