@@ -1,0 +1,234 @@
+"""Notebooks: stored without results, run from beginning to end in a folder of their own, and what they found is true."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import oracles
+import pytest
+from nbclient import NotebookClient
+
+from fsp_dynamics.models.rate import Nudge
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "notebooks"
+NAMES = tuple(path.stem for path in sorted(FOLDER.glob("*.ipynb")))
+MATRICES = ("W1", "W2", "loop")
+READ = ("01", "03", "04", "05", "06", "07")  # each has a test below that reads its variables
+LINES = 40  # the most a cell may have
+CELL_KEYS = {"markdown": {"cell_type", "id", "metadata", "source"}, "code": {"cell_type", "execution_count", "id", "metadata", "outputs", "source"}}
+METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": {"name": "python"}}
+ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:home|mnt|opt|root|srv|tmp|usr|var|work|Users|private)\b|\b[A-Z]:\\|~/")
+POINTS_TO = re.compile(r"\]\(([\w./-]+\.ipynb)\)|`((?:docs|figures|tests|fsp_dynamics)/[\w./-]+\.\w+)`")
+
+
+def stored(name):
+    return json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
+
+
+def texts(name, kind):
+    return ["".join(cell["source"]) for cell in stored(name)["cells"] if cell["cell_type"] == kind]
+
+
+def run(name, where, wanted=()):
+    """Run a notebook in the folder `where`; {expression: its value at the end} of what is wanted, and what was printed."""
+    book = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    kept = where / "values.pickle"
+    listed = ", ".join(f"{expression!r}: {expression}" for expression in wanted)
+    book.cells.append(nbformat.v4.new_code_cell(f"import pickle\npickle.dump({{{listed}}}, open({str(kept)!r}, 'wb'))"))
+    NotebookClient(book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(where)}}).execute()
+    return pickle.loads(kept.read_bytes()), book
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """A folder for a notebook's kernel: what it writes without being told where goes there, and no server is reached."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    return tmp_path
+
+
+def pictures(book):
+    return sum("image/png" in output.get("data", {}) for cell in book.cells if cell.cell_type == "code" for output in cell.outputs)
+
+
+def test_there_are_all_of_them() -> None:
+    numbers = [name[:2] for name in NAMES]
+    assert set(READ) <= set(numbers)
+    assert len(set(numbers)) == len(numbers)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_but_the_source_is_stored(name) -> None:
+    book = stored(name)
+    nbformat.validate(nbformat.from_dict(book))
+    assert (book["nbformat"], book["nbformat_minor"]) == (4, 5)
+    assert book["metadata"] == METADATA
+    for cell in book["cells"]:
+        assert set(cell) == CELL_KEYS[cell["cell_type"]]
+        assert cell["metadata"] == {}, f"cell {cell['id']} has metadata"
+        assert cell.get("outputs", []) == [], f"cell {cell['id']} has outputs; strip them with nbstripout --keep-id"
+        assert cell.get("execution_count") is None, f"cell {cell['id']} has been counted; strip it with nbstripout --keep-id"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_begins_with_a_title_and_its_cells_are_short(name) -> None:
+    first = stored(name)["cells"][0]
+    assert first["cell_type"] == "markdown"
+    assert re.match(r"# \S", "".join(first["source"]))
+    for cell in stored(name)["cells"]:
+        source = "".join(cell["source"])
+        assert source.strip(), f"cell {cell['id']} is empty"
+        assert len(source.splitlines()) <= LINES, f"cell {cell['id']} has {len(source.splitlines())} lines, at most {LINES} are read"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_names_no_place_of_one_machine_and_what_it_points_to_is_there(name) -> None:
+    for source in texts(name, "markdown") + texts(name, "code"):
+        assert not ABSOLUTE.search(source), f"{ABSOLUTE.search(source)[0]!r} is a place on one machine"
+    found = [pair for source in texts(name, "markdown") for pair in POINTS_TO.findall(source)]
+    for book, file in found:
+        place = FOLDER / book if book else ROOT / file
+        assert place.is_file(), f"{name} points to {book or file}, which is not there"
+
+
+def test_the_presets_numbers_are_those_of_the_readme() -> None:
+    rows = re.findall(r"^\| .+ \| (`[\w-]+`) \|.*\| ([\d.]+ %) \|$", "\n".join(texts("06_mnist_fashion", "markdown")), re.M)
+    readme = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "test error" in line]
+    assert len(rows) >= 5
+    for preset, number in rows:
+        assert any(preset in line and number in line for line in readme), f"the README's table has no {number} for {preset}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if name[:2] not in READ])
+def test_it_runs(name, alone) -> None:
+    run(name, alone)
+
+
+@pytest.mark.slow
+def test_01_learns(alone) -> None:
+    wanted = ["before", "after", "apart", "seen.error", "run.metrics", "free.at_rest.all()", "cost(network)", "cost(learned)"]
+    found, book = run("01_quickstart", alone, wanted)
+    assert found["free.at_rest.all()"]
+    assert (found["cost(network)"], found["cost(learned)"]) == (found["before"], found["after"])
+    assert found["after"] < 0.99 * found["before"]
+    assert found["apart"] < 1e-4
+    first, *_, last = found["run.metrics"]
+    assert found["seen.error"] < 15
+    assert last["train_error"] < first["train_error"] / 4
+    assert all(last["alignment_degrees"][matrix] < first["alignment_degrees"][matrix] < 90 for matrix in MATRICES)
+    assert pictures(book) == 5
+
+
+@pytest.mark.slow
+def test_03_eq_14_by_hand_is_the_library_s_and_the_oracle_s(alone) -> None:
+    wanted = ["network", "images", "targets", "beta", "update", "inside", "difference", "update_difference", "closed_difference"]
+    found, book = run("03_two_phases", alone, [*wanted, "slopes", "output_slack", "share", "update_by_hand(2, 0)"])
+    network, images, targets, beta = (found[name] for name in wanted[:4])
+    free = oracles.equilibrium(network, images)
+    nudged = oracles.nudged_equilibrium(network, images, free, Nudge(beta, targets))
+    exact = oracles.hebbian(network, images, free, nudged, beta)
+    assert found["inside"]
+    assert found["update_by_hand(2, 0)"] == pytest.approx(exact["loop"], abs=1e-12)
+    for name, change in exact.items():
+        assert found["update"][name] == pytest.approx(change, abs=1e-12)
+    assert max(*found["difference"].values(), *found["update_difference"].values(), found["closed_difference"]) < 1e-12
+    assert found["slopes"] == pytest.approx({"one-sided": 1, "centred": 2}, abs=0.05)
+    assert found["output_slack"] > 0
+    assert found["share"]["forward[1]"] == 0
+    assert all(0.3 < found["share"][name] < 0.7 for name in ("forward[0]", "loop"))
+    assert pictures(book) == 3
+
+
+@pytest.mark.slow
+def test_04_angles_fall_and_share_one_number(alone) -> None:
+    found, book = run("04_alignment", alone, ["aligned", "flipped", "inner", "looks", "z", "before", "after", "widths"])
+    aligned, flipped = found["aligned"], found["flipped"]
+    assert list(found["inner"].values()) == pytest.approx([aligned.trace] * 3, rel=1e-12)
+    for matrix in MATRICES:
+        assert aligned.degrees[matrix] + flipped.degrees[matrix] == pytest.approx(180, abs=1e-9)
+        assert found["z"][matrix].std() == pytest.approx(1, abs=0.1)
+        assert abs(found["z"][matrix].mean()) < 0.2
+        for records in found["looks"].values():
+            first, last = records[0], records[-1]
+            assert len(records) == 16
+            assert last["whole"].degrees[matrix] < first["whole"].degrees[matrix] - 5
+            assert last["samples"].mean[matrix] < first["samples"].mean[matrix] < 90
+            assert records[1]["whole"].z_score[matrix] > 3
+    for n, drawn, turned in zip(found["widths"], found["before"], found["after"], strict=True):
+        assert turned.inside["W1"] < 1e-6
+        assert turned.degrees["W1"] == pytest.approx(turned.bound["W1"], abs=1e-6)
+        assert drawn.bound["W1"] == pytest.approx(np.degrees(np.arccos(10 / n)), abs=1.5)
+    assert pictures(book) == 4
+
+
+@pytest.mark.slow
+def test_05_predictions_are_met(alone) -> None:
+    wanted = ["off", "critical", "restless.status", "restless.steps", "two.count", "found.unrested", "limits", "euler_formula", "grown"]
+    found, book = run("05_stability", alone, [*wanted, "hopf.parameter", "hopf.frequency", "just_beyond[2]", "marks[0].frequency", "folds", "jumps"])
+    assert np.median(found["off"]) < 0.01
+    assert found["off"].max() < 0.2
+    assert found["critical"] == pytest.approx([(1 / np.cos(np.pi / n)) ** n for n in range(3, 11)], abs=1e-6)
+    assert found["restless.status"].tolist() == [1]
+    assert found["found.unrested"] == 5
+    assert found["limits"]["euler"] == pytest.approx(found["euler_formula"], rel=1e-9)
+    assert found["grown"][0.95] < 0.1 < 10 < found["grown"][1.05]
+    assert (found["hopf.parameter"], found["hopf.frequency"]) == pytest.approx((2, np.sqrt(3)), abs=1e-8)
+    assert found["just_beyond[2]"] == pytest.approx(found["marks[0].frequency"], rel=0.02)
+    assert found["two.count"] == 2
+    assert found["jumps"] == pytest.approx([found["folds"][1], found["folds"][0]], abs=0.021)  # a step of the sweep
+    assert pictures(book) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hidden", [False, True], ids=("data where they are", "no data"))
+def test_06_a_resumed_run_has_the_bits_of_an_unbroken_one(hidden, alone, monkeypatch) -> None:
+    if hidden:
+        monkeypatch.delenv("FSP_DATA", raising=False)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(alone / "cache"))
+    wanted = ["names", "same_bits", "same_metrics", "done.summary['status']", "len(done.metrics)", "len(resumed.metrics)"]
+    sums = "[percent.sum(1) for percent, *_ in looks.values()]"
+    found, book = run("06_mnist_fashion", alone, [*wanted, "comparison['configuration']", sums])
+    assert found["names"]
+    assert not (hidden and "mnist" in found["names"])
+    assert found["same_bits"]
+    assert found["same_metrics"]
+    assert [found[name] for name in wanted[3:6]] == ["interrupted", 2, 3]
+    assert found["comparison['configuration']"] == {"learning.frozen": ([], ["loop"])}
+    assert np.array(found[sums]) == pytest.approx(100)
+    assert pictures(book) == 2
+
+
+@pytest.mark.slow
+def test_07_what_is_one_s_own_works_beside_the_library(alone) -> None:
+    wanted = [
+        "slope_error",
+        "curvature_error",
+        "apart",
+        "by_presynaptic",
+        "shares",
+        "curves",
+        "rule_error",
+        "learned",
+        "solver_error",
+        "report.unrested",
+    ]
+    found, book = run("07_your_own", alone, wanted)
+    assert max(found["slope_error"], found["curvature_error"]) < 1e-8
+    assert found["apart"] < 1e-4
+    assert found["by_presynaptic"]["deviation"][-1] < 10 < found["by_presynaptic"]["whole"][-1]
+    assert found["shares"]["hard_sigmoid"] < found["shares"]["algebraic"]
+    assert all(errors[-1] < 15 for errors in found["curves"].values())
+    assert found["rule_error"] < 1e-5
+    assert found["learned"]["eq. 14"][-1, 0] < 10
+    assert found["learned"]["classical"][-1, 1] > 3 * found["learned"]["eq. 14"][-1, 1]
+    assert found["solver_error"] < 1e-3
+    assert found["report.unrested"] == 0
+    assert pictures(book) == 3
