@@ -18,9 +18,10 @@ method       y <-
 
 A sample that is not at rest after `max_passes` is given to Newton's method (loop, hard sigmoid), then to `fallback`, which
 integrates it from its start. In a loop with a hard sigmoid, an equilibrium is doubtful that was found by Newton, or on a way on which the
-residual once rose, or where the secants say that the loop amplifies a change of the outputs: it is accepted only if the field would hold
-on to it; otherwise it goes to the fallback too. Elsewhere (smooth rho, reciprocal networks) and without such signs, stability in time is
-not tested: strongly coupled networks may be said to rest where their dynamics would leave. Integrate (`numba_ode`) where that matters.
+residual once rose, or where the secants say that the loop amplifies a change of the outputs, or in a single pass from a start that was
+given: it is accepted only if the field would hold on to it; otherwise it goes to the fallback too. Elsewhere (smooth rho, reciprocal
+networks) and without such signs, stability in time is not tested: strongly coupled networks may be said to rest where their dynamics would
+leave. Integrate (`numba_ode`) where that matters.
 """
 
 from __future__ import annotations
@@ -151,7 +152,9 @@ class _Journey:
             found, doubts = relax_together(self.network, self.drive[rows], output, self._nudge_of(rows), self.tolerance, max_passes, known)
             for kept, new in zip(self.state, found.state, strict=True):
                 kept[rows] = new
-            self.residual[rows], self.status[rows], self.steps[rows], self.doubts[rows] = found.residual, found.status, found.steps + given, doubts
+            self.residual[rows], self.status[rows], self.steps[rows] = found.residual, found.status, found.steps + given
+            # Outputs that follow from the layer below the start may be a rest by chance, and a single pass has learned nothing of the loop.
+            self.doubts[rows] = doubts + (given & (found.steps == 1))
 
     def sweep(self, max_passes: int, memory: int, given: bool) -> None:
         """Compiled passes of a reciprocal network, all samples at once."""

@@ -127,6 +127,18 @@ def test_an_unstable_equilibrium_is_left_to_the_dynamics() -> None:
         assert stable(network, tuple(s[b : b + 1] for s in alone.state))[0]
 
 
+def test_a_start_beside_an_unstable_rest_is_not_taken_for_one() -> None:
+    """The outputs that follow from the layer below such a start are at rest by chance; the first pass finds nothing to move."""
+    p = problems.ring(3, 12.0, batch=1)
+    still = FixedPointSolver().relax(p.network, p.drive)
+    one = tuple(np.full((1, 1), s) for s in (0.5, p.network.rho.rate(still.state[1])[0, 0], 0.45))
+    found = FixedPointSolver().relax(p.network, p.drive, one)
+    assert not found.at_rest.any()
+    calm = problems.ring(3, 4.0, batch=1)
+    rest = FixedPointSolver().relax(calm.network, calm.drive)
+    assert FixedPointSolver().relax(calm.network, calm.drive, (rest.state[0], rest.state[1], rest.state[2] - 0.05)).at_rest.all()
+
+
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 7])
 def test_stability_of_a_ring(n) -> None:
     """Fact 8: n equal units with loop gain -gamma hold their rest point iff gamma < sec(pi/n)^n (n = 2: always)."""
