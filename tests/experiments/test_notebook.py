@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -68,8 +66,7 @@ def test_without_a_source_tree_it_says_what_to_write(started: list, monkeypatch:
 
 def test_ctrl_c_is_a_good_end(started: list, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(command: list, env: dict) -> int:
-        os.kill(os.getpid(), signal.SIGINT)
-        return 1
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(subprocess, "call", interrupted)
     assert notebook.explore() == 0

@@ -185,13 +185,16 @@ def test_a_drawing_takes_the_place_of_the_image(page, model) -> None:
     page.page.mouse.down()
     for k in range(1, 11):
         page.page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + (0.15 + 0.07 * k) * box["height"])
-    page.after(lambda: page.page.mouse.up())
-    page.page.wait_for_timeout(300)
-    assert page.text().startswith("Drawing. Free: ")
+    page.page.mouse.up()
+    page.page.wait_for_timeout(1500)
     by_mouse = page.text()
-    page.after(lambda: pad.press("Space"))
-    page.page.wait_for_timeout(300)
+    assert by_mouse.startswith("Drawing. Free: ")
+    for key in ("ArrowLeft", "ArrowUp"):
+        for _ in range(8):
+            pad.press(key)
+    page.after(lambda: pad.press("Space"))  # in a corner, where the mouse has not been
     assert page.text().startswith("Drawing. Free: ")
+    assert page.text() != by_mouse
     page.after(lambda: page.control("label", "select").select_option("3"))
     assert "Nudged towards 3" in page.text()
     assert "Nudged" not in by_mouse
