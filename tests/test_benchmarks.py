@@ -24,7 +24,7 @@ from fsp_dynamics.solvers.equilibrium import Tolerance
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks are a package of the source tree, not of the installation
 
-from benchmarks import counting, learners, machine, recording, report, scaling, suite, training
+from benchmarks import counting, interaction, learners, machine, recording, report, scaling, suite, training
 from benchmarks.euler import Euler
 from benchmarks.twin import Twin
 
@@ -47,6 +47,14 @@ def test_multiplications_against_a_count_by_hand():
     back = (5_000 + 250_000) + (392_000 + 250_000 + 5_000)
     assert counting.backprop(sizes, 0.5) == 392_000 + 250_000 + 5_000 + 0.5 * back
     assert counting.parts((7, 5, 3)) == (35, 15, 15)
+
+
+def test_the_sliders_that_are_timed_are_sliders():
+    from fsp_dynamics.explorer.controls import Number, controls_of
+    from fsp_dynamics.explorer.subject import Subject
+
+    sliders = {control.name for control in controls_of(Subject.of(None)) if isinstance(control, Number)}
+    assert {name for name, _ in interaction.MOVES} <= sliders
 
 
 @pytest.mark.parametrize("batch", [5, 23])
