@@ -45,4 +45,7 @@ def prepared(run: str | Path | None = None, *, port: int | None = None, browser:
         environment[RUN] = str(RunFolder(Path(run)).require_run().path.resolve())
     command = [sys.executable, "-m", "jupyterlab", str(root / NOTEBOOK)]
     command += [] if port is None else [f"--ServerApp.port={port}"]
-    return command + ([] if browser else ["--no-browser"]), environment
+    command += [] if browser else ["--no-browser"]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # as in a container, where JupyterLab would refuse to start
+    return command, environment

@@ -20,6 +20,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list:
     """(command, environment) of every process that would have been started; each ends with 0."""
     calls: list = []
     monkeypatch.setattr(notebook.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(notebook.os, "geteuid", lambda: 1000)
     monkeypatch.setattr(subprocess, "call", lambda command, env: calls.append((command, env)) or 0)
     return calls
 
@@ -30,6 +31,12 @@ def test_it_opens_the_notebook_of_the_source_tree(started: list, monkeypatch: py
     ((command, environment),) = started
     assert command == [sys.executable, "-m", "jupyterlab", str(ROOT / "notebooks" / "02_explore.ipynb")]
     assert notebook.RUN not in environment
+
+
+def test_root_is_let_in(started: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notebook.os, "geteuid", lambda: 0)
+    assert notebook.explore() == 0
+    assert started[0][0][-1] == "--allow-root"
 
 
 def test_the_notebook_is_told_of_the_run(started: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
