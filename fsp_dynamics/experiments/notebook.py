@@ -43,7 +43,7 @@ def prepared(run: str | Path | None = None, *, port: int | None = None, browser:
     environment.pop(RUN, None)
     if run is not None:
         environment[RUN] = str(RunFolder(Path(run)).require_run().path.resolve())
-    command = [sys.executable, "-m", "jupyterlab", str(root / NOTEBOOK)]
+    command = [sys.executable, "-m", "jupyterlab", str(root / NOTEBOOK), f"--LabApp.default_url=/lab/tree/{NOTEBOOK.name}"]
     command += [] if port is None else [f"--ServerApp.port={port}"]
     command += [] if browser else ["--no-browser"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:

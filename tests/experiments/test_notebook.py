@@ -29,7 +29,13 @@ def test_it_opens_the_notebook_of_the_source_tree(started: list, monkeypatch: py
     monkeypatch.setenv(notebook.RUN, "of an earlier call")
     assert main(["explore"]) == 0
     ((command, environment),) = started
-    assert command == [sys.executable, "-m", "jupyterlab", str(ROOT / "notebooks" / "02_explore.ipynb")]
+    assert command == [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        str(ROOT / "notebooks" / "02_explore.ipynb"),
+        "--LabApp.default_url=/lab/tree/02_explore.ipynb",
+    ]
     assert notebook.RUN not in environment
 
 
