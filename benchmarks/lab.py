@@ -86,7 +86,7 @@ def started(folder: Path, *, run: Path | None = None, dark: bool = False) -> Ite
 
 @dataclass(slots=True)
 class Page:
-    """The explorer's notebook in a browser window. `page` is Playwright's; `said` is what came to the console; `saved` where downloads go."""
+    """The explorer's notebook in a browser window. `page` is Playwright's; `said` is what came to the console."""
 
     page: Any
     said: list[str] = field(default_factory=list)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fsp_dynamics.analysis.alignment import loop_alignment
+from fsp_dynamics.analysis.alignment import loop_angles
 from fsp_dynamics.analysis.spectra import spectrum
 from fsp_dynamics.errors import ConfigurationError, FspError
 from fsp_dynamics.experiments.compiling import compile_aside
@@ -59,19 +59,16 @@ class Model:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What does not change with the parameters: names, sizes, epochs."""
+        """What does not change with the parameters: names and sizes."""
         subject, network = self.subject, self.subject.template
-        sizes = [int(n) for n in network.sizes]
-        names = [*(f"hidden {k + 1}" for k in range(network.depth - 1)), "output"]
+        sizes, layers = [int(n) for n in network.sizes], views.layers_in_words(network)
         return {
             "title": f"{'-'.join(map(str, sizes))}" + ("" if subject.run is None else f", run {subject.run.folder.name}"),
             "dataset": subject.data.name,
             "side": subject.side,
             "sizes": sizes,
-            "layers": [{"name": name, "units": n, "shown": len(views.shown(n))} for name, n in zip(names, sizes[1:], strict=True)],
+            "layers": [{"name": name, "units": n, "shown": len(views.shown(n))} for name, n in zip(layers, sizes[1:], strict=True)],
             "classes": [str(k) for k in range(subject.classes)],
-            "has_run": subject.run is not None,
-            "epochs": list(subject.epochs),
             "matrices": [self._matrix(name, w) for name, w in network.parameters().items() if not name.startswith("biases")],
         }
 
@@ -106,7 +103,7 @@ class Model:
         alignment = self._alignment(scene.network)
         target = np.full(self.subject.classes, np.nan) if scene.target is None else scene.target[0]
         arrays = {"image": scene.images[0], **views.rasters(path), "target": target, "norms": views.norms(scene, path), **plane, **spectra, **updates}
-        arrays["history"] = self._history(scene.parameters, [each["name"] for each in alignment])
+        arrays["history"] = self._history(scene.parameters, [each["label"] for each in alignment])
         readouts = self._readouts(scene, path, rests, abscissas, limit)
         readouts |= {"plane": axes, "alignment": alignment, "updates": [each | {"label": self._label(str(each["name"]))} for each in said]}
         readouts["text"] = words.sentence(scene, readouts)
@@ -196,7 +193,6 @@ class Model:
             "end": float(path.borders[-1]),
             **words.answers(path, scene.label),
             "target": scene.label,
-            "label": "" if scene.label is None else str(scene.label),
             "settle_free": settle[0],
             "settle_nudged": settle[-1],
             "tolerance": SETTLED,
@@ -210,14 +206,9 @@ class Model:
         }
 
     def _alignment(self, network: Network) -> list[dict[str, Any]]:
-        """The angle of each matrix of the loop; none in a network without one, None where the loop is zero."""
-        if network.loop is None:
-            return []
-        names = [*(f"W{k + 1}" for k in range(network.depth - 1)), "loop"]
-        if not all(w.any() for w in (network.loop, *network.forward)):
-            return [{"name": name, "label": name, "degrees": None} for name in names]
-        degrees = loop_alignment(network).degrees
-        return [{"name": name, "label": name, "degrees": degrees[name]} for name in names]
+        """The angle of each matrix of the loop; none in a network without one, None where a matrix is zero."""
+        angles = {} if network.loop is None else loop_angles(network)
+        return [{"label": name, "degrees": degrees if np.isfinite(degrees) else None} for name, degrees in angles.items()]
 
     def _history(self, parameters: Parameters, names: list[str]) -> Array:
         """(E, 1 + A) epoch and angles of the run's metrics; no rows for other sources."""

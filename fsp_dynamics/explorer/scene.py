@@ -47,9 +47,9 @@ class Scene:
 
     @classmethod
     def of(cls, subject: Subject, parameters: Parameters) -> Scene:
-        """The scene; a sample beyond the images of its class is the last of them."""
+        """The scene of parameters whose sample its class has. Raises ConfigurationError for a beta that removes the output's leak."""
         network, rows = subject.network(parameters), subject.rows(parameters.label)
-        row = int(rows[min(parameters.sample, len(rows) - 1)])
+        row = int(rows[parameters.sample])
         label: int | None = int(subject.data.test.labels[row])
         image = subject.images[row].astype(np.float64)
         if parameters.drawing is not None:
@@ -69,16 +69,19 @@ class Scene:
         return [(given.free, None), (given.nudged, self.nudge)] if given.nudged else [(given.free, None)]
 
     @property
+    def bounds(self) -> tuple[int, int]:
+        """Between which states paths begin: the walls 0 and 1 of a hard sigmoid; -4 and 4 of a smooth rho, where it is nearly 0 and 1."""
+        return (0, 1) if self.network.rho.projected else (-4, 4)
+
+    @property
     def start(self) -> State:
-        """The state at time 0: 0, 1 or uniform in [0, 1] (of smooth rho, whose states have no walls: 0, 4, or uniform in [-4, 4])."""
+        """The state at time 0: zeros, the upper bound everywhere, or uniform within the bounds."""
         silent = rate.zero_state(self.network, 1)
-        wide = not self.network.rho.projected
         if self.parameters.start == "saturated":
-            return tuple(s + (4 if wide else 1) for s in silent)
+            return tuple(s + self.bounds[1] for s in silent)
         if self.parameters.start == "random":
             rng = np.random.default_rng(self.parameters.seed)
-            low, high = (-4, 4) if wide else (0, 1)
-            return tuple(rng.uniform(low, high, s.shape).astype(s.dtype) for s in silent)
+            return tuple(rng.uniform(*self.bounds, s.shape).astype(s.dtype) for s in silent)
         return silent
 
     @property

@@ -55,8 +55,6 @@ class Subject:
         data = dataset if isinstance(dataset, Dataset) else load_dataset(dataset or (run.config.data.name if run else "digits"))
         if run is not None:
             recipe = build_recipe(run.config)
-            if not isinstance(recipe.optimiser, Sgd):
-                raise ConfigurationError(f"optimiser of {run.folder} is {type(recipe.optimiser).__name__}, expected Sgd")
             return cls(data, TRAINED, run.network(), recipe.optimiser, recipe.batch, run)._fitting()
         pixels = data.test.images.shape[1]
         network = given if given is not None else loop_network([pixels, *HIDDEN, data.classes], loop_scale=LOOP_SCALE, rng=0)

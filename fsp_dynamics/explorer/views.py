@@ -15,7 +15,7 @@ from fsp_dynamics.learning.simulation import Trajectory
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, flatten
-from fsp_dynamics.solvers.equilibrium import Equilibrium
+from fsp_dynamics.solvers.equilibrium import Equilibrium, layer_names
 
 SHOWN = 160  # units of a layer that the raster has room for
 BLOCKS = 48  # rows and columns of an update's picture, at most
@@ -83,15 +83,16 @@ def plane(scene: Scene, path: Trajectory, rests: tuple[Equilibrium, Equilibrium]
 
 
 def unit_name(network: Network, unit: int) -> str:
-    """hidden 2, unit 7: the name of a flat index."""
+    """state of hidden 2, unit 7: what a flat index is."""
     ends = np.cumsum(network.sizes[1:])
     layer = int(np.searchsorted(ends, unit, side="right"))
     within = unit - int(ends[layer]) + network.sizes[layer + 1]
-    return f"state of {layer_names(network)[layer]}, unit {within}"
+    return f"state of {layers_in_words(network)[layer]}, unit {within}"
 
 
-def layer_names(network: Network) -> list[str]:
-    return [*(f"hidden {k + 1}" for k in range(network.depth - 1)), "output"]
+def layers_in_words(network: Network) -> list[str]:
+    """hidden 1, ..., output."""
+    return [name.replace("_", " ") for name in layer_names(network.depth)]
 
 
 def spectra(scene: Scene, rests: tuple[Equilibrium, Equilibrium]) -> tuple[dict[str, Array], list[float | None], float | None]:
@@ -172,7 +173,7 @@ def _distinct(found: Spectrum) -> Array:
 def _window(points: Array) -> Array:
     """(4,) x0, x1, y0, y1 that hold these eigenvalues (K, 2), 0 and some room; twice as wide as high, as the picture is."""
     points = np.concatenate([points[np.isfinite(points).all(1)], [[0.0, 0.0], [-1.0, 0.0]]])
-    (x0, _), (x1, y1) = points.min(0), np.abs(points).max(0) * (0, 1) + (points[:, 0].max(), 0)
+    x0, x1, y1 = points[:, 0].min(), points[:, 0].max(), np.abs(points[:, 1]).max()
     half = max(0.7 * (x1 - x0), 2.8 * y1)
     middle = (x0 + x1) / 2
     return np.array([middle - half, middle + half, -half / 2, half / 2])

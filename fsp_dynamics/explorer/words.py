@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fsp_dynamics.datasets import DATASETS
 from fsp_dynamics.explorer.controls import RANDOM, Parameters
 from fsp_dynamics.explorer.scene import SETTLED, Scene
 from fsp_dynamics.explorer.subject import LOOP_SCALE, TRAINED, Subject
@@ -87,10 +88,11 @@ def code(subject: Subject, scene: Scene, updates: int) -> str:
 def _images(subject: Subject, scene: Scene) -> list[str]:
     given = scene.parameters
     if given.drawing is not None:
-        lines = [f"image = np.array([{[round(v, 4) for v in given.drawing]}])"]
+        lines = [f"image = np.array([{list(given.drawing)}])"]
     else:
-        known = subject.data.name in ("digits", "mnist", "fashion-mnist")
-        lines = [f"data = fsp.load_dataset({subject.data.name!r})" if known else "# data is the Dataset that was given to explore"]
+        lines = [
+            f"data = fsp.load_dataset({subject.data.name!r})" if subject.data.name in DATASETS else "# data is the Dataset that was given to explore"
+        ]
         lines.append(f"image = data.test.images[[{scene.row}]].astype(float)")
     if given.noise:
         lines.append(f"image = np.clip(image + {given.noise!r} * np.random.default_rng({scene.row}).normal(size={scene.images.shape[1]}), 0, 1)")
@@ -128,11 +130,9 @@ def _network(subject: Subject, given: Parameters, scene: Scene, updates: int) ->
 
 
 def _start(given: Parameters, scene: Scene) -> str:
-    sizes = list(scene.network.sizes[1:])
-    wide = not scene.network.rho.projected
+    sizes, (low, high) = list(scene.network.sizes[1:]), scene.bounds
     if given.start == "saturated":
-        return f"[np.full((1, n), {4.0 if wide else 1.0}) for n in {sizes}]"
+        return f"[np.full((1, n), {high}.0) for n in {sizes}]"
     if given.start == "random":
-        low, high = (-4, 4) if wide else (0, 1)
         return f"[rng.uniform({low}, {high}, (1, n)) for rng in [np.random.default_rng({given.seed})] for n in {sizes}]"
     return "None"

@@ -81,7 +81,7 @@ class Trajectory:
         """
         import xarray
 
-        names = layer_names(self.states)
+        names = layer_names(len(self.states))
         variables: dict[str, Any] = {"residual": (("time", "sample"), self.residual, {"units": "1 / time", "long_name": "2-norm of ds/dt"})}
         for name, s, r in zip(names, self.states, self.rates, strict=True):
             variables[f"state_{name}"] = (("time", "sample", name), s, {"units": "1", "long_name": f"unit states, {name}"})
@@ -105,7 +105,7 @@ class Trajectory:
 
         data, parts = self.to_xarray(), []
         columns = ["time", "phase", "beta", "sample", "layer", "unit", "state", "rate", "residual"]
-        for name in layer_names(self.states)[0 if hidden else -1 :]:
+        for name in layer_names(len(self.states))[0 if hidden else -1 :]:
             state, rate = f"state_{name}", f"rate_{name}"
             part = data[[state, rate, "residual"]].to_dataframe(["time", "sample", name]).reset_index()
             parts.append(part.assign(layer=name, unit=part[name], state=part[state], rate=part[rate])[columns])

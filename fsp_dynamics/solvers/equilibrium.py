@@ -92,7 +92,7 @@ class Equilibrium:
     @property
     def layers(self) -> list[str]:
         """The names of the layers: hidden_1, ..., output."""
-        return layer_names(self.state)
+        return layer_names(len(self.state))
 
     @property
     def at_rest(self) -> Array:
@@ -151,9 +151,9 @@ class Equilibrium:
         return plot_equilibrium(self, ax, sample=sample)
 
 
-def layer_names(state: State) -> list[str]:
-    """hidden_1, ..., output: a name for each layer of the state."""
-    return [*(f"hidden_{k + 1}" for k in range(len(state) - 1)), "output"]
+def layer_names(depth: int) -> list[str]:
+    """hidden_1, ..., output: a name for each of so many layers."""
+    return [*(f"hidden_{k + 1}" for k in range(depth - 1)), "output"]
 
 
 @runtime_checkable

@@ -234,18 +234,18 @@ def test_where_nothing_can_be_learned_it_says_why(model: Model, given: dict, why
 
 def test_a_run_is_scrubbed_through(explored_run) -> None:
     model = Model(Subject.of(explored_run))
-    assert set(explored_run.kept) == {0, 2, 4} <= set(model.about["epochs"])
+    assert set(explored_run.kept) == {0, 2, 4} <= set(model.subject.epochs)
     (slider,) = [control for control in model.controls if control["name"] == "epoch"]
     assert (slider["low"], slider["high"], slider["default"]) == (0, 5, explored_run.summary["best"]["epoch"])
-    for epoch in model.about["epochs"]:
+    for epoch in model.subject.epochs:
         frame = model.frame({"epoch": epoch})
         assert frame.readouts["parameters"]["epoch"] == epoch
         which = "last" if epoch == 5 and epoch not in explored_run.kept else epoch
         network = explored_run.network(which)
         np.testing.assert_array_equal(model.network({"epoch": epoch}).loop, network.loop.astype(np.float64))
         angles = fsp.loop_alignment(network).degrees
-        assert {each["name"]: each["degrees"] for each in frame.readouts["alignment"]} == pytest.approx(angles, abs=1e-4)
-    assert model.frame({"epoch": 1}).readouts["parameters"]["epoch"] in model.about["epochs"]
+        assert {each["label"]: each["degrees"] for each in frame.readouts["alignment"]} == pytest.approx(angles, abs=1e-4)
+    assert model.frame({"epoch": 1}).readouts["parameters"]["epoch"] in model.subject.epochs
     history = model.frame({})["history"]
     assert history[:, 0].tolist() == [1, 2, 3, 4, 5]
     np.testing.assert_allclose(history[:, 3], [record["alignment_degrees"]["loop"] for record in explored_run.metrics], rtol=1e-6)

@@ -177,9 +177,9 @@ function drawGap(g, { ring, gap, strips }, k, names) {
 
 /** What is written below the image. */
 function imageName({ about, frame: { readouts } }) {
-    const drawn = readouts.parameters.drawing ? "drawing" : "";
-    const named = readouts.target === null ? readouts.label : `class ${about.classes[readouts.target] ?? readouts.label}`;
-    return drawn && readouts.target !== null ? `${drawn}, ${named}` : drawn || named;
+    const drawn = readouts.parameters.drawing ? "drawing" : null;
+    const named = readouts.target === null ? null : `class ${about.classes[readouts.target]}`;
+    return [drawn, named].filter(Boolean).join(", ");
 }
 
 /** Names of the matrices as they stand in `about`: from the image, from layer to layer, from output to hidden 1; null where there is none. */

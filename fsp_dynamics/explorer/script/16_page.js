@@ -57,7 +57,6 @@ function pageOf(about, panel, cards, sweepCards) {
     const main = make("div", { class: "fsp-main" }, top.bar, top.status, area);
     const root = make("div", {
         class: "fsp-explorer", role: "region", "aria-label": `Explorer: ${about.title}`,
-        "data-lm-suppress-shortcuts": "true", // or JupyterLab would take the arrow keys of the sliders for its own
     }, make("div", { class: "fsp-body" }, rail, main));
     return { ...top, root, rail, views, sweep, area };
 }
