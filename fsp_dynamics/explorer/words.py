@@ -90,10 +90,9 @@ def _images(subject: Subject, scene: Scene) -> list[str]:
     if given.drawing is not None:
         lines = [f"image = np.array([{list(given.drawing)}])"]
     else:
-        lines = [
-            f"data = fsp.load_dataset({subject.data.name!r})" if subject.data.name in DATASETS else "# data is the Dataset that was given to explore"
-        ]
-        lines.append(f"image = data.test.images[[{scene.row}]].astype(float)")
+        name = subject.data.name
+        data = f"data = fsp.load_dataset({name!r})" if name in DATASETS else "# data is the Dataset that was given to explore"
+        lines = [data, f"image = data.test.images[[{scene.row}]].astype(float)"]
     if given.noise:
         lines.append(f"image = np.clip(image + {given.noise!r} * np.random.default_rng({scene.row}).normal(size={scene.images.shape[1]}), 0, 1)")
     if scene.label is not None:
