@@ -77,5 +77,5 @@ $(VENV)/ready-for-notebooks: $(VENV)/made $(FACTS)
 
 $(VENV)/ready-for-tests: $(VENV)/made $(FACTS)
 	@echo "Setting up $(VENV) for tests: a few minutes, once"
-	@$(INSTALL) '.[torch,notebook,test,docs]'
+	@$(INSTALL) '.[torch,notebook,test,docs,cluster,onnx]'
 	@touch $(VENV)/ready $(VENV)/ready-for-notebooks $@

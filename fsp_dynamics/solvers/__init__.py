@@ -1,12 +1,14 @@
 """How a network comes to rest: one protocol (`equilibrium.Solver`), several ways.
 
-===============  ==========================================================================================
-solver           take it when
-===============  ==========================================================================================
-``fixed_point``  the equilibrium is all that counts (training): a handful of passes, no time axis
-``numba_ode``    the path in time counts, or a fixed point does not come to rest: compiled, samples in parallel
-``reference``    you want to read, extend or check: the same methods in plain NumPy
-===============  ==========================================================================================
+=====================  ==========================================================================================
+solver                 take it when
+=====================  ==========================================================================================
+``fixed_point``        the equilibrium is all that counts (training): a handful of passes, no time axis
+``numba_ode``          the path in time counts, or a fixed point does not come to rest: compiled, samples in parallel
+``reference``          you want to read, extend or check: the same methods in plain NumPy
+``torch_fixed_point``  the same passes on torch tensors, on a GPU where there is one
+``torch_ode``          torchdiffeq's methods, the implicit ones among them, on any device
+=====================  ==========================================================================================
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ SOLVERS = {
     "fixed_point": ("fsp_dynamics.solvers.fixed_point", "FixedPointSolver"),
     "numba_ode": ("fsp_dynamics.solvers.numba_ode", "NumbaSolver"),
     "reference": ("fsp_dynamics.solvers.reference", "ReferenceSolver"),
+    "torch_fixed_point": ("fsp_dynamics.solvers.torch_fixed_point", "TorchFixedPointSolver"),
+    "torch_ode": ("fsp_dynamics.solvers.torch_ode", "TorchSolver"),
 }
 
 
@@ -42,7 +46,7 @@ def make_solver(name: str = "fixed_point", **settings: Any) -> Solver:
     for key in settings:
         if key not in known:
             raise ConfigurationError(f"solver {name!r} has no setting {key!r}; {nearest(key, known)}")
-    if name == "fixed_point":
+    if name.endswith("fixed_point"):
         settings.setdefault("fallback", make_solver("numba_ode"))
     return kind(**settings)
 
