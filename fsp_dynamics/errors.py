@@ -48,6 +48,10 @@ class RunLockedError(FspError, BlockingIOError):
     """Another process is writing to this run folder."""
 
 
+class RankLostError(FspError, ConnectionError):
+    """Another process of the same training is gone, so this one cannot go on."""
+
+
 class NotAtRestError(FspError, RuntimeError):
     """A network that should be at rest is not; `equilibrium` is what was reached."""
 

@@ -18,8 +18,22 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from fsp_dynamics import errors
-from fsp_dynamics.cli import analysis
-from fsp_dynamics.cli.options import SEVERAL, DataDir, Json, Run, ShowProgress, Threads, overrides, reporter, say, with_fields
+from fsp_dynamics.cli import analysis, sweep
+from fsp_dynamics.cli.options import (
+    SEVERAL,
+    BackendName,
+    DataDir,
+    Device,
+    Json,
+    Products,
+    Run,
+    ShowProgress,
+    Threads,
+    overrides,
+    reporter,
+    say,
+    with_fields,
+)
 from fsp_dynamics.experiments.execution import NoRestError
 from fsp_dynamics.experiments.sources import presets
 from fsp_dynamics.tables import outcome, print_json, print_table, shown
@@ -32,6 +46,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.NotFiniteError, 4),
     (errors.NotAtRestError, 4),
     (NoRestError, 4),
+    (errors.RankLostError, 8),
     (errors.FspError, 2),
     (OSError, 7),
 )
@@ -39,7 +54,8 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 
 _EPILOGUE = """\
 Exit codes: 0 well; 2 usage or configuration; 3 data; 4 diverged, not at rest, or a check failed; 5 checkpoint; 6 run folder locked; \
-7 disk or I/O; 130, 143 interrupted (SIGINT, SIGTERM) after saving; 1 an error of ours (FSP_DEBUG=1 shows where)."""
+7 disk or I/O; 8 another process of a job is gone; 130, 143 interrupted (SIGINT, SIGTERM) after saving; \
+1 an error of ours (FSP_DEBUG=1 shows where)."""
 
 
 def _version() -> str:
@@ -61,6 +77,7 @@ app.command(data)
 app.command(analysis.figure)
 app.command(analysis.stability)
 app.command(analysis.gradients)
+app.command(sweep.sweep)
 
 Part = Literal["training", "scaling", "memory", "recording", "trajectories"]
 
@@ -95,11 +112,14 @@ def train(
     resume: Annotated[bool, Parameter(negative="")] = False,
     data_dir: DataDir = None,
     threads: Threads = None,
+    backend: BackendName = "numba",
+    device: Device = None,
+    products: Products = None,
     progress: ShowProgress = True,
     as_json: Json = False,
     **given: str | None,
 ) -> None:
-    """Train a network and keep configuration, metrics and checkpoints in a run folder.
+    """Train a network and keep configuration, metrics and checkpoints in a run folder. Started by torchrun, in several processes together.
 
     Parameters
     ----------
@@ -110,7 +130,10 @@ def train(
     """
     from fsp_dynamics.experiments.runner import train as train_run
 
-    run = train_run(source, out=out, resume=resume, data_dir=data_dir, threads=threads, progress=reporter(progress), **overrides(given))
+    where: dict[str, Any] = {"data_dir": data_dir, "threads": threads, "backend": backend, "device": device, "products": products}
+    run = train_run(source, out=out, resume=resume, progress=reporter(progress), **where, **overrides(given))
+    if os.environ.get("RANK", "0") != "0":
+        return  # the first process of a job speaks for all
     if as_json:
         return print_json({"folder": str(run.folder), **run.summary})
     print_table(f"{run.folder}: {run.summary['status']}", [{"": which, **outcome(run.summary[which])} for which in ("best", "last")])
@@ -125,12 +148,16 @@ def evaluate(
     checkpoint: Annotated[Literal["best", "last"], Parameter(help="Which network.")] = "best",
     data_dir: DataDir = None,
     threads: Threads = None,
+    backend: BackendName = "numba",
+    device: Device = None,
+    products: Products = None,
     as_json: Json = False,
 ) -> None:
     """What a trained network does on a part of the data: error, rest, saturation, dead outputs."""
     from fsp_dynamics.experiments.runner import open_run
 
-    found = dataclasses.asdict(open_run(run).evaluate(split, checkpoint, data_dir=data_dir, threads=threads))
+    where: dict[str, Any] = {"data_dir": data_dir, "threads": threads, "backend": backend, "device": device, "products": products}
+    found = dataclasses.asdict(open_run(run).evaluate(split, checkpoint, **where))
     if as_json:
         return print_json({"run": str(run), "split": split, "checkpoint": checkpoint, **found})
     saturation = found.pop("saturation")

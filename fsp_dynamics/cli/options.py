@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -20,6 +20,12 @@ SEVERAL = Parameter(consume_multiple=True, negative="", show_default=False)
 """How an option is read that takes values one after the other."""
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Machine-readable, on stdout.")]
 Threads = Annotated[int | None, Parameter(help="Threads of BLAS and the kernels; by default BLAS gets one, the kernels all.")]
+BackendName = Annotated[Literal["numba", "torch"], Parameter(name="--backend", help="What computes; a run may be resumed on another one.")]
+Device = Annotated[str | None, Parameter(help="Of backend torch: auto, cpu, cuda, cuda:1 (default: auto, a GPU where there is one).")]
+Products = Annotated[
+    Literal["full", "tf32", "bf16"] | None,
+    Parameter(help="Of backend torch: how exact the factors of products with weights are (default: full)."),
+]
 DataDir = Annotated[Path | None, Parameter(help="Where to look for data first (default: $FSP_DATA).")]
 ShowProgress = Annotated[bool, Parameter(name="--progress", help="Show a bar for each epoch.")]
 Run = Annotated[Path, Parameter(help="The folder of a run.")]

@@ -17,7 +17,7 @@ from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.execution import NoRestError
 from fsp_dynamics.experiments.folder import Record
 from fsp_dynamics.experiments.probing import first_images
-from fsp_dynamics.experiments.runner import Run, Which
+from fsp_dynamics.experiments.run import Run, Which
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver

@@ -19,6 +19,7 @@ from fsp_dynamics.solvers import SOLVERS
 
 TOPOLOGIES = ("loop", "reciprocal")
 DTYPES = ("float32", "float64")
+TRAINING_SOLVERS = tuple(name for name in SOLVERS if name != "torch_fixed_point")  # which is what backend torch makes of fixed_point
 
 
 def _one_of(field: str, choices: Iterable[str]) -> AfterValidator:
@@ -119,7 +120,7 @@ class LearningConfig(Section):
 class SolverConfig(Section):
     """How the network comes to rest. What is left out takes the solver's own default; of absolute and relative, one alone sets the other to 0."""
 
-    name: Annotated[str, _one_of("solver.name", SOLVERS), Field("fixed_point", description="solver")]
+    name: Annotated[str, _one_of("solver.name", TRAINING_SOLVERS), Field("fixed_point", description="solver")]
     method: Annotated[str | None, Field(None, description="method of that solver")]
     absolute: Annotated[float | None, Field(None, ge=0, description="at rest: ||field|| <= absolute + relative ||state||")]
     relative: Annotated[float | None, Field(None, ge=0, description="see absolute")]
@@ -136,7 +137,8 @@ class SolverConfig(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> SolverConfig:
-        stray = ("dt", "max_steps", "form") if self.name == "fixed_point" else ("max_passes", "memory")
+        stray: tuple[str, ...] = ("dt", "max_steps", "form") if self.name == "fixed_point" else ("max_passes", "memory")
+        stray += ("form",) if self.name == "torch_ode" else ()
         for key in stray:
             if key in self.settings:
                 raise ValueError(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError
+from fsp_dynamics.experiments.backend import NUMBA, Backend
 from fsp_dynamics.experiments.config import Config
 
 if TYPE_CHECKING:
@@ -141,11 +142,10 @@ def _ends(parameters: dict[str, Any]) -> tuple[int, int]:
     return len(parameters["input"]), len(parameters[f"biases[{depth - 1}]"])
 
 
-def build_recipe(config: Config) -> Recipe:
+def build_recipe(config: Config, backend: Backend = NUMBA, local_rank: int = 0) -> Recipe:
     """How to learn, from [learning] and [solver]. Raises ConfigurationError for settings that the solver refuses."""
     from fsp_dynamics.learning.optimisers import Rates, Sgd
     from fsp_dynamics.learning.training import Recipe
-    from fsp_dynamics.solvers import make_solver
     from fsp_dynamics.solvers.equilibrium import Tolerance
 
     learning, given = config.learning, config.solver
@@ -154,16 +154,13 @@ def build_recipe(config: Config) -> Recipe:
     tolerance = Tolerance.default(config.network.dtype)
     if given.absolute is not None or given.relative is not None:
         tolerance = Tolerance(given.absolute or 0.0, given.relative or 0.0)
-    try:
-        solver = make_solver(given.name, **given.settings)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"solver.{error}") from None
+    solver = backend.solver(given, local_rank)
     how = learning.model_dump(include={"beta", "phases", "rule", "batch", "mirror"})
     return Recipe(optimiser=optimiser, solver=solver, tolerance=tolerance, **how)
 
 
-def environment(config: Config, command: str) -> dict[str, Any]:
-    """Where a run began: versions, commit, seed, CPU and threads."""
+def environment(config: Config, command: str, backend: str = "numba", ranks: int = 1) -> dict[str, Any]:
+    """Where a run began: versions, commit, seed, CPU, threads, what computed (`Backend.described`) and in how many processes."""
     return {
         "command": command,
         "arguments": sys.argv[1:],
@@ -173,14 +170,24 @@ def environment(config: Config, command: str) -> dict[str, Any]:
         "commit": _commit(),
         "platform": platform.platform(),
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "threads": _threads(),
+        "backend": backend,
+        "processes": ranks,
     }
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def changed_environment(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """{name: (before, now)} of what may change the last bits of a result: versions, CPU, threads."""
-    old, new = ({**record.get("versions", {}), "cpu": record.get("cpu"), "threads": record.get("threads")} for record in (before, now))
+    """{name: (before, now)} of what may change the last bits of a result: versions, CPU, threads, backend."""
+    old, new = (
+        {**record.get("versions", {}), **{key: record.get(key) for key in ("cpu", "threads")}, "backend": record.get("backend", "numba")}
+        for record in (before, now)
+    )
     return {key: (old.get(key), new[key]) for key in new if old.get(key) != new[key]}
 
 

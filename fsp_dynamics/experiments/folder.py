@@ -165,6 +165,37 @@ class RunFolder:
             sweep(folder)
 
 
+class SeenFolder(RunFolder):
+    """The folder of a run that another rank writes: it is read, and every verb that would change it changes nothing."""
+
+    __slots__ = ()
+
+    def refuse_run(self) -> None:
+        pass
+
+    def refuse_occupied(self) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        yield
+
+    def begin(self, config: Config, environment: Record) -> None:
+        pass
+
+    def write_config(self, config: Config) -> None:
+        pass
+
+    def write_json(self, name: str, content: Record) -> None:
+        pass
+
+    def rewind(self, epoch: int) -> list[Record]:
+        return [record for record in self.metrics() if record["epoch"] <= epoch]
+
+    def _append(self, name: str, records: list[Record]) -> None:
+        pass
+
+
 def _lines(records: list[Record]) -> bytes:
     return b"".join(json.dumps(plain(record), allow_nan=False).encode() + b"\n" for record in records)
 

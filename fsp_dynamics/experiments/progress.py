@@ -23,6 +23,8 @@ class Reporter(Protocol):
 
     def note(self, text: str) -> None: ...
 
+    def tell(self, text: str) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -50,18 +52,34 @@ class Quiet:
     def note(self, text: str) -> None:
         warnings.warn(text, UserWarning, stacklevel=2)
 
+    def tell(self, text: str) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
 
+class Mute(Quiet):
+    """Shows nothing at all: what a rank says whose first one speaks for all."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def note(self, text: str) -> None:
+        pass
+
+
 class Lines(Quiet):
-    """A line for each epoch, and the notes, on stderr."""
+    """A line for each epoch, the notes and what is worth telling, on stderr."""
 
     def end_epoch(self, record: Record) -> None:
         self._say(epoch_line(record))
 
     def note(self, text: str) -> None:
         self._say(f"note: {text}")
+
+    def tell(self, text: str) -> None:
+        self._say(text)
 
     def _say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)

@@ -1,91 +1,30 @@
-"""`train` and `open_run`: a run from its configuration to its folder, epoch by epoch, resumable after each of them."""
+"""`train`: a run from its configuration to its folder, epoch by epoch, resumable after each of them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from fsp_dynamics.datasets import Dataset, load_dataset
-from fsp_dynamics.errors import ConfigurationError, RunExistsError, check_choice
-from fsp_dynamics.experiments import execution
-from fsp_dynamics.experiments.checkpoint import Checkpoint, has_checkpoint, keep_network, kept_epochs, load_checkpoint, load_kept, save_checkpoint
+from fsp_dynamics.errors import ConfigurationError, RankLostError, RunExistsError
+from fsp_dynamics.experiments import execution, ranks
+from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
+from fsp_dynamics.experiments.checkpoint import Checkpoint, has_checkpoint, keep_network, load_checkpoint, save_checkpoint
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.execution import Interrupted, NoRestError, Stop, restored
-from fsp_dynamics.experiments.folder import Record, RunFolder, best_of, flat, plain
+from fsp_dynamics.experiments.folder import Record, RunFolder, SeenFolder, best_of, plain
 from fsp_dynamics.experiments.probing import Probing
-from fsp_dynamics.experiments.progress import Progress, Reporter, reporter
+from fsp_dynamics.experiments.progress import Mute, Progress, Reporter, reporter
+from fsp_dynamics.experiments.run import Run, open_run
 from fsp_dynamics.experiments.sources import load_config
 from fsp_dynamics.learning.engine import Memory
+from fsp_dynamics.learning.evaluation import Evaluation, evaluate
+from fsp_dynamics.learning.ranks import Ranks
 from fsp_dynamics.learning.sweeps import SweepMemory
-from fsp_dynamics.learning.training import EpochReport, Evaluation, Learner, Recipe, evaluate, train_epoch
-from fsp_dynamics.models.network import Network
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from pandas import DataFrame
-
-Which = Literal["best", "last"]
-PARTS = ("train", "valid", "test")
-UNITS = {
-    **dict.fromkeys(("train_error", "valid_error", "test_error"), "%"),
-    **{"alignment_degrees": "degrees", "residual": "1 / time", "seconds": "s", "images_per_second": "1 / s"},
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run on disk.
-
-    folder : where it is. config : what it is. metrics : one record for each finished epoch. summary : best epoch and last.
-    """
-
-    folder: Path
-    config: Config
-    metrics: list[Record]
-    summary: Record
-
-    @property
-    def kept(self) -> tuple[int, ...]:
-        """The epochs after which the network was kept (`probes.keep`), in order; 0 is before the first."""
-        return kept_epochs(RunFolder(self.folder).checkpoints)
-
-    def network(self, which: Which | int = "best") -> Network:
-        """The network of the best epoch (by validation error), of the last one, or of an epoch that was `kept`; verified. Raises CheckpointError."""
-        checkpoints = RunFolder(self.folder).checkpoints
-        return restored(self.config, load_checkpoint(checkpoints, which) if isinstance(which, str) else load_kept(checkpoints, which))
-
-    def evaluate(
-        self, split: str = "test", which: Which | int = "best", *, data_dir: str | Path | None = None, threads: int | None = None
-    ) -> Evaluation:
-        """What that network does on a part of the data ("train", "valid" or "test"). Raises ConfigurationError for an empty part."""
-        network, given = self.network(which), self.config.data
-        data = load_dataset(given.name, data_dir=data_dir, validation=given.validation, limit=given.limit)
-        with execution.thread_limit(threads):
-            return evaluate(network, getattr(data, check_choice("split", split, PARTS)), execution.build_recipe(self.config))
-
-    def to_frame(self) -> DataFrame:
-        """A pandas.DataFrame of the metrics, a row for each finished epoch, tables by dotted keys (alignment_degrees.W1). `.to_csv(path)` saves it.
-
-        saturation.LAYER.0 and .1 : shares of its rates at 0 and at 1. dead_outputs : the units, as text. Units are in `attrs["units"]`: errors in
-        percent, angles in degrees, residuals per unit time.
-        """
-        import pandas
-
-        frame = pandas.DataFrame([flat(record) for record in self.metrics])
-        frame.attrs["units"] = {key: unit for key in frame.columns for start, unit in UNITS.items() if key.startswith(start)}
-        return frame
-
-    def plot(self, ax: Axes | Sequence[Axes] | None = None, *, path: str | Path | None = None) -> Figure:
-        """The learning curve and beside it the loop's angles (`plotting.plot_run`); `path`: the picture is also written there."""
-        from fsp_dynamics.plotting import plot_run
-
-        if path is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-        return plot_run(self.metrics, ax, path=path)
+from fsp_dynamics.learning.training import EpochReport, Learner, Recipe, train_epoch
 
 
 def train(
@@ -96,9 +35,14 @@ def train(
     progress: Progress | Reporter = True,
     data_dir: str | Path | None = None,
     threads: int | None = None,
+    backend: Backend | str = NUMBA,
+    device: str | None = None,
+    products: str | None = None,
     **overrides: Any,
 ) -> Run:
     """Train a network and keep everything in a run folder.
+
+    Started by `torchrun` in several processes, all of them train it together (experiments/ranks.py); the first one writes.
 
     Parameters
     ----------
@@ -108,11 +52,15 @@ def train(
         The configuration must be the same; only learning.epochs may differ.
     progress : True for bars and lines on stderr, False for silence, or a callable for each epoch's record.
     data_dir : where to look for data first. threads : of BLAS and the kernels; None: one for BLAS.
+    backend : "numba", or "torch" with device ("auto", "cpu", "cuda", "cuda:1"; None: auto, a GPU where there is one) and products ("full", "tf32",
+        "bf16"). A run may be resumed on another one.
     overrides : `epochs`, `seed`, tables (learning={"batch": 50}), or dotted keys (**{"learning.batch": 50}).
 
     Raises the package's errors: ConfigurationError, RunExistsError, RunLockedError, DatasetError, CheckpointError; NotFiniteError
-    and NoRestError where training fails (what was saved before stays); Interrupted, a KeyboardInterrupt, after a signal.
+    and NoRestError where training fails (what was saved before stays); RankLostError where another process of the job is gone; Interrupted, a
+    KeyboardInterrupt, after a signal.
     """
+    backend = backend_of(backend, device, products)
     name, config = load_config(source, overrides)
     if out is None and not resume and isinstance(source, str | Path) and RunFolder(Path(source)).holds_run():
         raise RunExistsError(f"{source} is a run; go on with it (--resume) or give a folder for another one of the same kind (--out)")
@@ -120,13 +68,7 @@ def train(
         resuming_there = resume and isinstance(source, (str, Path)) and RunFolder(Path(source)).holds_run()
         out = Path(source) if resuming_there else Path("runs") / f"{name}-{config.seed}"  # type: ignore[arg-type]
     told = reporter(progress) if isinstance(progress, bool) or callable(progress) else progress
-    return run(config, RunFolder(Path(out)), told, resume=resume, data_dir=data_dir, threads=threads)
-
-
-def open_run(folder: str | Path) -> Run:
-    """The run in that folder. Raises ConfigurationError if there is none."""
-    files = RunFolder(Path(folder)).require_run()
-    return Run(files.path, files.config(), files.metrics(), files.read_json("summary.json"))
+    return run(config, RunFolder(Path(out)), told, resume=resume, data_dir=data_dir, threads=threads, backend=backend)
 
 
 def run(
@@ -138,30 +80,33 @@ def run(
     data_dir: str | Path | None = None,
     threads: int | None = None,
     command: str = "train",
+    backend: Backend = NUMBA,
 ) -> Run:
     """Train `config` in `folder`, as `train` says; nothing is written before configuration and data are known to be usable."""
-    if not resume:
-        folder.refuse_occupied()
-    recipe = execution.build_recipe(config)
-    data = load_dataset(config.data.name, data_dir=data_dir, validation=config.data.validation, limit=config.data.limit)
-    network, rng = execution.build_network(config, data.train.images.shape[1], data.classes)
-    learner = Learner.start(network, recipe, rng)
-    with execution.thread_limit(threads), folder.locked(), execution.stoppable() as stop:
-        if resume and folder.holds_run():
-            metrics = _go_on(config, folder, learner, told)
-        else:
-            folder.refuse_run()
-            metrics = []
-            folder.begin(config, execution.environment(config, command))
-        session = _Session(config, folder, data, recipe, learner, told, stop, metrics, Probing.of(config, data, recipe))
-        if not has_checkpoint(folder.checkpoints):
-            session.begin()
-        session.work()
+    with ranks.job() as together:
+        if together.rank > 0:
+            folder, told = SeenFolder(folder.path), Mute()
+        if not resume:
+            folder.refuse_occupied()
+        recipe = execution.build_recipe(config, backend, ranks.local_rank())
+        data = load_dataset(config.data.name, data_dir=data_dir, validation=config.data.validation, limit=config.data.limit)
+        network, rng = execution.build_network(config, data.train.images.shape[1], data.classes)
+        learner = Learner.start(network, recipe, rng)
+        if threads is None and together.count > 1:
+            threads = ranks.local_share(execution.cores())
+        with execution.thread_limit(threads), folder.locked(), execution.stoppable() as stop:
+            session = _Session(config, folder, data, recipe, learner, told, stop, [], Probing.of(config, data, recipe), together)
+            session.enter(resume, lambda command: execution.environment(config, command, _described(backend, together), together.count), command)
+            session.work()
     return open_run(folder.path)
 
 
-def _go_on(config: Config, folder: RunFolder, learner: Learner, told: Reporter) -> list[Record]:
-    """Bring the learner where the run stopped and return the metrics so far."""
+def _described(backend: Backend, together: Ranks) -> str:
+    return backend.described(ranks.local_rank(), together.shards)
+
+
+def _go_on(config: Config, folder: RunFolder, learner: Learner, told: Reporter, now: Record) -> list[Record]:
+    """Bring the learner where the run stopped and return the metrics so far; `now` is the environment."""
     _check_same(folder, config)
     if not has_checkpoint(folder.checkpoints):
         return folder.rewind(0)
@@ -175,7 +120,7 @@ def _go_on(config: Config, folder: RunFolder, learner: Learner, told: Reporter) 
     learner.memory = Memory.of(saved.memory) or SweepMemory.of(saved.memory)
     learner.rng.bit_generator.state = saved.rng
     learner.epoch = saved.epoch
-    before, now = folder.read_json("environment.json"), execution.environment(config, "resume")
+    before = folder.read_json("environment.json")
     changed = execution.changed_environment(before, now)
     if changed:
         told.note("this is not the environment the run began in; the last bits may differ: " + _listed(changed))
@@ -209,7 +154,31 @@ class _Session:
     stop: Stop
     metrics: list[Record]
     probing: Probing
+    ranks: Ranks
     drawn: tuple[float, float] = (0.0, 0.0)  # when the last picture was ready, and how long it took
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.ranks.rank == 0
+
+    def enter(self, resume: bool, environment: Callable[[str], Record], command: str) -> None:
+        """Begin the run or go on with it; environment(command) is the record of this process. The other ranks go on from what the first wrote."""
+        if not self.writes:
+            ranks.agreed(self.ranks, 0)
+        if not self.writes or (resume and self.folder.holds_run()):
+            now = environment("resume")
+            self.metrics = _go_on(self.config, self.folder, self.learner, self.told, now)
+        else:
+            self.folder.refuse_run()
+            now = environment(command)
+            self.folder.begin(self.config, now)
+        if self.writes:
+            if not has_checkpoint(self.folder.checkpoints):
+                self.begin()
+            ranks.agreed(self.ranks, 0)
+        if now["backend"] != "numba" or self.ranks.count > 1:
+            self.told.tell(f"training on {now['backend']}" + (f", {self.ranks.count} processes" if self.ranks.count > 1 else ""))
 
     def begin(self) -> None:
         """Look at the network as it is before learning, and save it."""
@@ -223,12 +192,15 @@ class _Session:
             self.told.note(f"learning.beta = {self.config.learning.beta}: a negative beta alone tends to silence the outputs; watch dead_outputs")
         try:
             while self.learner.epoch < self.config.learning.epochs:
-                self.stop.check()
+                self._check_stop()
                 self._epoch()
+            ranks.agreed(self.ranks, 0)  # then the others may read what the first has written
         except Interrupted as interrupted:
-            done = f"stopped by a signal in epoch {len(self.metrics) + 1}; {self.folder.path} holds the {len(self.metrics)} finished epochs"
             self.summarise("interrupted")
-            raise Interrupted(interrupted.signum, f"{done}, go on with --resume") from None
+            raise Interrupted(interrupted.signum, f"stopped by a signal in epoch {len(self.metrics) + 1}; {self._left()}") from None
+        except RankLostError as error:
+            self.summarise("interrupted")
+            raise RankLostError(f"{error} in epoch {len(self.metrics) + 1}; {self._left()}") from None
         except (ArithmeticError, NoRestError):
             self.summarise("failed")
             raise
@@ -238,7 +210,18 @@ class _Session:
         if self.metrics:
             self._draw()
 
+    def _left(self) -> str:
+        return f"{self.folder.path} holds the {len(self.metrics)} finished epochs, go on with --resume"
+
+    def _check_stop(self) -> None:
+        """Raises Interrupted, in all ranks at the same place, once a signal has asked one of them to stop."""
+        signum = ranks.agreed(self.ranks, self.stop.signum or 0)
+        if signum:
+            raise Interrupted(signum)
+
     def save(self, names: list[str]) -> None:
+        if not self.writes:
+            return
         learner = self.learner
         state = dict(learner.rng.bit_generator.state)
         memory = {} if learner.memory is None else learner.memory.arrays()
@@ -247,7 +230,7 @@ class _Session:
     def keep(self) -> None:
         """Keep the network for good, if it is its turn. Before `save`: what was kept without being saved is dropped and done again on resuming."""
         every, epoch = self.config.probes.keep, self.learner.epoch
-        if every and epoch % every == 0:
+        if self.writes and every and epoch % every == 0:
             keep_network(self.folder.checkpoints, epoch, self.learner.network.parameters())
 
     def summarise(self, status: str) -> None:
@@ -268,7 +251,7 @@ class _Session:
         images, epoch = len(self.data.train.labels), self.learner.epoch + 1
         self.told.start_epoch(epoch, self.config.learning.epochs, images)
         probe, every = self.probing.within(epoch), self.probing.every or 1
-        report = train_epoch(self.learner, self.data.train, self.recipe, self._on_batch, probe=probe, every=every)
+        report = train_epoch(self.learner, self.data.train, self.recipe, self._on_batch, probe=probe, every=every, ranks=self.ranks)
         if report.unrested >= images:
             raise NoRestError(f"no sample of epoch {epoch} came to rest, nothing was learned; {_REST}")
         probed = self.probing.look(epoch, self.learner.network)
@@ -287,12 +270,14 @@ class _Session:
             self._draw()
 
     def _draw(self) -> None:
+        if not self.writes:
+            return
         begin = time.monotonic()
         open_run(self.folder.path).plot(path=self.folder.figures / "learning.png")
         self.drawn = (time.monotonic(), time.monotonic() - begin)
 
     def _on_batch(self, done: int, total: int, error: float) -> None:
-        self.stop.check()
+        self._check_stop()
         self.told.batch(done, total, error)
 
     def _record(self, epoch: int, report: EpochReport, probed: Record) -> Record:
@@ -310,7 +295,7 @@ class _Session:
 
     def _evaluate(self, part: str) -> Evaluation | None:
         split = getattr(self.data, part)
-        return evaluate(self.learner.network, split, self.recipe, memory=self.learner.memory) if len(split.labels) else None
+        return evaluate(self.learner.network, split, self.recipe, memory=self.learner.memory, ranks=self.ranks) if len(split.labels) else None
 
     def _warn(self, record: Record, images: int) -> None:
         rates = self.config.learning.rates.forward

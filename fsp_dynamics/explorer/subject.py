@@ -12,7 +12,7 @@ import numpy as np
 from fsp_dynamics.datasets import Dataset, load_dataset
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.execution import build_recipe
-from fsp_dynamics.experiments.runner import Run, Which, open_run
+from fsp_dynamics.experiments.run import Run, Which, open_run
 from fsp_dynamics.experiments.sources import load_config
 from fsp_dynamics.explorer.controls import ANY, RANDOM, Parameters
 from fsp_dynamics.learning.optimisers import Rates, Sgd

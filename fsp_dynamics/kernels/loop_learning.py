@@ -8,7 +8,9 @@ Beside what kernels/loop_rest.py and kernels/loop_phases.py are given, as tuples
                layer, the loop's last, and of each bias; 0 where nothing learns; whether presynaptic rates enter as deviations from their mean
     velocity   (weights, loop, biases) laid out as in net; of no size without momentum
     report     (count, strongest): sums in the order of COUNTED; the largest rate of each output (n_L,)
-    cursor     (batch, stage, phase): where the work stands; the phase whose samples need attention, or DONE
+    ranks      (rank, how many): which part of each batch is mine to bring to rest
+    cursor     (batch, stage, phase): where the work stands; the phase whose samples need attention, TELL where the ranks have to tell each other
+               what they found, or DONE
 
 The same in plain words: `learning.phases.run` and `learning.optimisers.Sgd.step`.
 """
@@ -29,6 +31,7 @@ from fsp_dynamics.kernels.loop_phases import (
     begin_nudge,
     contrast,
     learns,
+    mean_below,
     needs_attention,
     remember,
 )  # fmt: skip
@@ -55,7 +58,8 @@ from fsp_dynamics.kernels.tiles import ROWS
 COUNTED = ("samples", "wrong", "residual", "residual_max", "passes_free", "nudged", "passes_nudged", "unrested")
 SAMPLES, WRONG, SUM, MOST, PASSES_FREE, NUDGED, PASSES_NUDGED, UNRESTED = range(len(COUNTED))
 LR, BIAS_LR, MOVE = 0, 1, 2
-DONE = -1
+DONE, TELL = -1, -2
+TOLD = 4  # the stage in which a batch is at rest in all ranks
 
 
 @bare
@@ -261,9 +265,9 @@ def pause(me: int, cursor: Array, batch: int, stage: int, phase: int) -> None:
 @entry
 def learn_batches(
     me: int, all: int, counters: Array, net: Any, data: Any, memory: Any, room: Any, teaching: Any, velocity: Any, work: Any, rule: Any,
-    report: Any, cursor: Array,
+    report: Any, ranks: Any, cursor: Array,
 ) -> None:  # fmt: skip
-    """Every batch from where the cursor stands; gives back early, before anything is learned, where a sample needs attention.
+    """Every batch from where the cursor stands; gives back before learning where a sample needs attention or ranks tell each other.
 
     The stages of a batch are its phases, FREE, PULLED and (centred) PUSHED, and then learning from them.
     """
@@ -274,21 +278,27 @@ def learn_batches(
     for batch in range(start, betas.size):
         first = batch * capacity
         rows = min(capacity, samples - first)
+        mine = share(rows, ranks[0], ranks[1])
         for phase in range(stage, 3 if centred else 2):
             beta = 0.0 if phase == FREE else betas[batch] if phase == PULLED else -betas[batch]
             if phase == FREE:
-                begin_batch(me, all, net, data, memory, room, work, first, rows)
+                begin_batch(me, all, net, data, memory, room, work, first, mine)
             else:
                 begin_nudge(me, all, net, room, work, phase, beta, rule, rows)
             meet(all, counters)
             come_to_rest(me, all, counters, net, room, work, phase, beta, rule)
             if needs_attention(room[4][phase]):
                 return pause(me, cursor, batch, phase + 1, phase)
+        if stage != TOLD:
+            contrast(me, all, net, room, work, centred, mine)
+            if ranks[1] > 1:
+                meet(all, counters)
+                return pause(me, cursor, batch, TOLD, TELL)
         stage = 0
         if me == 0:
             remember(data, memory, room, work[8][me], first, rows)
             count_batch(data, room, centred, first, rows, n, report)
-        contrast(me, all, net, room, work, centred, rows)
+        mean_below(me, all, net, room, work, rows)
         meet(all, counters)
         learn(me, all, counters, net, data, room, teaching, velocity, work, first, rows, betas[batch])
         meet(all, counters)

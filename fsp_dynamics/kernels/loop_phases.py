@@ -4,6 +4,7 @@ Beside what kernels/loop_rest.py is given (a room's phases are FREE, PULLED by +
 
     data     (images, numbers, norms): images (., n_in); numbers (3, samples) of each sample of this call: its PLACE among the images, its CLASS and
              its number as a SAMPLE in `outputs`; its ||image||^2
+    mine     (first, last + 1) of the batch's rows that this rank brings to rest (learning/ranks.py); all of them where there is one
     memory   (outputs, moves, slope, sums): the outputs of every sample's last free equilibrium (., n_L), and how they and what enters them moved
              when it was last nudged (., 2, n_L); the mean loop Jacobian (n_L, N_L), and the forgetting sums (2, n_L, n_L) that it is the
              regression of (kernels/secants.mean_slope)
@@ -44,8 +45,8 @@ FORGET = 0.99  # what another batch leaves of the sums behind the mean loop Jaco
 
 
 @bare
-def begin_batch(me: int, all: int, net: Any, data: Any, memory: Any, room: Any, work: Any, first: int, rows: int) -> None:
-    """The free phase's samples in their first state (mine: some rows), and the drive (mine: some panels)."""
+def begin_batch(me: int, all: int, net: Any, data: Any, memory: Any, room: Any, work: Any, first: int, mine: Any) -> None:
+    """The free phase's samples in their first state (this member's: some rows), and their drive (this member's: some panels)."""
     weights, shapes, _, biases, _ = net
     ways, slopes, marks, tallies = room[1][FREE], room[2][FREE], room[3][FREE], room[4][FREE]
     numbers, (outputs, moves, slope, _) = data[1], memory
@@ -53,9 +54,10 @@ def begin_batch(me: int, all: int, net: Any, data: Any, memory: Any, room: Any, 
     n = slope.shape[0]
     begin, end = share(drive.shape[0], me, all)
     for b in range(begin, end):
-        tallies[PASSES, b], tallies[DOUBTS, b], tallies[STATUS, b] = 0, 0, ON_THE_WAY if b < rows else ABSENT
+        here = mine[0] <= b < mine[1]
+        tallies[PASSES, b], tallies[DOUBTS, b], tallies[STATUS, b] = 0, 0, ON_THE_WAY if here else ABSENT
         marks[RESIDUAL, b], marks[BEST, b], marks[PACE, b] = 0, np.inf, 1
-        if b < rows:
+        if here:
             sample = numbers[SAMPLE, first + b]
             for j in range(n):
                 ways[Y, b, j] = outputs[sample, j]
@@ -66,10 +68,10 @@ def begin_batch(me: int, all: int, net: Any, data: Any, memory: Any, room: Any, 
             learn_secant(slopes[b], pair[0], pair[1], n)
     low, high = share(shapes[0, 2], me, all)
     wide = 64 // weights.itemsize
-    places, used, counts = numbers[PLACE, first : first + rows], work[9][me], work[10][me]
+    places, used, counts = numbers[PLACE, first + mine[0] : first + mine[1]], work[9][me], work[10][me]
     find_used(data[0], places, shapes[0, 1], USED_ROWS, used, counts)
-    multiply_used(data[0], places, matrix(weights, shapes, 0), drive, everyone[:rows], low, high, used, counts)
-    for b in range(rows):
+    multiply_used(data[0], places, matrix(weights, shapes, 0), drive, everyone[mine[0] : mine[1]], low, high, used, counts)
+    for b in range(mine[0], mine[1]):
         for c in range(low * wide, high * wide):
             drive[b, c] += biases[c]
 
@@ -143,17 +145,16 @@ def difference(now: Array, was: Array, factor: float, out: Array) -> None:
 
 
 @bare
-def contrast(me: int, all: int, net: Any, room: Any, work: Any, centred: bool, rows: int) -> None:
-    """The change of the rates of the samples at rest in every phase (mine: some rows): in the hidden states of PULLED, for the outputs in its BASE_Y.
-
-    Beside it ||rho||^2 of each free layer, and the mean of the free rates below the output (mine: some columns).
+def contrast(me: int, all: int, net: Any, room: Any, work: Any, centred: bool, mine: Any) -> None:
+    """The change of the rates of the samples at rest in every phase (this member's: some rows): in the hidden states of PULLED, for the outputs in
+    its BASE_Y. Beside it ||rho||^2 of each free layer.
     """
     shapes = net[1]
-    states, norms, mean_rates = room[0], work[2], work[3]
+    states, norms = room[0], work[2]
     capacity, hidden, other = norms.shape[0], shapes.shape[0] - 1, PUSHED if centred else FREE
     factor = 0.5 if centred else 1.0
-    begin, end = share(rows, me, all)
-    for b in range(begin, end):
+    begin, end = share(mine[1] - mine[0], me, all)
+    for b in range(mine[0] + begin, mine[0] + end):
         norms[b, hidden] = dot(room[1][FREE, Y, b], room[1][FREE, Y, b])
         for k in range(hidden):
             was = layer(states[FREE], shapes, k, capacity)[b]
@@ -163,7 +164,13 @@ def contrast(me: int, all: int, net: Any, room: Any, work: Any, centred: bool, r
                 now = layer(states[PULLED], shapes, k, capacity)[b]
                 difference(now, layer(states[other], shapes, k, capacity)[b], factor, now)
             difference(room[1][PULLED, Y, b], room[1][other, Y, b], factor, room[1][PULLED, BASE_Y, b])
-    deepest = layer(states[FREE], shapes, hidden - 1, capacity)
+
+
+@bare
+def mean_below(me: int, all: int, net: Any, room: Any, work: Any, rows: int) -> None:
+    """The mean over the batch of the free rates below the output (this member's: some columns)."""
+    shapes, mean_rates = net[1], work[3]
+    deepest = layer(room[0][FREE], shapes, shapes.shape[0] - 2, work[2].shape[0])
     low, high = share(deepest.shape[1], me, all)
     for c in range(low, high):
         mean_rates[c] = 0

@@ -80,6 +80,23 @@ def meet(all: int, counters: Array) -> None:
 
 
 @jit
+def post(counters: Array, place: int) -> None:
+    """counters[place] += 1, after everything this process has written before."""
+    _fetch_add(counters, place, 1)  # type: ignore[call-arg]
+
+
+@jit
+def posted(counters: Array, place: int, count: int, looks: int) -> bool:
+    """Whether counters[place] has reached `count`, after so many looks at most; what was written before is then seen here."""
+    for look in range(looks):
+        if _fetch(counters, place) >= count:  # type: ignore[call-arg]
+            return True
+        if look > 1000:
+            _give_way()
+    return False
+
+
+@jit
 def share(count: int, me: int, all: int) -> tuple[int, int]:
     """(first, last + 1) of the part of range(count) that is mine."""
     return count * me // all, count * (me + 1) // all

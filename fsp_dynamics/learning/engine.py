@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fsp_dynamics.kernels.loop_learning import COUNTED, DONE, learn_batches
+from fsp_dynamics.errors import NotFiniteError
+from fsp_dynamics.kernels.loop_learning import COUNTED, DONE, TELL, learn_batches
 from fsp_dynamics.kernels.loop_phases import FREE, PULLED
 from fsp_dynamics.kernels.loop_rest import DOUBTS, RESIDUAL, STATUS
 from fsp_dynamics.kernels.team import Pace, Team
@@ -21,6 +22,8 @@ from fsp_dynamics.learning.breaks import Breaks
 from fsp_dynamics.learning.memory import Remembered
 from fsp_dynamics.learning.optimisers import Sgd
 from fsp_dynamics.learning.phases import refuse_broken
+from fsp_dynamics.learning.ranks import Ranks, share_of
+from fsp_dynamics.learning.telling import Telling
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge
 from fsp_dynamics.solvers.equilibrium import AT_REST, NOT_FINITE, Equilibrium
@@ -78,15 +81,16 @@ def images_at(images: Array, samples: Array, dtype: Any) -> tuple[Array, Array]:
 class LoopEngine:
     """One epoch's arrays, and the calls of the kernel."""
 
-    def __init__(self, learner: Learner, split: LabelledImages, recipe: Recipe, threads: int | None) -> None:
+    def __init__(self, learner: Learner, split: LabelledImages, recipe: Recipe, threads: int | None, ranks: Ranks) -> None:
         assert isinstance(recipe.solver, FixedPointSolver)
-        self.learner, self.split, self.recipe, self.solver = learner, split, recipe, recipe.solver
+        self.learner, self.split, self.recipe, self.solver, self.ranks = learner, split, recipe, recipe.solver, ranks
         network = learner.network
         self.packed = PackedLoop.of(network)
         self.memory = learner.memory = Memory.empty(len(split.labels), self.packed).or_fresh(learner.memory)
         self.team = Team(members(network, recipe.batch) if threads is None else threads)
-        self.pace = Pace(self.team.members, fixed=threads is not None)
+        self.pace = Pace(self.team.members, fixed=threads is not None or ranks.count > 1)  # ranks stop at the same batches
         self.room = Room(self.packed, recipe.batch, self.team.members, phases=3 if recipe.phases == "centred" else 2)
+        self.telling = Telling(ranks, self.room, limited=recipe.optimiser.output_step is not None)
         self.labels = np.ascontiguousarray(split.labels, np.int64)
         self.velocity = _packed_velocity(network, learner.velocity, recipe.optimiser)
         self.count, self.strongest = np.zeros(len(COUNTED)), np.zeros(network.sizes[-1])
@@ -127,16 +131,20 @@ class LoopEngine:
         velocity = (self.velocity.weights, self.velocity.loop, self.velocity.biases)
         given = self.recipe.tolerance
         rule = (float(given.absolute), float(given.relative), int(self.solver.max_passes))
-        report, cursor = (self.count, self.strongest), np.zeros(3, np.int64)
+        report, ranks, cursor = (self.count, self.strongest), (self.ranks.rank, self.ranks.count), np.zeros(3, np.int64)
         while True:
             self.team.run(
-                learn_batches, self.packed.net, data, memory, self.room.room, (betas, *teaching), velocity, self.room.work, rule, report, cursor,
-                members=self.pace.members,
+                learn_batches, self.packed.net, data, memory, self.room.room, (betas, *teaching), velocity, self.room.work, rule, report, ranks,
+                cursor, members=self.pace.members,
             )  # fmt: skip
             if cursor[2] == DONE:
                 return
             batch, phase = int(cursor[0]), int(cursor[2])
-            self._attend(phase, float(betas[batch]), first_batch + batch, images[places[batch * self.recipe.batch :][: self.recipe.batch]])
+            here = places[batch * self.recipe.batch :][: self.recipe.batch]
+            if phase == TELL:
+                self._tell(first_batch + batch, images[here])
+            else:
+                self._attend(phase, float(betas[batch]), first_batch + batch, images[here])
 
     def _images(self, samples: Array) -> tuple[Array, Array, Array]:
         """(images in the network's dtype, the row of each sample there, ||image||^2 of each)."""
@@ -146,10 +154,10 @@ class LoopEngine:
 
     def _attend(self, phase: int, beta: float, batch: int, images: Array) -> None:
         """Samples that passes did not bring to rest are given to the solver's other ways; what is not finite ends the epoch."""
-        room, network, name = self.room, self.learner.network, ("free", "nudged", "opposite")[phase]
+        room, network = self.room, self.learner.network
         status = room.tallies[phase, STATUS]
-        if (status == NOT_FINITE).any():
-            refuse_broken(name, batch, images, room.state(network.sizes[1:], status == NOT_FINITE, phase))
+        if self.ranks.count == 1:  # else all ranks are told first
+            self._refuse_broken(phase, batch, images)
         rows, sizes = np.flatnonzero((status > AT_REST) | ((status == AT_REST) & (room.tallies[phase, DOUBTS] > 0))), network.sizes[1:]
         self.packed.write_to(network)
         nudge = None if phase == FREE else Nudge(beta if phase == PULLED else -beta, room.targets[rows, : sizes[-1]])
@@ -159,6 +167,24 @@ class LoopEngine:
         constant = room.drive[rows, : sizes[0]]
         found = self.solver.rescue(network, constant, start, reached, doubts, nudge, self.recipe.tolerance)
         room.place(rows, phase, found, network)
+
+    def _tell(self, batch: int, images: Array) -> None:
+        """This rank's part of a batch is at rest: hear of the other parts. What is not finite, in whichever rank, ends the epoch in all of them."""
+        try:
+            self.telling.tell(len(images))
+        except NotFiniteError:
+            for phase in range(len(self.room.tallies)):
+                self._refuse_broken(phase, batch, images)
+            raise
+
+    def _refuse_broken(self, phase: int, batch: int, images: Array) -> None:
+        """Raises NotFiniteError, naming the layer, where a sample of this rank broke."""
+        broken = self.room.tallies[phase, STATUS] == NOT_FINITE
+        first, end = share_of(len(images), self.ranks.rank, self.ranks.count)
+        broken[:first] = broken[end:] = False
+        if broken.any():
+            state = self.room.state(self.learner.network.sizes[1:], broken, phase)
+            refuse_broken(("free", "nudged", "opposite")[phase], batch, images, state)
 
 
 def _teaching(learner: Learner, recipe: Recipe) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Training: epochs of both phases and eq. 14 over a set of labelled images, and the evaluation of a network.
+"""Training: epochs of both phases and eq. 14 over a set of labelled images.
 
 Training is told what to learn with by a `Recipe` and keeps what it has learned in a `Learner`, whose network is changed in place.
 It writes no file and knows no analysis; whoever calls it looks at the learner between epochs.
@@ -19,9 +19,11 @@ from fsp_dynamics.learning import engine, mirror, phases, sweeps
 from fsp_dynamics.learning.breaks import Breaks
 from fsp_dynamics.learning.engine import Memory
 from fsp_dynamics.learning.optimisers import Sgd
+from fsp_dynamics.learning.ranks import ALONE, Ranks
 from fsp_dynamics.learning.sweeps import SweepMemory
+from fsp_dynamics.learning.telling import tell_phases
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, drive
+from fsp_dynamics.models.rate import Nudge
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance
 from fsp_dynamics.solvers.packed_loop import PackedLoop
 
@@ -93,23 +95,6 @@ class Learner:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What a network does on a set of images, in the free phase.
-
-    error : percent of samples whose strongest output is not their label. residual, residual_max : ||field|| per unit time.
-    unrested : samples not at rest. saturation : {layer: (share of rates at 0, share at 1)}, layers named hidden1 ..., output.
-    dead_outputs : outputs whose rate is 0 for every sample although their class occurs.
-    """
-
-    error: float
-    residual: float
-    residual_max: float
-    unrested: int
-    saturation: dict[str, tuple[float, float]]
-    dead_outputs: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class EpochReport:
     """One epoch, as it was seen while learning.
 
@@ -149,31 +134,33 @@ def train_epoch(
     threads: int | None = None,
     probe: Probe | None = None,
     every: int = 100,
+    ranks: Ranks = ALONE,
 ) -> EpochReport:
     """One pass over the images in a random order drawn from `learner.rng`; the learner is changed in place.
 
     on_batch(images done, images in all, percent wrong so far) is called every few batches. threads : of a loop's compiled batches; None: as many as
     Numba may use, one for small networks. The result does not depend on it. probe : is called after every `every` batches; it changes nothing.
+    ranks : the processes that train together; every one of them calls this with the same learner, data and recipe, and learns the same.
     Raises NotFiniteError, naming layer and batch, before a NaN or infinity is learned; ConfigurationError for empty data or
     labels that the output has no unit for.
     """
     network, labels = learner.network, split.labels
-    _check_split(network, split)
+    check_split(network, split)
     order = learner.rng.permutation(len(labels))
     told = (lambda done, wrong: None) if on_batch is None else (lambda done, wrong: on_batch(done, len(labels), 100 * wrong / done))
     count = _EpochCount(network)
     begin = time.perf_counter()
     if engine.takes(network, recipe):
         betas = phases.signed(recipe.beta, recipe.phases, -(-len(labels) // recipe.batch), learner.rng)
-        work = engine.LoopEngine(learner, split, recipe, threads)
+        work = engine.LoopEngine(learner, split, recipe, threads, ranks)
         work.epoch(order, betas, told, _breaks(probe, every, work.packed))
         count.add_counted(work.count, work.strongest, labels)
-    elif sweeps.takes(network, recipe):
+    elif sweeps.takes(network, recipe) and ranks.shards == 1:
         sweeps.SweepEngine(learner, split, recipe, threads).epoch(
             order, lambda *batch: _see(split, count, told, *batch), _breaks(probe, every, network)
         )
     else:
-        _batches(learner, split, recipe, order, count, told, _breaks(probe, every, network))
+        _batches(learner, split, recipe, order, count, told, _breaks(probe, every, network), ranks)
     learner.epoch += 1
     _check_weights(network, learner.epoch)
     return count.report(time.perf_counter() - begin)
@@ -195,31 +182,19 @@ def _batches(
     count: _EpochCount,
     told: Callable[[int, float], None],
     breaks: Breaks,
+    ranks: Ranks,
 ) -> None:
-    """Learn from the images in this order, batch by batch."""
+    """Learn from the images in this order, batch by batch, each shard by shard."""
     network, images, labels = learner.network, split.images, split.labels
     targets = np.eye(network.sizes[-1], dtype=network.dtype)
-    drives = np.empty((recipe.batch, network.sizes[1]), network.dtype)
     if recipe.mirror:
         latest: Callable[[int], Array] = lambda done: images[order[: done * recipe.batch][-mirror.SAMPLES :]]  # noqa: E731
         breaks = Breaks([(mirror.every(recipe.batch), lambda done: _mirror(learner, latest(done), recipe)), *breaks.due])
     for first in range(0, len(order), recipe.batch):
         index = order[first : first + recipe.batch]
         batch, label = images[index].astype(network.dtype, copy=False), labels[index]
-        constant = drives[: len(index)]
-        np.matmul(batch, network.input, out=constant)
-        constant += network.biases[0]
-        both = phases.run(
-            network,
-            constant,
-            targets[label],
-            recipe.beta,
-            recipe.solver,
-            kind=recipe.phases,
-            rule=recipe.rule,
-            tolerance=recipe.tolerance,
-            rng=learner.rng,
-        )
+        beta = float(phases.signed(recipe.beta, recipe.phases, 1, learner.rng)[0])
+        both = tell_phases(ranks, len(index), lambda part: _run_phases(network, batch[part], targets[label[part]], beta, recipe))  # noqa: B023
         count.add(both, label)
         _check_rest(both, first // recipe.batch, batch)
         recipe.optimiser.step(network, learner.velocity, batch, both, float(np.vdot(batch, batch)) / len(batch), learner.epoch)
@@ -227,38 +202,17 @@ def _batches(
         breaks.take(first // recipe.batch + 1)
 
 
+def _run_phases(network: Network, images: Array, target: Array, beta: float, recipe: Recipe) -> phases.Phases:
+    """Both phases of these images under a nudge of that strength and sign."""
+    constant = images @ network.input
+    constant += network.biases[0]
+    kind = "centred" if recipe.phases == "centred" else "one-sided"
+    return phases.run(network, constant, target, beta, recipe.solver, kind=kind, rule=recipe.rule, tolerance=recipe.tolerance)
+
+
 def _mirror(learner: Learner, seen: Array, recipe: Recipe) -> None:
     """One mirror phase with these images (A, n_in)."""
     mirror.run(learner.network, seen, engine.relaxer(learner.network, recipe, learner.memory), recipe.mirror, learner.rng)
-
-
-def evaluate(network: Network, split: LabelledImages, recipe: Recipe, batch: int = 500, *, memory: Memory | SweepMemory | None = None) -> Evaluation:
-    """The free phase over all images, `batch` at a time. Raises ConfigurationError for empty data or impossible labels.
-
-    memory : the learner's, if there is one; what it knows of the mean loop Jacobian saves passes.
-    """
-    _check_split(network, split)
-    relax = engine.relaxer(network, recipe, memory)
-    names = [*(f"hidden{k + 1}" for k in range(network.depth - 1)), "output"]
-    at_zero, at_one = np.zeros(network.depth), np.zeros(network.depth)
-    count = _EpochCount(network)
-    for first in range(0, len(split.labels), batch):
-        images, labels = split.images[first : first + batch], split.labels[first : first + batch]
-        rest = relax(drive(network, images))
-        count.add_free(rest, labels)
-        for k, s in enumerate(rest.state):
-            rates = network.rho.rate(s)
-            at_zero[k] += np.count_nonzero(rates == 0) / s.shape[1]
-            at_one[k] += np.count_nonzero(rates == 1) / s.shape[1]
-    shares = zip(names, at_zero / count.samples, at_one / count.samples, strict=True)
-    return Evaluation(
-        error=100 * count.wrong / count.samples,
-        residual=count.residual / count.samples,
-        residual_max=count.residual_max,
-        unrested=count.unrested,
-        saturation={name: (float(zero), float(one)) for name, zero, one in shares},
-        dead_outputs=count.dead_outputs(),
-    )
 
 
 def _see(split: LabelledImages, count: _EpochCount, told: Callable[[int, float], None], batch: int, index: Array, both: phases.Phases) -> None:
@@ -320,7 +274,8 @@ class _EpochCount:
         )
 
 
-def _check_split(network: Network, split: LabelledImages) -> None:
+def check_split(network: Network, split: LabelledImages) -> None:
+    """Refuse data that the network cannot learn from or be judged by. Raises ConfigurationError, ShapeError."""
     if len(split.labels) == 0:
         raise ConfigurationError("the data hold no images; give at least one")
     if not np.issubdtype(np.asarray(split.labels).dtype, np.integer):

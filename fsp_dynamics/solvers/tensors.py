@@ -31,6 +31,13 @@ def chosen_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def device_words(name: str) -> str:
+    """The torch of this process and the device of that name, with the model of a GPU."""
+    device = chosen_device(name)
+    model = "" if device.type == "cpu" else f" ({torch.cuda.get_device_name(device)})"
+    return f"torch {torch.__version__} on {device}{model}"
+
+
 def tensor(array: Any, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
     """The array as a tensor on `device`, in `dtype` (its own if None); on the CPU it shares the array's buffer where it can."""
     array = np.asarray(array)

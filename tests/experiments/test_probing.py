@@ -79,7 +79,7 @@ def test_the_first_images_of_the_first_part_that_has_any_are_looked_at(tiny, tmp
 
 
 def test_a_loop_near_one_is_flagged(tiny, tmp_path) -> None:
-    strong = tiny(network={"loop_scale": 3.0, "forward_scale": 2.0}, learning={"rates": {"loop": 0.0}})
+    strong = tiny(network={"loop_scale": 1.5}, learning={"rates": {"input": 0.1, "forward": [0.1], "loop": 0.0}})
     with pytest.warns(UserWarning, match=r"epoch 1: up to \d\.\d\d of a small change of the outputs comes back round the loop") as caught:
         train(strong, out=tmp_path, progress=False, epochs=2)
     assert all(record["loop_norm_max"] > 0.9 for record in open_run(tmp_path).metrics)

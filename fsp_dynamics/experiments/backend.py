@@ -1,0 +1,94 @@
+"""What computes: compiled kernels on the CPU, or torch on the CPU or a GPU. It is no part of the experiment: a run may change it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fsp_dynamics.errors import ConfigurationError, check_choice
+
+if TYPE_CHECKING:
+    from fsp_dynamics.experiments.config import SolverConfig
+    from fsp_dynamics.solvers.equilibrium import Solver
+
+BACKENDS = ("numba", "torch")
+PRODUCTS = ("bf16", "full", "tf32")
+ON_TORCH = {"fixed_point": "torch_fixed_point", "torch_ode": "torch_ode"}
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What trains and evaluates.
+
+    name : "numba" or "torch". device, products : of torch alone (`solvers.torch_fixed_point.TorchFixedPointSolver`); None: "auto", "full".
+    Raises ConfigurationError for unknown names, and for a device or products with numba.
+    """
+
+    name: str = "numba"
+    device: str | None = None
+    products: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("backend", self.name, BACKENDS)
+        for field in ("device", "products"):
+            value = getattr(self, field)
+            if value is not None and self.name != "torch":
+                raise ConfigurationError(f"{field} = {value!r} belongs to backend torch, not to {self.name}; give backend torch too, or leave it out")
+        if self.products is not None:
+            check_choice("products", self.products, PRODUCTS)
+
+    def solver(self, given: SolverConfig, local_rank: int = 0) -> Solver:
+        """The solver that a configuration asks for, on this backend. local_rank : which GPU of this machine is meant by "auto" and "cuda".
+
+        Raises ConfigurationError for a solver that torch does not have, for settings that the solver refuses, and for a device that is not there.
+        """
+        from fsp_dynamics.solvers import make_solver
+
+        name, settings = given.name, dict(given.settings)
+        if self.name == "torch":
+            _require_torch()
+            if name not in ON_TORCH:
+                ours = ", ".join(ON_TORCH)
+                raise ConfigurationError(f"solver.name = {name!r} does not run on backend torch; choose one of: {ours}, or backend numba")
+            name = ON_TORCH[name]
+            settings["device"] = self.device_name(local_rank)
+            if name == "torch_fixed_point":
+                settings["products"] = self.products or "full"
+            elif self.products not in (None, "full"):
+                raise ConfigurationError(f"products = {self.products!r} belongs to solver fixed_point, not to torch_ode; leave it out")
+        try:
+            return make_solver(name, **settings)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"solver.{error}") from None
+
+    def device_name(self, local_rank: int = 0) -> str:
+        """The torch device that is meant: "cpu" or "cuda:0". Raises ConfigurationError for one that is not there."""
+        from fsp_dynamics.solvers.tensors import chosen_device
+
+        device = chosen_device(self.device or "auto")
+        return str(device) if device.type == "cpu" or device.index is not None else f"cuda:{local_rank}"
+
+    def described(self, local_rank: int = 0, shards: int = 1) -> str:
+        """What computes, in words for a record: all that may change the last bits of a result."""
+        if self.name == "numba":
+            return "numba"
+        from fsp_dynamics.solvers.tensors import device_words
+
+        cut = f", batches in {shards} shards" if shards > 1 else ""
+        return f"{device_words(self.device_name(local_rank))}, {self.products or 'full'} products{cut}"
+
+
+NUMBA = Backend()
+
+
+def backend_of(given: Backend | str, device: str | None = None, products: str | None = None) -> Backend:
+    """A `Backend`, or the one of that name with this device and these products."""
+    return given if isinstance(given, Backend) else Backend(given, device, products)
+
+
+def _require_torch() -> None:
+    import importlib.util
+
+    missing: list[Any] = [name for name in ("torch", "torchdiffeq") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(f"backend torch needs {' and '.join(missing)}; pip install 'fsp_dynamics[torch]', or use backend numba")

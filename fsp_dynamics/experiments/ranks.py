@@ -1,0 +1,127 @@
+"""The processes of one training that `torchrun` started: torch.distributed, gloo between CPUs and nccl between GPUs.
+
+    torchrun --nproc-per-node 2 -m fsp_dynamics train mnist-2x1500 --out runs/a
+
+Arrays of processes on one machine go through shared memory (experiments/mailbox.py), everything else from one process straight to the other: what
+counts is how long a short message takes to arrive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fsp_dynamics.errors import ConfigurationError, RankLostError
+from fsp_dynamics.experiments.mailbox import Mailbox
+from fsp_dynamics.learning.ranks import ALONE, Ranks
+
+SHARDS = 4
+ROOM = 1 << 20  # bytes for a message, at first
+PATIENCE = timedelta(minutes=10)  # with a process that neither answers nor ends; one that ends is noticed at once
+
+
+@dataclass(slots=True)
+class Job:
+    """This process of a job. shards : SHARDS, or `count` where that does not divide it. together : all of them are on one machine."""
+
+    rank: int
+    count: int
+    shards: int
+    together: bool
+    mailbox: Mailbox | None = None
+
+    def gather(self, own: Any) -> list[Any]:
+        """What each rank gave; see `learning.ranks.Ranks`. Tensors stay on their device."""
+        if self.count == 1:
+            return [own]
+        if self.together and isinstance(own, np.ndarray):
+            if self.mailbox is None or self.mailbox.room < own.nbytes:
+                self.mailbox = self._open(2 * own.nbytes)
+            return self.mailbox.gather(np.ascontiguousarray(own))
+        return self._send(own)
+
+    def _open(self, room: int) -> Mailbox:
+        """A memory that all ranks have open; whoever dies leaves no file behind."""
+        room = max(room, ROOM)
+        path = Mailbox.make(self.count, room) if self.rank == 0 else Path()
+        try:
+            name = np.zeros(256, np.uint8)
+            name[: len(os.fsencode(path))] = list(os.fsencode(path))
+            path = Path(os.fsdecode(bytes(self._send(name)[0]).rstrip(b"\0")))
+            box = Mailbox(path, self.rank, self.count, room)
+            self._send(name)  # all have opened it
+        finally:
+            if self.rank == 0:
+                path.unlink(missing_ok=True)
+        return box
+
+    def _send(self, own: Any) -> list[Any]:
+        """`gather` by messages from process to process."""
+        import torch
+        import torch.distributed as dist
+
+        mine = torch.from_numpy(np.ascontiguousarray(own)) if isinstance(own, np.ndarray) else own.contiguous()
+        told = [mine if rank == self.rank else torch.empty_like(mine) for rank in range(self.count)]
+        others = [rank for rank in range(self.count) if rank != self.rank]
+        try:
+            sending = [dist.P2POp(dist.isend, mine, rank) for rank in others]
+            asked = [dist.P2POp(dist.irecv, told[rank], rank) for rank in others]
+            for work in dist.batch_isend_irecv(sending + asked):
+                work.wait()
+        except RuntimeError as error:
+            raise RankLostError(f"another process of this job is gone (seen by rank {self.rank} of {self.count})") from error
+        return [each.numpy() for each in told] if isinstance(own, np.ndarray) else told
+
+
+def agreed(ranks: Ranks, value: int) -> int:
+    """The largest of the values of all ranks; every one of them must ask."""
+    return max(int(each[0]) for each in ranks.gather(np.array([value]))) if ranks.count > 1 else value
+
+
+def local_share(threads: int) -> int:
+    """How many of this machine's threads one of its ranks may take."""
+    return max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def local_rank() -> int:
+    """The number of this rank on its machine: that of its GPU."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def is_job() -> bool:
+    """Whether this process was started by torchrun."""
+    return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ)
+
+
+@contextlib.contextmanager
+def job() -> Iterator[Ranks]:
+    """The ranks of this job while the block runs; of a process that torchrun did not start, it alone.
+
+    Raises ConfigurationError where torch is missing or the processes cannot reach each other.
+    """
+    if not is_job():
+        yield ALONE
+        return
+    try:
+        import torch
+        import torch.distributed as dist
+    except ImportError:
+        raise ConfigurationError("a training in several processes needs torch; pip install 'fsp_dynamics[torch]'") from None
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigurationError(f"the processes of this job do not find each other: {' '.join(str(error).split())}") from None
+    rank, count = dist.get_rank(), dist.get_world_size()
+    try:
+        together = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == count
+        yield Job(rank, count, SHARDS if SHARDS % count == 0 else count, together)
+    finally:
+        with contextlib.suppress(RuntimeError):
+            dist.destroy_process_group()

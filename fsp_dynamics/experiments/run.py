@@ -1,0 +1,101 @@
+"""`Run`: a run on disk, read back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from fsp_dynamics.datasets import load_dataset
+from fsp_dynamics.errors import check_choice
+from fsp_dynamics.experiments import execution
+from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
+from fsp_dynamics.experiments.checkpoint import kept_epochs, load_checkpoint, load_kept
+from fsp_dynamics.experiments.config import Config
+from fsp_dynamics.experiments.execution import restored
+from fsp_dynamics.experiments.folder import Record, RunFolder, flat
+from fsp_dynamics.learning.evaluation import Evaluation, evaluate
+from fsp_dynamics.models.network import Network
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+Which = Literal["best", "last"]
+PARTS = ("train", "valid", "test")
+UNITS = {
+    **dict.fromkeys(("train_error", "valid_error", "test_error"), "%"),
+    **{"alignment_degrees": "degrees", "residual": "1 / time", "seconds": "s", "images_per_second": "1 / s"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run on disk.
+
+    folder : where it is. config : what it is. metrics : one record for each finished epoch. summary : best epoch and last.
+    """
+
+    folder: Path
+    config: Config
+    metrics: list[Record]
+    summary: Record
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The epochs after which the network was kept (`probes.keep`), in order; 0 is before the first."""
+        return kept_epochs(RunFolder(self.folder).checkpoints)
+
+    def network(self, which: Which | int = "best") -> Network:
+        """The network of the best epoch (by validation error), of the last one, or of an epoch that was `kept`; verified. Raises CheckpointError."""
+        checkpoints = RunFolder(self.folder).checkpoints
+        return restored(self.config, load_checkpoint(checkpoints, which) if isinstance(which, str) else load_kept(checkpoints, which))
+
+    def evaluate(
+        self,
+        split: str = "test",
+        which: Which | int = "best",
+        *,
+        data_dir: str | Path | None = None,
+        threads: int | None = None,
+        backend: Backend | str = NUMBA,
+        device: str | None = None,
+        products: str | None = None,
+    ) -> Evaluation:
+        """What that network does on a part of the data ("train", "valid" or "test"). Raises ConfigurationError for an empty part.
+
+        backend, device, products : as for `train`.
+        """
+        backend = backend_of(backend, device, products)
+        network, given = self.network(which), self.config.data
+        data = load_dataset(given.name, data_dir=data_dir, validation=given.validation, limit=given.limit)
+        with execution.thread_limit(threads):
+            return evaluate(network, getattr(data, check_choice("split", split, PARTS)), execution.build_recipe(self.config, backend))
+
+    def to_frame(self) -> DataFrame:
+        """A pandas.DataFrame of the metrics, a row for each finished epoch, tables by dotted keys (alignment_degrees.W1). `.to_csv(path)` saves it.
+
+        saturation.LAYER.0 and .1 : shares of its rates at 0 and at 1. dead_outputs : the units, as text. Units are in `attrs["units"]`: errors in
+        percent, angles in degrees, residuals per unit time.
+        """
+        import pandas
+
+        frame = pandas.DataFrame([flat(record) for record in self.metrics])
+        frame.attrs["units"] = {key: unit for key in frame.columns for start, unit in UNITS.items() if key.startswith(start)}
+        return frame
+
+    def plot(self, ax: Axes | Sequence[Axes] | None = None, *, path: str | Path | None = None) -> Figure:
+        """The learning curve and beside it the loop's angles (`plotting.plot_run`); `path`: the picture is also written there."""
+        from fsp_dynamics.plotting import plot_run
+
+        if path is not None:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return plot_run(self.metrics, ax, path=path)
+
+
+def open_run(folder: str | Path) -> Run:
+    """The run in that folder. Raises ConfigurationError if there is none."""
+    files = RunFolder(Path(folder)).require_run()
+    return Run(files.path, files.config(), files.metrics(), files.read_json("summary.json"))
