@@ -5,11 +5,13 @@ A message of 120 kB took 30 microseconds between two processes where the sockets
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,21 +33,11 @@ class Mailbox:
 
     def __init__(self, path: Path, rank: int, count: int, room: int) -> None:
         self.rank, self.count, self.room, self.sent = rank, count, room, 0
-        with path.open("r+b") as file:
-            memory = mmap.mmap(file.fileno(), size_of(count, room))
+        memory = shared_array(path, (size_of(count, room),), np.uint8)
         heads = np.frombuffer(memory, np.int64, 2 * count * LINE)
         self.counters, self.processes = heads[: count * LINE], heads[count * LINE :: LINE]
         self.places = np.frombuffer(memory, np.uint8, offset=heads.nbytes).reshape(2, count, room)
         self.processes[rank] = os.getpid()
-
-    @staticmethod
-    def make(count: int, room: int) -> Path:
-        """The file of a new one, with so many bytes for a message; to be removed once all have opened it."""
-        memory = Path("/dev/shm")
-        handle, name = tempfile.mkstemp(prefix="fsp-ranks-", dir=memory if memory.is_dir() else None)
-        os.ftruncate(handle, size_of(count, room))
-        os.close(handle)
-        return Path(name)
 
     def gather(self, own: Array) -> list[Array]:
         """What each rank gave, copies. Raises RankLostError where a process is gone."""
@@ -69,6 +61,22 @@ class Mailbox:
                 raise RankLostError(f"rank {rank} of {self.count} is gone")
             if rounds > PATIENT_ROUNDS:
                 time.sleep(NAP)
+
+
+def shared_file(size: int) -> Path:
+    """A new file of so many bytes, in memory where the system has a folder for that."""
+    memory = Path("/dev/shm")
+    handle, name = tempfile.mkstemp(prefix="fsp-ranks-", dir=memory if memory.is_dir() else None)
+    os.ftruncate(handle, size)
+    os.close(handle)
+    return Path(name)
+
+
+def shared_array(path: Path, shape: tuple[int, ...], dtype: Any) -> Array:
+    """An array that is the file's memory. It lives as long as somebody has it, with or without the file."""
+    with path.open("r+b") as file:
+        memory = mmap.mmap(file.fileno(), 0)
+    return np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)
 
 
 def size_of(count: int, room: int) -> int:

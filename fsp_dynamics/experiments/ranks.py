@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError, RankLostError
-from fsp_dynamics.experiments.mailbox import Mailbox
+from fsp_dynamics.experiments.mailbox import Mailbox, shared_array, shared_file, size_of
 from fsp_dynamics.learning.ranks import ALONE, Ranks
+from fsp_dynamics.models.network import Array
 
+Opened = TypeVar("Opened")
 SHARDS = 4
 ROOM = 1 << 20  # bytes for a message, at first
 PATIENCE = timedelta(minutes=10)  # with a process that neither answers nor ends; one that ends is noticed at once
@@ -37,6 +39,25 @@ class Job:
     together: bool
     mailbox: Mailbox | None = None
 
+    @property
+    def sharers(self) -> tuple[int, int]:
+        """(rank, count) where all are on one machine; each its own weights elsewhere."""
+        return (self.rank, self.count) if self.together else (0, 1)
+
+    def shared(self, array: Array) -> Array:
+        """The array, in memory that all ranks have open."""
+        if not self.together or self.count == 1 or array.size == 0:
+            return array
+        common = self._common(lambda path: shared_array(path, array.shape, array.dtype), array.nbytes)
+        if self.rank == 0:
+            common[:] = array
+        return common
+
+    def meet(self) -> None:
+        """Wait for all, where they share memory."""
+        if self.together:
+            self.gather(np.zeros(0))
+
     def gather(self, own: Any) -> list[Any]:
         """What each rank gave; see `learning.ranks.Ranks`. Tensors stay on their device."""
         if self.count == 1:
@@ -48,19 +69,20 @@ class Job:
         return self._send(own)
 
     def _open(self, room: int) -> Mailbox:
-        """A memory that all ranks have open; whoever dies leaves no file behind."""
-        room = max(room, ROOM)
-        path = Mailbox.make(self.count, room) if self.rank == 0 else Path()
+        return self._common(lambda path: Mailbox(path, self.rank, self.count, max(room, ROOM)), size_of(self.count, max(room, ROOM)))
+
+    def _common(self, opened: Callable[[Path], Opened], size: int) -> Opened:
+        """What `opened` makes of a file of that size, which the first rank makes and removes once all have it: whoever dies leaves none behind."""
+        path = shared_file(size) if self.rank == 0 else Path()
         try:
             name = np.zeros(256, np.uint8)
             name[: len(os.fsencode(path))] = list(os.fsencode(path))
-            path = Path(os.fsdecode(bytes(self._send(name)[0]).rstrip(b"\0")))
-            box = Mailbox(path, self.rank, self.count, room)
-            self._send(name)  # all have opened it
+            whole = opened(Path(os.fsdecode(bytes(self._send(name)[0]).rstrip(b"\0"))))
+            self._send(name)  # now all have opened it
         finally:
             if self.rank == 0:
                 path.unlink(missing_ok=True)
-        return box
+        return whole
 
     def _send(self, own: Any) -> list[Any]:
         """`gather` by messages from process to process."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fsp_dynamics.errors import NotFiniteError
-from fsp_dynamics.kernels.loop_learning import COUNTED, DONE, TELL, learn_batches
+from fsp_dynamics.kernels.loop_learning import COUNTED, DONE, MEET, TELL, learn_batches
 from fsp_dynamics.kernels.loop_phases import FREE, PULLED
 from fsp_dynamics.kernels.loop_rest import DOUBTS, RESIDUAL, STATUS
 from fsp_dynamics.kernels.team import Pace, Team
@@ -85,14 +85,15 @@ class LoopEngine:
         assert isinstance(recipe.solver, FixedPointSolver)
         self.learner, self.split, self.recipe, self.solver, self.ranks = learner, split, recipe, recipe.solver, ranks
         network = learner.network
-        self.packed = PackedLoop.of(network)
+        self.packed = PackedLoop.of(network).moved(ranks.shared)
         self.memory = learner.memory = Memory.empty(len(split.labels), self.packed).or_fresh(learner.memory)
         self.team = Team(members(network, recipe.batch) if threads is None else threads)
         self.pace = Pace(self.team.members, fixed=threads is not None or ranks.count > 1)  # ranks stop at the same batches
         self.room = Room(self.packed, recipe.batch, self.team.members, phases=3 if recipe.phases == "centred" else 2)
         self.telling = Telling(ranks, self.room, limited=recipe.optimiser.output_step is not None)
         self.labels = np.ascontiguousarray(split.labels, np.int64)
-        self.velocity = _packed_velocity(network, learner.velocity, recipe.optimiser)
+        self.velocity = _packed_velocity(network, learner.velocity, recipe.optimiser).moved(ranks.shared)
+        ranks.meet()
         self.count, self.strongest = np.zeros(len(COUNTED)), np.zeros(network.sizes[-1])
 
     def epoch(self, order: Array, betas: Array, told: Callable[[int, float], None], breaks: Breaks) -> None:
@@ -122,7 +123,9 @@ class LoopEngine:
         relax = lambda constant: self.solver.relax_known(network, constant, known, self.recipe.tolerance)  # noqa: E731
         mirror.run(network, self.split.images[samples], relax, self.recipe.mirror, self.learner.rng)
         assert network.loop is not None
+        self.ranks.meet()  # others may still rest with the loop that was
         self.packed.loop[:, : network.loop.shape[1]] = network.loop
+        self.ranks.meet()
 
     def _batches(self, samples: Array, betas: Array, teaching: Any, first_batch: int) -> None:
         images, places, norms = self._images(samples)
@@ -131,7 +134,7 @@ class LoopEngine:
         velocity = (self.velocity.weights, self.velocity.loop, self.velocity.biases)
         given = self.recipe.tolerance
         rule = (float(given.absolute), float(given.relative), int(self.solver.max_passes))
-        report, ranks, cursor = (self.count, self.strongest), (self.ranks.rank, self.ranks.count), np.zeros(3, np.int64)
+        report, ranks, cursor = (self.count, self.strongest), (self.ranks.rank, self.ranks.count, *self.ranks.sharers), np.zeros(3, np.int64)
         while True:
             self.team.run(
                 learn_batches, self.packed.net, data, memory, self.room.room, (betas, *teaching), velocity, self.room.work, rule, report, ranks,
@@ -139,6 +142,9 @@ class LoopEngine:
             )  # fmt: skip
             if cursor[2] == DONE:
                 return
+            if cursor[2] == MEET:
+                self.ranks.meet()
+                continue
             batch, phase = int(cursor[0]), int(cursor[2])
             here = places[batch * self.recipe.batch :][: self.recipe.batch]
             if phase == TELL:

@@ -1,13 +1,16 @@
 """One training in several processes, its ranks: what the learning loop needs of them, and the plain case of one.
 
-Every rank holds all weights. Of each batch it brings a share of the samples to rest, then all ranks tell each other what they found and every one
-learns the same from the whole batch, in the same order. So the weights have the same bits in all of them, and for any number of them.
+Of each batch every rank brings a share of the samples to rest; then all tell each other what they found and learn the same from the whole batch,
+in the same order. So weights have the same bits in all of them, and for any number of them. Ranks of one machine may share the memory of the weights:
+then each changes a part of them, as the threads of kernels/team.py do.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from fsp_dynamics.models.network import Array
 
 
 class Ranks(Protocol):
@@ -28,6 +31,19 @@ class Ranks(Protocol):
         """Into how many parts of fixed size a batch is cut where the bits of a product depend on its number of rows; a multiple of `count`."""
         ...
 
+    @property
+    def sharers(self) -> tuple[int, int]:
+        """(number of this rank, how many) among those of one machine that share the memory of their weights; (0, 1) where nobody does."""
+        ...
+
+    def shared(self, array: Array) -> Array:
+        """The array in memory that the sharers have in common; they must give equal ones. The array itself where there are none."""
+        ...
+
+    def meet(self) -> None:
+        """Wait for the sharers; what each wrote into shared memory before is then seen by all. Raises RankLostError where one is gone."""
+        ...
+
     def gather(self, own: Any) -> list[Any]:
         """What each rank gave, in the order of their numbers: arrays, or tensors, of one shape and dtype everywhere.
 
@@ -43,6 +59,13 @@ class Alone:
     rank: int = 0
     count: int = 1
     shards: int = 1
+    sharers: tuple[int, int] = (0, 1)
+
+    def shared(self, array: Array) -> Array:
+        return array
+
+    def meet(self) -> None:
+        pass
 
     def gather(self, own: Any) -> list[Any]:
         return [own]

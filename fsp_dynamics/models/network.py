@@ -10,13 +10,16 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from fsp_dynamics.errors import ConfigurationError, check_positive, check_shape
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation, activation
+
+if TYPE_CHECKING:
+    from fsp_dynamics.models.torch_module import RateModule
 
 Array = npt.NDArray[Any]
 Rng = np.random.Generator | int | None
@@ -127,6 +130,36 @@ class Network:
     def copy(self) -> Network:
         """A network that shares no array with this one."""
         return self.astype(self.dtype)
+
+    def to_torch(
+        self,
+        passes: int | None = None,
+        tolerance: float | None = None,
+        max_passes: int | None = None,
+        *,
+        damping: float = 1.0,
+        require_rest: bool = True,
+    ) -> RateModule:
+        """This network as a `torch.nn.Module`: forward(images (B, n_in)) -> the firing rates of the output (B, n_L) at rest, in the free phase.
+
+        The module holds copies of the weights, as parameters; `rates(images)` has all layers, `rest(images)` how each sample came to rest,
+        `to_network()` leads back. What it does and how gradients come about stands in `models.torch_module`.
+
+        Parameters
+        ----------
+        passes : None: until every sample is at rest. A number: exactly so many passes from silence, which can be exported (ONNX).
+        tolerance : a sample is at rest when ||ds/dt|| is within it, per unit time; None: what rounding allows, 1e-12 + 1e-13 ||s|| in float64 and
+            1e-5 + 1e-6 ||s|| in all else. Given passes are made whatever the tolerance is; `rest` says how near they came.
+        max_passes : mixed passes for a sample before it is followed through time, in 20 steps for each of them (None: 200). Not beside `passes`.
+        damping : how much of its way each of `passes` goes, in (0, 1]; below 1 for loops that inhibit so strongly that whole passes swing.
+        require_rest : refuse samples that did not come to rest (NotAtRestError), or return what was reached. Given passes are never refused.
+
+        Raises ConfigurationError for options that contradict each other and for a smooth rho without curvature, ModuleNotFoundError without torch
+        (``pip install 'fsp_dynamics[torch]'``).
+        """
+        from fsp_dynamics.models.torch_module import RateModule
+
+        return RateModule(self, passes, tolerance, max_passes, damping=damping, require_rest=require_rest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -34,13 +34,13 @@ from fsp_dynamics.errors import ConfigurationError, check_choice
 from fsp_dynamics.kernels.mixing import anderson
 from fsp_dynamics.kernels.relax import CompilationError
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, beta_of, residual, unit_target
-from fsp_dynamics.solvers.equilibrium import AT_REST, OUT_OF_STEPS, Equilibrium, Solver, Tolerance, judge, prepare
+from fsp_dynamics.models.rate import Nudge, State, unit_target
+from fsp_dynamics.solvers.equilibrium import OUT_OF_STEPS, Equilibrium, Solver, Tolerance, judge, prepare
 from fsp_dynamics.solvers.integration import uncompilable
-from fsp_dynamics.solvers.loop_newton import newton, stable
 from fsp_dynamics.solvers.packed_layers import is_sweepable, sweep_together
 from fsp_dynamics.solvers.packed_loop import PackedLoop, is_packable, relax_together
 from fsp_dynamics.solvers.passes import Passes
+from fsp_dynamics.solvers.rescue import Outcome
 
 METHODS = ("anderson", "newton", "secants", "sweeps")
 
@@ -117,10 +117,8 @@ class FixedPointSolver:
         self, network: Network, drive: Array, start: State | None, reached: Equilibrium, doubts: Array, nudge: Nudge | None, tolerance: Tolerance
     ) -> Equilibrium:
         """What is left for samples that passes brought to `reached`: a look at the doubtful, Newton's method, then the fallback from `start`."""
-        journey = _Journey(network, drive, prepare(network, drive, start, nudge), nudge, tolerance)
-        journey.state, journey.residual, journey.status, journey.steps = reached.state, reached.residual, reached.status, reached.steps
-        journey.doubts = doubts
-        return journey.finish(self.fallback)
+        outcome = Outcome(network, drive, prepare(network, drive, start, nudge), nudge, tolerance)
+        return outcome.reached(reached, doubts).finish(self.fallback)
 
     def _method(self, network: Network) -> str:
         method = self.method or ("secants" if is_packable(network) else "anderson")
@@ -130,40 +128,35 @@ class FixedPointSolver:
 
 
 class _Journey:
-    """One relaxation: what became of each sample so far."""
+    """One relaxation on its way. so_far : what became of each sample."""
 
     def __init__(self, network: Network, drive: Array, start: State, nudge: Nudge | None, tolerance: Tolerance) -> None:
-        batch = len(drive)
         self.network, self.drive, self.start, self.nudge, self.tolerance = network, drive, start, nudge, tolerance
-        self.state: State = tuple(np.empty_like(s, network.dtype) for s in start)
-        self.residual = np.empty(batch)
-        self.status = np.full(batch, OUT_OF_STEPS, np.uint8)
-        self.steps = np.zeros(batch, np.int64)
-        self.doubts = np.zeros(batch, np.int64)
+        self.so_far = Outcome(network, drive, start, nudge, tolerance)
 
     def walk_together(self, max_passes: int, given: bool, known: tuple[PackedLoop, Array | float] | None = None) -> None:
         """Secants, all samples at once; of a start that was given, those at rest keep it."""
-        rows = np.arange(len(self.drive))
+        rows, so_far = np.arange(len(self.drive)), self.so_far
         if given:
-            self._take(rows, tuple(s.astype(self.network.dtype) for s in self.start), np.ones(len(rows), bool))
-            rows = np.flatnonzero(self.status == OUT_OF_STEPS)
+            so_far.take(rows, tuple(s.astype(self.network.dtype) for s in self.start), np.ones(len(rows), bool))
+            rows = np.flatnonzero(so_far.status == OUT_OF_STEPS)
         if rows.size:
             output = self._first_outputs(rows) if given else self.start[-1]
-            found, doubts = relax_together(self.network, self.drive[rows], output, self._nudge_of(rows), self.tolerance, max_passes, known)
-            for kept, new in zip(self.state, found.state, strict=True):
+            found, doubts = relax_together(self.network, self.drive[rows], output, so_far.nudge_of(rows), self.tolerance, max_passes, known)
+            for kept, new in zip(so_far.state, found.state, strict=True):
                 kept[rows] = new
-            self.residual[rows], self.status[rows], self.steps[rows] = found.residual, found.status, found.steps + given
+            so_far.residual[rows], so_far.status[rows], so_far.steps[rows] = found.residual, found.status, found.steps + given
             # Outputs that follow from the layer below the start may be a rest by chance, and a single pass has learned nothing of the loop.
-            self.doubts[rows] = doubts + (given & (found.steps == 1))
+            so_far.doubts[rows] = doubts + (given & (found.steps == 1))
 
     def sweep(self, max_passes: int, memory: int, given: bool) -> None:
         """Compiled passes of a reciprocal network, all samples at once."""
         found = sweep_together(self.network, self.drive, self.start, given, self.nudge, self.tolerance, max_passes, memory)
-        self.state, self.residual, self.status, self.steps = found.state, found.residual, found.status, found.steps
+        self.so_far.reached(found, self.so_far.doubts)
 
     def _first_outputs(self, rows: Array) -> Array:
         """(A, n_L) where the outputs would rest while the layer below them stays as it was given."""
-        network, nudge = self.network, self._nudge_of(rows)
+        network, nudge = self.network, self.so_far.nudge_of(rows)
         a = network.rho.rate(self.start[-2][rows]) @ network.forward[-1] + network.biases[-1]
         beta, d = (0.0, 0.0) if nudge is None else (nudge.beta, nudge.target)
         rest: Array = network.rho.rate(unit_target(a, 1 / network.time_constants[-1], beta, d))
@@ -183,61 +176,20 @@ class _Journey:
             leaving = (status != OUT_OF_STEPS) | (k == max_passes)
             self._arrive(passes, status, leaving, size, 0 if k == 0 else k + int(given))
             if memory:
-                anderson(passes.rows, passes.y, target[~leaving], history[0], history[1], sizes, count, self.doubts, floor, ceiling)
+                anderson(passes.rows, passes.y, target[~leaving], history[0], history[1], sizes, count, self.so_far.doubts, floor, ceiling)
             else:
                 passes.y[:] = target[~leaving]
 
     def finish(self, fallback: Solver | None) -> Equilibrium:
         """Newton's method, then the fallback, for those that are not (credibly) at rest."""
-        suspects = self.restless()
-        if is_packable(self.network):
-            self.try_newton(suspects)
-            suspects = self.restless()
-        if fallback is not None and suspects.size:
-            self.hand_over(fallback, suspects)
-        return Equilibrium(self.state, self.residual, self.status, self.steps, beta_of(self.nudge))
-
-    def restless(self) -> Array:
-        """Sample numbers that are not (credibly) at rest: out of steps, or at rest with doubts and found unstable."""
-        doubtful = np.flatnonzero((self.doubts > 0) & (self.status == AT_REST))
-        if doubtful.size and is_packable(self.network):
-            held = stable(self.network, tuple(s[doubtful] for s in self.state), self._nudge_of(doubtful))
-            self.status[doubtful[~held]] = OUT_OF_STEPS
-            self.doubts[doubtful] = 0
-        return np.flatnonzero(self.status == OUT_OF_STEPS)
-
-    def try_newton(self, rows: Array) -> None:
-        """Newton's method from where the passes ended; only equilibria that are stable in time are taken."""
-        if rows.size == 0:
-            return
-        found, steps = newton(self.network, self.drive[rows], tuple(s[rows] for s in self.state), self._nudge_of(rows), self.tolerance)
-        self.steps[rows] += steps
-        self._take(rows, found, stable(self.network, found, self._nudge_of(rows)))
-
-    def hand_over(self, fallback: Solver, rows: Array) -> None:
-        """Integrate these samples from their start."""
-        start = tuple(s[rows] for s in self.start)
-        found = fallback.relax(self.network, self.drive[rows], start, self._nudge_of(rows), self.tolerance)
-        self.steps[rows] += found.steps
-        self._take(rows, found.state, np.ones(rows.size, bool))
+        return self.so_far.finish(fallback)
 
     def _arrive(self, passes: Passes, status: Array, leaving: Array, size: Array, steps: int) -> None:
         """Keep the results of the rows that are leaving and go on with the others."""
         if not leaving.any():
             return
-        rows = passes.rows[leaving]
-        for kept, present in zip(self.state, passes.state(), strict=True):
+        rows, so_far = passes.rows[leaving], self.so_far
+        for kept, present in zip(so_far.state, passes.state(), strict=True):
             kept[rows] = present[leaving]
-        self.residual[rows], self.status[rows], self.steps[rows] = size[leaving], status[leaving], steps
+        so_far.residual[rows], so_far.status[rows], so_far.steps[rows] = size[leaving], status[leaving], steps
         passes.keep(~leaving)
-
-    def _take(self, rows: Array, state: State, accepted: Array) -> None:
-        rows, state = rows[accepted], tuple(s[accepted] for s in state)
-        for kept, new in zip(self.state, state, strict=True):
-            kept[rows] = new
-        self.residual[rows] = residual(self.network, self.drive[rows], state, self._nudge_of(rows))
-        norm = np.sqrt(sum((s.astype(np.float64) ** 2).sum(1) for s in state))
-        self.status[rows] = judge(self.residual[rows], norm, self.tolerance)
-
-    def _nudge_of(self, rows: Array) -> Nudge | None:
-        return None if self.nudge is None else self.nudge.rows(rows)

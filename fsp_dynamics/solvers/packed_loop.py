@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,10 @@ class PackedLoop:
         for w, (begin, k, panels) in zip(matrices, shapes, strict=True):
             fill_panels(w, weights[begin : begin + panels * k * wide].reshape(panels, k, wide))
         return cls(weights, shapes, _widened(network.loop, widths[0]), biases, leaks)
+
+    def moved(self, to: Callable[[Array], Array]) -> PackedLoop:
+        """The same, with what learning may change where `to` puts it."""
+        return dataclasses.replace(self, weights=to(self.weights), loop=to(self.loop), biases=to(self.biases))
 
     @property
     def net(self) -> tuple[Array, Array, Array, Array, Array]:
