@@ -5,11 +5,13 @@ A message of 120 kB took 30 microseconds between two processes where the sockets
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +65,29 @@ class Mailbox:
                 time.sleep(NAP)
 
 
-def shared_file(size: int) -> Path:
-    """A new file of so many bytes, in memory where the system has a folder for that."""
-    memory = Path("/dev/shm")
-    handle, name = tempfile.mkstemp(prefix="fsp-ranks-", dir=memory if memory.is_dir() else None)
-    os.ftruncate(handle, size)
-    os.close(handle)
-    return Path(name)
+@contextlib.contextmanager
+def shared_file(size: int) -> Iterator[Path]:
+    """A path of so many bytes of memory that processes of this user can open while the block runs.
+
+    On Linux the memory has no name in any folder, so that whoever is killed leaves nothing behind; elsewhere it is a temporary file.
+    """
+    if hasattr(os, "memfd_create"):
+        handle = os.memfd_create("fsp-ranks")
+        path = Path(f"/proc/{os.getpid()}/fd/{handle}")
+    else:
+        handle, name = tempfile.mkstemp(prefix="fsp-ranks-")
+        path = Path(name)
+    try:
+        os.ftruncate(handle, size)
+        yield path
+    finally:
+        os.close(handle)
+        if path.parts[1] != "proc":
+            path.unlink()
 
 
 def shared_array(path: Path, shape: tuple[int, ...], dtype: Any) -> Array:
-    """An array that is the file's memory. It lives as long as somebody has it, with or without the file."""
+    """An array that is this memory. It lives as long as somebody has it."""
     with path.open("r+b") as file:
         memory = mmap.mmap(file.fileno(), 0)
     return np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)

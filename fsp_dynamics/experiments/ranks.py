@@ -72,16 +72,12 @@ class Job:
         return self._common(lambda path: Mailbox(path, self.rank, self.count, max(room, ROOM)), size_of(self.count, max(room, ROOM)))
 
     def _common(self, opened: Callable[[Path], Opened], size: int) -> Opened:
-        """What `opened` makes of a file of that size, which the first rank makes and removes once all have it: whoever dies leaves none behind."""
-        path = shared_file(size) if self.rank == 0 else Path()
-        try:
+        """What `opened` makes of memory of that size, which the first rank holds until all have opened it."""
+        with shared_file(size) if self.rank == 0 else contextlib.nullcontext(Path()) as path:
             name = np.zeros(256, np.uint8)
             name[: len(os.fsencode(path))] = list(os.fsencode(path))
             whole = opened(Path(os.fsdecode(bytes(self._send(name)[0]).rstrip(b"\0"))))
             self._send(name)  # now all have opened it
-        finally:
-            if self.rank == 0:
-                path.unlink(missing_ok=True)
         return whole
 
     def _send(self, own: Any) -> list[Any]:

@@ -1,0 +1,65 @@
+"""Ranks made of threads, for tests: the same calls as between processes, without starting any."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+
+class Crowd:
+    """So many ranks that train together, each in a thread; shards as in a job of processes."""
+
+    def __init__(self, count, shards=4):
+        self.count, self.shards = count, shards
+        self.barrier, self.told, self.common = threading.Barrier(count, timeout=120), [None] * count, {}
+
+    def run(self, work):
+        """work(ranks) in each; what each returned. What one of them raised is raised here."""
+        found, failures = [None] * self.count, []
+
+        def one(rank):
+            try:
+                found[rank] = work(Member(self, rank))
+            except BaseException as error:
+                failures.append(error)
+                self.barrier.abort()
+
+        threads = [threading.Thread(target=one, args=(rank,)) for rank in range(self.count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        real = [error for error in failures if not isinstance(error, threading.BrokenBarrierError)]
+        for error in real or failures:
+            raise error
+        return found
+
+
+class Member:
+    """One of them (learning/ranks.Ranks)."""
+
+    def __init__(self, crowd, rank):
+        self.crowd, self.rank, self.count, self.shards = crowd, rank, crowd.count, crowd.shards
+        self.sharers = (rank, crowd.count)
+        self.made = self.sent = 0
+
+    def gather(self, own):
+        self.crowd.told[self.rank] = own.copy() if isinstance(own, np.ndarray) else own.clone()
+        self.meet()
+        found = list(self.crowd.told)
+        self.meet()
+        self.sent += 1
+        shapes = {(tuple(each.shape), str(each.dtype)) for each in found}
+        assert len(shapes) == 1, f"rank {self.rank}: messages of different shapes, {shapes}"
+        return found
+
+    def shared(self, array):
+        if self.rank == 0:
+            self.crowd.common[self.made] = array
+        self.meet()
+        self.made += 1
+        return self.crowd.common[self.made - 1]
+
+    def meet(self):
+        self.crowd.barrier.wait()
