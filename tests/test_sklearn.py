@@ -1,0 +1,269 @@
+"""LoopClassifier keeps scikit-learn's promises, and learns."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import warnings
+
+import numpy as np
+import pandas
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import make_classification
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import fsp_dynamics as fsp
+from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.learning.optimisers import Rates
+from fsp_dynamics.learning.training import train_epoch
+from fsp_dynamics.sklearn import LoopClassifier
+
+SMALL = {"hidden": (20,), "random_state": 0}
+
+
+@parametrize_with_checks([LoopClassifier(**SMALL)])
+def test_scikit_learn_finds_nothing_to_object_to(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return fsp.load_dataset("digits")
+
+
+@pytest.fixture(scope="module")
+def trained(digits):
+    return LoopClassifier(hidden=(100, 100), random_state=0).fit(digits.train.images, digits.train.labels)
+
+
+def blobs(classes=3, samples=120):
+    return make_classification(samples, 8, n_informative=6, n_redundant=0, n_classes=classes, class_sep=2.0, random_state=0)
+
+
+def weights(model):
+    return model.network_.parameters()
+
+
+def same(one, other):
+    return all(np.array_equal(w, weights(other)[name]) for name, w in weights(one).items())
+
+
+# Learning
+
+
+def test_digits_are_learned_as_by_the_preset(trained, digits):
+    assert trained.score(digits.test.images, digits.test.labels) > 0.95
+    assert trained.n_iter_ == len(trained.history_) == 20
+    assert trained.history_[-1]["train_error"] < 2 < trained.history_[0]["train_error"]
+    assert trained.network_.sizes == (64, 100, 100, 10)
+
+
+def test_predictions_are_where_the_network_rests(trained, digits):
+    rest = fsp.relax(trained.network_, trained.to_images(digits.test.images), tolerance=fsp.Tolerance(1e-4)).require_rest()
+    rates = trained.decision_function(digits.test.images)
+    assert np.abs(rates - rest.output).max() < 1e-6
+    assert np.array_equal(trained.predict(digits.test.images), rates.argmax(1))
+    shares = trained.predict_proba(digits.test.images)
+    assert np.allclose(shares.sum(1), 1, atol=1e-12)
+    loud = rates.sum(1) > 0
+    assert np.allclose(shares[loud] * rates[loud].sum(1, keepdims=True), rates[loud])
+
+
+def test_silent_outputs_share_equally():
+    X, y = blobs()
+    model = LoopClassifier(**SMALL, epochs=1).fit(X, y)
+    for bias in model.network_.biases:
+        bias[:] = -100.0
+    assert not model.decision_function(X).any()
+    assert np.array_equal(model.predict_proba(X), np.full((len(X), 3), 1 / 3))
+
+
+def test_two_classes_have_one_decision():
+    X, y = blobs(2)
+    model = LoopClassifier(**SMALL).fit(X, y)
+    decision, shares = model.decision_function(X), model.predict_proba(X)
+    assert decision.shape == (len(X),)
+    assert np.allclose(decision, shares[:, 1] - shares[:, 0])
+    assert np.array_equal(model.predict(X), (decision > 0).astype(int))
+    assert model.score(X, y) > 0.8
+
+
+def test_labels_and_columns_keep_their_names():
+    X, y = blobs()
+    names = np.array(["pear", "apple", "fig"])
+    frame = pandas.DataFrame(X, columns=[f"f{i}" for i in range(8)])
+    model = LoopClassifier(**SMALL).fit(frame, names[y])
+    assert list(model.classes_) == ["apple", "fig", "pear"]
+    assert list(model.feature_names_in_) == list(frame)
+    assert (model.predict(frame) == names[y]).mean() > 0.8
+    numbered = LoopClassifier(**SMALL).fit(X, np.array([2, 0, 1])[y])  # the order of the names
+    assert same(model, numbered)
+
+
+# Settings
+
+
+def test_an_int_gives_the_same_bits():
+    X, y = blobs()
+    one, again = (LoopClassifier(**SMALL).fit(X, y) for _ in range(2))
+    other = LoopClassifier(**SMALL | {"random_state": 1}).fit(X, y)
+    assert same(one, again)
+    assert same(one, one.fit(X, y)), "what was learned before is forgotten"
+    assert not same(one, other)
+
+
+def test_each_setting_changes_what_is_learned():
+    X, y = blobs()
+    settings = {"epochs": 3, "batch": 7, "beta": 0.5, "rates": Rates(1.0, (1.0,), 0.1), "rate_factor": 0.5, "output_step": 0.01}
+    settings |= {"loop_scale": 1.0, "tolerance": 0.1, "scale": None, "hidden": (21,)}
+    plain = LoopClassifier(**SMALL).fit(X, y)
+    assert set(settings) | {"random_state"} == set(plain.get_params())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for name, value in settings.items():
+            changed = LoopClassifier(**SMALL | {name: value}).fit(X, y)
+            assert name == "hidden" or not same(plain, changed), name
+
+
+def test_features_are_scaled_to_where_images_are():
+    X, y = blobs()
+    X[:, 3] = 7.0
+    model = LoopClassifier(**SMALL).fit(X, y)
+    seen = model.to_images(X)
+    varied = np.delete(seen, 3, 1)
+    assert seen.dtype == np.float32
+    assert (varied.min(0) == 0).all()
+    assert (varied.max(0) == 1).all()
+    assert (seen[:, 3] == 0).all()
+    assert np.array_equal(model.to_images(X * 0 + 1e9), np.where(np.arange(8) == 3, 0, 1) * np.ones_like(seen))
+    moved = LoopClassifier(**SMALL).fit(X * 4 + 3, y)  # exact in binary, up to the sum's rounding
+    assert np.abs(moved.to_images(X * 4 + 3) - seen).max() < 1e-6
+
+
+def test_without_a_scale_images_are_taken_as_they_are(digits):
+    images = digits.train.images[:50]
+    model = LoopClassifier(**SMALL, scale=None, epochs=1).fit(images, digits.train.labels[:50])
+    assert np.array_equal(model.to_images(images), images)
+    assert np.array_equal(model.to_images(images * 3), images * 3)
+    assert model.data_range_ is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"epochs": 0}, "epochs = 0, expected a whole number"),
+        ({"hidden": 20}, "hidden = 20, expected the units of each hidden layer"),
+        ({"hidden": ()}, "sizes = "),
+        ({"scale": "minmix"}, "scale = 'minmix' is unknown; did you mean 'minmax'"),
+        ({"batch": 0}, "batch = 0"),
+        ({"beta": -1.0}, "beta = -1.0"),
+        ({"tolerance": -1.0}, "tolerance absolute = -1.0"),
+        ({"rates": Rates(1.0, (1.0, 1.0), 0.1)}, "rates.forward has 2 values, expected 1"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(settings, complaint):
+    with pytest.raises(ConfigurationError, match=complaint):
+        LoopClassifier(**SMALL | settings).fit(*blobs())
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ConfigurationError, match=r"y has 1 class, .*5.*, expected two or more"):
+        LoopClassifier(**SMALL).fit(np.eye(3), [5, 5, 5])
+
+
+@pytest.mark.parametrize("verb", ["predict", "predict_proba", "decision_function", "to_images"])
+def test_nothing_is_predicted_before_fit(verb):
+    with pytest.raises(NotFittedError):
+        getattr(LoopClassifier(), verb)(np.eye(3))
+
+
+def test_a_warning_names_outputs_that_fell_silent():
+    X, y = blobs()
+    with pytest.warns(ConvergenceWarning, match=r"outputs that never fired in the last epoch: .*lower output_step or the rates"):
+        LoopClassifier(**SMALL, epochs=2, rates=Rates(0.0, (0.0,), 0.0), loop_scale=0.0, beta=1e-3).fit(X * 0, y)
+
+
+def test_a_warning_counts_samples_that_do_not_rest(monkeypatch):
+    def restless(*given):
+        return dataclasses.replace(train_epoch(*given), unrested=7)
+
+    monkeypatch.setattr("fsp_dynamics.sklearn.train_epoch", restless)
+    with pytest.warns(ConvergenceWarning, match=r"^7 samples did not come to rest in the last epoch"):
+        LoopClassifier(**SMALL).fit(*blobs())
+
+
+def test_a_usual_fit_warns_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LoopClassifier(**SMALL).fit(*blobs())
+
+
+# Little by little
+
+
+def test_partial_fit_learns_from_chunks():
+    X, y = blobs(samples=300)
+    model = LoopClassifier(**SMALL)
+    for _ in range(10):
+        for rows in np.array_split(np.arange(300), 6):
+            model.partial_fit(X[rows], y[rows], classes=[0, 1, 2])
+    assert model.score(X, y) > 0.8
+    assert model.n_iter_ == 60
+
+
+def test_partial_fit_goes_on_from_fit():
+    X, y = blobs()
+    model = LoopClassifier(**SMALL, epochs=2).fit(X, y)
+    before, scaled = {name: w.copy() for name, w in weights(model).items()}, model.to_images(X)
+    assert model._learner.memory is None, "what the engine knows of these samples would be taken for others"
+    model.partial_fit(X[:20] * 100, y[:20])
+    moved = max(np.abs(w - before[name]).max() for name, w in weights(model).items())
+    assert 0 < moved < 1
+    assert np.array_equal(model.to_images(X), scaled), "the range is that of the first data"
+    assert model.n_iter_ == 3
+
+
+def test_partial_fit_refuses_what_it_was_not_told_of():
+    X, y = blobs()
+    with pytest.raises(ConfigurationError, match="classes = None, expected all labels"):
+        LoopClassifier(**SMALL).partial_fit(X, y)
+    model = LoopClassifier(**SMALL).partial_fit(X, y, classes=[0, 1, 2])
+    with pytest.raises(ConfigurationError, match=r"y holds .*3.*, which is none of the classes"):
+        model.partial_fit(X, y + 1)
+    with pytest.raises(ConfigurationError, match="expected those of the first call"):
+        model.partial_fit(X, y, classes=[0, 1])
+
+
+# With others
+
+
+def test_a_copy_predicts_the_same(trained, digits):
+    images = digits.test.images
+    again = pickle.loads(pickle.dumps(trained))
+    assert np.array_equal(again.decision_function(images), trained.decision_function(images))
+    fresh = clone(trained)
+    assert fresh.get_params() == trained.get_params()
+    assert not hasattr(fresh, "network_")
+
+
+@pytest.mark.filterwarnings("ignore:outputs that never fired")  # of so few units
+def test_it_stands_in_pipelines_and_searches():
+    X, y = blobs()
+    pipeline = make_pipeline(StandardScaler(), LoopClassifier(**SMALL))
+    assert cross_val_score(pipeline, X, y, cv=3).mean() > 0.6
+    search = GridSearchCV(pipeline, {"loopclassifier__hidden": [(5,), (20, 10)], "loopclassifier__beta": [0.5, 1.0]}, cv=2).fit(X, y)
+    assert search.best_params_["loopclassifier__hidden"] in [(5,), (20, 10)]
+    assert search.best_estimator_.score(X, y) > 0.6
+
+
+def test_its_network_is_one_for_all_else(trained, digits):
+    """What is trained here is analysed, or taken to torch, like any network."""
+    assert fsp.loop_alignment(trained.network_).degrees.keys() == {"W1", "W2", "loop"}
+    torch = pytest.importorskip("torch", reason="torch is not installed; it comes with the [torch] extra")
+    rates = trained.network_.to_torch()(torch.from_numpy(trained.to_images(digits.test.images)))
+    assert np.abs(rates.detach().numpy() - trained.decision_function(digits.test.images)).max() < 1e-3
