@@ -38,15 +38,18 @@ FLOORS = {
 FACE = "fsp_dynamics"
 # The rooms of solvers/ that are solvers, beside what they share.
 SOLVERS = {"reference", "numba_ode", "torch_ode", "fixed_point", "torch_fixed_point"}
-TORCH = ("solvers/tensors", "solvers/torch_ode", "solvers/torch_fixed_point", "learning/torch_engine")
+TORCH = (
+    *(f"solvers/{room}" for room in ("tensors", "torch_ode", "torch_steps", "torch_fixed_point", "torch_loop", "torch_passes", "torch_products")),
+    *(f"learning/{room}" for room in ("torch_engine", "torch_optimiser", "torch_phases")),
+)
 # Who may import what, as folders or files of the package.
 KEPT = {
     "numba": ("kernels",),
     "llvmlite": ("kernels",),
     "matplotlib": ("plotting",),
     "torch": (*TORCH, "models/torch_module", "experiments/ranks"),
-    "torchdiffeq": ("solvers/torch_ode",),
-    "dask": (),  # joblib asks it
+    "torchdiffeq": ("solvers/torch_ode", "solvers/torch_steps"),
+    "dask": (),  # distributed asks it
     "distributed": ("experiments/sweep",),
     "subprocess": ("experiments",),
     "multiprocessing": ("experiments",),

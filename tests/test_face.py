@@ -108,6 +108,7 @@ def test_the_readme_shows_the_command_line() -> None:
         "train",
         "evaluate",
         "runs",
+        "sweep",
         "compare",
         "figure",
         "stability",

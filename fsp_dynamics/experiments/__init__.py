@@ -9,7 +9,15 @@ checkpoint     weights on disk: written aside and renamed, verified when read
 folder         a run folder: its lock, its files, its metrics
 execution      networks and recipes from a configuration; signals, threads
 progress       what is shown while a run goes on
-runner         `train`, `open_run`, and the record `Run`
+run            `open_run`, and the record `Run`
+runner         `train`: epoch by epoch, resumable after each
+backend        what computes: kernels or torch, and on which device
+ranks          the processes of one training; mailbox: the memory through which those of one machine talk
+sweep          `sweep`: a grid and seeds side by side, one table
+sweep_plan     its members, their names, sweep.json
+sweep_work     how members run: here, in processes, on a cluster; retries, stops
+sweep_table    statistics over seeds
+sweep_tell     what is told meanwhile
 quickstart     the first run, on digits
 overview       what was run, what came out, what differs: records for tables
 variants       what a run is in a figure, and which runs may stand in one
