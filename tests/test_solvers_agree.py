@@ -23,6 +23,8 @@ from fsp_dynamics.solvers.equilibrium import Solver, Status, Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
 from fsp_dynamics.solvers.reference import ReferenceSolver
+from fsp_dynamics.solvers.torch_fixed_point import TorchFixedPointSolver
+from fsp_dynamics.solvers.torch_ode import TorchSolver
 
 SOLVERS = {
     "reference": ReferenceSolver(),
@@ -31,10 +33,14 @@ SOLVERS = {
     "numba-projected": NumbaSolver("euler", dt=0.1),
     "numba-rate": NumbaSolver("bosh3", form="rate"),
     "numba-controlled-projected": NumbaSolver(form="projected"),
+    "torch": TorchSolver(),
+    "torch-constant": TorchSolver("rk4", dt=0.5),
     "secants": make_solver("fixed_point", method="secants"),
     "anderson": make_solver("fixed_point", method="anderson"),
     "sweeps": make_solver("fixed_point", method="sweeps"),
     "newton": make_solver("fixed_point", method="newton"),
+    "torch-secants": make_solver("torch_fixed_point", method="secants"),
+    "torch-anderson": make_solver("torch_fixed_point", method="anderson"),
 }
 NETS = 1000
 if numba.config.DISABLE_JIT:  # the same code as plain Python, a thousand times slower
@@ -48,7 +54,7 @@ EVERY_PHASE = pytest.mark.parametrize("phase", problems.PHASES)
 
 def solver_for(name, p) -> Solver:
     """The solver of that name; Newton's method and secants are for loops of hard sigmoids and leave the other problems out."""
-    if name in ("newton", "secants") and (p.network.loop is None or not p.network.rho.projected):
+    if name.endswith(("newton", "secants")) and (p.network.loop is None or not p.network.rho.projected):
         pytest.skip(f"{name} needs a loop and a hard sigmoid")
     return SOLVERS[name]
 
@@ -125,6 +131,7 @@ def test_no_rest_is_reported_with_what_was_reached(name):
     p = problems.ring(3, 20.0)
     start = tuple(np.linspace(0.2, 0.4, p.batch)[:, None] + k / 10 for k in range(3))
     kinds = {ReferenceSolver: {"max_steps": 300}, NumbaSolver: {"max_steps": 300}, FixedPointSolver: {"fallback": NumbaSolver(max_steps=300)}}
+    kinds |= {TorchSolver: {"max_steps": 300}, TorchFixedPointSolver: {"fallback": NumbaSolver(max_steps=300)}}
     solver = SOLVERS[name]
     kept = {f: getattr(solver, f) for f in ("method", "dt", "form") if hasattr(solver, f)}
     found = type(solver)(**kept, **kinds[type(solver)]).relax(p.network, p.drive, start)
@@ -164,7 +171,7 @@ def test_a_thousand_random_nets(part, dtype):
         low, high = low + (flatten(known) == 0).sum(), high + (flatten(known) == 1).sum()
         tolerance = Tolerance(max(p.agreement * (1 - contracting(p, phase)) / 5, 12 * np.finfo(dtype).eps))
         for name, solver in SOLVERS.items():
-            if name.startswith("reference") and seed // 4 % 25:
+            if name.startswith(("reference", "torch")) and seed // 4 % 25:
                 continue
             found = solver.relax(p.network, p.drive, None, p.nudges[phase], tolerance)
             assert found.at_rest.all(), (name, p.name, phase, found.residual, tolerance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,15 @@ from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
 
 FORMS = ("projected", "rate")
 MOTION = 1e-3  # relaxing: error allowed in one step, relative to the distance covered in one fastest time constant
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Walk:
+    """A path and what it took: states (T, B, N) at the saved times; steps (B,) tried by each sample; fields (B,) evaluated for it."""
+
+    states: Array
+    steps: Array
+    fields: Array
 
 
 def check_settings(method: str, dt: float | None, max_steps: int, form: str | None, rtol: float | None = None, atol: float | None = None) -> Tableau:

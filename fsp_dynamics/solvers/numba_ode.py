@@ -23,6 +23,7 @@ from fsp_dynamics.models.rate import Nudge, State, beta_of, layers
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance, judge, prepare
 from fsp_dynamics.solvers.integration import (
     MOTION,
+    Walk,
     accuracy,
     check_settings,
     check_times,
@@ -173,15 +174,6 @@ class NumbaSolver:
                 team.run(integrator(network.rho.rate, network.rho.slope), *arguments)
         except CompilationError as error:
             raise uncompilable(network, error) from error
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Walk:
-    """A path and what it took: states (T, B, N) at the saved times; steps (B,) tried by each sample; fields (B,) evaluated for it."""
-
-    states: Array
-    steps: Array
-    fields: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,8 +19,10 @@ DEVICES = ("auto", "cpu", "cuda")
 
 def chosen_device(name: str) -> torch.device:
     """The device of that name; "auto": CUDA where there is one, else the CPU. Raises ConfigurationError for a device that is not there."""
-    kind = name.partition(":")[0]
+    kind, colon, number = name.partition(":")
     check_choice("device", kind, DEVICES)
+    if colon and not (kind == "cuda" and number.isdecimal()):
+        raise ConfigurationError(f"device = {name!r}, expected auto, cpu, cuda, or a numbered one such as cuda:1")
     if kind == "auto":
         kind = name = "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "cuda" and not torch.cuda.is_available():
