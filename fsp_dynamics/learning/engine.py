@@ -26,7 +26,7 @@ from fsp_dynamics.learning.ranks import Ranks, share_of
 from fsp_dynamics.learning.telling import Telling
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge
-from fsp_dynamics.solvers.equilibrium import AT_REST, NOT_FINITE, Equilibrium
+from fsp_dynamics.solvers.equilibrium import AT_REST, NOT_FINITE, Equilibrium, Solver
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.packed_loop import PackedLoop, Room, is_packable, members
 
@@ -61,9 +61,18 @@ def takes(network: Network, recipe: Recipe) -> bool:
     return is_packable(network) and recipe.rule == "hebbian" and isinstance(recipe.solver, FixedPointSolver) and recipe.solver.uses_secants(network)
 
 
+def is_on_torch(solver: Solver) -> bool:
+    """Whether it is `solvers.torch_fixed_point.TorchFixedPointSolver`; asked without importing torch."""
+    return type(solver).__module__ == "fsp_dynamics.solvers.torch_fixed_point"
+
+
 def relaxer(network: Network, recipe: Recipe, memory: object) -> Callable[[Array], Equilibrium]:
-    """drive (B, n_1) -> the free equilibrium; a loop is packed once for all calls."""
-    solver = recipe.solver
+    """drive (B, n_1) -> the free equilibrium; a network is packed, or brought to its device, once for all calls."""
+    solver: Any = recipe.solver
+    if is_on_torch(solver):
+        ready = solver.on_device(network)
+        slope = memory.slope[:, : network.sizes[-1]] if isinstance(memory, Memory) else None
+        return lambda drive: ready.relax(drive, tolerance=recipe.tolerance, slope=slope)
     if not (isinstance(solver, FixedPointSolver) and solver.uses_secants(network)):
         return lambda drive: solver.relax(network, drive, None, None, recipe.tolerance)
     packed = PackedLoop.of(network)

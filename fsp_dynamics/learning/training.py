@@ -150,7 +150,14 @@ def train_epoch(
     told = (lambda done, wrong: None) if on_batch is None else (lambda done, wrong: on_batch(done, len(labels), 100 * wrong / done))
     count = _EpochCount(network)
     begin = time.perf_counter()
-    if engine.takes(network, recipe):
+    if engine.is_on_torch(recipe.solver) and recipe.rule == "hebbian":
+        from fsp_dynamics.learning.torch_engine import TorchEngine
+
+        betas = phases.signed(recipe.beta, recipe.phases, -(-len(labels) // recipe.batch), learner.rng)
+        on_device = TorchEngine(learner, split, recipe, ranks)
+        on_device.epoch(order, betas, told, _breaks(probe, every, network))
+        count.add_counted(on_device.count, on_device.strongest, labels)
+    elif engine.takes(network, recipe):
         betas = phases.signed(recipe.beta, recipe.phases, -(-len(labels) // recipe.batch), learner.rng)
         work = engine.LoopEngine(learner, split, recipe, threads, ranks)
         work.epoch(order, betas, told, _breaks(probe, every, work.packed))
