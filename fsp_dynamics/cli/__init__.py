@@ -227,11 +227,12 @@ def explore(
 
 
 @app.command
-def check(*, as_json: Json = False) -> int:
+def check(*, backend: BackendName = "numba", device: Device = None, as_json: Json = False) -> int:
     """The solvers and the learning rule test themselves: orders, agreement, eq. 14, equilibrium propagation. Half a minute."""
+    from fsp_dynamics.experiments.backend import Backend
     from fsp_dynamics.experiments.check import run_checks
 
-    found = list(run_checks(told=lambda group: say(f"measuring: {group}")))
+    found = list(run_checks(told=lambda group: say(f"measuring: {group}"), backend=Backend(backend, device)))
     rows = [
         {"check": m.group, "what": m.what, "measured": f"{m.value:.4g}", "expected": m.expected, "": "pass" if m.passed else "FAIL"} for m in found
     ]

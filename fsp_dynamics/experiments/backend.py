@@ -63,6 +63,7 @@ class Backend:
 
     def device_name(self, local_rank: int = 0) -> str:
         """The torch device that is meant: "cpu" or "cuda:0". Raises ConfigurationError for one that is not there."""
+        _require_torch()
         from fsp_dynamics.solvers.tensors import chosen_device
 
         device = chosen_device(self.device or "auto")

@@ -2,7 +2,7 @@
 
 Four questions, each with figures and the limits they must keep: does every method converge with its order; do all solvers find
 the same equilibria; is eq. 14 what the closed form of the nudged phase says; does the reciprocal network's rule become the
-gradient as beta goes to 0. Nothing here is shared with the test suite, so that an installed package can be checked alone.
+gradient as beta goes to 0. On backend torch the same is asked of its solvers, beside the others. Nothing here is shared with the test suite, so that an installed package can be checked alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fsp_dynamics.experiments.backend import NUMBA, Backend
 from fsp_dynamics.learning.hebbian import hebbian_update
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network, loop_gain, loop_network, reciprocal_network
@@ -33,6 +34,14 @@ WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "numba": ("numba_ode", {"method": "dopri5"}),
     "reference": ("reference", {"method": "dopri5"}),
 }
+TORCH_WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "torch passes": ("torch_fixed_point", {}),
+    "torch anderson": ("torch_fixed_point", {"method": "anderson"}),
+    "torch dopri5": ("torch_ode", {"method": "dopri5"}),
+    "torch implicit_adams": ("torch_ode", {"method": "implicit_adams", "dt": 0.2}),
+}
+TORCH_ORDERS = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
+SLOW = ("reference", "torch dopri5", "torch implicit_adams")  # take part in the first tenth of the random networks
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,82 +70,89 @@ class Measured:
         return f"{(self.low + self.high) / 2:g} +- {(self.high - self.low) / 2:g}"
 
 
-def run_checks(nets: int = 100, told: Callable[[str], None] = lambda text: None) -> Iterator[Measured]:
-    """Every figure, in turn; `told` hears the name of each group as it begins. `nets`: random networks for the agreement."""
+def run_checks(nets: int = 100, told: Callable[[str], None] = lambda text: None, backend: Backend = NUMBA) -> Iterator[Measured]:
+    """Every figure, in turn; `told` hears the name of each group as it begins. `nets`: random networks for the agreement.
+
+    backend : whose solvers are asked. Raises ConfigurationError where it or its device is not there.
+    """
+    device = None if backend.name == "numba" else backend.device_name()
+    way = "anderson" if device is None else "torch passes"
     groups: dict[str, Callable[[], Iterator[Measured]]] = {
-        "order": orders,
-        "agreement": lambda: agreement(nets),
-        "eq. 14": closed_form,
-        "equilibrium propagation": theorem,
+        "order": lambda: orders(device),
+        "agreement": lambda: agreement(nets, device),
+        "eq. 14": lambda: closed_form(way, device),
+        "equilibrium propagation": lambda: theorem(way, device),
     }
     for name, group in groups.items():
         told(name)
         yield from group()
 
 
-def orders() -> Iterator[Measured]:
-    """Observed order of each method where no unit saturates: slope of log error over log h, on four halvings."""
+def orders(device: str | None = None) -> Iterator[Measured]:
+    """Observed order of each method where no unit saturates: slope of log error over log h, on four halvings. device : of torch's methods, if given."""
     network, images = _interior_loop(), np.random.default_rng(0).random((2, 4))
     constant = drive(network, images)
     start = tuple(np.full((2, n), 0.5) for n in network.sizes[1:])
     exact = _exact(network, constant, start)
-    for tableau, solver in itertools.product(TABLEAUX.values(), ("reference", "numba_ode")):
-        steps = COARSEST[tableau.order] * 2 ** np.arange(5)
+    ours = [(t.name, t.order, solver) for t, solver in itertools.product(TABLEAUX.values(), ("reference", "numba_ode"))]
+    for method, order, solver in ours if device is None else [(name, order, "torch_ode") for name, order in TORCH_ORDERS.items()]:
+        steps = COARSEST[order] * 2 ** np.arange(5)
         errors = []
         for n in steps:
-            integrator = make_solver(solver, method=tableau.name, dt=1 / int(n))
+            integrator = make_solver(solver, method=method, dt=1 / int(n), **({} if device is None else {"device": device}))
             assert isinstance(integrator, Integrator)
             errors.append(np.abs(integrator.follow(network, constant, start, None, np.array([0.0, 1.0]))[-1] - exact).max())
         observed = -float(np.polyfit(np.log(steps), np.log(errors), 1)[0])
-        slack = ORDER_SLACK[tableau.order]
-        yield Measured("order", f"{tableau.name}, {solver}", observed, tableau.order - slack, tableau.order + slack)
+        slack = ORDER_SLACK[order]
+        yield Measured("order", f"{method}, {solver}", observed, order - slack, order + slack)
 
 
-def agreement(nets: int) -> Iterator[Measured]:
+def agreement(nets: int, device: str | None = None) -> Iterator[Measured]:
     """Largest distance of any unit between two solvers, over random networks, saturated units included; and who never rested.
 
-    The reference, which is slow, takes part in the first tenth of them.
+    Those that are SLOW take part in the first tenth of them.
     """
-    shares = {way: -(-nets // 10) if way == "reference" else nets for way in WAYS}
+    ways = WAYS if device is None else {way: WAYS[way] for way in ("anderson", "reference")} | TORCH_WAYS
+    shares = {way: -(-nets // 10) if way in SLOW else nets for way in ways}
     for dtype in ("float64", "float32"):
-        distance, restless = dict.fromkeys(WAYS, 0.0), 0
+        distance, restless = dict.fromkeys(ways, 0.0), 0
         for seed in range(nets):
             network, images, target = _random_loop(seed, dtype)
             for nudge in (None, Nudge(0.7, target)):
-                found = {way: _relax(network, images, way, nudge) for way in WAYS if seed < shares[way]}
+                found = {way: _relax(network, images, way, nudge, device) for way in ways if seed < shares[way]}
                 restless += sum(int((~rest.at_rest).sum()) for rest in found.values())
                 for way, rest in found.items():
                     gap = np.abs(flatten(rest.state).astype(np.float64) - flatten(found["anderson"].state)).max()
                     distance[way] = max(distance[way], float(gap))
-        for way in WAYS:
+        for way in ways:
             if way != "anderson":
                 yield Measured("agreement", f"{way} - anderson, {shares[way]} nets, {dtype}", distance[way], 0.0, AGREEMENT[dtype])
         yield Measured("agreement", f"samples not at rest, {dtype}", restless, 0, 0)
 
 
-def closed_form() -> Iterator[Measured]:
+def closed_form(way: str = "anderson", device: str | None = None) -> Iterator[Measured]:
     """eq. 14 from two relaxations against the nudged phase in closed form, in a network with saturated units whose masks stay."""
     for dtype in ("float64", "float32"):
         network, images, target = _steady_masks()
         network, beta = network.astype(dtype), 0.5
         nudge = Nudge(beta, target.astype(dtype))
-        free, nudged = (_relax(network, images.astype(dtype), "anderson", pull) for pull in (None, nudge))
+        free, nudged = (_relax(network, images.astype(dtype), way, pull, device) for pull in (None, nudge))
         learned = hebbian_update(network, images.astype(dtype), free, nudged, beta=beta).parameters()
         expected = _expected_update(network, images, free.state, target, beta)
         worst = max(float(np.abs(learned[name] - expected[name]).max()) for name in expected)
         yield Measured("eq. 14", f"update - closed form, {dtype}", worst, 0.0, AGREEMENT[dtype])
 
 
-def theorem() -> Iterator[Measured]:
+def theorem(way: str = "anderson", device: str | None = None) -> Iterator[Measured]:
     """Tied reciprocal network: eq. 14 of both directions against -dC/dW by central differences of the cost at rest."""
     network, images, target = _interior_reciprocal()
     gradient = _cost_gradient(network, images, target)
     size = max(float(np.abs(g).max()) for g in gradient.values())
 
     def error(beta: float, centred: bool, halved: float = 0.0) -> float:
-        learned = _rule(network, images, target, beta, centred)
+        learned = _rule(network, images, target, beta, centred, way, device)
         if halved:  # Richardson: the error of the centred rule is O(beta^2) + O(beta^4)
-            finer = _rule(network, images, target, halved, centred)
+            finer = _rule(network, images, target, halved, centred, way, device)
             learned = {name: (4 * finer[name] - learned[name]) / 3 for name in finer}
         return max(float(np.abs(learned[name] - gradient[name]).max()) for name in gradient) / size
 
@@ -147,16 +163,18 @@ def theorem() -> Iterator[Measured]:
     yield Measured("equilibrium propagation", "centred, beta -> 0: relative distance to -dC/dW", error(0.004, True, 0.002), 0.0, 1e-8)
 
 
-def _relax(network: Network, images: Array, way: str = "anderson", nudge: Nudge | None = None) -> Equilibrium:
-    name, settings = WAYS[way]
+def _relax(network: Network, images: Array, way: str = "anderson", nudge: Nudge | None = None, device: str | None = None) -> Equilibrium:
+    name, settings = (WAYS | TORCH_WAYS)[way]
+    if name.startswith("torch"):
+        settings = settings | {"device": device}
     return make_solver(name, **settings).relax(network, drive(network, images), None, nudge, SETTLED[str(network.dtype)])
 
 
 def _interior_loop() -> Network:
-    """Small weights round s = 1/2: no unit saturates, ds/dt is linear."""
+    """Small weights round s = 1/2: no unit saturates, nor does what enters it; ds/dt is linear in both forms."""
     rng = np.random.default_rng(1)
     network = loop_network([4, 5, 4, 3], dtype=np.float64, rng=rng)
-    small = {name: 0.25 * w for name, w in network.parameters().items()}
+    small = {name: 0.15 * w for name, w in network.parameters().items()}
     return network.with_parameters(small | {f"biases[{k}]": rng.uniform(0.35, 0.55, n) for k, n in enumerate(network.sizes[1:])})
 
 
@@ -233,9 +251,9 @@ def _interior_reciprocal() -> tuple[Network, Array, Array]:
     return network.with_parameters(small), rng.random((3, 3)), rng.uniform(0.2, 0.8, (3, 2))
 
 
-def _rule(network: Network, images: Array, target: Array, beta: float, centred: bool) -> dict[str, Array]:
-    free, nudged = _relax(network, images), _relax(network, images, nudge=Nudge(beta, target))
-    opposite = _relax(network, images, nudge=Nudge(-beta, target)) if centred else None
+def _rule(network: Network, images: Array, target: Array, beta: float, centred: bool, way: str, device: str | None) -> dict[str, Array]:
+    free, nudged = _relax(network, images, way, None, device), _relax(network, images, way, Nudge(beta, target), device)
+    opposite = _relax(network, images, way, Nudge(-beta, target), device) if centred else None
     return hebbian_update(network, images, free, nudged, opposite=opposite, beta=beta).parameters()
 
 

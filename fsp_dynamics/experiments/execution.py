@@ -76,7 +76,7 @@ def stoppable() -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def thread_limit(threads: int | None) -> Iterator[None]:
-    """BLAS and the compiled kernels use at most so many threads in the block; None: one for BLAS, the kernels as they are.
+    """BLAS, the compiled kernels and torch use at most so many threads in the block; None: one for BLAS and torch, the kernels as they are.
 
     A batch's products are too small to share: two threads were measured 1.0-1.1 times as fast as one. SciPy's BLAS, which adds the
     updates to the weights, always gets one thread: its idle threads spin in the way of NumPy's (training was 2 to 20 times slower so, on two cores).
@@ -86,18 +86,23 @@ def thread_limit(threads: int | None) -> Iterator[None]:
     import threadpoolctl
 
     numba = sys.modules.get("numba")  # loaded with the kernels, or there is nothing to limit
-    before = numba.get_num_threads() if numba else 0
+    torch = sys.modules.get("torch")
+    before, before_torch = numba.get_num_threads() if numba else 0, torch.get_num_threads() if torch else 0
     pools = threadpoolctl.ThreadpoolController()
     of_scipy = [pool.filepath for pool in pools.lib_controllers if Path(pool.filepath).parent.name == "scipy.libs"]
     limit = pools.limit(limits=min(threads or 1, os.cpu_count() or 1), user_api="blas" if threads is None else None)
     with limit, pools.select(filepath=of_scipy).limit(limits=1):
         if numba and threads is not None:
             numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        if torch:
+            torch.set_num_threads(min(threads or 1, os.cpu_count() or 1))
         try:
             yield
         finally:
             if numba:
                 numba.set_num_threads(before)
+            if torch:
+                torch.set_num_threads(before_torch)
 
 
 def build_network(config: Config, pixels: int, classes: int) -> tuple[Network, np.random.Generator]:

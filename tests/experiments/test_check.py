@@ -7,7 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import check
+from fsp_dynamics.experiments.backend import Backend
 from fsp_dynamics.experiments.check import Measured, agreement, closed_form, orders, run_checks, theorem
 
 
@@ -34,8 +36,8 @@ def test_a_wrong_coefficient_costs_the_order(monkeypatch):
 def test_a_solver_that_is_off_is_noticed(monkeypatch):
     real = check._relax
 
-    def off(network, images, way="anderson", nudge=None):
-        rest = real(network, images, way, nudge)
+    def off(network, images, way="anderson", nudge=None, device=None):
+        rest = real(network, images, way, nudge, device)
         if way == "sweeps":
             rest.state[0][0, 0] += 2e-5
         return rest
@@ -70,3 +72,21 @@ def test_limits_in_words():
     assert Measured("", "", np.nan, 0, 1).passed is False
     assert Measured("", "", 2.0, 1.9, 2.1).expected == "2 +- 0.1"
     assert Measured("", "", 0, 0, 0).expected == "<= 0"
+
+
+def test_every_figure_passes_on_torch():
+    pytest.importorskip("torch")
+    found = list(run_checks(nets=3, backend=Backend("torch", "cpu")))
+    assert [(m.what, m.value) for m in found if not m.passed] == []
+    assert {m.what.split(",")[0] for m in found if m.group == "order"} == set(check.TORCH_ORDERS)
+    beside = {m.what.split(" - ")[0] for m in found if " - anderson" in m.what}
+    assert beside == {"reference", *check.TORCH_WAYS}
+
+
+def test_a_torch_solver_that_is_off_is_noticed(monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setitem(check.TORCH_WAYS, "torch anderson", ("torch_fixed_point", {"products": "bf16"}))
+    with pytest.raises(ConfigurationError, match="products"):  # of a float64 network
+        list(agreement(1, "cpu"))
+    monkeypatch.setitem(check.TORCH_WAYS, "torch dopri5", ("torch_ode", {"method": "dopri5", "max_steps": 2}))
+    assert "samples not at rest, float64" in failing(agreement(1, "cpu"))
