@@ -85,8 +85,8 @@ def test_every_figure_passes_on_torch():
 
 def test_a_torch_solver_that_is_off_is_noticed(monkeypatch):
     pytest.importorskip("torch")
+    monkeypatch.setitem(check.TORCH_WAYS, "torch dopri5", ("torch_ode", {"method": "dopri5", "max_steps": 2}))
+    assert "samples not at rest, float64" in failing(agreement(1, "cpu"))
     monkeypatch.setitem(check.TORCH_WAYS, "torch anderson", ("torch_fixed_point", {"products": "bf16"}))
     with pytest.raises(ConfigurationError, match="products"):  # of a float64 network
         list(agreement(1, "cpu"))
-    monkeypatch.setitem(check.TORCH_WAYS, "torch dopri5", ("torch_ode", {"method": "dopri5", "max_steps": 2}))
-    assert "samples not at rest, float64" in failing(agreement(1, "cpu"))
