@@ -88,7 +88,17 @@ def test_help_lists_every_command_and_exit_code(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     for name in ("quickstart", "train", "evaluate", "sweep", "runs", "compare", "figure", "stability", "gradients", "data", "check"):
         assert name in shown
-    for code in ("0 well", "2 usage", "3 data", "4 diverged", "5 checkpoint", "6 run folder locked", "7 disk", "8 another process", "130, 143 interrupted"):
+    for code in (
+        "0 well",
+        "2 usage",
+        "3 data",
+        "4 diverged",
+        "5 checkpoint",
+        "6 run folder locked",
+        "7 disk",
+        "8 another process",
+        "130, 143 interrupted",
+    ):
         assert code in shown
 
 

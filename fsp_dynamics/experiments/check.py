@@ -2,7 +2,8 @@
 
 Four questions, each with figures and the limits they must keep: does every method converge with its order; do all solvers find
 the same equilibria; is eq. 14 what the closed form of the nudged phase says; does the reciprocal network's rule become the
-gradient as beta goes to 0. On backend torch the same is asked of its solvers, beside the others. Nothing here is shared with the test suite, so that an installed package can be checked alone.
+gradient as beta goes to 0. On backend torch the same is asked of its solvers, beside the others. Nothing here is shared with the
+test suite, so that an installed package can be checked alone.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def run_checks(nets: int = 100, told: Callable[[str], None] = lambda text: None,
 
 
 def orders(device: str | None = None) -> Iterator[Measured]:
-    """Observed order of each method where no unit saturates: slope of log error over log h, on four halvings. device : of torch's methods, if given."""
+    """Observed order of each method where no unit saturates: slope of log error over log h, on four halvings. device : of torch's methods."""
     network, images = _interior_loop(), np.random.default_rng(0).random((2, 4))
     constant = drive(network, images)
     start = tuple(np.full((2, n), 0.5) for n in network.sizes[1:])

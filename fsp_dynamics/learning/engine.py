@@ -66,6 +66,11 @@ def is_on_torch(solver: Solver) -> bool:
     return type(solver).__module__ == "fsp_dynamics.solvers.torch_fixed_point"
 
 
+def takes_on_torch(recipe: Recipe) -> bool:
+    """Whether learning/torch_engine.py trains in this way."""
+    return is_on_torch(recipe.solver) and recipe.rule == "hebbian"
+
+
 def relaxer(network: Network, recipe: Recipe, memory: object) -> Callable[[Array], Equilibrium]:
     """drive (B, n_1) -> the free equilibrium; a network is packed, or brought to its device, once for all calls."""
     solver: Any = recipe.solver

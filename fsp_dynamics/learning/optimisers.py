@@ -99,7 +99,7 @@ class Sgd:
         if self.normalised:
             norms = [_mean_square(network.rho.rate(s)) for s in phases.free.state]
             for name in lr:
-                lr[name] /= 1 + _presynaptic(name, image_norm, norms)
+                lr[name] /= 1 + presynaptic_norm(name, image_norm, norms)
         return lr
 
     def step(self, network: Network, velocity: dict[str, Array], images: Array, phases: Phases, image_norm: float, epoch: int) -> None:
@@ -165,7 +165,7 @@ class Sgd:
                     parameters[name] *= np.asarray(1 - rate * self.decay, parameters[name].dtype)
 
 
-def _presynaptic(parameter: str, image_norm: float, norms: list[float]) -> float:
+def presynaptic_norm(parameter: str, image_norm: float, norms: list[float]) -> float:
     """mean_B ||rho(s_pre)||^2 of the layer that `parameter` (a bias: the matrix into its layer) comes from."""
     name, _, index = parameter.partition("[")
     k = int(index[:-1]) if index else 0

@@ -39,11 +39,6 @@ CHUNK = 1000  # samples after which the caller is told how far it is, and may st
 WIDE = 100_000_000  # multiplications of a pass that are worth a second thread to torch
 
 
-def takes(network: Network, recipe: Recipe) -> bool:
-    """Whether the engine can train this network in this way."""
-    return isinstance(recipe.solver, TorchFixedPointSolver) and recipe.rule == "hebbian"
-
-
 def empty_memory(samples: int, network: Network) -> Memory:
     """`learning.engine.Memory` of a loop before its first epoch."""
     n, dtype = network.sizes[-1], network.dtype

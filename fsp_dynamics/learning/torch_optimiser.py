@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from fsp_dynamics.learning.hebbian import Term, terms
-from fsp_dynamics.learning.optimisers import Sgd, _presynaptic
+from fsp_dynamics.learning.optimisers import Sgd, presynaptic_norm
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.solvers.tensors import array, tensor
 
@@ -61,7 +61,7 @@ class DeviceSgd:
         if not self.sgd.normalised:
             return dict(self.eta)
         image_norm, *norms = (_mean_square(each) for each in (images, *rates))
-        return {name: eta / (1 + _presynaptic(name, image_norm, norms)) for name, eta in self.eta.items()}
+        return {name: eta / (1 + presynaptic_norm(name, image_norm, norms)) for name, eta in self.eta.items()}
 
     def _shrink(self, lr: Rates) -> None:
         """W <- (1 - lr decay) W, V <- mu V."""

@@ -150,11 +150,11 @@ def train_epoch(
     told = (lambda done, wrong: None) if on_batch is None else (lambda done, wrong: on_batch(done, len(labels), 100 * wrong / done))
     count = _EpochCount(network)
     begin = time.perf_counter()
-    if engine.is_on_torch(recipe.solver) and recipe.rule == "hebbian":
+    if engine.takes_on_torch(recipe):
         from fsp_dynamics.learning.torch_engine import TorchEngine
 
         betas = phases.signed(recipe.beta, recipe.phases, -(-len(labels) // recipe.batch), learner.rng)
-        on_device = TorchEngine(learner, split, recipe, ranks)
+        on_device = TorchEngine(learner, split, recipe, ranks, threads)
         on_device.epoch(order, betas, told, _breaks(probe, every, network))
         count.add_counted(on_device.count, on_device.strongest, labels)
     elif engine.takes(network, recipe):

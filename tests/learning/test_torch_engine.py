@@ -24,7 +24,7 @@ from fsp_dynamics.learning.breaks import Breaks  # noqa: E402
 from fsp_dynamics.learning.engine import Memory  # noqa: E402
 from fsp_dynamics.learning.optimisers import Rates, Sgd  # noqa: E402
 from fsp_dynamics.learning.ranks import ALONE  # noqa: E402
-from fsp_dynamics.learning.torch_engine import TorchEngine, takes  # noqa: E402
+from fsp_dynamics.learning.torch_engine import TorchEngine  # noqa: E402
 from fsp_dynamics.learning.training import Learner, Recipe, train_epoch  # noqa: E402
 from fsp_dynamics.solvers import torch_loop, torch_products  # noqa: E402
 from fsp_dynamics.solvers.equilibrium import Tolerance  # noqa: E402
@@ -75,7 +75,7 @@ def loop(seed=1, dtype=np.float64, sizes=SIZES, **options):
 
 def epoch_of(learner, data, recipe, ranks=ALONE, told=lambda done, wrong: None, breaks=None) -> dict[str, float]:
     """One epoch on the engine, as `train_epoch` drives it; what it counted."""
-    assert takes(learner.network, recipe)
+    assert engine.takes_on_torch(recipe)
     order = learner.rng.permutation(len(data.labels))
     betas = phases.signed(recipe.beta, recipe.phases, -(-len(order) // recipe.batch), learner.rng)
     work = TorchEngine(learner, data, recipe, ranks)
@@ -473,9 +473,9 @@ def test_the_number_of_threads_is_that_of_the_epoch_and_put_back() -> None:
 
 def test_what_it_takes() -> None:
     network = loop()
-    assert takes(network, recipe_for(network))
-    assert not takes(network, with_arrays(recipe_for(network)))
-    assert not takes(network, dataclasses.replace(recipe_for(network), rule="exact"))
+    assert engine.takes_on_torch(recipe_for(network))
+    assert not engine.takes_on_torch(with_arrays(recipe_for(network)))
+    assert not engine.takes_on_torch(dataclasses.replace(recipe_for(network), rule="exact"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")

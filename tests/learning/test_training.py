@@ -11,8 +11,8 @@ import pytest
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError, ShapeError
 from fsp_dynamics.learning import hebbian, phases
-from fsp_dynamics.learning.optimisers import Rates, Sgd
 from fsp_dynamics.learning.evaluation import evaluate
+from fsp_dynamics.learning.optimisers import Rates, Sgd
 from fsp_dynamics.learning.training import Learner, Recipe, train_epoch
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers.equilibrium import Tolerance

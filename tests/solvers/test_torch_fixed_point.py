@@ -283,6 +283,26 @@ def test_secants_doubts_and_the_mean_slope_are_the_compiled_ones() -> None:
         np.testing.assert_allclose(torch_loop.mean_slope(torch.from_numpy(moments), torch.from_numpy(products)).numpy(), expected, atol=1e-12)
 
 
+def test_where_the_residual_doubled_the_next_trial_goes_half_the_way_from_the_best(cut) -> None:
+    """kernels/loop_rest.advance: the second sample, not the first; and the third, which does not go, stays."""
+    p = problems.problem("saturated")
+    ready, n = TorchFixedPointSolver().on_device(p.network), p.network.sizes[-1]
+    drive, target = torch.from_numpy(p.drive), torch.zeros((p.batch, n)).double()
+    walk = torch_loop.Walk.begin(ready.held, drive, target, torch.full_like(target, 0.5), torch.zeros((p.batch, n, n)).double())
+    walk.base_y, walk.u, walk.base_u = walk.trial - 0.1, walk.u + 0.3, walk.u + 0.25
+    walk.best, walk.residual = torch.full((p.batch,), 1.0).double(), torch.tensor([1.9, 2.1, 0.5, 0.5, 0.5], dtype=torch.float64)
+    going = torch.tensor([True, True, False, True, True])
+    torch_loop.advance(ready.held, walk, going, 0.0, cut)
+    assert walk.pace.tolist() == [1, 0.5, 1, 1, 1]
+    assert walk.best.tolist() == [1.9, 1.0, 0.5, 0.5, 0.5]
+    assert walk.doubts.tolist() == [1, 1, 0, 0, 0]
+    z = torch_loop.predict(walk.base_y, walk.base_u, walk.slope, ready.held.leaks[-1], 0.0, target, cut)
+    half = walk.base_y + 0.5 * (z - walk.base_y)
+    np.testing.assert_allclose(walk.trial[1].numpy(), half[1].numpy(), atol=1e-15)
+    assert (walk.trial[0] == z[0]).all()
+    assert (walk.trial[2] == 0.5).all()
+
+
 def test_mixing_weights_are_the_compiled_ones_also_where_differences_repeat() -> None:
     rng, m, n = np.random.default_rng(2), 4, 6
     differences, f = rng.normal(size=(30, m, n)), rng.normal(size=(30, n))
