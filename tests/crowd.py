@@ -1,7 +1,11 @@
-"""Ranks made of threads, for tests: the same calls as between processes, without starting any."""
+"""Ranks made of threads, for tests: the same calls as between processes, without starting any.
+
+`sharing` : whether they have memory in common, as those of one machine, or only messages, as those of several.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import numpy as np
@@ -10,8 +14,8 @@ import numpy as np
 class Crowd:
     """So many ranks that train together, each in a thread; shards as in a job of processes."""
 
-    def __init__(self, count, shards=4):
-        self.count, self.shards = count, shards
+    def __init__(self, count, shards=4, sharing=True):
+        self.count, self.shards, self.sharing = count, shards, sharing
         self.barrier, self.told, self.common = threading.Barrier(count, timeout=120), [None] * count, {}
 
     def run(self, work):
@@ -41,7 +45,7 @@ class Member:
 
     def __init__(self, crowd, rank):
         self.crowd, self.rank, self.count, self.shards = crowd, rank, crowd.count, crowd.shards
-        self.sharers = (rank, crowd.count)
+        self.sharers = (rank, crowd.count) if crowd.sharing else (0, 1)
         self.made = self.sent = 0
 
     def gather(self, own):
@@ -54,7 +58,12 @@ class Member:
         assert len(shapes) == 1, f"rank {self.rank}: messages of different shapes, {shapes}"
         return found
 
+    def watching(self, counters):
+        return contextlib.nullcontext()
+
     def shared(self, array):
+        if not self.crowd.sharing:
+            return array
         if self.rank == 0:
             self.crowd.common[self.made] = array
         self.meet()

@@ -55,6 +55,10 @@ class Mailbox:
             taken.append(place[rank, : own.nbytes].copy().view(own.dtype).reshape(own.shape))
         return taken
 
+    def lost(self) -> int | None:
+        """The number of a rank whose process is gone, if there is one."""
+        return next((rank for rank, process in enumerate(self.processes) if not _lives(int(process))), None)
+
     def _wait_for(self, rank: int) -> None:
         rounds = 0
         while not posted(self.counters, rank * LINE, self.sent, LOOKS):

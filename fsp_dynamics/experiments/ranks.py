@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,11 +21,13 @@ import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError, RankLostError
 from fsp_dynamics.experiments.mailbox import Mailbox, shared_array, shared_file, size_of
+from fsp_dynamics.kernels.team import LOST
 from fsp_dynamics.learning.ranks import ALONE, Ranks
 from fsp_dynamics.models.network import Array
 
 Opened = TypeVar("Opened")
 SHARDS = 4
+WATCH = 0.2  # seconds between two looks at the others
 ROOM = 1 << 20  # bytes for a message, at first
 PATIENCE = timedelta(minutes=10)  # with a process that neither answers nor ends; one that ends is noticed at once
 
@@ -57,6 +60,30 @@ class Job:
         """Wait for all, where they share memory."""
         if self.together:
             self.gather(np.zeros(0))
+
+    @contextlib.contextmanager
+    def watching(self, counters: Array) -> Iterator[None]:
+        """A thread that looks whether the others live; a kernel that waits for one of them cannot."""
+        if not self.together or self.count == 1:
+            yield
+            return
+        self.meet()  # there is a mailbox now, and all have written their process numbers there
+        assert self.mailbox is not None
+        over, mailbox = threading.Event(), self.mailbox
+
+        def watch() -> None:
+            while not over.wait(WATCH):
+                if mailbox.lost() is not None:
+                    counters[LOST] = 1
+                    return
+
+        thread = threading.Thread(target=watch, name="fsp-watch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def gather(self, own: Any) -> list[Any]:
         """What each rank gave; see `learning.ranks.Ranks`. Tensors stay on their device."""

@@ -8,10 +8,9 @@ Beside what kernels/loop_rest.py and kernels/loop_phases.py are given, as tuples
                layer, the loop's last, and of each bias; 0 where nothing learns; whether presynaptic rates enter as deviations from their mean
     velocity   (weights, loop, biases) laid out as in net; of no size without momentum
     report     (count, strongest): sums in the order of COUNTED; the largest rate of each output (n_L,)
-    ranks      (rank, how many, number, sharers): which part of each batch is mine to bring to rest, and which part of the weights is mine to
-               change, of those that share them (learning/ranks.py)
+    ranks      (rank, how many): which part of each batch is mine to bring to rest
     cursor     (batch, stage, phase): where the work stands; the phase whose samples need attention, TELL where the ranks have to tell each other
-               what they found, MEET where those that share weights have to wait for each other, or DONE
+               what they found, or DONE
 
 The same in plain words: `learning.phases.run` and `learning.optimisers.Sgd.step`.
 """
@@ -59,8 +58,8 @@ from fsp_dynamics.kernels.tiles import ROWS
 COUNTED = ("samples", "wrong", "residual", "residual_max", "passes_free", "nudged", "passes_nudged", "unrested")
 SAMPLES, WRONG, SUM, MOST, PASSES_FREE, NUDGED, PASSES_NUDGED, UNRESTED = range(len(COUNTED))
 LR, BIAS_LR, MOVE = 0, 1, 2
-DONE, TELL, MEET = -1, -2, -3
-TOLD, GATHERED = 4, 5  # the stages in which a batch is at rest in all ranks, and in which its update has been added to the velocity
+DONE, TELL = -1, -2
+TOLD = 4  # the stage in which a batch is at rest in all ranks
 
 
 @bare
@@ -165,11 +164,10 @@ def apply_velocity(me: int, all: int, net: Any, velocity: Any, rates: Array) -> 
 
 @bare
 def accumulate(
-    me: int, part_of: int, all: int, into: Any, net: Any, data: Any, room: Any, work: Any, chosen: Array, images: Array, rates: Array, plain: bool,
-    scale: float, deviation: bool,
+    me: int, all: int, into: Any, net: Any, data: Any, room: Any, work: Any, chosen: Array, images: Array, rates: Array, plain: bool, scale: float,
+    deviation: bool,
 ) -> None:  # fmt: skip
-    """into += scale lr (eq. 14 summed over the samples `chosen`), for every matrix and bias that learns (part `part_of` of `all`); `plain`: without
-    lr.
+    """into += scale lr (eq. 14 summed over the samples `chosen`), for every matrix and bias that learns (my part); `plain`: without lr.
 
     deviation : sum_b (x_b - mean x) change_b, which is sum_b x_b change_b - (mean x) sum_b change_b, one more row.
     """
@@ -179,7 +177,7 @@ def accumulate(
     for k in range(layers):
         change = ways[PULLED, BASE_Y] if k == layers - 1 else layer(states[PULLED], shapes, k, capacity)
         if rates[LR, k] != 0:
-            low, high = share(shapes[k, 1] * shapes[k, 2], part_of, all)
+            low, high = share(shapes[k, 1] * shapes[k, 2], me, all)
             gain, panels = scale * (1.0 if plain else rates[LR, k]), matrix(into[0], shapes, k)
             if k == 0:
                 find_used(data[0], images, shapes[0, 1], ROWS, work[9][me], work[10][me])
@@ -194,11 +192,11 @@ def accumulate(
             if deviation:
                 add_outer(pair[:1], one, pair[1:], one, gain, panels, low, high)
         if rates[BIAS_LR, k] != 0:
-            low, high = bias_part(shapes, k, wide, part_of, all)
+            low, high = bias_part(shapes, k, wide, me, all)
             add_rows(into[2], first_unit(shapes, k, wide), change, chosen, scale * (1.0 if plain else rates[BIAS_LR, k]), low, high)
     if rates[LR, layers] != 0:
         change = layer(states[PULLED], shapes, 0, capacity)
-        low, high = share(change.shape[1], part_of, all)
+        low, high = share(change.shape[1], me, all)
         gain = scale * (1.0 if plain else rates[LR, layers])
         add_to_loop(into[1], ways[FREE, Y], change, chosen, gain, low, high)
         if deviation:
@@ -208,37 +206,30 @@ def accumulate(
 
 @bare
 def learn(
-    me: int, all: int, net: Any, data: Any, room: Any, teaching: Any, velocity: Any, work: Any, first: int, rows: int, beta: float, ranks: Any
+    me: int, all: int, counters: Array, net: Any, data: Any, room: Any, teaching: Any, velocity: Any, work: Any, first: int, rows: int, beta: float
 ) -> None:  # fmt: skip
-    """The update of a batch (my part of every weight): one step of the optimiser; with momentum into the velocity, which is left to `apply`."""
+    """One step of the optimiser from the phases of a batch (my part of every weight)."""
     _, eta, centred, normalised, output_step, momentum, decay, deviation = teaching
     chosen, images, mean_rates, rates = work[4][me, CHOSEN], work[4][me, IMAGES], work[3], work[7][me]
     n, last = net[2].shape[0], net[1].shape[0] - 1
-    part, parts = me + all * ranks[2], all * ranks[3]
     count = choose(data, room, centred, first, rows, chosen, images)
     image_norm = 0.0
     for b in range(rows):
         image_norm += data[2][first + b] / rows
     learning_rates(eta, normalised, work[2], image_norm, rows, rates)
-    prepare_weights(part, parts, net, velocity, momentum, decay, rates[LR])
+    prepare_weights(me, all, net, velocity, momentum, decay, rates[LR])
     if count > 0 and momentum == 0 and output_step > 0:
         mean_move(net, room, mean_rates, chosen[:count], rows, beta, deviation, rates[MOVE])
         limit_output(rates, n, output_step, last)
     if count > 0:
         into = velocity if momentum > 0 else (net[0], net[2], net[3])
-        scale = 1 / (rows * beta)
-        accumulate(me, part, parts, into, net, data, room, work, chosen[:count], images[:count], rates, momentum > 0, scale, deviation)
-
-
-@bare
-def apply(me: int, all: int, net: Any, teaching: Any, velocity: Any, work: Any, ranks: Any) -> None:
-    """The step of an optimiser with momentum, once the velocity has taken in the update (my part)."""
-    output_step, mean_rates, rates = teaching[4], work[3], work[7][me]
-    n, last = net[2].shape[0], net[1].shape[0] - 1
-    if output_step > 0:
-        mean_velocity(net, velocity, mean_rates, rates[MOVE])
-        limit_output(rates, n, output_step, last)
-    apply_velocity(me + all * ranks[2], all * ranks[3], net, velocity, rates)
+        accumulate(me, all, into, net, data, room, work, chosen[:count], images[:count], rates, momentum > 0, 1 / (rows * beta), deviation)
+    if momentum > 0:
+        meet(all, counters)
+        if output_step > 0:
+            mean_velocity(net, velocity, mean_rates, rates[MOVE])
+            limit_output(rates, n, output_step, last)
+        apply_velocity(me, all, net, velocity, rates)
 
 
 @bare
@@ -280,7 +271,7 @@ def learn_batches(
 
     The stages of a batch are its phases, FREE, PULLED and (centred) PUSHED, and then learning from them.
     """
-    betas, centred, momentum = teaching[0], teaching[2], teaching[5]
+    betas, centred = teaching[0], teaching[2]
     samples, capacity, n = data[1].shape[1], work[0].shape[0], net[2].shape[0]
     start, stage = cursor[0], cursor[1]
     meet(all, counters)
@@ -298,25 +289,17 @@ def learn_batches(
             come_to_rest(me, all, counters, net, room, work, phase, beta, rule)
             if needs_attention(room[4][phase]):
                 return pause(me, cursor, batch, phase + 1, phase)
-        if stage < TOLD:
+        if stage != TOLD:
             contrast(me, all, net, room, work, centred, mine)
             if ranks[1] > 1:
                 meet(all, counters)
                 return pause(me, cursor, batch, TOLD, TELL)
-        if stage <= TOLD:
-            if me == 0:
-                remember(data, memory, room, work[8][me], first, rows)
-                count_batch(data, room, centred, first, rows, n, report)
-            mean_below(me, all, net, room, work, rows)
-            meet(all, counters)
-            learn(me, all, net, data, room, teaching, velocity, work, first, rows, betas[batch], ranks)
-            meet(all, counters)
-            if momentum > 0 and ranks[3] > 1:
-                return pause(me, cursor, batch, GATHERED, MEET)
-        if momentum > 0:
-            apply(me, all, net, teaching, velocity, work, ranks)
-            meet(all, counters)
-        if ranks[3] > 1:
-            return pause(me, cursor, batch + 1, 0, MEET)
         stage = 0
+        if me == 0:
+            remember(data, memory, room, work[8][me], first, rows)
+            count_batch(data, room, centred, first, rows, n, report)
+        mean_below(me, all, net, room, work, rows)
+        meet(all, counters)
+        learn(me, all, counters, net, data, room, teaching, velocity, work, first, rows, betas[batch])
+        meet(all, counters)
     return pause(me, cursor, betas.size, 0, DONE)

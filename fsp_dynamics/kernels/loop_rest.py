@@ -27,7 +27,7 @@ import numpy as np
 from fsp_dynamics.kernels.field import Array, bare, dot, entry, unit_target, view
 from fsp_dynamics.kernels.panels import multiply
 from fsp_dynamics.kernels.secants import learn_secant, may_amplify, mismatch, predict, rests_at
-from fsp_dynamics.kernels.team import meet, share
+from fsp_dynamics.kernels.team import is_lost, meet, share
 
 Y, U, BASE_Y, BASE_U = 0, 1, 2, 3
 RESIDUAL, BEST, PACE = 0, 1, 2
@@ -243,7 +243,7 @@ def come_to_rest(me: int, all: int, counters: Array, net: Any, room: Any, work: 
     for i in range(begin, end):
         b = going[i]
         enter_loop(room[1][phase, Y, b], drive[b], loop, leaks[0], layer(states, shapes, 0, rows)[b])
-    while count > 0:
+    while count > 0 and not is_lost(counters):
         pass_hidden(me, all, counters, net, states, rows, going[:count])
         end_pass(me, net, room, work, phase, beta, rule, going[begin:end])
         meet(all, counters)

@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 
 from fsp_dynamics.kernels.field import Array, jit
 
-ARRIVED, MEETINGS = 0, 16  # places in the counters, on cache lines of their own
+ARRIVED, MEETINGS, LOST = 0, 16, 24  # places in the counters, on cache lines of their own; LOST is not 0 once a member will never come again
 SMALL = 2_000_000  # multiplications that one thread does in about the 40 microseconds that sending a second one takes
 PATIENCE = 20_000  # looks at a counter before the processor is offered to others
 
@@ -64,8 +64,8 @@ def _give_way(typing: Any) -> Any:
 
 @jit
 def meet(all: int, counters: Array) -> None:
-    """Wait until every member is here; what each wrote before is then seen by all."""
-    if all == 1:
+    """Wait until every member is here; what each wrote before is then seen by all. Where one is lost, nobody waits any more."""
+    if all == 1 or is_lost(counters):
         return
     meeting: int = _fetch(counters, MEETINGS)  # type: ignore[call-arg]
     if _fetch_add(counters, ARRIVED, 1) == all - 1:
@@ -76,7 +76,15 @@ def meet(all: int, counters: Array) -> None:
     while _fetch(counters, MEETINGS) == meeting:
         looks += 1
         if looks > PATIENCE:
+            if is_lost(counters):
+                return
             _give_way()
+
+
+@jit
+def is_lost(counters: Array) -> bool:
+    """Whether a member is gone, so that what the others compute means nothing any more."""
+    return _fetch(counters, LOST) != 0  # type: ignore[call-arg]
 
 
 @jit
@@ -112,17 +120,29 @@ def helpers(multiplications: float) -> int:
     return 1 if multiplications < SMALL else available()
 
 
-class Team:
-    """Threads that stay between calls. A context manager; the caller is member 0.
+def can_meet() -> bool:
+    """Whether there is a compiler: plain Python cannot meet."""
+    return hasattr(meet, "py_func")
 
-    run(kernel, *args) calls kernel(me, all, counters, *args) in every member, which must be compiled with `nogil`.
-    Without the compiler there is one member: plain Python cannot meet.
+
+class Team:
+    """Threads that stay between calls. A context manager; the caller is its first member.
+
+    run(kernel, *args) calls kernel(me, all, counters, *args) in every member, which must be compiled with `nogil`. Without the compiler there is one
+    member. first, all, counters : of a team of several processes, the number of this one's first member, how many there are in all, and counters in
+    memory that they share; each calls `run` with the same.
     """
 
-    def __init__(self, members: int) -> None:
-        self.members = max(1, members) if hasattr(meet, "py_func") else 1
-        self.counters = np.zeros(32, np.int64)
+    def __init__(self, members: int, first: int = 0, all: int | None = None, counters: Array | None = None) -> None:
+        self.members = max(1, members) if can_meet() else 1
+        self.first, self.all = first, all
+        self.counters = np.zeros(32, np.int64) if counters is None else counters
         self._others = ThreadPoolExecutor(self.members - 1, thread_name_prefix="fsp-team") if self.members > 1 else None
+
+    @property
+    def whole(self) -> int:
+        """How many members there are, those of other processes too."""
+        return self.members if self.all is None else self.all
 
     def __enter__(self) -> Team:
         return self
@@ -137,12 +157,10 @@ class Team:
 
     def run(self, kernel: Callable[..., None], *args: Any, members: int | None = None) -> None:
         """kernel(me, all, counters, *args) in so many members (all if None)."""
-        all = self.members if members is None else min(members, self.members)
-        if self._others is None or all == 1:
-            kernel(0, 1, self.counters, *args)
-            return
-        others = [self._others.submit(kernel, me, all, self.counters, *args) for me in range(1, all)]
-        kernel(0, all, self.counters, *args)
+        here = self.members if members is None else min(members, self.members)
+        all = here if self.all is None else self.all
+        others = [self._others.submit(kernel, self.first + me, all, self.counters, *args) for me in range(1, here)] if self._others else []
+        kernel(self.first, all, self.counters, *args)
         for other in others:
             other.result()
 

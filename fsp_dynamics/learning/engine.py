@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fsp_dynamics.errors import NotFiniteError
-from fsp_dynamics.kernels.loop_learning import COUNTED, DONE, MEET, TELL, learn_batches
+from fsp_dynamics.errors import NotFiniteError, RankLostError
+from fsp_dynamics.kernels.loop_learning import COUNTED, DONE, TELL, learn_batches
 from fsp_dynamics.kernels.loop_phases import FREE, PULLED
 from fsp_dynamics.kernels.loop_rest import DOUBTS, RESIDUAL, STATUS
-from fsp_dynamics.kernels.team import Pace, Team
+from fsp_dynamics.kernels.team import LOST, Pace, Team, can_meet
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.learning.breaks import Breaks
 from fsp_dynamics.learning.memory import Remembered
@@ -93,22 +93,32 @@ def images_at(images: Array, samples: Array, dtype: Any) -> tuple[Array, Array]:
 
 
 class LoopEngine:
-    """One epoch's arrays, and the calls of the kernel."""
+    """One epoch's arrays, and the calls of the kernel.
+
+    Ranks that share memory are `joined`: they walk every batch together, and what is done between two calls is done by the first. All others have
+    their part of each batch.
+    """
 
     def __init__(self, learner: Learner, split: LabelledImages, recipe: Recipe, threads: int | None, ranks: Ranks) -> None:
         assert isinstance(recipe.solver, FixedPointSolver)
         self.learner, self.split, self.recipe, self.solver, self.ranks = learner, split, recipe, recipe.solver, ranks
         network = learner.network
-        self.packed = PackedLoop.of(network).moved(ranks.shared)
-        self.memory = learner.memory = Memory.empty(len(split.labels), self.packed).or_fresh(learner.memory)
-        self.team = Team(members(network, recipe.batch) if threads is None else threads)
+        number, sharers = ranks.sharers
+        self.joined = sharers > 1 and can_meet()
+        to: Callable[[Array], Array] = ranks.shared if self.joined else lambda array: array
+        self.part = (0, 1) if self.joined else (ranks.rank, ranks.count)
+        self.packed = PackedLoop.of(network).moved(to)
+        self.memory = Memory.empty(len(split.labels), self.packed).or_fresh(learner.memory)
+        self.memory = learner.memory = Memory(**{name: to(array) for name, array in self.memory.arrays().items()})
+        here = members(network, recipe.batch) if threads is None else threads
+        self.team = Team(here, number * here, sharers * here, to(np.zeros(32, np.int64))) if self.joined else Team(here)
         self.pace = Pace(self.team.members, fixed=threads is not None or ranks.count > 1)  # ranks stop at the same batches
-        self.room = Room(self.packed, recipe.batch, self.team.members, phases=3 if recipe.phases == "centred" else 2)
+        self.room = Room(self.packed, recipe.batch, self.team.whole, 3 if recipe.phases == "centred" else 2, to)
         self.telling = Telling(ranks, self.room, limited=recipe.optimiser.output_step is not None)
         self.labels = np.ascontiguousarray(split.labels, np.int64)
-        self.velocity = _packed_velocity(network, learner.velocity, recipe.optimiser).moved(ranks.shared)
-        ranks.meet()
-        self.count, self.strongest = np.zeros(len(COUNTED)), np.zeros(network.sizes[-1])
+        self.velocity = _packed_velocity(network, learner.velocity, recipe.optimiser).moved(to)
+        self.count, self.strongest, self.cursor = to(np.zeros(len(COUNTED))), to(np.zeros(network.sizes[-1])), to(np.zeros(3, np.int64))
+        self._meet()
 
     def epoch(self, order: Array, betas: Array, told: Callable[[int, float], None], breaks: Breaks) -> None:
         """Learn the samples in this order, `betas` (batches,) the nudge of each batch; told(samples done, wrong so far) between calls."""
@@ -116,7 +126,7 @@ class LoopEngine:
         if self.recipe.mirror:
             breaks = Breaks([(mirror.every(batch), lambda done: self._mirror(order[: done * batch][-mirror.SAMPLES :])), *breaks.due])
         teaching, first = _teaching(self.learner, self.recipe), 0
-        try:
+        with self.team, self.ranks.watching(self.team.counters):
             while first < len(betas):
                 begin, last = time.perf_counter(), min(len(betas), breaks.after(first, max(1, (TRIAL if self.pace.trial else CHUNK) // batch)))
                 self._batches(order[first * batch : last * batch], betas[first:last], teaching, first)
@@ -124,8 +134,6 @@ class LoopEngine:
                 first = last
                 breaks.take(last)
                 told(int(self.count[0]), float(self.count[1]))
-        finally:
-            self.team.close()
         self.packed.write_to(self.learner.network)
         if self.recipe.optimiser.momentum:
             _unpack_velocity(self.learner, self.velocity, self.recipe.optimiser)
@@ -137,9 +145,22 @@ class LoopEngine:
         relax = lambda constant: self.solver.relax_known(network, constant, known, self.recipe.tolerance)  # noqa: E731
         mirror.run(network, self.split.images[samples], relax, self.recipe.mirror, self.learner.rng)
         assert network.loop is not None
-        self.ranks.meet()  # others may still rest with the loop that was
-        self.packed.loop[:, : network.loop.shape[1]] = network.loop
-        self.ranks.meet()
+        self._meet()  # others may still rest with the loop that was
+        if self.first:
+            self.packed.loop[:, : network.loop.shape[1]] = network.loop
+        self._meet()
+
+    @property
+    def first(self) -> bool:
+        """Whether this process does what is to be done once: the first of those that are joined, any other."""
+        return not self.joined or self.ranks.sharers[0] == 0
+
+    def _meet(self) -> None:
+        """Where ranks are joined, wait for each other. Raises RankLostError where one is gone."""
+        if self.joined:
+            self.ranks.meet()
+            if self.team.counters[LOST]:
+                raise RankLostError("another process of this job is gone")
 
     def _batches(self, samples: Array, betas: Array, teaching: Any, first_batch: int) -> None:
         images, places, norms = self._images(samples)
@@ -148,23 +169,26 @@ class LoopEngine:
         velocity = (self.velocity.weights, self.velocity.loop, self.velocity.biases)
         given = self.recipe.tolerance
         rule = (float(given.absolute), float(given.relative), int(self.solver.max_passes))
-        report, ranks, cursor = (self.count, self.strongest), (self.ranks.rank, self.ranks.count, *self.ranks.sharers), np.zeros(3, np.int64)
+        report, cursor = (self.count, self.strongest), self.cursor
+        self._meet()
+        if self.first:
+            cursor[:] = 0
+        self._meet()
         while True:
             self.team.run(
-                learn_batches, self.packed.net, data, memory, self.room.room, (betas, *teaching), velocity, self.room.work, rule, report, ranks,
-                cursor, members=self.pace.members,
+                learn_batches, self.packed.net, data, memory, self.room.room, (betas, *teaching), velocity, self.room.work, rule, report,
+                self.part, cursor, members=self.pace.members,
             )  # fmt: skip
+            self._meet()
             if cursor[2] == DONE:
                 return
-            if cursor[2] == MEET:
-                self.ranks.meet()
-                continue
             batch, phase = int(cursor[0]), int(cursor[2])
             here = places[batch * self.recipe.batch :][: self.recipe.batch]
             if phase == TELL:
                 self._tell(first_batch + batch, images[here])
             else:
                 self._attend(phase, float(betas[batch]), first_batch + batch, images[here])
+            self._meet()
 
     def _images(self, samples: Array) -> tuple[Array, Array, Array]:
         """(images in the network's dtype, the row of each sample there, ||image||^2 of each)."""
@@ -176,8 +200,10 @@ class LoopEngine:
         """Samples that passes did not bring to rest are given to the solver's other ways; what is not finite ends the epoch."""
         room, network = self.room, self.learner.network
         status = room.tallies[phase, STATUS]
-        if self.ranks.count == 1:  # else all ranks are told first
+        if self.part[1] == 1:  # else all ranks are told first
             self._refuse_broken(phase, batch, images)
+        if not self.first:
+            return
         rows, sizes = np.flatnonzero((status > AT_REST) | ((status == AT_REST) & (room.tallies[phase, DOUBTS] > 0))), network.sizes[1:]
         self.packed.write_to(network)
         nudge = None if phase == FREE else Nudge(beta if phase == PULLED else -beta, room.targets[rows, : sizes[-1]])
@@ -200,7 +226,7 @@ class LoopEngine:
     def _refuse_broken(self, phase: int, batch: int, images: Array) -> None:
         """Raises NotFiniteError, naming the layer, where a sample of this rank broke."""
         broken = self.room.tallies[phase, STATUS] == NOT_FINITE
-        first, end = share_of(len(images), self.ranks.rank, self.ranks.count)
+        first, end = share_of(len(images), *self.part)
         broken[:first] = broken[end:] = False
         if broken.any():
             state = self.room.state(self.learner.network.sizes[1:], broken, phase)

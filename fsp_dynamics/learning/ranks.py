@@ -1,12 +1,13 @@
 """One training in several processes, its ranks: what the learning loop needs of them, and the plain case of one.
 
-Of each batch every rank brings a share of the samples to rest; then all tell each other what they found and learn the same from the whole batch,
-in the same order. So weights have the same bits in all of them, and for any number of them. Ranks of one machine may share the memory of the weights:
-then each changes a part of them, as the threads of kernels/team.py do.
+Ranks of one machine share memory: weights, states and all. Compiled batches of a loop are then walked by the ranks as by the threads of one team
+(kernels/team.py). Everywhere else every rank brings a share of each batch's samples to rest; then all tell each other what they found and learn the
+same from the whole batch, in the same order. Either way weights have the same bits in all of them, and for any number of them.
 """
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,7 +34,7 @@ class Ranks(Protocol):
 
     @property
     def sharers(self) -> tuple[int, int]:
-        """(number of this rank, how many) among those of one machine that share the memory of their weights; (0, 1) where nobody does."""
+        """(number of this rank, how many) among those of one machine that share memory: all of them, or (0, 1) where nobody does."""
         ...
 
     def shared(self, array: Array) -> Array:
@@ -42,6 +43,10 @@ class Ranks(Protocol):
 
     def meet(self) -> None:
         """Wait for the sharers; what each wrote into shared memory before is then seen by all. Raises RankLostError where one is gone."""
+        ...
+
+    def watching(self, counters: Array) -> AbstractContextManager[None]:
+        """In the block the `counters` of a team of sharers (kernels/team.py) are told where one of them is gone."""
         ...
 
     def gather(self, own: Any) -> list[Any]:
@@ -66,6 +71,9 @@ class Alone:
 
     def meet(self) -> None:
         pass
+
+    def watching(self, counters: Array) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def gather(self, own: Any) -> list[Any]:
         return [own]

@@ -1,4 +1,4 @@
-"""What the ranks of a training tell each other of a batch.
+"""What ranks that share no memory tell each other of a batch.
 
 `Telling` is for loops with a hard sigmoid, in the arrays of kernels/loop_phases.py; `tell_phases` for all others. Of every sample goes the short
 part: how its phases ended, its outputs and what enters them, ||rho||^2 of its layers; and its free rates below the output, whose mean limits the

@@ -108,13 +108,15 @@ class Room:
     `room` and `work` are what kernels/loop_rest.py calls so.
     """
 
-    def __init__(self, packed: PackedLoop, rows: int, team: int, phases: int = 1) -> None:
+    def __init__(self, packed: PackedLoop, rows: int, team: int, phases: int = 1, to: Callable[[Array], Array] = lambda array: array) -> None:
+        """team : of how many members. to : puts the arrays where a team of several processes has them in common."""
         self.packed, self.rows, dtype = packed, rows, packed.weights.dtype
         n, layers, widths = len(packed.loop), len(packed.shapes), packed.widths
         self.states, self.ways = np.zeros((phases, rows * sum(widths[:-1])), dtype), np.zeros((phases, 4, rows, widths[-1]), dtype)
         self.marks, self.tallies = np.full((phases, 3, rows), np.inf), np.zeros((phases, 3, rows), np.int64)
         self.marks[:, PACE], self.tallies[:, STATUS] = 1, ON_THE_WAY
         self.slopes = np.zeros((phases, rows, n, widths[-1]), dtype)
+        self.states, self.ways, self.slopes, self.marks, self.tallies = map(to, (self.states, self.ways, self.slopes, self.marks, self.tallies))
         self.room = (self.states, self.ways, self.slopes, self.marks, self.tallies)
         self.drive, self.targets = np.zeros((rows, widths[0]), dtype), np.zeros((rows, widths[-1]), dtype)
         lists = np.zeros((team, 4, rows), np.int64)
@@ -130,7 +132,8 @@ class Room:
         used = np.zeros((team, tiles, int(packed.shapes[0, 1])), np.int64), np.zeros((team, tiles), np.int64)
         widest = max(int(packed.shapes[:, 1].max()), *widths) if phases > 1 else 0
         pair = np.zeros((team, 2, widest), dtype)
-        self.work = (self.drive, self.targets, np.zeros((rows, layers)), np.zeros(widths[-2], dtype), *own, *used, pair)
+        self.work = tuple(map(to, (self.drive, self.targets, np.zeros((rows, layers)), np.zeros(widths[-2], dtype), *own, *used, pair)))
+        self.drive, self.targets = self.work[:2]
 
     def layer(self, k: int, phase: int = 0) -> Array:
         """(rows, N_k) states of hidden layer k, a view."""

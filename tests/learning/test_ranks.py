@@ -38,9 +38,9 @@ def recipe_for(hidden, settings=(), optimiser=(), tolerance=1e-6):
     return Recipe(Sgd(rates, rate_factor=0.9, **dict(optimiser)), FixedPointSolver(fallback=NumbaSolver()), Tolerance(tolerance), **how)
 
 
-def learned(network, recipe, data, ranks=ALONE, epochs=2):
+def learned(network, recipe, data, ranks=ALONE, epochs=2, threads=1):
     learner = Learner.start(network, recipe, 3)
-    reports = [train_epoch(learner, data, recipe, threads=1, ranks=ranks) for _ in range(epochs)]
+    reports = [train_epoch(learner, data, recipe, threads=threads, ranks=ranks) for _ in range(epochs)]
     return learner, reports, evaluate(learner.network, DIGITS.test, recipe, 100, memory=learner.memory, ranks=ranks)
 
 
@@ -51,7 +51,8 @@ def without_time(report):
 @compiled_only
 @pytest.mark.parametrize("sizes", [[64, 30, 10], [64, 30, 20, 10]], ids=lambda s: f"{len(s) - 2}-hidden")
 @pytest.mark.parametrize("how", HOW)
-def test_any_number_of_ranks_learns_the_same_bits(how, sizes) -> None:
+@pytest.mark.parametrize("sharing", [True, False], ids=["shared-memory", "messages"])
+def test_any_number_of_ranks_learns_the_same_bits(sharing, how, sizes) -> None:
     """Weights, velocity, memory, reports and evaluation: of a loop, those of one process without ranks too. The last batch has 11 of 14 images, so
     the shares are uneven.
     """
@@ -60,7 +61,7 @@ def test_any_number_of_ranks_learns_the_same_bits(how, sizes) -> None:
     alone, reports, seen = learned(network, recipe, data)
     assert any((w != v).any() for w, v in zip(alone.network.parameters().values(), network.parameters().values(), strict=True))
     for count in (2, 3, 4):
-        for learner, told, found in Crowd(count).run(lambda ranks: learned(network, recipe, data, ranks)):
+        for learner, told, found in Crowd(count, sharing=sharing).run(lambda ranks: learned(network, recipe, data, ranks)):
             assert same_bits(learner, alone)
             assert sorted(learner.velocity) == sorted(alone.velocity)
             assert all((learner.velocity[name] == v).all() for name, v in alone.velocity.items())
@@ -95,8 +96,30 @@ def test_other_networks_and_rules_share_batches_too(network, settings) -> None:
 
 
 @compiled_only
-def test_what_breaks_in_one_rank_ends_all_of_them() -> None:
-    """The rank that has the sample names the layer, the others name the rank; none of them waits for ever."""
+def test_ranks_of_several_threads_are_one_team() -> None:
+    network, recipe, data = fsp.loop_network([64, 30, 20, 10], rng=1, loop_scale=0.5), recipe_for(2, {}, {"momentum": 0.5}), DIGITS.train.limit(81)
+    alone, _, _ = learned(network, recipe, data)
+    for learner, _, _ in Crowd(2).run(lambda ranks: learned(network, recipe, data, ranks, threads=2)):
+        assert same_bits(learner, alone)
+
+
+@compiled_only
+def test_samples_that_do_not_rest_are_looked_after_once() -> None:
+    """A strong loop: some are doubtful, some are integrated, some never rest; joined ranks leave that to the first and go on with what it found."""
+    network = fsp.loop_network([64, 30, 20, 10], rng=3, loop_scale=3.0, forward_scale=1.5)
+    recipe, data = recipe_for(2, {}, {"output_step": 0.02}, tolerance=1e-4), DIGITS.train.limit(56)
+    alone, reports, _ = learned(network, recipe, data, epochs=1)
+    assert reports[0].passes_free > 20
+    for sharing in (True, False):
+        for learner, told, _ in Crowd(2, sharing=sharing).run(lambda ranks: learned(network, recipe, data, ranks, epochs=1)):
+            assert same_bits(learner, alone)
+            assert told[0].unrested == reports[0].unrested
+
+
+@compiled_only
+@pytest.mark.parametrize("sharing", [True, False], ids=["shared-memory", "messages"])
+def test_what_breaks_in_one_rank_ends_all_of_them(sharing) -> None:
+    """Who has the sample names the layer, the others name the rank that has it; none of them waits for ever."""
     network, recipe, data = fsp.loop_network([64, 12, 10], rng=1), recipe_for(1), DIGITS.train.limit(14)
     images = data.images.copy()
     order = np.random.default_rng(3).permutation(14)
@@ -112,8 +135,8 @@ def test_what_breaks_in_one_rank_ends_all_of_them() -> None:
             learned(network, recipe, Spoilt, ranks)
         return str(caught.value)
 
-    other, owner = Crowd(2).run(one)
-    assert "rank 1" in other
+    other, owner = Crowd(2, sharing=sharing).run(one)
+    assert ("images of batch 0" if sharing else "rank 1") in other
     assert "images of batch 0" in owner
 
 
@@ -132,7 +155,7 @@ def test_little_is_told_of_samples_that_teach_nothing() -> None:
         train_epoch(Learner.start(network.with_parameters(biases), recipe, 0), Threes, recipe, threads=1, ranks=ranks)
         sent.append(ranks.sent)
 
-    Crowd(2).run(one)
+    Crowd(2, sharing=False).run(one)
     assert sent == [1, 1]
 
 
