@@ -21,8 +21,15 @@ from fsp_dynamics.experiments.mailbox import Mailbox, shared_array, shared_file,
 from fsp_dynamics.experiments.runner import open_run, train
 
 torch = pytest.importorskip("torch")
-processes = [pytest.mark.cli, pytest.mark.slow, pytest.mark.xdist_group("ranks")]
+
 TINY = ["digits", "--network.hidden", "20,16", "--learning.rates.forward", "30,7", "--data.limit", "400", "--learning.output_step", "0.2"]
+
+
+def in_processes(test):
+    """One job at a time: each has several processes."""
+    for mark in (pytest.mark.cli, pytest.mark.slow, pytest.mark.xdist_group("ranks")):
+        test = mark(test)
+    return test
 
 
 def torchrun(count, *arguments, **options):
@@ -51,58 +58,62 @@ def train_here(folder, *arguments):
     return weights(folder)
 
 
-class TestProcesses:
-    pytestmark = processes
-
-    def test_one_two_and_four_learn_the_same_bits_and_one_of_them_writes(self, tmp_path, capsys) -> None:
-        expected = train_here(tmp_path / "here", "--epochs", "3")
-        for count in (1, 2, 4):
-            folder = tmp_path / str(count)
-            code, out, err = finished(torchrun(count, "train", *TINY, "--epochs", "3", "--out", str(folder), "--no-progress"))
-            assert code == 0, err
-            assert weights(folder) == expected
-            assert out.count(f"{folder}: finished") == 1
-            assert err.count("epoch   3") == 1
-            environment = json.loads((folder / "environment.json").read_text())
-            assert (environment["processes"], environment["backend"]) == (count, "numba")
-
-    @pytest.mark.parametrize("victim", [0, 1])
-    def test_a_process_that_dies_ends_the_job_and_the_run_goes_on_to_the_same_bits(self, victim, tmp_path, capsys) -> None:
-        folder, metrics = tmp_path / "killed", tmp_path / "killed" / "metrics.jsonl"
-        long = ["--epochs", "400", "--out", str(folder), "--no-progress"]
-        job = torchrun(2, "train", *TINY, *long)
-        try:
-            wait_for(lambda: metrics.is_file() and metrics.read_bytes().count(b"\n") >= 2, job)
-            os.kill(process_of(job.pid, victim), signal.SIGKILL)
-            begin = time.monotonic()
-            code, _, err = finished(job)
-        finally:
-            job.kill()
-        assert code != 0
-        assert time.monotonic() - begin < 60
-        if victim == 1:
-            assert re.search(r"fsp: .*(is gone|stopped by a signal).* in epoch \d+; .*go on with --resume", err), err
-            assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
-        done = len(open_run(folder).metrics)
-        code, _, err = finished(torchrun(2, "train", *TINY, "--epochs", str(done + 2), "--out", str(folder), "--resume", "--no-progress"))
+@in_processes
+def test_one_two_and_four_learn_the_same_bits_and_one_of_them_writes(tmp_path, capsys) -> None:
+    expected = train_here(tmp_path / "here", "--epochs", "3")
+    for count in (1, 2, 4):
+        folder = tmp_path / str(count)
+        code, out, err = finished(torchrun(count, "train", *TINY, "--epochs", "3", "--out", str(folder), "--no-progress"))
         assert code == 0, err
-        assert weights(folder) == train_here(tmp_path / "unbroken", "--epochs", str(done + 2))
+        assert weights(folder) == expected
+        assert out.count(f"{folder}: finished") == 1
+        assert err.count("epoch   3") == 1
+        environment = json.loads((folder / "environment.json").read_text())
+        assert (environment["processes"], environment["backend"]) == (count, "numba")
 
-    def test_a_signal_stops_all_of_them_after_saving(self, tmp_path) -> None:
-        folder = tmp_path / "stopped"
-        job = torchrun(2, "train", *TINY, "--epochs", "100000", "--out", str(folder), "--no-progress")
-        wait_for(lambda: (folder / "metrics.jsonl").is_file() and (folder / "metrics.jsonl").stat().st_size > 0, job)
-        os.kill(process_of(job.pid, 1), signal.SIGTERM)
+
+@in_processes
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_dies_ends_the_job_and_the_run_goes_on_to_the_same_bits(victim, tmp_path, capsys) -> None:
+    folder, metrics = tmp_path / "killed", tmp_path / "killed" / "metrics.jsonl"
+    long = ["--epochs", "400", "--out", str(folder), "--no-progress"]
+    job = torchrun(2, "train", *TINY, *long)
+    try:
+        wait_for(lambda: metrics.is_file() and metrics.read_bytes().count(b"\n") >= 2, job)
+        os.kill(process_of(job.pid, victim), signal.SIGKILL)
+        begin = time.monotonic()
         code, _, err = finished(job)
-        assert code != 0
-        assert "stopped by a signal in epoch" in err
+    finally:
+        job.kill()
+    assert code != 0
+    assert time.monotonic() - begin < 60
+    if victim == 1:
+        assert re.search(r"fsp: .*(is gone|stopped by a signal).* in epoch \d+; .*go on with --resume", err), err
         assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
+    done = len(open_run(folder).metrics)
+    code, _, err = finished(torchrun(2, "train", *TINY, "--epochs", str(done + 2), "--out", str(folder), "--resume", "--no-progress"))
+    assert code == 0, err
+    assert weights(folder) == train_here(tmp_path / "unbroken", "--epochs", str(done + 2))
 
-    def test_what_is_refused_is_said_once(self, tmp_path) -> None:
-        train_here(tmp_path / "there", "--epochs", "1")
-        code, _, err = finished(torchrun(2, "train", *TINY, "--epochs", "1", "--out", str(tmp_path / "there"), "--no-progress"))
-        assert code != 0
-        assert err.count("already holds a run") == 1
+
+@in_processes
+def test_a_signal_stops_all_of_them_after_saving(tmp_path) -> None:
+    folder = tmp_path / "stopped"
+    job = torchrun(2, "train", *TINY, "--epochs", "100000", "--out", str(folder), "--no-progress")
+    wait_for(lambda: (folder / "metrics.jsonl").is_file() and (folder / "metrics.jsonl").stat().st_size > 0, job)
+    os.kill(process_of(job.pid, 1), signal.SIGTERM)
+    code, _, err = finished(job)
+    assert code != 0
+    assert "stopped by a signal in epoch" in err
+    assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
+
+
+@in_processes
+def test_what_is_refused_is_said_once(tmp_path) -> None:
+    train_here(tmp_path / "there", "--epochs", "1")
+    code, _, err = finished(torchrun(2, "train", *TINY, "--epochs", "1", "--out", str(tmp_path / "there"), "--no-progress"))
+    assert code != 0
+    assert err.count("already holds a run") == 1
 
 
 def wait_for(condition, job) -> None:
@@ -125,57 +136,60 @@ def process_of(parent, rank):
     raise AssertionError(f"no rank {rank} below {parent}")
 
 
-class TestMailbox:
-    def boxes(self, count, room=256):
-        with shared_file(size_of(count, room)) as path:
-            return [Mailbox(path, rank, count, room) for rank in range(count)]
+def mailboxes(count, room=256):
+    with shared_file(size_of(count, room)) as path:
+        return [Mailbox(path, rank, count, room) for rank in range(count)]
 
-    def test_everybody_hears_everybody_in_order(self) -> None:
-        """A hundred messages of other sizes and kinds, one after the other, by threads that each have mapped the memory for themselves."""
-        count, heard = 3, [[] for _ in range(3)]
-        boxes = self.boxes(count)
 
-        def one(rank):
-            for turn in range(100):
-                own = np.full((turn % 5, 2), 100 * turn + rank, np.float32 if turn % 2 else np.int64)
-                heard[rank].append(boxes[rank].gather(own))
+def test_everybody_hears_everybody_in_order() -> None:
+    """A hundred messages of other sizes and kinds, one after the other, by threads that each have mapped the memory for themselves."""
+    count, heard = 3, [[] for _ in range(3)]
+    boxes = mailboxes(count)
 
-        threads = [threading.Thread(target=one, args=(rank,)) for rank in range(count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-        for messages in heard:
-            assert len(messages) == 100
-            for turn, told in enumerate(messages):
-                for rank, each in enumerate(told):
-                    assert (each.shape, each.dtype) == ((turn % 5, 2), np.float32 if turn % 2 else np.int64)
-                    assert (each == 100 * turn + rank).all()
+    def one(rank):
+        for turn in range(100):
+            own = np.full((turn % 5, 2), 100 * turn + rank, np.float32 if turn % 2 else np.int64)
+            heard[rank].append(boxes[rank].gather(own))
 
-    def test_a_process_that_is_gone_is_noticed(self) -> None:
-        box, _ = self.boxes(2)
-        gone = subprocess.Popen([sys.executable, "-c", ""])
-        gone.wait()
-        box.processes[1] = gone.pid
-        with pytest.raises(RankLostError, match="rank 1 of 2 is gone"):
-            box.gather(np.zeros(3))
-
-    def test_what_was_said_before_the_end_is_heard(self) -> None:
-        one, other = self.boxes(2)
-        gone = subprocess.Popen([sys.executable, "-c", ""])
-        gone.wait()
-        other.processes[1] = gone.pid
-        thread = threading.Thread(target=lambda: other.gather(np.arange(3)))
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(count)]
+    for thread in threads:
         thread.start()
-        assert [each.tolist() for each in one.gather(np.zeros(3, np.int64))] == [[0, 0, 0], [0, 1, 2]]
-        thread.join()
+    for thread in threads:
+        thread.join(60)
+    for messages in heard:
+        assert len(messages) == 100
+        for turn, told in enumerate(messages):
+            for rank, each in enumerate(told):
+                assert (each.shape, each.dtype) == ((turn % 5, 2), np.float32 if turn % 2 else np.int64)
+                assert (each == 100 * turn + rank).all()
 
-    def test_memory_outlives_its_file(self) -> None:
-        with shared_file(64) as path:
-            one, other = shared_array(path, (4, 2), np.float64), shared_array(path, (4, 2), np.float64)
-        one[2, 1] = 7.0
-        assert other[2, 1] == 7.0
-        assert not path.exists()
+
+def test_a_process_that_is_gone_is_noticed() -> None:
+    box, _ = mailboxes(2)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    box.processes[1] = gone.pid
+    with pytest.raises(RankLostError, match="rank 1 of 2 is gone"):
+        box.gather(np.zeros(3))
+
+
+def test_what_was_said_before_the_end_is_heard() -> None:
+    one, other = mailboxes(2)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    other.processes[1] = gone.pid
+    thread = threading.Thread(target=lambda: other.gather(np.arange(3)))
+    thread.start()
+    assert [each.tolist() for each in one.gather(np.zeros(3, np.int64))] == [[0, 0, 0], [0, 1, 2]]
+    thread.join()
+
+
+def test_memory_outlives_its_file() -> None:
+    with shared_file(64) as path:
+        one, other = shared_array(path, (4, 2), np.float64), shared_array(path, (4, 2), np.float64)
+    one[2, 1] = 7.0
+    assert other[2, 1] == 7.0
+    assert not path.exists()
 
 
 def test_a_usual_process_is_alone(monkeypatch) -> None:
