@@ -243,7 +243,7 @@ def come_to_rest(me: int, all: int, counters: Array, net: Any, room: Any, work: 
     for i in range(begin, end):
         b = going[i]
         enter_loop(room[1][phase, Y, b], drive[b], loop, leaks[0], layer(states, shapes, 0, rows)[b])
-    while count > 0 and not is_lost(counters):
+    while count > 0 and (all == 1 or not is_lost(counters)):
         pass_hidden(me, all, counters, net, states, rows, going[:count])
         end_pass(me, net, room, work, phase, beta, rule, going[begin:end])
         meet(all, counters)
