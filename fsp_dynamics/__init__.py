@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fsp_dynamics.analysis.alignment import loop_alignment
     from fsp_dynamics.datasets import load_dataset
-    from fsp_dynamics.experiments.runner import open_run, train
+    from fsp_dynamics.experiments.run import open_run
+    from fsp_dynamics.experiments.runner import train
     from fsp_dynamics.explorer import explore
     from fsp_dynamics.learning.hebbian import hebbian_update
     from fsp_dynamics.learning.simulation import simulate
@@ -54,7 +55,8 @@ __all__ = [
 _ROOMS = {
     "analysis.alignment": ("loop_alignment",),
     "datasets": ("load_dataset",),
-    "experiments.runner": ("open_run", "train"),
+    "experiments.run": ("open_run",),
+    "experiments.runner": ("train",),
     "explorer": ("explore",),
     "learning.hebbian": ("hebbian_update",),
     "learning.simulation": ("simulate",),

@@ -318,7 +318,7 @@ def test_quickstart_says_what_came_out_and_what_to_try(monkeypatch, capsys, tmp_
 def test_check_ends_with_4_where_a_figure_fails(monkeypatch, capsys, value, code, verdict):
     from fsp_dynamics.experiments import check
 
-    monkeypatch.setattr(check, "run_checks", lambda told: iter([check.Measured("order", "euler", value, 0.95, 1.05)]))
+    monkeypatch.setattr(check, "run_checks", lambda told, backend: iter([check.Measured("order", "euler", value, 0.95, 1.05)]))
     assert main(["check"]) == code
     assert verdict in capsys.readouterr().out
     assert main(["check", "--json"]) == code

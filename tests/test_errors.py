@@ -19,6 +19,7 @@ from fsp_dynamics.errors import (
     FspError,
     NotAtRestError,
     NotFiniteError,
+    RankLostError,
     RunExistsError,
     RunLockedError,
     ShapeError,
@@ -37,6 +38,7 @@ BUILT_IN = {
     CheckpointError: ValueError,
     RunExistsError: FileExistsError,
     RunLockedError: BlockingIOError,
+    RankLostError: ConnectionError,
     NotAtRestError: RuntimeError,
 }
 
