@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from benchmarks import devices  # noqa: E402
-from benchmarks.counting import FLOPS  # noqa: E402
+from benchmarks import devices
+from benchmarks.counting import FLOPS
 
 
 def test_everybody_is_measured_and_shares_are_of_the_peak(tmp_path, capsys, monkeypatch) -> None:
