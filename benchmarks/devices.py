@@ -23,10 +23,11 @@ from cyclopts import App, Parameter
 from benchmarks import counting
 from benchmarks.counting import FLOPS
 from fsp_dynamics.datasets import Split, load_dataset
-from fsp_dynamics.experiments.backend import PRODUCTS, Backend
+from fsp_dynamics.experiments.backend import Backend
 from fsp_dynamics.experiments.execution import build_network, build_recipe, thread_limit
 from fsp_dynamics.experiments.sources import load_config
 from fsp_dynamics.learning.training import Learner, train_epoch
+from fsp_dynamics.solvers import PRODUCTS
 from fsp_dynamics.tables import print_table
 
 app = App(name="benchmarks.devices", help=(__doc__ or "").partition("\n")[0])

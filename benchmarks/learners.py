@@ -18,7 +18,6 @@ from fsp_dynamics.experiments.execution import thread_limit
 from fsp_dynamics.learning.engine import Memory, takes
 from fsp_dynamics.learning.training import Learner, Probe, Recipe, train_epoch
 from fsp_dynamics.models.network import Network
-from fsp_dynamics.solvers.packed_loop import PackedLoop
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class Ours:
         self.learner, self.recipe, self.threads, self.all = learner, recipe, threads, all
         self.probe, self.every = probe, every
         if learner.memory is None and takes(learner.network, recipe):
-            learner.memory = Memory.empty(all, PackedLoop.of(learner.network))
+            learner.memory = Memory.empty(all, learner.network)
 
     def learn(self, part: Part) -> Took:
         learner, epoch, memory = self.learner, self.learner.epoch, self.learner.memory

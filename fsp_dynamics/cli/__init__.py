@@ -128,12 +128,13 @@ def train(
     resume
         Go on after the last finished epoch, to the same bits as an unbroken run.
     """
+    from fsp_dynamics.experiments.ranks import speaks
     from fsp_dynamics.experiments.runner import train as train_run
 
     where: dict[str, Any] = {"data_dir": data_dir, "threads": threads, "backend": backend, "device": device, "products": products}
     run = train_run(source, out=out, resume=resume, progress=reporter(progress), **where, **overrides(given))
-    if os.environ.get("RANK", "0") != "0":
-        return  # the first process of a job speaks for all
+    if not speaks():
+        return
     if as_json:
         return print_json({"folder": str(run.folder), **run.summary})
     print_table(f"{run.folder}: {run.summary['status']}", [{"": which, **outcome(run.summary[which])} for which in ("best", "last")])

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fsp_dynamics.errors import ConfigurationError, check_choice
+from fsp_dynamics.solvers import PRODUCTS, make_solver
 
 if TYPE_CHECKING:
     from fsp_dynamics.experiments.config import SolverConfig
     from fsp_dynamics.solvers.equilibrium import Solver
 
 BACKENDS = ("numba", "torch")
-PRODUCTS = ("bf16", "full", "tf32")
 ON_TORCH = {"fixed_point": "torch_fixed_point", "torch_ode": "torch_ode"}
 
 
@@ -42,8 +42,6 @@ class Backend:
 
         Raises ConfigurationError for a solver that torch does not have, for settings that the solver refuses, and for a device that is not there.
         """
-        from fsp_dynamics.solvers import make_solver
-
         name, settings = given.name, dict(given.settings)
         if self.name == "torch":
             _require_torch()

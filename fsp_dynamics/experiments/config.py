@@ -6,7 +6,7 @@ A configuration describes the experiment and nothing of the machine: folders, th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -201,6 +201,15 @@ class Config(Section):
         """{dotted key: (here, there)} wherever the two experiments differ."""
         here, there = self.experiment(), other.experiment()
         return {key: (here[key], there[key]) for key in here if here[key] != there[key]}
+
+
+def in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    """What differs, {key: (before, now)}, in one line.
+
+    >>> in_words({"learning.beta": (0.5, 1.0), "seed": (0, 1)})
+    'learning.beta was 0.5, now 1.0, seed was 0, now 1'
+    """
+    return ", ".join(f"{key} was {old}, now {new}" for key, (old, new) in differing.items())
 
 
 def flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:

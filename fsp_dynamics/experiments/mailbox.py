@@ -1,6 +1,6 @@
 """Shared memory through which the processes of one machine tell each other arrays, in the time it takes to copy them.
 
-A message of 120 kB took 30 microseconds between two processes where the sockets of gloo took 300 to 600.
+A message of 120 kB took 60 to 70 microseconds between two processes, one of 1 kB 4 to 17; over gloo's sockets 220 to 830 and 180 to 640.
 """
 
 from __future__ import annotations

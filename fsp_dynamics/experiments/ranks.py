@@ -140,6 +140,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def speaks() -> bool:
+    """Whether this process is the one of its job that shows results."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def is_job() -> bool:
     """Whether this process was started by torchrun."""
     return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ)

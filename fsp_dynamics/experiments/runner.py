@@ -13,7 +13,7 @@ from fsp_dynamics.errors import ConfigurationError, RankLostError, RunExistsErro
 from fsp_dynamics.experiments import execution, ranks
 from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
 from fsp_dynamics.experiments.checkpoint import Checkpoint, has_checkpoint, keep_network, load_checkpoint, save_checkpoint
-from fsp_dynamics.experiments.config import Config
+from fsp_dynamics.experiments.config import Config, in_words
 from fsp_dynamics.experiments.execution import Interrupted, NoRestError, Stop, restored
 from fsp_dynamics.experiments.folder import Record, RunFolder, SeenFolder, best_of, plain
 from fsp_dynamics.experiments.probing import Probing
@@ -123,7 +123,7 @@ def _go_on(config: Config, folder: RunFolder, learner: Learner, told: Reporter, 
     before = folder.read_json("environment.json")
     changed = execution.changed_environment(before, now)
     if changed:
-        told.note("this is not the environment the run began in; the last bits may differ: " + _listed(changed))
+        told.note("this is not the environment the run began in; the last bits may differ: " + in_words(changed))
     folder.write_json("environment.json", {**before, "resumed": [*before.get("resumed", []), {**now, "epoch": saved.epoch}]})
     folder.write_config(config)
     return metrics
@@ -133,12 +133,8 @@ def _check_same(folder: RunFolder, config: Config) -> None:
     differing = folder.config().differences(config)
     if differing:
         raise ConfigurationError(
-            f"{folder.path} was begun with another configuration: {_listed(differing)}; resume with the same one, or give another folder (--out)"
+            f"{folder.path} was begun with another configuration: {in_words(differing)}; resume with the same one, or give another folder (--out)"
         )
-
-
-def _listed(differing: Mapping[str, tuple[Any, Any]]) -> str:
-    return ", ".join(f"{key} was {old}, now {new}" for key, (old, new) in differing.items())
 
 
 @dataclass(slots=True)

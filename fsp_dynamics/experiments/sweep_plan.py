@@ -19,7 +19,7 @@ from typing import Any
 
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, RunExistsError
 from fsp_dynamics.experiments.checkpoint import write_aside
-from fsp_dynamics.experiments.config import Config, fields, flatten
+from fsp_dynamics.experiments.config import Config, fields, flatten, in_words
 from fsp_dynamics.experiments.folder import Record, RunFolder, plain
 from fsp_dynamics.experiments.sources import SHORT, load_config, read_value
 
@@ -221,8 +221,9 @@ def _check_same(out: Path, stored: Record, plan: Plan) -> None:
     there = load_config(stored["configuration"])[1].differences(plan.members[0].config)
     differing |= {key: values for key, values in there.items() if key not in free}
     if differing:
-        what = ", ".join(f"{key} was {old}, now {new}" for key, (old, new) in differing.items())
-        raise ConfigurationError(f"{out} holds another sweep: {what}; give the same one, with more seeds or values, or another folder (--out)")
+        raise ConfigurationError(
+            f"{out} holds another sweep: {in_words(differing)}; give the same one, with more seeds or values, or another folder (--out)"
+        )
 
 
 def _check_member(folder: Path, config: Config) -> None:
@@ -231,8 +232,9 @@ def _check_member(folder: Path, config: Config) -> None:
         return
     differing = files.config().differences(config)
     if differing:
-        what = ", ".join(f"{key} was {old}, now {new}" for key, (old, new) in differing.items())
-        raise ConfigurationError(f"{folder} was begun with another configuration: {what}; move it away, or give another folder (--out)")
+        raise ConfigurationError(
+            f"{folder} was begun with another configuration: {in_words(differing)}; move it away, or give another folder (--out)"
+        )
     done = len(files.metrics())
     if done > config.learning.epochs:
         raise ConfigurationError(f"learning.epochs = {config.learning.epochs}, but {folder} has finished {done}; ask for as many or more")

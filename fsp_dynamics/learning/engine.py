@@ -16,6 +16,7 @@ from fsp_dynamics.errors import NotFiniteError, RankLostError
 from fsp_dynamics.kernels.loop_learning import COUNTED, DONE, TELL, learn_batches
 from fsp_dynamics.kernels.loop_phases import FREE, PULLED
 from fsp_dynamics.kernels.loop_rest import DOUBTS, RESIDUAL, STATUS
+from fsp_dynamics.kernels.panels import padded
 from fsp_dynamics.kernels.team import LOST, Pace, Team, can_meet
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.learning.breaks import Breaks
@@ -29,6 +30,7 @@ from fsp_dynamics.models.rate import Nudge
 from fsp_dynamics.solvers.equilibrium import AT_REST, NOT_FINITE, Equilibrium, Solver
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.packed_loop import PackedLoop, Room, is_packable, members
+from fsp_dynamics.solvers.rescue import rescue
 
 if TYPE_CHECKING:
     from fsp_dynamics.learning.training import LabelledImages, Learner, Recipe
@@ -51,9 +53,10 @@ class Memory(Remembered):
     sums: Array
 
     @classmethod
-    def empty(cls, samples: int, packed: PackedLoop) -> Memory:
-        n, dtype = len(packed.loop), packed.weights.dtype
-        return cls(np.zeros((samples, n), dtype), np.zeros((samples, 2, n), dtype), np.zeros((n, packed.widths[-1]), dtype), np.zeros((2, n, n)))
+    def empty(cls, samples: int, network: Network) -> Memory:
+        """Before the first epoch of a loop; N_L is n_L, padded."""
+        n, dtype = network.sizes[-1], network.dtype
+        return cls(np.zeros((samples, n), dtype), np.zeros((samples, 2, n), dtype), np.zeros((n, padded(n, dtype)), dtype), np.zeros((2, n, n)))
 
 
 def takes(network: Network, recipe: Recipe) -> bool:
@@ -108,7 +111,7 @@ class LoopEngine:
         to: Callable[[Array], Array] = ranks.shared if self.joined else lambda array: array
         self.part = (0, 1) if self.joined else (ranks.rank, ranks.count)
         self.packed = PackedLoop.of(network).moved(to)
-        self.memory = Memory.empty(len(split.labels), self.packed).or_fresh(learner.memory)
+        self.memory = Memory.empty(len(split.labels), network).or_fresh(learner.memory)
         self.memory = learner.memory = Memory(**{name: to(array) for name, array in self.memory.arrays().items()})
         here = members(network, recipe.batch) if threads is None else threads
         self.team = Team(here, number * here, sharers * here, to(np.zeros(32, np.int64))) if self.joined else Team(here)
@@ -211,7 +214,7 @@ class LoopEngine:
         passes, ended, doubts = (tally[rows] for tally in room.tallies[phase])
         reached = Equilibrium(room.state(sizes, rows, phase), room.marks[phase, RESIDUAL, rows], ended.astype(np.uint8), passes)
         constant = room.drive[rows, : sizes[0]]
-        found = self.solver.rescue(network, constant, start, reached, doubts, nudge, self.recipe.tolerance)
+        found = rescue(network, constant, start, reached, doubts, nudge, self.recipe.tolerance, self.solver.fallback)
         room.place(rows, phase, found, network)
 
     def _tell(self, batch: int, images: Array) -> None:

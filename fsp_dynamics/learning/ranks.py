@@ -82,6 +82,12 @@ class Alone:
 ALONE = Alone()
 
 
+def shards_of(rows: int, ranks: Ranks) -> tuple[list[slice], list[slice]]:
+    """The shards of a batch of so many rows: all of them, and those of this rank."""
+    shards = [slice(*share_of(rows, shard, ranks.shards)) for shard in range(ranks.shards)]
+    return shards, shards[slice(*share_of(ranks.shards, ranks.rank, ranks.count))]
+
+
 def share_of(count: int, rank: int, ranks: int) -> tuple[int, int]:
     """(first, last + 1) of the part of range(count) that is rank's (kernels/team.share)."""
     return count * rank // ranks, count * (rank + 1) // ranks

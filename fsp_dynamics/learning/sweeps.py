@@ -28,6 +28,7 @@ from fsp_dynamics.models.rate import Nudge, State, beta_of
 from fsp_dynamics.solvers.equilibrium import OUT_OF_STEPS, Equilibrium
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.packed_layers import PackedLayers, Room, members
+from fsp_dynamics.solvers.rescue import rescue
 
 if TYPE_CHECKING:
     from fsp_dynamics.learning.training import LabelledImages, Learner, Recipe
@@ -155,7 +156,7 @@ class SweepEngine:
         network, start = self.learner.network, None if rest is None else tuple(s[rows] for s in rest.state)
         reached = dataclasses.replace(found, state=tuple(np.array(s) for s in found.state))
         drive, doubts = room.drive[rows, : network.sizes[1]], np.zeros(len(rows), np.int64)
-        found = self.solver.rescue(network, drive, start, reached, doubts, nudge, self.recipe.tolerance)
+        found = rescue(network, drive, start, reached, doubts, nudge, self.recipe.tolerance, self.solver.fallback)
         room.place(found.state, rows)
         return found, True
 

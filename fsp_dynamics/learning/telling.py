@@ -3,7 +3,7 @@
 `Telling` is for loops with a hard sigmoid, in the arrays of kernels/loop_phases.py; `tell_phases` for all others. Of every sample goes the short
 part: how its phases ended, its outputs and what enters them, ||rho||^2 of its layers; and its free rates below the output, whose mean limits the
 output's step. Of the samples that teach go also the other free rates and all changes. The update itself is not sent: with 10 active samples of 20
-these rows are a fortieth of the weights of 784-1500-1500-10, and every rank adds their outer products in the same order.
+these rows are less than a fortieth of the weights of 784-1500-1500-10, and every rank adds their outer products in the same order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fsp_dynamics.errors import NotFiniteError
 from fsp_dynamics.kernels.loop_phases import FREE, PULLED
 from fsp_dynamics.kernels.loop_rest import BASE_Y, PASSES, RESIDUAL, STATUS, U, Y
 from fsp_dynamics.learning.phases import Phases
-from fsp_dynamics.learning.ranks import Ranks, share_of
+from fsp_dynamics.learning.ranks import Ranks, shards_of, share_of
 from fsp_dynamics.models.network import Array
 from fsp_dynamics.models.rate import flatten
 from fsp_dynamics.solvers.equilibrium import AT_REST, NOT_FINITE, Equilibrium
@@ -99,9 +99,8 @@ def _unroll(told: Array, places: list[tuple[Array, slice | Array]]) -> None:
 
 def tell_phases(ranks: Ranks, rows: int, run: Callable[[slice], Phases]) -> Phases:
     """The phases of a batch of so many rows, of which `run` makes a part: shard by shard those of this rank, then as all ranks found them."""
-    shards = [slice(*share_of(rows, shard, ranks.shards)) for shard in range(ranks.shards)]
-    mine = slice(*share_of(ranks.shards, ranks.rank, ranks.count))
-    own = [run(shard) for shard in shards[mine]]
+    shards, mine = shards_of(rows, ranks)
+    own = [run(shard) for shard in mine]
     if ranks.shards == 1:
         return own[0]
     sizes = [s.shape[1] for s in own[0].free.state]

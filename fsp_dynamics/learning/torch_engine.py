@@ -16,16 +16,15 @@ import torch
 from fsp_dynamics.kernels.loop_learning import COUNTED
 from fsp_dynamics.kernels.loop_phases import FORGET
 from fsp_dynamics.kernels.loop_rest import BROKEN, RESTING
-from fsp_dynamics.kernels.panels import padded
 from fsp_dynamics.kernels.team import available
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.learning.breaks import Breaks
 from fsp_dynamics.learning.engine import Memory
 from fsp_dynamics.learning.phases import refuse_broken
-from fsp_dynamics.learning.ranks import ALONE, Ranks, share_of
+from fsp_dynamics.learning.ranks import ALONE, Ranks, shards_of
 from fsp_dynamics.learning.torch_optimiser import DeviceSgd
 from fsp_dynamics.learning.torch_phases import NAMES, Found, Phases, gathered, states_of
-from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.network import Array
 from fsp_dynamics.solvers.equilibrium import Equilibrium
 from fsp_dynamics.solvers.tensors import array, tensor
 from fsp_dynamics.solvers.torch_fixed_point import TorchFixedPointSolver
@@ -37,13 +36,6 @@ if TYPE_CHECKING:
 
 CHUNK = 1000  # samples after which the caller is told how far it is, and may stop
 WIDE = 100_000_000  # multiplications of a pass that are worth a second thread to torch
-
-
-def empty_memory(samples: int, network: Network) -> Memory:
-    """`learning.engine.Memory` of a loop before its first epoch."""
-    n, dtype = network.sizes[-1], network.dtype
-    outputs, moves = np.zeros((samples, n), dtype), np.zeros((samples, 2, n), dtype)
-    return Memory(outputs, moves, np.zeros((n, padded(n, dtype)), dtype), np.zeros((2, n, n)))
 
 
 class DeviceMemory:
@@ -125,7 +117,7 @@ class TorchEngine:
         self.phases = Phases(self.ready, recipe.tolerance, recipe.phases == "centred", self.write_back)
         self.memory: DeviceMemory | None = None
         if self.phases.secants:
-            kept = learner.memory = empty_memory(len(split.labels), network).or_fresh(learner.memory)
+            kept = learner.memory = Memory.empty(len(split.labels), network).or_fresh(learner.memory)
             self.memory = DeviceMemory(kept, device)
         self.sgd = DeviceSgd(recipe.optimiser, self.held.network, learner.velocity, learner.epoch, self.phases.rule.cut)
         self.images, self.labels = tensor(split.images, device), tensor(split.labels, device, torch.int64)
@@ -180,14 +172,12 @@ class TorchEngine:
     def _phases(self, images: torch.Tensor, target: torch.Tensor, beta: float, samples: torch.Tensor) -> Found:
         """The phases of the batch: all of them here, or this rank's shards, and the others' as their ranks tell them."""
         known = None if self.memory is None else self.memory.begin(samples)
-        ranks, count = self.ranks, len(samples)
-        if ranks.shards == 1:
+        if self.ranks.shards == 1:
             return self.phases.run(images, target, beta, known)
-        shards = [slice(*share_of(count, shard, ranks.shards)) for shard in range(ranks.shards)]
-        mine = shards[slice(*share_of(ranks.shards, ranks.rank, ranks.count))]
+        shards, mine = shards_of(len(samples), self.ranks)
         parts = [self.phases.run(images[s], target[s], beta, known and (known[0][s], known[1][s])) for s in mine]
         rows = [shard.stop - shard.start for shard in shards]
-        return gathered(parts, rows, max(rows), ranks.gather)
+        return gathered(parts, rows, max(rows), self.ranks.gather)
 
     def _refuse_broken(self, found: Found, number: int, samples: torch.Tensor) -> None:
         """Raises NotFiniteError, naming the layer, where a sample broke; in all ranks, whoever had it."""

@@ -14,6 +14,7 @@ from fsp_dynamics.models.network import Array
 from fsp_dynamics.models.rate import Nudge
 from fsp_dynamics.solvers import torch_loop, torch_passes
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
+from fsp_dynamics.solvers.rescue import rescue
 from fsp_dynamics.solvers.tensors import array, tensor
 from fsp_dynamics.solvers.torch_fixed_point import OnDevice
 from fsp_dynamics.solvers.torch_loop import Walk
@@ -126,7 +127,8 @@ class Phases:
         nudge = None if rest is None else Nudge(beta, array(found.target[index]))
         start = None if rest is None else tuple(array(s[index]) for s in rest.state)
         drive, network = array(found.drive[index]), self.ready.network
-        _place(found, index, self.ready.solver.rescue(network, drive, start, reached, doubts[rows], nudge, self.rule.tolerance), self.ready)
+        rescued = rescue(network, drive, start, reached, doubts[rows], nudge, self.rule.tolerance, self.ready.solver.fallback)
+        _place(found, index, rescued, self.ready)
 
 
 def _place(found: Any, index: torch.Tensor, rescued: Equilibrium, ready: OnDevice) -> None:

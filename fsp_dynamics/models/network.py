@@ -272,6 +272,12 @@ def loop_gain(network: Network) -> float:
     return float(np.prod([np.linalg.norm(w.astype(np.float64), 2) for w in (network.loop, *network.forward)]))
 
 
+def cut_layers(network: Network) -> tuple[int, ...]:
+    """The layers whose removal leaves no cycle: the output of a feedforward loop, every second layer of a reciprocal network."""
+    reciprocal = network.tied or network.backward is not None
+    return tuple(range(1, network.depth, 2)) if reciprocal else (network.depth - 1,)
+
+
 def _contiguous(weight: Any) -> Any:
     """The array in C order, as products that accumulate in place need it (tensors and None are left alone)."""
     return np.ascontiguousarray(weight) if isinstance(weight, np.ndarray | list | tuple) else weight

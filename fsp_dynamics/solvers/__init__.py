@@ -22,6 +22,8 @@ from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, drive
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance
 
+PRODUCTS = ("bf16", "full", "tf32")
+"""How torch may make products with weights (solvers/torch_products.py), named here for those that must not import torch."""
 SOLVERS = {
     "fixed_point": ("fsp_dynamics.solvers.fixed_point", "FixedPointSolver"),
     "numba_ode": ("fsp_dynamics.solvers.numba_ode", "NumbaSolver"),

@@ -40,7 +40,7 @@ from fsp_dynamics.solvers.integration import uncompilable
 from fsp_dynamics.solvers.packed_layers import is_sweepable, sweep_together
 from fsp_dynamics.solvers.packed_loop import PackedLoop, is_packable, relax_together
 from fsp_dynamics.solvers.passes import Passes
-from fsp_dynamics.solvers.rescue import Outcome
+from fsp_dynamics.solvers.rescue import Outcome, check_passes
 
 METHODS = ("anderson", "newton", "secants", "sweeps")
 
@@ -66,12 +66,7 @@ class FixedPointSolver:
     def __post_init__(self) -> None:
         if self.method is not None:
             check_choice("method", self.method, METHODS)
-        for name in ("max_passes", "memory"):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < 1:
-                raise ConfigurationError(f"{name} = {value!r}, expected a whole number, 1 or more")
-        if not (self.fallback is None or isinstance(self.fallback, Solver)):
-            raise ConfigurationError(f"fallback = {self.fallback!r}, expected a solver or None")
+        check_passes(self.max_passes, self.memory, self.fallback)
 
     def relax(
         self,
@@ -112,13 +107,6 @@ class FixedPointSolver:
         journey = _Journey(network, drive, prepare(network, drive, None, None), None, tolerance)
         journey.walk_together(self.max_passes, False, known)
         return journey.finish(self.fallback)
-
-    def rescue(
-        self, network: Network, drive: Array, start: State | None, reached: Equilibrium, doubts: Array, nudge: Nudge | None, tolerance: Tolerance
-    ) -> Equilibrium:
-        """What is left for samples that passes brought to `reached`: a look at the doubtful, Newton's method, then the fallback from `start`."""
-        outcome = Outcome(network, drive, prepare(network, drive, start, nudge), nudge, tolerance)
-        return outcome.reached(reached, doubts).finish(self.fallback)
 
     def _method(self, network: Network) -> str:
         method = self.method or ("secants" if is_packable(network) else "anderson")

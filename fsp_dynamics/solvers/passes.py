@@ -5,14 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fsp_dynamics.kernels.units import settle_kernel
-from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.network import Array, Network, cut_layers
 from fsp_dynamics.models.rate import Nudge, State, beta_of, unit_field, unit_rate_field
-
-
-def cut_layers(network: Network) -> tuple[int, ...]:
-    """The layers whose removal leaves no cycle: the output of a feedforward loop, every second layer of a reciprocal network."""
-    reciprocal = network.tied or network.backward is not None
-    return tuple(range(1, network.depth, 2)) if reciprocal else (network.depth - 1,)
 
 
 class Passes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, residual
-from fsp_dynamics.solvers.equilibrium import AT_REST, OUT_OF_STEPS, Equilibrium, Solver, Tolerance, judge
+from fsp_dynamics.solvers.equilibrium import AT_REST, OUT_OF_STEPS, Equilibrium, Solver, Tolerance, judge, prepare
 from fsp_dynamics.solvers.loop_newton import newton, stable
 from fsp_dynamics.solvers.packed_loop import is_packable
 
@@ -77,3 +78,30 @@ class Outcome:
     def nudge_of(self, rows: Array) -> Nudge | None:
         """The nudge of these samples."""
         return None if self.nudge is None else self.nudge.rows(rows)
+
+
+def rescue(
+    network: Network,
+    drive: Array,
+    start: State | None,
+    reached: Equilibrium,
+    doubts: Array,
+    nudge: Nudge | None,
+    tolerance: Tolerance,
+    fallback: Solver | None,
+) -> Equilibrium:
+    """What is left for samples that passes brought to `reached`: a look at the doubtful, Newton's method, then the fallback from `start`.
+
+    drive (B, n_1); doubts (B,) as in `Outcome`. Raises as `equilibrium.prepare` does.
+    """
+    outcome = Outcome(network, drive, prepare(network, drive, start, nudge), nudge, tolerance)
+    return outcome.reached(reached, doubts).finish(fallback)
+
+
+def check_passes(max_passes: int, memory: int, fallback: Solver | None) -> None:
+    """Refuse settings that no fixed-point solver can have. Raises ConfigurationError."""
+    for name, value in (("max_passes", max_passes), ("memory", memory)):
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise ConfigurationError(f"{name} = {value!r}, expected a whole number, 1 or more")
+    if not (fallback is None or isinstance(fallback, Solver)):
+        raise ConfigurationError(f"fallback = {fallback!r}, expected a solver or None")

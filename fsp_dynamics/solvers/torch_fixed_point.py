@@ -25,14 +25,14 @@ from fsp_dynamics.kernels.loop_rest import ON_THE_WAY
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, unit_target
-from fsp_dynamics.solvers import torch_loop, torch_passes
+from fsp_dynamics.solvers import PRODUCTS, torch_loop, torch_passes
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance, prepare
 from fsp_dynamics.solvers.packed_loop import is_packable
-from fsp_dynamics.solvers.rescue import Outcome
+from fsp_dynamics.solvers.rescue import Outcome, check_passes
 from fsp_dynamics.solvers.tensors import array, chosen_device, tensor, tensor_nudge
 from fsp_dynamics.solvers.torch_loop import Rule, Walk
 from fsp_dynamics.solvers.torch_passes import Pass
-from fsp_dynamics.solvers.torch_products import PRODUCTS, HeldNetwork, check_products, precision
+from fsp_dynamics.solvers.torch_products import HeldNetwork, check_products, precision
 
 METHODS = ("anderson", "secants", "sweeps")
 
@@ -63,12 +63,7 @@ class TorchFixedPointSolver:
     def __post_init__(self) -> None:
         if self.method is not None:
             check_choice("method", self.method, METHODS)
-        for name in ("max_passes", "memory"):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or value < 1:
-                raise ConfigurationError(f"{name} = {value!r}, expected a whole number, 1 or more")
-        if not (self.fallback is None or isinstance(self.fallback, Solver)):
-            raise ConfigurationError(f"fallback = {self.fallback!r}, expected a solver or None")
+        check_passes(self.max_passes, self.memory, self.fallback)
         check_choice("products", self.products, PRODUCTS)
         chosen_device(self.device)
 
@@ -90,13 +85,6 @@ class TorchFixedPointSolver:
     def uses_secants(self, network: Network) -> bool:
         """Whether it relaxes this network by secants."""
         return self.method in (None, "secants") and is_packable(network)
-
-    def rescue(
-        self, network: Network, drive: Array, start: State | None, reached: Equilibrium, doubts: Array, nudge: Nudge | None, tolerance: Tolerance
-    ) -> Equilibrium:
-        """What is left for samples that passes brought to `reached`: a look at the doubtful, Newton's method, then the fallback from `start`."""
-        outcome = Outcome(network, drive, prepare(network, drive, start, nudge), nudge, tolerance)
-        return outcome.reached(reached, doubts).finish(self.fallback)
 
 
 class OnDevice:

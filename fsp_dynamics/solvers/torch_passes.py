@@ -13,8 +13,8 @@ import torch
 
 from fsp_dynamics.kernels.loop_rest import BROKEN, ON_THE_WAY, RESTING, TIRED
 from fsp_dynamics.kernels.mixing import RESTART
+from fsp_dynamics.models.network import cut_layers
 from fsp_dynamics.models.rate import unit_field, unit_rate_field, unit_target
-from fsp_dynamics.solvers.passes import cut_layers
 from fsp_dynamics.solvers.torch_loop import Rule
 from fsp_dynamics.solvers.torch_products import HeldNetwork
 

@@ -23,9 +23,9 @@ import torch
 from fsp_dynamics.errors import ConfigurationError, check_choice
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import State
+from fsp_dynamics.solvers import PRODUCTS
 from fsp_dynamics.solvers.tensors import tensor, tensor_network
 
-PRODUCTS = ("bf16", "full", "tf32")
 TF32_REST = (1 << 13) - 1  # the bits of a float32 that tf32 does not have
 
 

@@ -21,10 +21,9 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from fsp_dynamics.errors import ConfigurationError
-from fsp_dynamics.models.network import Network
+from fsp_dynamics.models.network import Network, cut_layers
 from fsp_dynamics.models.rate import total_input, unit_target
 from fsp_dynamics.models.torch_module.mixing import Layers, mix
-from fsp_dynamics.models.torch_module.passes import cut_layers
 
 MAX_PASSES = 1000
 CHUNK = 64  # samples whose (n_L, n_k) chains are held at once

@@ -17,7 +17,7 @@ import torch
 
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.activations import Activation
-from fsp_dynamics.models.network import Network
+from fsp_dynamics.models.network import Network, cut_layers
 from fsp_dynamics.models.rate import unit_field, unit_rate_field, unit_target
 from fsp_dynamics.models.torch_module.mixing import Layers, Step, mix
 
@@ -125,12 +125,6 @@ class Passes:
             return norm([unit_rate_field(state[k], rest, self.leaks[k], 0.0) for k, rest in rests])
         layers = zip(state, a, self.leaks, strict=True)
         return norm([unit_field(s, a_k, rho.slope(s), leak, 0.0, 0.0) for s, a_k, leak in layers])
-
-
-def cut_layers(network: Network) -> tuple[int, ...]:
-    """The layers that cut every cycle: the output of a loop, every second layer of a reciprocal network."""
-    reciprocal = network.tied or network.backward is not None
-    return tuple(range(1, network.depth, 2)) if reciprocal else (network.depth - 1,)
 
 
 def norm(layers: Sequence[torch.Tensor]) -> torch.Tensor:
