@@ -138,9 +138,13 @@ class Page:
     def button(self, action: str) -> Any:
         return self.page.locator(EXPLORER).first.locator(f'[data-action="{action}"]')
 
+    def readout(self) -> Any:
+        """The status line."""
+        return self.page.locator(EXPLORER).first.locator('[data-role="readout"]')
+
     def text(self) -> str:
         """What the status line says."""
-        return str(self.page.locator(EXPLORER).first.locator('[data-role="readout"]').inner_text())
+        return str(self.readout().inner_text())
 
     def picture(self, view: str) -> bytes:
         """A view as it is seen, PNG."""
