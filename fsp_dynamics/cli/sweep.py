@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fsp_dynamics.cli.options import DataDir, Json, overrides, say, with_fields
+from fsp_dynamics.cli.options import BackendName, DataDir, Device, Json, Products, overrides, say, with_fields
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.sources import presets, read_value
 from fsp_dynamics.tables import print_json, print_table, shown
@@ -31,6 +31,9 @@ def sweep(
     out: Path | None = None,
     data_dir: DataDir = None,
     threads: Annotated[int | None, Parameter(help="Threads of each worker (default: 1; for a single job, as fsp train has it).")] = None,
+    backend: BackendName = "numba",
+    device: Device = None,
+    products: Products = None,
     progress: Annotated[bool, Parameter(name="--progress", help="Show a bar of the runs.")] = True,
     as_json: Json = False,
     **given: str | None,
@@ -57,8 +60,9 @@ def sweep(
     from fsp_dynamics.experiments.sweep_plan import read_grid
     from fsp_dynamics.experiments.sweep_tell import Bar, Lines
 
-    how: dict[str, Any] = {"jobs": jobs, "scheduler": scheduler, "data_dir": data_dir, "threads": threads, "progress": Bar() if progress else Lines()}
-    found = run_sweep(source, seeds=_seeds(seeds), grid=read_grid(grid), out=out, **how, **overrides(given))
+    where: dict[str, Any] = {"jobs": jobs, "scheduler": scheduler, "data_dir": data_dir, "threads": threads}
+    where |= {"backend": backend, "device": device, "products": products, "progress": Bar() if progress else Lines()}
+    found = run_sweep(source, seeds=_seeds(seeds), grid=read_grid(grid), out=out, **where, **overrides(given))
     print_json(found.points()) if as_json else _show(found)
     for member in found.failed:
         say(f"failed: {member.folder}: {member.reason}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fsp_dynamics.errors import ConfigurationError, check_choice
@@ -81,8 +81,9 @@ NUMBA = Backend()
 
 
 def backend_of(given: Backend | str, device: str | None = None, products: str | None = None) -> Backend:
-    """A `Backend`, or the one of that name with this device and these products."""
-    return given if isinstance(given, Backend) else Backend(given, device, products)
+    """The `Backend` of that name, or the one given, with this device and these products where they are not None. Raises as `Backend` does."""
+    known = given if isinstance(given, Backend) else Backend(given)
+    return replace(known, **{key: value for key, value in (("device", device), ("products", products)) if value is not None})
 
 
 def _require_torch() -> None:

@@ -12,6 +12,7 @@ The last three are written at the end, also when the sweep is stopped. Called ag
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from fsp_dynamics.datasets import load_dataset
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import execution
+from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
 from fsp_dynamics.experiments.checkpoint import write_aside
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.execution import Interrupted
@@ -121,6 +123,9 @@ def sweep(
     progress: bool | Callable[[Record], None] | Telling = True,
     data_dir: str | Path | None = None,
     threads: int | None = None,
+    backend: Backend | str = NUMBA,
+    device: str | None = None,
+    products: str | None = None,
     **overrides: Any,
 ) -> Sweep:
     """Run `source` with every value of the grid and every seed, each in a run folder below `out`; what is finished there is not run again.
@@ -137,12 +142,14 @@ def sweep(
     progress : True for a bar and a line on stderr for each member, False for silence, or a callable for each member: its name (`member`), `status`,
         `reason` and what its summary.json says.
     data_dir : where to look for data first. threads : of BLAS and the kernels of each worker; None: one, or for a single job as `train` has it.
+    backend, device, products : what computes, as `train` takes them, for all members; the devices are those of the machines that run them.
     overrides : as `train` takes them, for all members.
 
     All configurations are checked before anything runs. A member that fails is told and tried once more, and the others go on; then it is among
     `Sweep.failed`. Raises ConfigurationError, RunExistsError, RunLockedError, DatasetError, CheckpointError; ConnectionError where a scheduler is
     lost; Interrupted, a KeyboardInterrupt, after a signal: what was finished or saved is kept, and the same call goes on.
     """
+    backend = backend_of(backend, device, products)
     plan = make_plan(source, seeds, grid or {}, overrides)
     folder = Path("sweeps") / plan.source if out is None else Path(out)
     data = data_dir or os.environ.get("FSP_DATA")
@@ -150,7 +157,7 @@ def sweep(
     _check_means(plan, jobs, scheduler, threads)
     told = telling(progress)
     waiting = [member for member in plan.members if not _finished(folder / member.name, member.config)]
-    _check_data(waiting, data_dir)
+    _check_beginning(waiting, data_dir, backend if scheduler is None else _on_any_machine(backend))
     with (
         _pool(jobs if waiting else 1, scheduler if waiting else None, threads, told) as pool,
         RunFolder(folder).locked(),
@@ -161,7 +168,7 @@ def sweep(
         told.begin(len(plan.members), len(plan.members) - len(waiting))
         own = threads or (None if pool.here else 1)
         try:
-            outcomes = run_members(waiting, pool, folder.absolute(), told, stop, data_dir=data_dir, threads=own)
+            outcomes = run_members(waiting, pool, folder.absolute(), told, stop, data_dir=data_dir, threads=own, backend=backend)
         finally:
             told.close()
         found = Sweep(folder, fields, tuple(_member(folder, member, outcomes.get(member["name"])) for member in members))
@@ -266,11 +273,16 @@ def _check_means(plan: Plan, jobs: int, scheduler: str | None, threads: int | No
                 raise ConfigurationError(f"network.rho = {name!r} is known in this process alone; leave out jobs and scheduler")
 
 
-def _check_data(members: Iterable[Planned], data_dir: str | None) -> None:
-    """Raises what would keep a member from beginning: recipes that cannot be built, data that is missing."""
+def _on_any_machine(backend: Backend) -> Backend:
+    """The same on the device that every machine has: those of a cluster's workers are not known here."""
+    return backend if backend.name == "numba" else dataclasses.replace(backend, device="cpu")
+
+
+def _check_beginning(members: Iterable[Planned], data_dir: str | None, backend: Backend) -> None:
+    """Raises what would keep a member from beginning: recipes that cannot be built, devices and data that are missing."""
     seen = []
     for member in members:
-        execution.build_recipe(member.config)
+        execution.build_recipe(member.config, backend)
         given = member.config.data
         if given not in seen:
             load_dataset(given.name, data_dir=data_dir, validation=given.validation, limit=given.limit)

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from fsp_dynamics.errors import FspError, RunLockedError
 from fsp_dynamics.experiments import runner
+from fsp_dynamics.experiments.backend import NUMBA, Backend
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.execution import Interrupted, Stop
 from fsp_dynamics.experiments.folder import Record, RunFolder
@@ -72,14 +73,13 @@ class Told(Protocol):
     def problem(self, text: str) -> None: ...
 
 
-def run_member(folder: str, config: Config, permit: str, data_dir: str | None, threads: int | None) -> Outcome:
+def run_member(folder: str, config: Config, permit: str, data_dir: str | None, threads: int | None, backend: Backend = NUMBA) -> Outcome:
     """Train in `folder`, or go on there, as long as the file `permit` is there; never raises. The work of one worker on one member."""
     told = _Member(Path(permit))
+    means: dict[str, Any] = {"data_dir": data_dir, "threads": threads, "backend": backend}
     with _one_at_a_time:
         try:
-            run = _patiently(
-                lambda: runner.run(config, RunFolder(Path(folder)), told, resume=True, data_dir=data_dir, threads=threads, command="sweep"), told
-            )
+            run = _patiently(lambda: runner.run(config, RunFolder(Path(folder)), told, resume=True, command="sweep", **means), told)
         except KeyboardInterrupt as stopped:
             return Outcome("interrupted", " ".join(str(stopped).split()), tuple(told.notes), signum=int(getattr(stopped, "signum", SIGINT)))
         except Exception as error:
@@ -88,7 +88,7 @@ def run_member(folder: str, config: Config, permit: str, data_dir: str | None, t
 
 
 def run_members(
-    members: Sequence[Planned], pool: Pool, out: Path, told: Told, stop: Stop, *, data_dir: str | None, threads: int | None
+    members: Sequence[Planned], pool: Pool, out: Path, told: Told, stop: Stop, *, data_dir: str | None, threads: int | None, backend: Backend
 ) -> dict[str, Outcome]:
     """{name: how it ended} of all that came to an end. A failure is told and tried once more; after a signal (`stop`) nothing begins any more."""
     tries: Counter[str] = Counter()
@@ -102,7 +102,7 @@ def run_members(
             while waiting and len(running) < pool.slots and stop.signum is None:
                 member = waiting.popleft()
                 tries[member.name] += 1
-                running[pool.submit(str(out / member.name), member.config, str(permit), data_dir, threads)] = member
+                running[pool.submit(str(out / member.name), member.config, str(permit), data_dir, threads, backend)] = member
             for future in wait(running, POLL, FIRST_COMPLETED).done:
                 member, outcome = running.pop(future), pool.collect(future)
                 if outcome.status == "interrupted" and pool.here:

@@ -25,7 +25,7 @@ def merged(base, changes):
     return out
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """tiny(learning={"momentum": 0.5}) -> the nested table of a small, quick experiment on digits."""
     return lambda **changes: merged(TINY, changes)

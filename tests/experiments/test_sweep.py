@@ -23,6 +23,7 @@ from fsp_dynamics.cli import main
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, RunExistsError, RunLockedError, ShapeError
 from fsp_dynamics.experiments import runner, sweep_work
 from fsp_dynamics.experiments import sweep as sweeping
+from fsp_dynamics.experiments.backend import NUMBA, Backend
 from fsp_dynamics.experiments.execution import Interrupted
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.runner import train
@@ -38,12 +39,6 @@ from fsp_dynamics.plotting.sweep import plot_sweep
 pytestmark = pytest.mark.filterwarnings("ignore:.*epoch .* output")
 ROOT = Path(__file__).parents[2]
 GRID = {"beta": [0.5, 1.0]}
-SAME = {  # as `tiny` has it, for a fixture that is made once
-    "data": {"name": "digits", "limit": 120, "validation": 200},
-    "network": {"hidden": [12], "loop_scale": 0.3},
-    "learning": {"epochs": 3, "batch": 20, "output_step": 0.2, "rates": {"input": 20.0, "forward": [7.0], "loop": 0.5}},
-    "solver": {"absolute": 1e-4},
-}
 SMALL = ["--data.limit", "120", "--data.validation", "200", "--network.hidden", "12", "--learning.rates.forward", "7.0"]
 DIVERGING = {"learning.rates.input": 1e60, "learning.normalised": False, "learning.output_step": None}
 
@@ -81,10 +76,10 @@ def record(folder, wanted, seconds=90.0):
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def done(tiny, tmp_path_factory):
     """A sweep of two values and two seeds in this process, and the table it was made from."""
     out = tmp_path_factory.mktemp("done") / "sweep"
-    return quietly(SAME, seeds=2, grid=GRID, out=out)
+    return quietly(tiny(), seeds=2, grid=GRID, out=out)
 
 
 # What is run
@@ -164,12 +159,47 @@ def test_one_bad_value_refuses_the_sweep_and_nothing_is_written(tiny, tmp_path, 
         ({"seed": 3}, "give seeds"),
         ({"jobs": 2, "scheduler": "tcp://127.0.0.1:1"}, "leave jobs out"),
         ({"learning.bach": 3}, "did you mean 'learning.batch'"),
+        ({"backend": "cuda"}, "backend = 'cuda'"),
+        ({"device": "cpu"}, "device = 'cpu' belongs to backend torch"),
     ],
 )
 def test_other_arguments_are_refused_too(tiny, tmp_path, options, words):
     with pytest.raises(ConfigurationError, match=words):
         quietly(tiny(), out=tmp_path / "sweep", **options)
     assert not (tmp_path / "sweep").exists()
+
+
+def test_torch_computes_where_it_is_asked_for(tiny, tmp_path):
+    pytest.importorskip("torch")
+    backend = Backend("torch", "cpu", "bf16")
+    for jobs in (1, 2):
+        found = quietly(tiny(), seeds=[2], out=tmp_path / str(jobs), jobs=jobs, backend="torch", device="cpu", products="bf16", epochs=2)
+        (member,) = found.members
+        alone = train(tiny(), out=tmp_path / f"alone-{jobs}", progress=False, seed=2, epochs=2, threads=1, backend=backend)
+        assert same_bits(member.folder, alone.folder)
+        said = RunFolder(member.folder).read_json("environment.json")["backend"]
+        assert "torch" in said
+        assert "bf16" in said
+
+
+def test_what_torch_cannot_do_refuses_the_sweep(tiny, tmp_path):
+    pytest.importorskip("torch")
+    for given, word in (({"device": "cuda:99"}, "cuda:99"), ({"grid": {"solver.name": ["fixed_point", "reference"]}}, "'reference' does not run on")):
+        with pytest.raises(ConfigurationError, match=word):
+            quietly(tiny(), out=tmp_path / "sweep", backend="torch", **given)
+        assert not (tmp_path / "sweep").exists()
+
+
+def test_the_devices_of_a_cluster_are_looked_for_by_its_workers(tiny, tmp_path):
+    if pytest.importorskip("torch").cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    (tmp_path / "permit").touch()
+    outcome = run_member(str(tmp_path / "run"), load_config(tiny())[1], str(tmp_path / "permit"), None, 1, Backend("torch", "cuda"))
+    assert outcome.status == "failed"
+    assert outcome.reason.startswith("device = 'cuda', but ")
+    assert not (tmp_path / "run").exists()
+    assert sweeping._on_any_machine(Backend("torch", "cuda:7", "tf32")) == Backend("torch", "cpu", "tf32")
+    assert sweeping._on_any_machine(NUMBA) is NUMBA
 
 
 def test_an_activation_of_ones_own_is_refused_where_other_processes_would_not_know_it(tiny, tmp_path, monkeypatch):
