@@ -73,6 +73,20 @@ def test_one_two_and_four_learn_the_same_bits_and_one_of_them_writes(tmp_path, c
 
 
 @in_processes
+def test_torch_too_learns_the_same_bits_in_one_and_in_two(tmp_path) -> None:
+    """Its batches are cut into fixed shards, so a job of one is not a process without torchrun, to rounding."""
+    given = [*TINY, "--epochs", "2", "--no-progress", "--backend", "torch", "--device", "cpu"]
+    jobs = {count: torchrun(count, "train", *given, "--out", str(tmp_path / str(count))) for count in (1, 2)}
+    for count, job in jobs.items():
+        code, _, err = finished(job)
+        assert code == 0, err
+        environment = json.loads((tmp_path / str(count) / "environment.json").read_text())
+        assert environment["processes"] == count
+        assert environment["backend"].endswith("on cpu, full products, batches in 4 shards")
+    assert weights(tmp_path / "1") == weights(tmp_path / "2")
+
+
+@in_processes
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_dies_ends_the_job_and_the_run_goes_on_to_the_same_bits(victim, tmp_path, capsys) -> None:
     folder, metrics = tmp_path / "killed", tmp_path / "killed" / "metrics.jsonl"
