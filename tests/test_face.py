@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import doctest
 import importlib
 import json
@@ -14,6 +15,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
@@ -97,6 +99,26 @@ def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch, tmp_path
     for code in blocks("python"):
         exec(compile(code, "README.md", "exec"), names)
     assert "W1" in capsys.readouterr().out
+
+
+def test_records_say_in_one_line_what_they_are() -> None:
+    data = fsp.load_dataset("digits")
+    network = fsp.loop_network([64, 12, 10], loop_scale=0.3, rng=0)
+    images, nudge = data.train.images[:5], fsp.Nudge(1.0, np.eye(10)[:5])
+    free, nudged = fsp.relax(network, images), fsp.relax(network, images, nudge=nudge)
+    update = fsp.hebbian_update(network, images, free, nudged)
+    assert repr(data) == "<Dataset digits: 1197 train, 200 valid, 400 test; 8 x 8 pixels, 10 classes>"
+    assert repr(data.valid) == "<Split of 200 images of 64 pixels>"
+    assert repr(network) == "<Network 64-12-10, loop, hard_sigmoid, float32>"
+    assert repr(fsp.reciprocal_network([4, 3, 2], rho="logistic", dtype=np.float64)) == "<Network 4-3-2, tied reciprocal, logistic, float64>"
+    far = dataclasses.replace(nudged, status=np.array([0, 1, 0, 1, 1], np.uint8))
+    residual, steps = f"{nudged.residual.max():.2g}", nudged.steps.max()
+    assert repr(far) == f"<Equilibrium of layers 12, 10: 2 at rest, 3 out of steps; residual up to {residual}, steps up to {steps}; beta 1>"
+    assert repr(free.rows(np.array([], int))) == "<Equilibrium of layers 12, 10: no sample; beta 0>"
+    largest = {name: f"{np.abs(change).max():.2g}" for name, change in update.parameters().items()}
+    assert repr(update) == f"<Update, largest entries: {', '.join(f'{name} {size}' for name, size in largest.items())}>"
+    path = fsp.simulate(network, images, [(3.0, None), (2.0, nudge)], save=1.0)
+    assert repr(path) == f"<Trajectory of 5 samples, layers 12, 10: free, then beta 1; {len(path.times)} times from 0 to 5>"
 
 
 COMMANDS = sorted({m for block in blocks("sh") for m in re.findall(r"(?:^|[ /;])fsp ((?:[a-z]+)(?: (?:list|fetch))?)\b", block, re.MULTILINE)})

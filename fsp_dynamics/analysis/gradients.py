@@ -40,7 +40,7 @@ class NothingToCompareError(ConfigurationError):
     """No sample has an error and comes to rest, so there is no update."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Gradient(Weights):
     """-dC/dW, mean over the batch: the fields of `Network`'s weights. The direction of steepest descent."""
 

@@ -44,6 +44,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"<Split of {len(self)} images of {self.images.shape[1]} pixels>"
+
     def one_hot(self, classes: int, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
         """Targets (B, classes): 1 in the column of the label, 0 elsewhere. Raises ConfigurationError for a label >= classes."""
         _check_labels("labels", self.labels, classes)
@@ -71,6 +74,10 @@ class Dataset:
     test: Split
     image_shape: tuple[int, int]
     source: str
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{len(getattr(self, part))} {part}" for part in ("train", "valid", "test"))
+        return f"<Dataset {self.name}: {parts}; {self.image_shape[0]} x {self.image_shape[1]} pixels, {self.classes} classes>"
 
 
 @dataclass(frozen=True, slots=True)

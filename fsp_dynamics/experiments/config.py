@@ -26,6 +26,10 @@ def _one_of(field: str, choices: Iterable[str]) -> AfterValidator:
     return AfterValidator(lambda value: check_choice(field, value, choices))
 
 
+def _listing(choices: Iterable[str]) -> str:
+    return ", ".join(choices)
+
+
 def _listed(value: Any) -> Any:
     """A tuple where a list, or one bare value, was given."""
     return value if isinstance(value, dict) else tuple(value) if isinstance(value, (list, tuple)) else (value,)
@@ -47,7 +51,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which images."""
 
-    name: Annotated[str, _one_of("data.name", DATASETS), Field(description="data set")]
+    name: Annotated[str, _one_of("data.name", DATASETS), Field(description=f"data set: {_listing(DATASETS)}")]
     limit: Annotated[int | None, Field(None, ge=1, description="keep only so many training images")]
     validation: Annotated[int | None, Field(None, ge=0, description="training images set aside to choose the best epoch")]
 
@@ -57,12 +61,12 @@ class NetworkConfig(Section):
 
     kind: Annotated[str, _one_of("network.kind", TOPOLOGIES), Field("loop", description="loop or reciprocal")]
     hidden: Annotated[_Sizes, Field(min_length=1, description="units of each hidden layer")]
-    rho: Annotated[str, _one_of("network.rho", ACTIVATIONS), Field("hard_sigmoid", description="firing-rate function")]
+    rho: Annotated[str, _one_of("network.rho", ACTIVATIONS), Field("hard_sigmoid", description=f"firing-rate function: {_listing(ACTIVATIONS)}")]
     time_constants: Annotated[_Constants, Field((1.0,), min_length=1, description="r: one for all layers, or one for each, the output last")]
     forward_scale: Annotated[float | None, Field(None, gt=0, description="factor of the initial weights between layers (default 1; reciprocal 0.4)")]
     loop_scale: Annotated[float | None, Field(None, ge=0, description="factor of the loop's initial weights (default 1)")]
     tied: Annotated[bool | None, Field(None, description="backward weights are the transposed forward ones (default true)")]
-    dtype: Annotated[str, _one_of("network.dtype", DTYPES), Field("float32", description="precision")]
+    dtype: Annotated[str, _one_of("network.dtype", DTYPES), Field("float32", description=f"precision: {_listing(DTYPES)}")]
 
     @model_validator(mode="after")
     def _fits(self) -> NetworkConfig:
@@ -92,7 +96,7 @@ class LearningConfig(Section):
     epochs: Annotated[int, Field(ge=1, description="passes through the training images")]
     batch: Annotated[int, Field(20, ge=1, description="images for each weight update")]
     beta: Annotated[float, Field(1.0, description="strength of the nudge")]
-    phases: Annotated[str, _one_of("learning.phases", KINDS), Field("one-sided", description="sign of the nudge")]
+    phases: Annotated[str, _one_of("learning.phases", KINDS), Field("one-sided", description=f"sign of the nudge: {_listing(KINDS)}")]
     rule: Annotated[
         str, _one_of("learning.rule", RULES), Field("hebbian", description="hebbian (eq. 14), or exact: nudged through transposed weights")
     ]
@@ -120,7 +124,7 @@ class LearningConfig(Section):
 class SolverConfig(Section):
     """How the network comes to rest. What is left out takes the solver's own default; of absolute and relative, one alone sets the other to 0."""
 
-    name: Annotated[str, _one_of("solver.name", TRAINING_SOLVERS), Field("fixed_point", description="solver")]
+    name: Annotated[str, _one_of("solver.name", TRAINING_SOLVERS), Field("fixed_point", description=f"solver: {_listing(TRAINING_SOLVERS)}")]
     method: Annotated[str | None, Field(None, description="method of that solver")]
     absolute: Annotated[float | None, Field(None, ge=0, description="at rest: ||field|| <= absolute + relative ||state||")]
     relative: Annotated[float | None, Field(None, ge=0, description="see absolute")]

@@ -43,6 +43,12 @@ class Run:
     metrics: list[Record]
     summary: Record
 
+    def __repr__(self) -> str:
+        best = self.summary.get("best") or {}
+        errors = ", ".join(f"{part} {best[key]:.2f} %" for part in PARTS if best.get(key := f"{part}_error") is not None)
+        found = f"; best epoch {best['epoch']}, errors: {errors}" if best else ""
+        return f"<Run {self.folder}: {self.summary.get('status', 'unfinished')}, {len(self.metrics)} epoch{'s' * (len(self.metrics) != 1)}{found}>"
+
     @property
     def kept(self) -> tuple[int, ...]:
         """The epochs after which the network was kept (`probes.keep`), in order; 0 is before the first."""

@@ -22,7 +22,7 @@ from fsp_dynamics.models.rate import State
 from fsp_dynamics.solvers.equilibrium import Equilibrium
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Update(Weights):
     """A weight change: the fields of `Network`'s weights, learning rate not included. It is not a gradient."""
 

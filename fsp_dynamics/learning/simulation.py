@@ -53,6 +53,11 @@ class Trajectory:
     residual: Array
     rho: Activation
 
+    def __repr__(self) -> str:
+        pieces = ", then ".join(f"beta {beta:g}" if beta else "free" for beta in self.betas)
+        samples, layers = self.residual.shape[1], ", ".join(str(s.shape[2]) for s in self.states)
+        return f"<Trajectory of {samples} samples, layers {layers}: {pieces}; {len(self.times)} times from 0 to {self.times[-1]:g}>"
+
     @property
     def labels(self) -> Array:
         """(T,) "free" or "nudged"."""

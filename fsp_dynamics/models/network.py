@@ -78,6 +78,10 @@ class Network:
         _check_topology(self)
         _check_shapes(self)
 
+    def __repr__(self) -> str:
+        way = "loop" if self.loop is not None else "tied reciprocal" if self.tied else "feedforward" if self.backward is None else "reciprocal"
+        return f"<Network {'-'.join(map(str, self.sizes))}, {way}, {self.rho.name}, {self.dtype}>"
+
     @property
     def sizes(self) -> tuple[int, ...]:
         """(n_in, n_1, ..., n_L)."""
@@ -177,6 +181,10 @@ class Weights:
         """The record of these arrays, one for each of `network.parameters()`, by name."""
         shaped = network.with_parameters(named)
         return cls(shaped.input, shaped.forward, shaped.biases, shaped.loop, shaped.backward)
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} {float(abs(w).max()):.2g}" for name, w in self.parameters().items())
+        return f"<{type(self).__name__}, largest entries: {sizes}>"
 
     def parameters(self) -> dict[str, Array]:
         """The arrays by the names of `Network.parameters`."""

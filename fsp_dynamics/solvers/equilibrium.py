@@ -84,6 +84,12 @@ class Equilibrium:
     steps: Array
     beta: float = 0.0
 
+    def __repr__(self) -> str:
+        counts = zip(np.bincount(self.status, minlength=len(ENDINGS)), ENDINGS, strict=True)
+        ended = ", ".join(f"{count} {ending}" for count, ending in counts if count) or "no sample"
+        furthest = f"; residual up to {self.residual.max():.2g}, steps up to {self.steps.max()}" if len(self.status) else ""
+        return f"<Equilibrium of layers {', '.join(str(s.shape[1]) for s in self.state)}: {ended}{furthest}; beta {self.beta:g}>"
+
     @property
     def output(self) -> Array:
         """(B, n_L) state of the output layer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -173,6 +174,14 @@ def test_the_folder_holds_what_is_promised(tiny, tmp_path):
     assert set(run.metrics[-1]["alignment_degrees"]) == {"W1", "loop"}
     assert run.summary["best"]["valid_error"] == min(record["valid_error"] for record in run.metrics)
     assert run.summary["last"] == run.metrics[-1]
+
+
+def test_a_run_says_in_one_line_how_it_went(tiny, tmp_path):
+    run = quietly(tiny(), out=tmp_path / "run", epochs=1)
+    best = run.summary["best"]
+    errors = ", ".join(f"{part} {best[part + '_error']:.2f} %" for part in ("train", "valid", "test"))
+    assert repr(run) == f"<Run {tmp_path / 'run'}: finished, 1 epoch; best epoch 1, errors: {errors}>"
+    assert repr(dataclasses.replace(run, metrics=[], summary={})) == f"<Run {tmp_path / 'run'}: unfinished, 0 epochs>"
 
 
 def test_the_best_network_gives_the_error_that_chose_it(tiny, tmp_path):
