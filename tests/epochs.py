@@ -6,6 +6,16 @@ import itertools
 
 from fsp_dynamics.learning.training import Learner, train_epoch
 
+OPTIMISERS = {
+    "plain": {},
+    "limited": {"output_step": 0.02},
+    "momentum": {"momentum": 0.5, "decay": 0.01},
+    "limited-momentum": {"momentum": 0.5, "output_step": 0.02, "frozen": ("biases[1]", "forward[0]")},
+    "unnormalised": {"normalised": False},
+    "deviation": {"presynaptic": "deviation", "output_step": 0.02},
+    "deviation-momentum": {"presynaptic": "deviation", "momentum": 0.5},
+}
+
 
 def trained(network, recipe, data, epochs=2, **options):
     learner = Learner.start(network, recipe, 3)

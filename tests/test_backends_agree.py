@@ -23,6 +23,7 @@ from fsp_dynamics.models.rate import flatten  # noqa: E402
 from fsp_dynamics.solvers import make_solver  # noqa: E402
 from fsp_dynamics.solvers.equilibrium import Tolerance  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"))]
 EVERY_DEVICE = pytest.mark.parametrize("device", DEVICES)
 EVERY_PHASE = pytest.mark.parametrize("phase", problems.PHASES)
@@ -40,13 +41,6 @@ UPDATE = {np.float32: 1e-4, np.float64: 1e-10}  # of the largest change
 # surer than 6e-8, so that after seventeen batches weights may differ by some 1e-4 of what they moved; 1e-3 leaves room for other processors.
 EPOCH = {np.float32: 1e-3, np.float64: 1e-8}
 compiled_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="a whole epoch takes minutes as plain Python")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """What is small is slower on several."""
-    numba.get_num_threads()
-    torch.set_num_threads(1)
 
 
 def tight(dtype) -> Tolerance:

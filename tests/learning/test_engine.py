@@ -8,7 +8,7 @@ import os
 import numba
 import numpy as np
 import pytest
-from epochs import same_bits, trained
+from epochs import OPTIMISERS, same_bits, trained
 
 import fsp_dynamics as fsp
 from fsp_dynamics.analysis.alignment import loop_angles
@@ -26,15 +26,6 @@ from fsp_dynamics.solvers.numba_ode import NumbaSolver
 TAKES = engine.takes
 DIGITS = fsp.load_dataset("digits")
 SIZES = ([64, 30, 10], [64, 30, 20, 10], [64, 30, 25, 20, 10])
-OPTIMISERS = {
-    "plain": {},
-    "limited": {"output_step": 0.02},
-    "momentum": {"momentum": 0.5, "decay": 0.01},
-    "limited-momentum": {"momentum": 0.5, "output_step": 0.02, "frozen": ("biases[1]", "forward[0]")},
-    "unnormalised": {"normalised": False},
-    "deviation": {"presynaptic": "deviation", "output_step": 0.02},
-    "deviation-momentum": {"presynaptic": "deviation", "momentum": 0.5},
-}
 compiled_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="takes minutes as plain Python; bits are the compiler's")
 
 

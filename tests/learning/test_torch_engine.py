@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numba
 import numpy as np
 import pytest
-from epochs import same_bits, trained
+from epochs import OPTIMISERS, same_bits, trained
 
 torch = pytest.importorskip("torch")
 
@@ -32,33 +32,10 @@ from fsp_dynamics.solvers.fixed_point import FixedPointSolver  # noqa: E402
 from fsp_dynamics.solvers.numba_ode import NumbaSolver  # noqa: E402
 from fsp_dynamics.solvers.torch_fixed_point import TorchFixedPointSolver  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 DIGITS = fsp.load_dataset("digits")
 SIZES = [64, 30, 20, 10]
-OPTIMISERS = {
-    "plain": {},
-    "limited": {"output_step": 0.02},
-    "momentum": {"momentum": 0.5, "decay": 0.01},
-    "limited-momentum": {"momentum": 0.5, "output_step": 0.02, "frozen": ("biases[1]", "forward[0]")},
-    "unnormalised": {"normalised": False},
-    "deviation": {"presynaptic": "deviation", "output_step": 0.02},
-    "deviation-momentum": {"presynaptic": "deviation", "momentum": 0.5},
-}
 compiled_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="takes minutes as plain Python; its twin is compiled")
-
-
-@pytest.fixture(params=["rows leave", "rows are masked"])
-def cut(request, monkeypatch) -> bool:
-    """Both treatments of rows at rest, whichever the device would have."""
-    leave = request.param == "rows leave"
-    monkeypatch.setattr(torch_loop, "cuts_down", lambda device: leave)
-    return leave
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Numba, when it starts, gives torch as many threads as it takes itself: slow, for what is as small as here."""
-    numba.get_num_threads()
-    torch.set_num_threads(1)
 
 
 def recipe_for(network, kind="one-sided", tolerance=1e-13, solver=None, rate=1.0, mirror=0.0, **optimiser) -> Recipe:

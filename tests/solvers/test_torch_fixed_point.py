@@ -6,7 +6,6 @@ import collections
 import dataclasses
 import itertools
 
-import numba
 import numpy as np
 import oracles
 import problems
@@ -33,27 +32,13 @@ from fsp_dynamics.solvers.passes import Passes  # noqa: E402
 from fsp_dynamics.solvers.tensors import array, tensor  # noqa: E402
 from fsp_dynamics.solvers.torch_fixed_point import METHODS, TorchFixedPointSolver  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TIGHT = Tolerance(3e-14)
 PASSES_MORE = 1.1  # of those of the compiled solver, summed over a batch, and one
 predict = jit(lambda y, u, slope, leak, beta, d, z, v, n, accuracy: secants.predict(y, u, slope, leak, beta, d, z, v, n, accuracy))
 learn_secant = jit(lambda slope, dy, du, n: secants.learn_secant(slope, dy, du, n))
 may_amplify = jit(lambda slope, y, kappa, n, room: secants.may_amplify(slope, y, kappa, n, room))
 mean_slope = jit(lambda moments, products, slope, room: secants.mean_slope(moments, products, slope, room))
-
-
-@pytest.fixture(params=["rows leave", "rows are masked"])
-def cut(request, monkeypatch) -> bool:
-    """Both treatments of rows at rest, whichever the device would have."""
-    leave = request.param == "rows leave"
-    monkeypatch.setattr(torch_loop, "cuts_down", lambda device: leave)
-    return leave
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    """Numba, when it starts, gives torch as many threads as it takes itself: slow, for what is as small as here."""
-    numba.get_num_threads()
-    torch.set_num_threads(1)
 
 
 def tight(p) -> Tolerance:

@@ -27,6 +27,7 @@ from fsp_dynamics.solvers import tensors, torch_steps  # noqa: E402
 from fsp_dynamics.solvers.torch_ode import TorchSolver  # noqa: E402
 from fsp_dynamics.solvers.torch_steps import CONSTANT, CONTROLLED  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 STEP = {"euler": 0.2, "midpoint": 0.3, "heun2": 0.3, "heun3": 0.3, "rk4": 0.5, "explicit_adams": 0.1, "implicit_adams": 0.2}
 SOLVERS = {name: TorchSolver(name, STEP.get(name)) for name in (*CONTROLLED, *CONSTANT)}
@@ -40,14 +41,6 @@ EXPECTED = {  # order, margin, steps of the coarsest of five grids over 3 time u
     "explicit_adams": (4, 0.2, 16),
     "implicit_adams": (5, 0.3, 16),
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tight(p):
