@@ -16,10 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsp_dynamics.analysis.spectra import Linear
-from fsp_dynamics.analysis.stability import resting_inputs
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, stiffness, unit_target
+from fsp_dynamics.models.rate import Nudge, State, resting_inputs, stiffness, unit_target
 from fsp_dynamics.solvers.equilibrium import Equilibrium, prepare
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.response import chain

@@ -118,11 +118,18 @@ class Spectrum:
 
 
 def linearise(network: Network, images: Array, state: State | Equilibrium, nudge: Nudge | None = None) -> Linear:
-    """The field linearised at these states, at rest or not. Raises ShapeError, NotFiniteError, ConfigurationError (rho without curvature)."""
-    drive, state = rate.drive(network, images), state.state if isinstance(state, Equilibrium) else state
+    """The field linearised at these states, at rest or not; at an `Equilibrium` saturated units count as on their walls, however near they came.
+
+    Raises ShapeError, NotFiniteError, ConfigurationError (rho without curvature).
+    """
+    drive, at_rest = rate.drive(network, images), isinstance(state, Equilibrium)
+    state = state.state if isinstance(state, Equilibrium) else state
     prepare(network, drive, state, nudge)
     for k, s in enumerate(state):
         check_finite(f"state[{k}]", s)
+    if at_rest and network.rho.projected:  # integrators come ever nearer to a wall without being there: who is pushed beyond it rests on it
+        aims = rate.resting_inputs(network, drive, [network.rho.rate(s) for s in state], nudge)
+        state = tuple(np.where((u > 0) & (u < 1), s, 0) for s, u in zip(state, aims, strict=True))
     found, kappa = gains(network, state, nudge, drive), stiffness(network, nudge)
     smooth = tuple(1 / h for h in found.answer) if not network.rho.projected else ()
     decay = smooth or tuple(np.full(s.shape, k) for s, k in zip(state, kappa, strict=True))

@@ -31,7 +31,7 @@ from fsp_dynamics.analysis.spectra import (
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network, Rng
-from fsp_dynamics.models.rate import Nudge, State, beta_of, flatten, layers, total_input, unit_target
+from fsp_dynamics.models.rate import Nudge, State, beta_of, flatten, layers
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator
 from fsp_dynamics.solvers.response import chain, loop_matrix
 from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
@@ -136,17 +136,8 @@ def kink_margin(network: Network, images: Array, state: State | Equilibrium, nud
     state = state.state if isinstance(state, Equilibrium) else state
     if not network.rho.projected:
         return np.full(len(state[0]), np.inf)
-    aims = resting_inputs(network, rate.drive(network, images), [network.rho.rate(s) for s in state], nudge)
+    aims = rate.resting_inputs(network, rate.drive(network, images), [network.rho.rate(s) for s in state], nudge)
     return np.min([np.minimum(np.abs(u), np.abs(u - 1)).min(1) for u in aims], axis=0).astype(np.float64)
-
-
-def resting_inputs(network: Network, drive: Array, rates: State | list[Array], nudge: Nudge | None) -> State:
-    """u = (a + beta d) / kappa of each layer (B, n_k): where its units would rest, but for rho."""
-    aims = [a * r for a, r in zip(total_input(network, drive, rates), network.time_constants, strict=True)]
-    if nudge is not None:
-        leak = 1 / network.time_constants[-1]
-        aims[-1] = unit_target(aims[-1] * leak, leak, nudge.beta, nudge.target)
-    return tuple(aims)
 
 
 def settle_time(abscissa: Array, factor: float = 1000.0) -> Array:

@@ -138,6 +138,15 @@ def rate_field(network: Network, drive: Array, state: State, nudge: Nudge | None
     return tuple(unit_rate_field(s, rho(unit_target(a_k, leak, beta, d)), leak, beta) for s, a_k, (leak, beta, d) in terms)
 
 
+def resting_inputs(network: Network, drive: Array, rates: Sequence[Array], nudge: Nudge | None = None) -> State:
+    """u = (a + beta d) / kappa of each layer (B, n_k): where its units would rest, but for rho."""
+    aims = [a * r for a, r in zip(total_input(network, drive, rates), network.time_constants, strict=True)]
+    if nudge is not None:
+        leak = 1 / network.time_constants[-1]
+        aims[-1] = unit_target(aims[-1] * leak, leak, nudge.beta, nudge.target)
+    return tuple(aims)
+
+
 def residual(network: Network, drive: Array, state: State, nudge: Nudge | None = None) -> Array:
     """||ds/dt|| of the rate form over all units of a sample, (B,)."""
     squares = [(f * f).sum(-1) for f in rate_field(network, drive, state, nudge)]

@@ -15,9 +15,10 @@ from fsp_dynamics.analysis import spectra
 from fsp_dynamics.analysis.spectra import departure, eigenvalues, linearise, numerical_abscissa, ring_eigenvalues, slowest_mode, spectrum
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError, ShapeError
 from fsp_dynamics.models.activations import Activation, logistic, logistic_slope
-from fsp_dynamics.models.network import reciprocal_network
+from fsp_dynamics.models.network import loop_network, reciprocal_network
 from fsp_dynamics.models.rate import Nudge, zero_state
-from fsp_dynamics.solvers import relax
+from fsp_dynamics.solvers import make_solver, relax
+from fsp_dynamics.solvers.equilibrium import Tolerance
 
 LOOPS = tuple(name for name in problems.HARD if name not in ("tied", "untied"))
 EXACT = ("one-hidden", "time-constants", "ring-3", "ring-4", "saturated", "satisfied", "silent")  # no Jordan blocks
@@ -194,3 +195,16 @@ def test_what_cannot_be_linearised_is_refused() -> None:
     own = problems.random_network(0, [3, 4, 2], 0.5, rho=Activation("own", logistic, logistic_slope))
     with pytest.raises(ConfigurationError, match="curvature"):
         spectrum(own, np.zeros((1, 3)), zero_state(own, 1))
+
+
+def test_a_rest_that_an_integrator_came_near_has_the_spectrum_of_the_rest() -> None:
+    """In the rate form a unit that is pushed beyond a wall comes to it exponentially: it is strictly inside as long as one looks, and saturated."""
+    rng = np.random.default_rng(4)
+    network = loop_network([6, 12, 9, 4], loop_scale=0.5, dtype=np.float64, rng=rng)
+    images, nudge = rng.random((8, 6)), Nudge(0.5, np.eye(4)[np.arange(8) % 4])
+    exact = relax(network, images, nudge=nudge, tolerance=Tolerance(1e-12))
+    near = relax(network, images, nudge=nudge, solver=make_solver("reference"), tolerance=Tolerance(1e-10)).require_rest()
+    inside = [np.concatenate([(s > 0) & (s < 1) for s in found.state], axis=1).sum() for found in (exact, near)]
+    assert inside[1] > inside[0], "some saturated unit is not on its wall yet"
+    expected, found = (spectrum(network, images, each, nudge) for each in (exact, near))
+    np.testing.assert_allclose(found.all(), expected.all(), atol=1e-12)
