@@ -2,8 +2,9 @@
 
     python -m benchmarks.devices --device auto --preset mnist-2x1500 --batches 20,256,1024
 
-A whole epoch each, after one that warms up; images and labels are on the device before the clock starts, on both sides. Shares are of the largest
-float32 product's speed on the same device (of the products that were asked for: tf32 and bf16 have their own). With `--limit` epochs are shorter.
+A whole epoch each, after one that warms up; bringing images and labels to the device counts, on both sides. Shares are of the largest float32
+product's speed on the same device (of the products that were asked for: tf32 and bf16 have their own), and count what samples need: on a GPU those at
+rest are multiplied along with the others. On the CPU ours has the threads that it chooses, backpropagation all cores. `--limit` makes epochs shorter.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from fsp_dynamics.datasets import Split, load_dataset
 from fsp_dynamics.experiments.backend import Backend
 from fsp_dynamics.experiments.execution import build_network, build_recipe, thread_limit
 from fsp_dynamics.experiments.sources import load_config
+from fsp_dynamics.kernels.team import available
 from fsp_dynamics.learning.training import Learner, train_epoch
 from fsp_dynamics.solvers import PRODUCTS
 from fsp_dynamics.tables import print_table
@@ -111,11 +113,11 @@ def backprop(sizes: tuple[int, ...], split: Split, device: str, batch: int, epoc
         layers += [torch.nn.Linear(pre, post), torch.nn.ReLU()]
     model = torch.nn.Sequential(*layers[:-1]).to(device)
     optimiser, rng = torch.optim.SGD(model.parameters(), lr=0.05), np.random.default_rng(0)
-    images, labels = torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device)
     for _ in range(epochs):
-        order, wrong = torch.from_numpy(rng.permutation(len(labels))).to(device), torch.zeros((), device=device)
+        order, wrong = torch.from_numpy(rng.permutation(len(split.labels))).to(device), torch.zeros((), device=device)
         wait_for(device)
         begin = time.perf_counter()
+        images, labels = torch.from_numpy(split.images).to(device), torch.from_numpy(split.labels).to(device)
         for first in range(0, len(order), batch):
             index = order[first : first + batch]
             optimiser.zero_grad()
@@ -132,6 +134,8 @@ def backprop(sizes: tuple[int, ...], split: Split, device: str, batch: int, epoc
 
 def measure(preset: str, device: str, batches: tuple[int, ...], factors: tuple[str, ...], limit: int | None, epochs: int) -> dict[str, Any]:
     """Rows of everybody, and the peaks they are measured by."""
+    from fsp_dynamics.learning.torch_engine import one_number_of_threads
+
     where = Backend("torch", device).device_name()
     peaks: Any = {(on, kind): peak(on, kind) for on, kind in {("cpu", "full"), *((where, kind) for kind in factors), (where, "full")}}
     config = load_config(preset, {} if limit is None else {"data.limit": limit})[1]
@@ -141,7 +145,8 @@ def measure(preset: str, device: str, batches: tuple[int, ...], factors: tuple[s
     for batch in batches:
         print(f"measuring: batch {batch} on {where}", file=sys.stderr, flush=True)
         rows += [ours(preset, Backend("torch", where, kind), batch, limit, epochs, peaks) for kind in factors]
-        rows.append(backprop(sizes, data.train, where, batch, epochs, peaks))
+        with one_number_of_threads(available()):
+            rows.append(backprop(sizes, data.train, where, batch, epochs, peaks))
     named = {f"{on}, {kind}": value for (on, kind), value in peaks.items()}
     return {"preset": preset, "described": Backend("torch", where).described(), "peaks": named, "rows": [dataclasses.asdict(row) for row in rows]}
 

@@ -119,7 +119,7 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
         classes : all labels that will ever come; needed in the first call alone. The range of the features is that of the first data. Raises as
         `fit`, and ConfigurationError for labels that are not among the classes.
         """
-        first = not hasattr(self, "_learner")
+        first = not hasattr(self, "network_")
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), reset=first)
         if first:
             if classes is None:
@@ -158,10 +158,11 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
         return self._scaled(validate_data(self, X, dtype=(np.float64, np.float32), reset=False))
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_learner")
+        return hasattr(self, "network_")
 
     def _begin(self, X: Array, labels: Any) -> None:
-        """Everything that comes before learning: classes, the range of the features, a new network."""
+        """Everything that comes before learning: classes, the range of the features, a new network. What was learned before is forgotten first."""
+        self.__dict__.pop("network_", None)
         check_classification_targets(labels)
         self.classes_ = np.unique(labels)
         if len(self.classes_) < 2:

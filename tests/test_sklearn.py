@@ -267,3 +267,19 @@ def test_its_network_is_one_for_all_else(trained, digits):
     torch = pytest.importorskip("torch", reason="torch is not installed; it comes with the [torch] extra")
     rates = trained.network_.to_torch()(torch.from_numpy(trained.to_images(digits.test.images)))
     assert np.abs(rates.detach().numpy() - trained.decision_function(digits.test.images)).max() < 1e-3
+
+
+def test_what_could_not_be_learned_leaves_nothing_that_predicts():
+    X, y = np.random.default_rng(0).random((20, 5)), np.arange(20) % 2
+    model = LoopClassifier(hidden=(5,), epochs=1, random_state=0)
+    with pytest.raises(ConfigurationError, match="none of the classes"):
+        model.partial_fit(X, np.where(np.arange(20) == 3, 7, y), classes=[0, 1])
+    with pytest.raises(NotFittedError):
+        model.predict(X)
+    with pytest.raises(ConfigurationError, match="expected all labels that will ever come, in the first call"):
+        model.partial_fit(X, y)
+    model.fit(X, y).beta = -5.0
+    with pytest.raises(ConfigurationError):
+        model.fit(X, y + 7)
+    with pytest.raises(NotFittedError):
+        model.predict(X)

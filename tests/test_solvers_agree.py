@@ -125,6 +125,15 @@ def test_a_sample_does_not_depend_on_its_neighbours(name, where, dtype):
     assert np.delete(distance(beside.state, whole.state), 1).max() <= p.agreement
 
 
+@pytest.mark.parametrize("where", ["interior", "tied", "logistic"])
+@EVERY_SOLVER
+def test_no_samples_are_no_work_and_no_failure(name, where):
+    p = problem(where)
+    found = solver_for(name, p).relax(p.network, p.drive[:0], None, p.nudges["nudged"].rows(np.arange(0)), tight(p))
+    assert [s.shape for s in found.state] == [(0, n) for n in p.network.sizes[1:]]
+    assert [len(each) for each in (found.residual, found.status, found.steps)] == [0, 0, 0]
+
+
 @EVERY_SOLVER
 def test_no_rest_is_reported_with_what_was_reached(name):
     """Promise 5: a ring beyond its threshold oscillates for ever."""

@@ -59,6 +59,11 @@ class Backend:
         except ConfigurationError as error:
             raise ConfigurationError(f"solver.{error}") from None
 
+    def refuse_one_gpu_for_several(self, processes: int) -> None:
+        """Raises ConfigurationError for a numbered GPU that the processes of a job would share: each takes one of its own."""
+        if processes > 1 and self.device is not None and self.device.startswith("cuda:"):
+            raise ConfigurationError(f"device = {self.device!r} for {processes} processes, expected cuda: each takes a GPU of its own")
+
     def device_name(self, local_rank: int = 0) -> str:
         """The torch device that is meant: "cpu" or "cuda:0". Raises ConfigurationError for one that is not there."""
         _require_torch()

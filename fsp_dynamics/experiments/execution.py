@@ -61,12 +61,18 @@ class Stop:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
-    """SIGINT and SIGTERM ask the yielded `Stop` while the block runs; outside the main thread they are left alone."""
+    """SIGINT and SIGTERM ask the yielded `Stop` while the block runs; outside the main thread they are left alone.
+
+    In a block within another one the outer `Stop` hears nothing; what it has heard before is told the inner one.
+    """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
     before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    outer = getattr(before[signal.SIGINT], "__self__", None)
+    if isinstance(outer, Stop):
+        stop.signum = outer.signum
     try:
         yield stop
     finally:
@@ -75,8 +81,9 @@ def stoppable() -> Iterator[Stop]:
 
 
 @contextlib.contextmanager
-def thread_limit(threads: int | None) -> Iterator[None]:
-    """BLAS, the compiled kernels and torch use at most so many threads in the block; None: one for BLAS and torch, the kernels as they are.
+def thread_limit(threads: int | None, kernels: int | None = None) -> Iterator[None]:
+    """BLAS, the compiled kernels and torch use at most so many threads in the block; None: one for BLAS and torch, `kernels` for the kernels (None:
+    as they are). Last bits depend on the number in BLAS and torch, in the kernels they do not.
 
     A batch's products are too small to share: two threads were measured 1.0-1.1 times as fast as one. SciPy's BLAS, which adds the
     updates to the weights, always gets one thread: its idle threads spin in the way of NumPy's (training was 2 to 20 times slower so, on two cores).
@@ -92,8 +99,8 @@ def thread_limit(threads: int | None) -> Iterator[None]:
     of_scipy = [pool.filepath for pool in pools.lib_controllers if Path(pool.filepath).parent.name == "scipy.libs"]
     limit = pools.limit(limits=min(threads or 1, os.cpu_count() or 1), user_api="blas" if threads is None else None)
     with limit, pools.select(filepath=of_scipy).limit(limits=1):
-        if numba and threads is not None:
-            numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        if numba and (given := threads or kernels):
+            numba.set_num_threads(min(given, numba.config.NUMBA_NUM_THREADS))
         if torch:
             torch.set_num_threads(min(threads or 1, os.cpu_count() or 1))
         try:

@@ -8,6 +8,7 @@ counts is how long a short message takes to arrive.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import threading
@@ -21,7 +22,7 @@ import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError, RankLostError
 from fsp_dynamics.experiments.mailbox import Mailbox, shared_array, shared_file, size_of
-from fsp_dynamics.kernels.team import LOST
+from fsp_dynamics.kernels.team import LOST, can_meet
 from fsp_dynamics.learning.ranks import ALONE, Ranks
 from fsp_dynamics.models.network import Array
 
@@ -118,8 +119,9 @@ class Job:
         try:
             sending = [dist.P2POp(dist.isend, mine, rank) for rank in others]
             asked = [dist.P2POp(dist.irecv, told[rank], rank) for rank in others]
-            for work in dist.batch_isend_irecv(sending + asked):
-                work.wait()
+            with torch.cuda.device_of(mine):  # which nccl asks for, or it may hang
+                for work in dist.batch_isend_irecv(sending + asked):
+                    work.wait()
         except RuntimeError as error:
             raise RankLostError(f"another process of this job is gone (seen by rank {self.rank} of {self.count})") from error
         return [each.numpy() for each in told] if isinstance(own, np.ndarray) else told
@@ -142,7 +144,7 @@ def local_rank() -> int:
 
 def speaks() -> bool:
     """Whether this process is the one of its job that shows results."""
-    return os.environ.get("RANK", "0") == "0"
+    return not is_job() or os.environ["RANK"] == "0"
 
 
 def is_job() -> bool:
@@ -150,28 +152,32 @@ def is_job() -> bool:
     return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ)
 
 
-@contextlib.contextmanager
-def job() -> Iterator[Ranks]:
-    """The ranks of this job while the block runs; of a process that torchrun did not start, it alone.
+def job() -> Ranks:
+    """The ranks of this job; of a process that torchrun did not start, it alone.
 
     Raises ConfigurationError where torch is missing or the processes cannot reach each other.
     """
     if not is_job():
-        yield ALONE
-        return
+        return ALONE
     try:
         import torch
         import torch.distributed as dist
     except ImportError:
         raise ConfigurationError("a training in several processes needs torch; pip install 'fsp_dynamics[torch]'") from None
-    try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
-    except (RuntimeError, ValueError) as error:
-        raise ConfigurationError(f"the processes of this job do not find each other: {' '.join(str(error).split())}") from None
+    if not dist.is_initialized():  # once: processes that have parted do not find each other again
+        try:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        except (RuntimeError, ValueError) as error:
+            raise ConfigurationError(f"the processes of this job do not find each other: {' '.join(str(error).split())}") from None
+        atexit.register(_part)
     rank, count = dist.get_rank(), dist.get_world_size()
-    try:
-        together = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == count
-        yield Job(rank, count, SHARDS if SHARDS % count == 0 else count, together)
-    finally:
-        with contextlib.suppress(RuntimeError):
-            dist.destroy_process_group()
+    together = can_meet() and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == count
+    return Job(rank, count, SHARDS if SHARDS % count == 0 else count, together)
+
+
+def _part() -> None:
+    """Leave the others; some may be gone already."""
+    import torch.distributed as dist
+
+    with contextlib.suppress(RuntimeError):
+        dist.destroy_process_group()

@@ -77,8 +77,9 @@ class Run:
         backend = backend_of(backend, device, products)
         network, given = self.network(which), self.config.data
         data = load_dataset(given.name, data_dir=data_dir, validation=given.validation, limit=given.limit)
+        recipe = execution.build_recipe(self.config, backend)  # it may bring torch, whose threads are limited too
         with execution.thread_limit(threads):
-            return evaluate(network, getattr(data, check_choice("split", split, PARTS)), execution.build_recipe(self.config, backend))
+            return evaluate(network, getattr(data, check_choice("split", split, PARTS)), recipe)
 
     def to_frame(self) -> DataFrame:
         """A pandas.DataFrame of the metrics, a row for each finished epoch, tables by dotted keys (alignment_degrees.W1). `.to_csv(path)` saves it.

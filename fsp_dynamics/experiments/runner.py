@@ -83,21 +83,21 @@ def run(
     backend: Backend = NUMBA,
 ) -> Run:
     """Train `config` in `folder`, as `train` says; nothing is written before configuration and data are known to be usable."""
-    with ranks.job() as together:
-        if together.rank > 0:
-            folder, told = SeenFolder(folder.path), Mute()
-        if not resume:
-            folder.refuse_occupied()
-        recipe = execution.build_recipe(config, backend, ranks.local_rank())
-        data = load_dataset(config.data.name, data_dir=data_dir, validation=config.data.validation, limit=config.data.limit)
-        network, rng = execution.build_network(config, data.train.images.shape[1], data.classes)
-        learner = Learner.start(network, recipe, rng)
-        if threads is None and together.count > 1:
-            threads = ranks.local_share(execution.cores())
-        with execution.thread_limit(threads), folder.locked(), execution.stoppable() as stop:
-            session = _Session(config, folder, data, recipe, learner, told, stop, [], Probing.of(config, data, recipe), together)
-            session.enter(resume, lambda command: execution.environment(config, command, _described(backend, together), together.count), command)
-            session.work()
+    together = ranks.job()
+    if together.rank > 0:
+        folder, told = SeenFolder(folder.path), Mute()
+    if not resume:
+        folder.refuse_occupied()
+    backend.refuse_one_gpu_for_several(together.count)
+    recipe = execution.build_recipe(config, backend, ranks.local_rank())
+    data = load_dataset(config.data.name, data_dir=data_dir, validation=config.data.validation, limit=config.data.limit)
+    network, rng = execution.build_network(config, data.train.images.shape[1], data.classes)
+    learner = Learner.start(network, recipe, rng)
+    kernels = ranks.local_share(execution.cores()) if together.count > 1 else None
+    with execution.thread_limit(threads, kernels), folder.locked(), execution.stoppable() as stop:
+        session = _Session(config, folder, data, recipe, learner, told, stop, [], Probing.of(config, data, recipe), together)
+        session.enter(resume, lambda command: execution.environment(config, command, _described(backend, together), together.count), command)
+        session.work()
     return open_run(folder.path)
 
 
@@ -190,7 +190,6 @@ class _Session:
             while self.learner.epoch < self.config.learning.epochs:
                 self._check_stop()
                 self._epoch()
-            ranks.agreed(self.ranks, 0)  # then the others may read what the first has written
         except Interrupted as interrupted:
             self.summarise("interrupted")
             raise Interrupted(interrupted.signum, f"stopped by a signal in epoch {len(self.metrics) + 1}; {self._left()}") from None
@@ -205,6 +204,7 @@ class _Session:
         self.summarise("finished")
         if self.metrics:
             self._draw()
+        ranks.agreed(self.ranks, 0)  # now the others may read what the first has written
 
     def _left(self) -> str:
         return f"{self.folder.path} holds the {len(self.metrics)} finished epochs, go on with --resume"

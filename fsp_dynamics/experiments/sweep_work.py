@@ -170,7 +170,15 @@ class Processes:
     def submit(self, *arguments: Any) -> Future[Outcome]:
         from joblib.externals.loky import ProcessPoolExecutor
 
-        executor = self._idle.pop() if self._idle else ProcessPoolExecutor(max_workers=1, env=self._environment)
+        while self._idle:
+            executor = self._idle.pop()
+            try:
+                return self._begin(executor, arguments)
+            except BrokenExecutor:  # its process was killed while it had nothing to do
+                executor.shutdown(kill_workers=True)
+        return self._begin(ProcessPoolExecutor(max_workers=1, env=self._environment), arguments)
+
+    def _begin(self, executor: Any, arguments: tuple[Any, ...]) -> Future[Outcome]:
         future: Future[Outcome] = executor.submit(run_member, *arguments)
         self._busy[future] = executor
         return future

@@ -5,6 +5,7 @@ What it computes is what `phases.run` and `Sgd.step` compute, to rounding and to
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,11 +23,11 @@ from fsp_dynamics.learning import mirror
 from fsp_dynamics.learning.breaks import Breaks
 from fsp_dynamics.learning.memory import Remembered
 from fsp_dynamics.learning.optimisers import Sgd
-from fsp_dynamics.learning.phases import refuse_broken
+from fsp_dynamics.learning.phases import NAMES, refuse_broken
 from fsp_dynamics.learning.ranks import Ranks, share_of
 from fsp_dynamics.learning.telling import Telling
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge
+from fsp_dynamics.models.rate import Nudge, drive
 from fsp_dynamics.solvers.equilibrium import AT_REST, NOT_FINITE, Equilibrium, Solver
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.packed_loop import PackedLoop, Room, is_packable, members
@@ -74,18 +75,19 @@ def takes_on_torch(recipe: Recipe) -> bool:
     return is_on_torch(recipe.solver) and recipe.rule == "hebbian"
 
 
-def relaxer(network: Network, recipe: Recipe, memory: object) -> Callable[[Array], Equilibrium]:
-    """drive (B, n_1) -> the free equilibrium; a network is packed, or brought to its device, once for all calls."""
+def relaxer(network: Network, recipe: Recipe, memory: object) -> tuple[Callable[[Array], Any], Callable[[Any], Equilibrium]]:
+    """(images (B, n_in) -> drive (B, n_1), drive -> the free equilibrium); a network is packed, or brought to its device, once for all calls."""
     solver: Any = recipe.solver
     if is_on_torch(solver):
         ready = solver.on_device(network)
         slope = memory.slope[:, : network.sizes[-1]] if isinstance(memory, Memory) else None
-        return lambda drive: ready.relax(drive, tolerance=recipe.tolerance, slope=slope)
+        return ready.drive, lambda constant: ready.relax(constant, tolerance=recipe.tolerance, slope=slope)
+    driven = functools.partial(drive, network)
     if not (isinstance(solver, FixedPointSolver) and solver.uses_secants(network)):
-        return lambda drive: solver.relax(network, drive, None, None, recipe.tolerance)
+        return driven, lambda constant: solver.relax(network, constant, None, None, recipe.tolerance)
     packed = PackedLoop.of(network)
     known = packed, memory.slope if isinstance(memory, Memory) else 0.0
-    return lambda drive: solver.relax_known(network, drive, known, recipe.tolerance)
+    return driven, lambda constant: solver.relax_known(network, constant, known, recipe.tolerance)
 
 
 def images_at(images: Array, samples: Array, dtype: Any) -> tuple[Array, Array]:
@@ -114,6 +116,7 @@ class LoopEngine:
         self.memory = Memory.empty(len(split.labels), network).or_fresh(learner.memory)
         self.memory = learner.memory = Memory(**{name: to(array) for name, array in self.memory.arrays().items()})
         here = members(network, recipe.batch) if threads is None else threads
+        here = min(int(each[0]) for each in ranks.gather(np.array([here]))) if self.joined else here  # a team has as many in each rank
         self.team = Team(here, number * here, sharers * here, to(np.zeros(32, np.int64))) if self.joined else Team(here)
         self.pace = Pace(self.team.members, fixed=threads is not None or ranks.count > 1)  # ranks stop at the same batches
         self.room = Room(self.packed, recipe.batch, self.team.whole, 3 if recipe.phases == "centred" else 2, to)
@@ -233,7 +236,7 @@ class LoopEngine:
         broken[:first] = broken[end:] = False
         if broken.any():
             state = self.room.state(self.learner.network.sizes[1:], broken, phase)
-            refuse_broken(("free", "nudged", "opposite")[phase], batch, images, state)
+            refuse_broken(NAMES[phase], batch, images, state)
 
 
 def _teaching(learner: Learner, recipe: Recipe) -> tuple[Any, ...]:

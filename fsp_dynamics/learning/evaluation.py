@@ -12,7 +12,6 @@ from fsp_dynamics.learning.ranks import ALONE, Ranks
 from fsp_dynamics.learning.sweeps import SweepMemory
 from fsp_dynamics.learning.training import LabelledImages, Recipe, check_split
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers.equilibrium import Equilibrium
 
 
@@ -48,11 +47,11 @@ def evaluate(
     takes some of the batches.
     """
     check_split(network, split)
-    relax = engine.relaxer(network, recipe, memory)
+    driven, relax = engine.relaxer(network, recipe, memory)
     seen = np.zeros((-(-len(split.labels) // (batch * ranks.count)), 5 + 2 * network.depth + 2 * network.sizes[-1]))
     for i, first in enumerate(range(ranks.rank * batch, len(split.labels), ranks.count * batch)):
         images, labels = split.images[first : first + batch], split.labels[first : first + batch]
-        seen[i] = _look(network, relax(drive(network, images)), labels)
+        seen[i] = _look(network, relax(driven(images)), labels)
     whole = np.stack(ranks.gather(seen), axis=1).reshape(-1, seen.shape[1])  # in the order of the batches, whoever made them
     residual_max, classes, layers = float(whole[:, 4].max()), network.sizes[-1], network.depth
     samples, wrong, residual, unrested = (float(each) for each in whole[:, :4].sum(0))

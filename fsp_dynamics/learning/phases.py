@@ -15,6 +15,7 @@ from fsp_dynamics.solvers.transposed import relax_transposed
 KINDS = ("centred", "one-sided", "random-sign")
 RULES = ("exact", "hebbian")
 PRESYNAPTIC = ("deviation", "whole")
+NAMES = ("free", "nudged", "opposite")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

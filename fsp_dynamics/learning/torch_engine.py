@@ -20,10 +20,10 @@ from fsp_dynamics.kernels.team import available
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.learning.breaks import Breaks
 from fsp_dynamics.learning.engine import Memory
-from fsp_dynamics.learning.phases import refuse_broken
+from fsp_dynamics.learning.phases import NAMES, refuse_broken
 from fsp_dynamics.learning.ranks import ALONE, Ranks, shards_of
 from fsp_dynamics.learning.torch_optimiser import DeviceSgd
-from fsp_dynamics.learning.torch_phases import NAMES, Found, Phases, gathered, states_of
+from fsp_dynamics.learning.torch_phases import Found, Phases, gathered, states_of
 from fsp_dynamics.models.network import Array
 from fsp_dynamics.solvers.equilibrium import Equilibrium
 from fsp_dynamics.solvers.tensors import array, tensor
@@ -61,7 +61,7 @@ class DeviceMemory:
         self.moves.index_copy_(0, samples, torch.where(taught[:, None, None], moved, self.moves[samples]))
         dy, du = torch.where(taught[:, None, None], moved, 0).double().unbind(1)
         learned = taught.any()
-        self.sums.mul_(torch.where(learned, FORGET, 1.0))
+        self.sums.mul_(1 - (1 - FORGET) * learned.double())
         self.sums += torch.stack([dy.T @ dy, dy.T @ du])
         self.slope = torch.where(learned, mean_slope(*self.sums).to(self.slope.dtype), self.slope)
 

@@ -14,6 +14,7 @@ from fsp_dynamics.models.network import Array
 from fsp_dynamics.models.rate import Nudge
 from fsp_dynamics.solvers import torch_loop, torch_passes
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
+from fsp_dynamics.solvers.packed_loop import is_packable
 from fsp_dynamics.solvers.rescue import rescue
 from fsp_dynamics.solvers.tensors import array, tensor
 from fsp_dynamics.solvers.torch_fixed_point import OnDevice
@@ -21,7 +22,6 @@ from fsp_dynamics.solvers.torch_loop import Walk
 from fsp_dynamics.solvers.torch_passes import Pass
 
 States = tuple[torch.Tensor, ...]
-NAMES = ("free", "nudged", "opposite")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +78,7 @@ class Phases:
     def __init__(self, ready: OnDevice, tolerance: Tolerance, centred: bool, write_back: Any) -> None:
         self.ready, self.held, self.rule, self.centred = ready, ready.held, ready.rule(tolerance), centred
         self.secants, self.write_back, self.broken = ready.solver.uses_secants(ready.network), write_back, False
+        self.doubted = is_packable(ready.network)  # of others nobody can say whether a rest is stable (solvers/rescue.py)
 
     def run(self, images: torch.Tensor, target: torch.Tensor, beta: float, known: tuple[torch.Tensor, torch.Tensor] | None) -> Found:
         """The phases of these images (B, n_in). known : outputs and slopes to begin the secants with."""
@@ -115,11 +116,13 @@ class Phases:
 
     def _attend(self, found: Any, rest: Any, beta: float) -> None:
         """Samples that passes did not (credibly) bring to rest are given to the solver's other ways, in arrays."""
-        if not bool(found.needs_attention):
+        restless = found.status > RESTING
+        if self.doubted:
+            restless |= (found.status == RESTING) & (found.doubts > 0)
+        if not bool(restless.any()):
             return
-        status, doubts = array(found.status), array(found.doubts)
+        status, doubts, rows = array(found.status), array(found.doubts), np.flatnonzero(array(restless))
         self.broken = self.broken or bool((status == BROKEN).any())
-        rows = np.flatnonzero((status > RESTING) | ((status == RESTING) & (doubts > 0)))
         index = tensor(rows, self.held.device)
         self.write_back()
         of = [np.array(array(s[index])) for s in found.state]

@@ -219,7 +219,8 @@ def _run_phases(network: Network, images: Array, target: Array, beta: float, rec
 
 def _mirror(learner: Learner, seen: Array, recipe: Recipe) -> None:
     """One mirror phase with these images (A, n_in)."""
-    mirror.run(learner.network, seen, engine.relaxer(learner.network, recipe, learner.memory), recipe.mirror, learner.rng)
+    _, relax = engine.relaxer(learner.network, recipe, learner.memory)
+    mirror.run(learner.network, seen, relax, recipe.mirror, learner.rng)
 
 
 def _see(split: LabelledImages, count: _EpochCount, told: Callable[[int, float], None], batch: int, index: Array, both: phases.Phases) -> None:
@@ -297,7 +298,7 @@ def check_split(network: Network, split: LabelledImages) -> None:
 
 def _check_rest(both: phases.Phases, batch: int, images: Array) -> None:
     """Refuse to go on from a state that is not finite, and say whether the images are why. Raises NotFiniteError."""
-    for name, rest in (("free", both.free), ("nudged", both.nudged), ("opposite", both.opposite)):
+    for name, rest in zip(phases.NAMES, (both.free, both.nudged, both.opposite), strict=True):
         if rest is not None and not np.isfinite(rest.residual).all():
             phases.refuse_broken(name, batch, images, rest.state)
 

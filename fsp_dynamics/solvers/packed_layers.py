@@ -105,7 +105,7 @@ class Room:
     def layer(self, k: int, what: Array | None = None) -> Array:
         """(rows, N_k) padded states (or inputs) of layer k, a view."""
         values = self.states if what is None else what
-        return values[self.rows * self.ends[k] : self.rows * self.ends[k + 1]].reshape(self.rows, -1)
+        return values[self.rows * self.ends[k] : self.rows * self.ends[k + 1]].reshape(self.rows, int(self.ends[k + 1] - self.ends[k]))
 
     def place(self, state: State, rows: Array | None = None) -> None:
         """Put the states (A, n_k) into these rows (None: the first A)."""

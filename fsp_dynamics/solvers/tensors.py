@@ -28,7 +28,7 @@ def chosen_device(name: str) -> torch.device:
     if kind == "cuda" and not torch.cuda.is_available():
         built = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no CUDA device"
         raise ConfigurationError(f"device = {name!r}, but {built}; use cpu or auto")
-    if kind == "cuda" and torch.device(name).index not in (None, *range(torch.cuda.device_count())):
+    if number and int(number) >= torch.cuda.device_count():
         raise ConfigurationError(f"device = {name!r}, but there are {torch.cuda.device_count()} CUDA devices, numbered from 0")
     return torch.device(name)
 

@@ -100,9 +100,9 @@ class OnDevice:
 
     @torch.no_grad()
     def drive(self, images: Array) -> torch.Tensor:
-        """images @ input + biases[0] (B, n_1), which stays on the device: what `relax` takes."""
+        """images @ input + biases[0] (B, n_1), a whole product, which stays on the device: what `relax` takes."""
         with precision("highest"):
-            return self.held.drive(tensor(images, self.held.device, self.held.dtype))
+            return torch.addmm(self.held.network.biases[0], tensor(images, self.held.device, self.held.dtype), self.held.network.input)
 
     @torch.no_grad()
     def relax(

@@ -36,25 +36,8 @@ class Rule:
     cut: bool
 
 
-class Tallied:
-    """Samples with status and doubts (B,), as kernels/loop_rest.py counts them."""
-
-    __slots__ = ()
-    status: torch.Tensor
-    doubts: torch.Tensor
-
-    @property
-    def going(self) -> torch.Tensor:
-        return self.status == ON_THE_WAY
-
-    @property
-    def needs_attention(self) -> torch.Tensor:
-        """Whether a sample did not come to rest, or where the dynamics might leave again."""
-        return ((self.status > RESTING) | ((self.status == RESTING) & (self.doubts > 0))).any()
-
-
 @dataclass(slots=True, eq=False)
-class Walk(Tallied):
+class Walk:
     """Samples on their way in one phase, tensors with a row for each; names as in kernels/loop_rest.py.
 
     drive (B, n_1), target (B, n_L). trial (B, n_L): the outputs from which the last pass was, or the next will be made. y: the outputs, which may
@@ -94,6 +77,10 @@ class Walk(Tallied):
     def state(self) -> tuple[torch.Tensor, ...]:
         """The states of all layers (B, n_k)."""
         return (*self.hidden, self.y)
+
+    @property
+    def going(self) -> torch.Tensor:
+        return self.status == ON_THE_WAY
 
     def rows(self, index: torch.Tensor) -> Walk:
         """Some of the samples; their hidden states follow from the next pass."""

@@ -35,6 +35,7 @@ from fsp_dynamics.models.rate import Nudge, State, beta_of, layers
 from fsp_dynamics.solvers.equilibrium import OUT_OF_STEPS, Equilibrium, Tolerance, prepare
 from fsp_dynamics.solvers.integration import Walk, accuracy, check_settings, check_times, equal_steps
 from fsp_dynamics.solvers.tensors import array, chosen_device
+from fsp_dynamics.solvers.torch_products import precision
 from fsp_dynamics.solvers.torch_steps import CONSTANT, CONTROLLED, Batch, Company
 
 OWN_UNITS = (0.0, 1.0)  # rtol, atol: the norm is told the error itself
@@ -113,7 +114,7 @@ class TorchSolver:
         start = prepare(network, drive, start, nudge)
         tolerance, limit = tolerance or Tolerance.default(network.dtype), int(self.max_steps)
         exact = OWN_UNITS if self.dt is None else accuracy(network.dtype, self.rtol, self.atol)
-        with torch.no_grad(), np.errstate(over="ignore", invalid="ignore"):
+        with torch.no_grad(), precision("highest"), np.errstate(over="ignore", invalid="ignore"):
             batch = Batch.of(network, drive, start, nudge, chosen_device(self.device))
             residual, status = batch.judge(tolerance)
             rows = np.flatnonzero(status == OUT_OF_STEPS)
@@ -140,7 +141,7 @@ class TorchSolver:
         start = prepare(network, drive, start, nudge)
         times = check_times(times)
         exact = accuracy(network.dtype, self.rtol, self.atol)
-        with torch.no_grad():
+        with torch.no_grad(), precision("highest"):
             batch = Batch.of(network, drive, start, nudge, chosen_device(self.device))
             path = np.full((len(times), *batch.state.shape), np.nan, network.dtype)
             path[0] = array(batch.state)

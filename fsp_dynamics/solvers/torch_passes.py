@@ -15,7 +15,7 @@ from fsp_dynamics.kernels.loop_rest import BROKEN, ON_THE_WAY, RESTING, TIRED
 from fsp_dynamics.kernels.mixing import RESTART
 from fsp_dynamics.models.network import cut_layers
 from fsp_dynamics.models.rate import unit_field, unit_rate_field, unit_target
-from fsp_dynamics.solvers.torch_loop import Rule, Tallied
+from fsp_dynamics.solvers.torch_loop import Rule
 from fsp_dynamics.solvers.torch_products import HeldNetwork
 
 SEARCH, MASKED_SEARCH = 50, 8  # steps towards the root of a smooth unit in one pass; where no number may be looked at, a few, and more in the next
@@ -23,7 +23,7 @@ PIVOT = 1e-14  # of a diagonal entry: what is left of a direction that the other
 
 
 @dataclass(slots=True, eq=False)
-class Pass(Tallied):
+class Pass:
     """Samples on their way in one phase, tensors with a row for each.
 
     drive (B, n_1); target (B, n_L); state: all layers (B, n_k). y (B, n_cut): the cut in the next pass; aim: T(y) of the last. residual, passes,
@@ -43,6 +43,10 @@ class Pass(Tallied):
     fs: torch.Tensor
     sizes: torch.Tensor
     count: torch.Tensor
+
+    @property
+    def going(self) -> torch.Tensor:
+        return self.status == ON_THE_WAY
 
     def each(self, act: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], other: Pass) -> Pass:
         """act(mine, other's) for every tensor."""

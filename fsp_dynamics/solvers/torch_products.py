@@ -15,6 +15,7 @@ fixed point is sought in the outputs, which rounding would leave only steps to m
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -48,15 +49,20 @@ def rounded(x: torch.Tensor, products: str) -> torch.Tensor:
 @contextlib.contextmanager
 def precision(wanted: str) -> Iterator[None]:
     """torch's float32 products inside the block: "highest" (IEEE) or "high" (tf32 on a GPU). It is a setting of the whole process: put back after."""
-    before = torch.get_float32_matmul_precision()
+    matmul = torch.backends.cuda.matmul
+    try:
+        before, put = torch.get_float32_matmul_precision(), torch.set_float32_matmul_precision
+    except RuntimeError:  # once a process has used torch's newer setting it may not ask the older one
+        before, wanted = matmul.fp32_precision, {"highest": "ieee", "high": "tf32"}[wanted]
+        put = functools.partial(setattr, matmul, "fp32_precision")
     if before == wanted:
         yield
         return
-    torch.set_float32_matmul_precision(wanted)
+    put(wanted)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        put(before)
 
 
 @dataclass(slots=True, eq=False)

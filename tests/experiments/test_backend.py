@@ -16,6 +16,8 @@ from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of  # noqa:
 from fsp_dynamics.experiments.config import SolverConfig  # noqa: E402
 from fsp_dynamics.experiments.folder import RunFolder  # noqa: E402
 from fsp_dynamics.experiments.runner import train  # noqa: E402
+from fsp_dynamics.learning import engine  # noqa: E402
+from fsp_dynamics.solvers.tensors import chosen_device  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:epoch .* output")]
 TORCH = Backend("torch", "cpu")
@@ -82,6 +84,24 @@ def test_a_device_beside_a_backend_is_taken_and_never_ignored():
 def test_a_device_that_is_not_there_is_refused(device):
     with pytest.raises(ConfigurationError, match=re.escape(f"device = {device!r}")):
         Backend("torch", device).solver(SolverConfig())
+
+
+def test_a_numbered_gpu_is_counted_in_whole_numbers(monkeypatch):
+    """torch keeps the number in eight bits: cuda:256 would be cuda:0."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert str(chosen_device("cuda:1")) == "cuda:1"
+    for name in ("cuda:2", "cuda:256"):
+        with pytest.raises(ConfigurationError, match=f"device = '{name}', but there are 2 CUDA devices, numbered from 0"):
+            chosen_device(name)
+
+
+def test_a_numbered_gpu_is_refused_for_several_processes():
+    with pytest.raises(ConfigurationError, match="device = 'cuda:0' for 2 processes, expected cuda: each takes a GPU of its own"):
+        Backend("torch", "cuda:0").refuse_one_gpu_for_several(2)
+    Backend("torch", "cuda:0").refuse_one_gpu_for_several(1)
+    for device in ("cuda", "cpu", "auto", None):
+        Backend("torch", device).refuse_one_gpu_for_several(2)
 
 
 def test_solvers_that_torch_does_not_have_and_products_of_others_are_refused():
@@ -156,6 +176,11 @@ def test_either_backend_judges_what_the_other_learned(pair):
         assert on_torch.error == pytest.approx(by_kernels.error, abs=0.26), "one image in 400 may lie on the border"
     with pytest.raises(ConfigurationError, match="belongs to backend torch"):
         pair[0].evaluate(device="cpu")
+
+
+def test_the_device_makes_the_drive_too(pair, monkeypatch):
+    monkeypatch.setattr(engine, "drive", lambda *given: pytest.fail("the product with all images was made on the host"))
+    assert pair[1].evaluate(backend="torch", device="cpu").unrested == 0
 
 
 def test_reciprocal_networks_and_torchdiffeq_too(tiny, tmp_path):

@@ -79,6 +79,9 @@ def test_threads_are_limited_and_given_back():
     with thread_limit(None):
         assert blas_threads() == {1}
         assert numba.get_num_threads() == before[1]
+    with thread_limit(None, kernels=1):
+        assert blas_threads() == {1}
+        assert numba.get_num_threads() == 1
     with thread_limit(2):
         scipys = [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if "scipy.libs" in pool["filepath"]]
         assert set(scipys) <= {1}
@@ -106,6 +109,17 @@ def test_a_second_signal_stops_at_once():
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Interrupted):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_what_the_outer_block_has_heard_the_inner_one_knows():
+    with stoppable() as outer:
+        with stoppable() as inner:
+            assert inner.signum is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        with stoppable() as inner:
+            assert inner.signum == outer.signum == signal.SIGTERM
+            with pytest.raises(Interrupted):
+                os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_signals_are_left_alone_outside_the_main_thread():

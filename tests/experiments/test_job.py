@@ -73,6 +73,35 @@ def test_one_two_and_four_learn_the_same_bits_and_one_of_them_writes(tmp_path, c
 
 
 @in_processes
+def test_a_job_may_train_more_than_once(tmp_path) -> None:
+    script = tmp_path / "twice.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom fsp_dynamics import train\n"
+        "for seed in (0, 1):\n"
+        "    run = train('digits', seed=seed, epochs=1, out=Path(sys.argv[1]) / str(seed), progress=False, **{'data.limit': 100})\n"
+        "    assert run.summary['status'] == 'finished'\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    for seed in (0, 1):
+        alone = train("digits", seed=seed, epochs=1, out=tmp_path / f"alone-{seed}", progress=False, **{"data.limit": 100})
+        assert weights(tmp_path / str(seed)) == weights(alone.folder)
+
+
+def test_a_process_speaks_unless_it_is_a_later_one_of_a_job(monkeypatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RANK", "1")
+    assert ranks.speaks(), "a RANK of somebody else's"
+    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert not ranks.speaks()
+    monkeypatch.setenv("RANK", "0")
+    assert ranks.speaks()
+
+
+@in_processes
 def test_torch_too_learns_the_same_bits_in_one_and_in_two(tmp_path) -> None:
     """Its batches are cut into fixed shards, so a job of one is not a process without torchrun, to rounding."""
     given = [*TINY, "--epochs", "2", "--no-progress", "--backend", "torch", "--device", "cpu"]
@@ -208,8 +237,8 @@ def test_memory_outlives_its_file() -> None:
 
 def test_a_usual_process_is_alone(monkeypatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
-    with ranks.job() as found:
-        assert (found.rank, found.count, found.shards, found.sharers) == (0, 1, 1, (0, 1))
+    found = ranks.job()
+    assert (found.rank, found.count, found.shards, found.sharers) == (0, 1, 1, (0, 1))
     assert ranks.agreed(found, 15) == 15
 
 
@@ -217,8 +246,8 @@ def test_processes_that_do_not_find_each_other_are_told_so(monkeypatch) -> None:
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(ranks, "PATIENCE", ranks.timedelta(seconds=1))
-    with pytest.raises(ConfigurationError, match="do not find each other"), ranks.job():
-        pass
+    with pytest.raises(ConfigurationError, match="do not find each other"):
+        ranks.job()
 
 
 def test_a_rank_that_is_lost_ends_a_run_with_what_it_has(tiny, tmp_path, monkeypatch) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent import futures
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,31 @@ def test_other_arguments_are_refused_too(tiny, tmp_path, options, words):
     with pytest.raises(ConfigurationError, match=words):
         quietly(tiny(), out=tmp_path / "sweep", **options)
     assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_while_it_has_nothing_to_do_is_replaced():
+    pool = sweep_work.Processes(1, 1)
+    nothing = ("", None, "no permit", None, 1)  # a member that ends at once
+
+    def outcome():
+        future = pool.submit(*nothing)
+        futures.wait([future], timeout=60)
+        return pool.collect(future)
+
+    try:
+        first = outcome()
+        (executor,) = pool._idle
+        for number in executor._processes:
+            os.kill(number, signal.SIGKILL)
+        end = time.monotonic() + 60
+        while executor._flags.broken is None and time.monotonic() < end:
+            time.sleep(0.05)
+        assert executor._flags.broken is not None
+        assert outcome() == first
+        assert pool._idle != [executor]
+    finally:
+        pool.close()
 
 
 def test_torch_computes_where_it_is_asked_for(tiny, tmp_path):

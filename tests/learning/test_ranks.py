@@ -104,6 +104,24 @@ def test_ranks_of_several_threads_are_one_team() -> None:
 
 
 @compiled_only
+def test_ranks_with_threads_of_other_numbers_agree_on_the_least() -> None:
+    network, recipe, data = fsp.loop_network([64, 30, 20, 10], rng=1, loop_scale=0.5), recipe_for(2), DIGITS.train.limit(81)
+    alone, _, _ = learned(network, recipe, data)
+    for learner, _, _ in Crowd(2).run(lambda ranks: learned(network, recipe, data, ranks, threads=2 - ranks.rank)):
+        assert same_bits(learner, alone)
+
+
+def test_a_batch_of_fewer_samples_than_ranks_is_learned_by_all() -> None:
+    """Some ranks have no sample, some none to nudge."""
+    recipe, data = recipe_for(1, {"batch": 2}, tolerance=1e-5), DIGITS.train.limit(3)
+    for network in (fsp.reciprocal_network([64, 12, 10], rng=1), fsp.loop_network([64, 12, 10], rng=1, rho="logistic")):
+        (first, _, _), *others = Crowd(4).run(lambda ranks, network=network: learned(network, recipe, data, ranks, epochs=1))
+        assert any((w != network.parameters()[name]).any() for name, w in first.network.parameters().items())
+        for learner, _, _ in others:
+            assert all((w == learner.network.parameters()[name]).all() for name, w in first.network.parameters().items())
+
+
+@compiled_only
 def test_samples_that_do_not_rest_are_looked_after_once() -> None:
     """A strong loop: some are doubtful, some are integrated, some never rest; joined ranks leave that to the first and go on with what it found."""
     network = fsp.loop_network([64, 30, 20, 10], rng=3, loop_scale=3.0, forward_scale=1.5)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
 import pytest
+from crowd import Crowd
 from epochs import OPTIMISERS, same_bits, trained
 
 torch = pytest.importorskip("torch")
@@ -211,43 +210,6 @@ def test_a_run_goes_on_with_either_engine(cut) -> None:
     np.testing.assert_allclose(passes[1::2], passes[1], rtol=0.01)
 
 
-class Together:
-    """Ranks of one process, each in a thread of its own, that hand each other what they have."""
-
-    def __init__(self, count: int) -> None:
-        self.count, self.given, self.barrier = count, [None] * count, threading.Barrier(count, timeout=60)
-
-    def rank(self, number: int):
-        together = self
-
-        class Rank:
-            rank, count, shards = number, together.count, 4
-
-            def gather(self, own):
-                together.given[number] = own.clone()
-                together.barrier.wait()
-                told = list(together.given)
-                together.barrier.wait()
-                return told
-
-        return Rank()
-
-
-def in_ranks(count, network, recipe, data, epochs=2):
-    """The learners of so many ranks."""
-    together = Together(count)
-
-    def one(number):
-        try:
-            return on_tensors(network, recipe, data, epochs, ranks=together.rank(number))
-        except BaseException:
-            together.barrier.abort()
-            raise
-
-    with ThreadPoolExecutor(count) as pool:
-        return [job.result() for job in [pool.submit(one, number) for number in range(count)]]
-
-
 RANKED = {
     "plain": (loop, {}),
     "momentum": (loop, {"kind": "centred", "momentum": 0.4, "decay": 0.01, "output_step": 0.1}),
@@ -264,7 +226,9 @@ def test_any_number_of_ranks_learns_the_same_bits(which, cut, monkeypatch) -> No
     build, options = RANKED[which]
     network = build(dtype=np.float32)
     recipe, data = recipe_for(network, tolerance=1e-4, **options), DIGITS.train.limit(63)
-    (alone, counted), *others = [found for count in (1, 2, 4) for found in in_ranks(count, network, recipe, data)]
+    (alone, counted), *others = [
+        found for count in (1, 2, 4) for found in Crowd(count, sharing=False).run(lambda ranks: on_tensors(network, recipe, data, ranks=ranks))
+    ]
     for learner, seen in others:
         for mine, other in ((learner.network.parameters(), alone.network.parameters()), (learner.velocity, alone.velocity)):
             assert all(mine[name].tobytes() == w.tobytes() for name, w in other.items())
@@ -281,18 +245,15 @@ def test_what_one_rank_finds_not_finite_ends_the_epoch_in_all() -> None:
     images = DIGITS.train.images[:60].copy()
     images[17, 3] = np.nan
     data = dataclasses.replace(DIGITS.train.limit(60), images=images)
-    together, recipe, said = Together(2), recipe_for(network, tolerance=1e-4), []
+    recipe = recipe_for(network, tolerance=1e-4)
 
-    def one(number):
+    def one(ranks):
         with pytest.raises(NotFiniteError, match=r"images of batch \d") as refusal:
-            on_tensors(network, recipe, data, 1, ranks=together.rank(number))
-        said.append(str(refusal.value))
+            on_tensors(network, recipe, data, 1, ranks=ranks)
+        return str(refusal.value)
 
-    with ThreadPoolExecutor(2) as pool:
-        for job in [pool.submit(one, number) for number in range(2)]:
-            job.result()
-    assert len(said) == 2
-    assert len(set(said)) == 1
+    here, there = Crowd(2, sharing=False).run(one)
+    assert here == there
 
 
 def test_a_sample_at_its_target_teaches_nothing_to_the_bit(cut) -> None:
@@ -436,6 +397,14 @@ def test_rounded_products_learn_nearly_the_same_with_weights_rounded_after_each_
     assert 0 < apart < 0.1 * moved
     with pytest.raises(ConfigurationError, match=f"products = '{products}' with float64 weights"):
         Learner.start(loop(), recipe, 0)
+
+
+def test_where_nobody_can_tell_unstable_rests_no_batch_leaves_the_device(cut, monkeypatch) -> None:
+    """Anderson's mixing counts doubts for any network; they are looked into for loops of hard sigmoids alone."""
+    network = fsp.reciprocal_network(SIZES, forward_scale=0.3, rng=2)
+    monkeypatch.setattr(torch_phases, "rescue", lambda *given: pytest.fail("a sample at rest was handed to the host"))
+    _, (seen,) = on_tensors(network, recipe_for(network, tolerance=1e-4), DIGITS.train.limit(60), 1)
+    assert (seen["samples"], seen["unrested"]) == (60, 0)
 
 
 def test_the_number_of_threads_is_that_of_the_epoch_and_put_back() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import oracles
@@ -375,7 +377,8 @@ def test_rounded_products_move_the_rest_a_little_and_the_residual_says_so(produc
     np.testing.assert_allclose(found.residual, rate.residual(network, constant, found.state), rtol=1e-3)
     assert found.residual.max() > 2e-4 if products == "bf16" else found.residual.max() > 1e-5
     ready = TorchFixedPointSolver(products=products).on_device(network)
-    drive = array(ready.drive(images))
+    np.testing.assert_allclose(array(ready.drive(images)), constant, atol=1e-5)  # a whole product, as the field that is told of
+    drive = array(ready.held.drive(tensor(images, torch.device("cpu"))))
     half = [tensor(np.array(each), torch.device("cpu")) for each in (images, network.input)]
     slow = torch_products.rounded(half[0], products) @ torch_products.rounded(half[1], products) + torch.from_numpy(network.biases[0])
     np.testing.assert_allclose(drive, slow.numpy(), atol=1e-5)
@@ -384,11 +387,11 @@ def test_rounded_products_move_the_rest_a_little_and_the_residual_says_so(produc
 def test_rounded_weights_follow_the_network_when_told() -> None:
     network = fsp.loop_network([64, 12, 9, 10], rng=0)
     ready = TorchFixedPointSolver(products="bf16").on_device(network)
-    images = fsp.load_dataset("digits").train.images[:3]
-    before = array(ready.drive(images)).copy()
+    images = tensor(fsp.load_dataset("digits").train.images[:3], torch.device("cpu"))
+    before = array(ready.held.drive(images)).copy()
     ready.held.network.input.mul_(2)
     ready.held.refresh()
-    np.testing.assert_allclose(array(ready.drive(images)), 2 * before, rtol=1e-6)
+    np.testing.assert_allclose(array(ready.held.drive(images)), 2 * before, rtol=1e-6)
 
 
 def test_the_precision_of_the_process_is_put_back() -> None:
@@ -443,3 +446,24 @@ def test_a_gpu_finds_what_the_cpu_finds(name, products) -> None:
         solvers = [TorchFixedPointSolver(device=device, products=products) for device in ("cpu", "cuda")]
         cpu, gpu = (solver.relax(p.network, p.drive, None, nudge, Tolerance(1e-4)) for solver in solvers)
         np.testing.assert_allclose(flatten(gpu.state), flatten(cpu.state), atol=1e-3 if products == "full" else 2e-2)
+
+
+@pytest.mark.cli
+def test_either_of_torchs_settings_of_precision_is_respected() -> None:
+    """torch forbids asking the older one once the newer was used: in a process of its own, for it cannot be undone."""
+    code = """
+import numpy as np, torch, fsp_dynamics as fsp
+from fsp_dynamics.solvers.torch_products import precision
+matmul = torch.backends.cuda.matmul
+matmul.fp32_precision = "tf32"
+with precision("highest"):
+    within = [matmul.fp32_precision]
+    with precision("high"):
+        within.append(matmul.fp32_precision)
+    within.append(matmul.fp32_precision)
+assert within == ["ieee", "tf32", "ieee"], within
+assert fsp.relax(fsp.loop_network((4, 5, 3), rng=0), np.zeros((2, 4), np.float32), solver="torch_fixed_point").at_rest.all()
+assert matmul.fp32_precision == "tf32"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr

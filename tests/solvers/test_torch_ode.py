@@ -446,6 +446,20 @@ def test_the_corrector_of_implicit_adams_may_be_told_how_exact_to_be():
     assert np.abs(walks[0].states - walks[1].states).max() < 1e-3
 
 
+def test_fields_are_whole_products_whatever_the_process_allows(monkeypatch):
+    seen = []
+    real = torch_steps.Batch.judge
+    monkeypatch.setattr(torch_steps.Batch, "judge", lambda *given: seen.append(torch.get_float32_matmul_precision()) or real(*given))
+    p, before = problem("interior", np.float32), torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        TorchSolver().relax(p.network, p.drive, None, None, tight(p))
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert set(seen) == {"highest"}
+
+
 def test_unusable_input_is_refused():
     p, solver = problem("interior"), TorchSolver()
     with pytest.raises(ShapeError):
