@@ -9,8 +9,9 @@ INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constr
 # One BLAS thread for each test process: there is one process for each core, and idle BLAS threads spin.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --cov
-# What the compiler has a part in, as far as it is there.
-NUMERIC = $(wildcard $(addprefix tests/,models kernels solvers learning analysis test_order.py test_solvers_agree.py))
+# What the compiler has a part in, as far as it is there; in these two files torch alone computes.
+NUMERIC = $(wildcard $(addprefix tests/,models kernels solvers learning analysis test_order.py test_solvers_agree.py)) \
+	$(addprefix --ignore=tests/,solvers/test_torch_ode.py models/test_torch_module.py)
 
 .DEFAULT_GOAL := quickstart
 .NOTPARALLEL:
