@@ -121,6 +121,8 @@ def test_training_help_lists_presets_and_every_configuration_key(capsys):
         (["train", "digits", "--threads", "0"], ["threads = 0"]),
         (["train", "digits", "--threads", "many"], ["--threads"]),
         (["train", "nowhere/mine.toml"], ["no such file"]),
+        (["train", "digits", "--out", ""], ["--out = ''", "expected a folder"]),
+        (["sweep", "digits", "--out", ""], ["--out = ''", "expected a folder"]),
         (["train"], ["SOURCE"]),
         (["evaluate", "nowhere"], ["is no folder"]),
         (["evaluate", "RUN", "--split", "tst"], ['Did you mean "test"']),

@@ -166,7 +166,7 @@ def sample_alignment(network: Network, equilibrium: Equilibrium, *, unrested: bo
     if not unrested:
         equilibrium.require_rest()
     ring, slopes = [w.astype(np.float64) for w in _ring(network)], _slopes(network, equilibrium.state)
-    parts = [_sample_cosines(ring, [p[rows] for p in slopes]) for rows in chunks(len(slopes[0]))]
+    parts = [_sample_cosines(ring, [p[rows] for p in slopes]) for rows in chunks(len(slopes[0]))] or [[np.zeros(0)] * len(ring)]
     return SampleAlignment(_named([_degrees(np.concatenate(each)) for each in zip(*parts, strict=True)]))
 
 

@@ -7,6 +7,7 @@ exit codes of `EXIT_CODES`; FSP_DEBUG=1 shows the traceback.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import signal
 import sys
@@ -51,6 +52,8 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (OSError, 7),
 )
 """Which error ends with which exit code: the first that fits. Anything else is our own mistake, 1."""
+
+FOLDERS = ("--out", "--data-dir")
 
 _EPILOGUE = """\
 Exit codes: 0 well; 2 usage or configuration; 3 data; 4 diverged, not at rest, or a check failed; 5 checkpoint; 6 run folder locked; \
@@ -228,7 +231,12 @@ def explore(
 
 
 @app.command
-def check(*, backend: BackendName = "numba", device: Device = None, as_json: Json = False) -> int:
+def check(
+    *,
+    backend: Annotated[Literal["numba", "torch"], Parameter(help="Whose solvers stand beside the reference.")] = "numba",
+    device: Device = None,
+    as_json: Json = False,
+) -> int:
     """The solvers and the learning rule test themselves: orders, agreement, eq. 14, equilibrium propagation. Half a minute."""
     from fsp_dynamics.experiments.backend import Backend
     from fsp_dynamics.experiments.check import run_checks
@@ -317,6 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *rest, **more: say(f"note: {message}")
         try:
+            _check_words(sys.argv[1:] if arguments is None else arguments)
             code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
             sys.stdout.flush()
             return code if isinstance(code, int) else 0
@@ -327,6 +336,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if os.environ.get("FSP_DEBUG") == "1":
                 raise
             return _refuse(error)
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """Refuse an option whose folder is an empty text, and in a job of several processes every command but training. Raises ConfigurationError."""
+    for option, value in itertools.pairwise(words):
+        if option in FOLDERS and not value:
+            raise errors.ConfigurationError(
+                f"{option} = '', expected a folder; give one, or leave the option out (is a variable of the shell unset?)"
+            )
+    if os.environ.get("WORLD_SIZE", "1") != "1" and words and words[0] != "train" and not words[0].startswith("-"):
+        from fsp_dynamics.experiments.ranks import is_job
+
+        if is_job():
+            raise errors.ConfigurationError(
+                f"fsp {words[0]} in a job of {os.environ['WORLD_SIZE']} processes; only fsp train shares its work, start it alone"
+            )
 
 
 def _refuse(error: BaseException) -> int:

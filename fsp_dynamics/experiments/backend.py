@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 BACKENDS = ("numba", "torch")
 ON_TORCH = {"fixed_point": "torch_fixed_point", "torch_ode": "torch_ode"}
+ONLY_HERE = ("newton",)  # of fixed_point
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class Backend:
 
     def __post_init__(self) -> None:
         check_choice("backend", self.name, BACKENDS)
+        if self.device is not None:
+            object.__setattr__(self, "device", str(self.device))  # a torch.device as well
         for field in ("device", "products"):
             value = getattr(self, field)
             if value is not None and self.name != "torch":
@@ -49,6 +52,8 @@ class Backend:
                 ours = ", ".join(ON_TORCH)
                 raise ConfigurationError(f"solver.name = {name!r} does not run on backend torch; choose one of: {ours}, or backend numba")
             name = ON_TORCH[name]
+            if given.method in ONLY_HERE:
+                raise ConfigurationError(f"solver.method = {given.method!r} does not run on backend torch; use backend numba, or leave it out")
             settings["device"] = self.device_name(local_rank)
             if name == "torch_fixed_point":
                 settings["products"] = self.products or "full"
@@ -69,16 +74,16 @@ class Backend:
         _require_torch()
         from fsp_dynamics.solvers.tensors import chosen_device
 
-        device = chosen_device(self.device or "auto")
+        device = chosen_device("auto" if self.device is None else self.device)
         return str(device) if device.type == "cpu" or device.index is not None else f"cuda:{local_rank}"
 
     def described(self, local_rank: int = 0, shards: int = 1) -> str:
-        """What computes, in words for a record: all that may change the last bits of a result."""
+        """What computes, in words for a record: all that may change the last bits of a result. shards : into which every batch is cut."""
+        cut = f", batches in {shards} shards" if shards > 1 else ""
         if self.name == "numba":
-            return "numba"
+            return f"numba{cut}"
         from fsp_dynamics.solvers.tensors import device_words
 
-        cut = f", batches in {shards} shards" if shards > 1 else ""
         return f"{device_words(self.device_name(local_rank))}, {self.products or 'full'} products{cut}"
 
 

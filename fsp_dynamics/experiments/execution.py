@@ -80,6 +80,12 @@ def stoppable() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
+def check_threads(threads: int | None) -> None:
+    """Raises ConfigurationError for what is no number of threads."""
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ConfigurationError(f"threads = {threads!r}, expected a whole number, 1 or more")
+
+
 @contextlib.contextmanager
 def thread_limit(threads: int | None, kernels: int | None = None) -> Iterator[None]:
     """BLAS, the compiled kernels and torch use at most so many threads in the block; None: one for BLAS and torch, `kernels` for the kernels (None:
@@ -88,8 +94,7 @@ def thread_limit(threads: int | None, kernels: int | None = None) -> Iterator[No
     A batch's products are too small to share: two threads were measured 1.0-1.1 times as fast as one. SciPy's BLAS, which adds the
     updates to the weights, always gets one thread: its idle threads spin in the way of NumPy's (training was 2 to 20 times slower so, on two cores).
     """
-    if threads is not None and threads < 1:
-        raise ConfigurationError(f"threads = {threads}, expected 1 or more")
+    check_threads(threads)
     import threadpoolctl
 
     numba = sys.modules.get("numba")  # loaded with the kernels, or there is nothing to limit

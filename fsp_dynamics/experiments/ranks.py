@@ -132,6 +132,22 @@ def agreed(ranks: Ranks, value: int) -> int:
     return max(int(each[0]) for each in ranks.gather(np.array([value]))) if ranks.count > 1 else value
 
 
+@contextlib.contextmanager
+def all_or_none(ranks: Ranks) -> Iterator[None]:
+    """What keeps one rank from going through the block ends all of them, and at its end all have been through. Nothing in it may wait for others.
+
+    Raises in the others ConfigurationError, for the one that was refused says why.
+    """
+    try:
+        yield
+    except Exception:
+        with contextlib.suppress(RankLostError):
+            agreed(ranks, 1)
+        raise
+    if agreed(ranks, 0):
+        raise ConfigurationError("another process of this job was refused and says why")
+
+
 def local_share(threads: int) -> int:
     """How many of this machine's threads one of its ranks may take."""
     return max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

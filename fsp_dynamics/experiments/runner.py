@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from fsp_dynamics.experiments.probing import Probing
 from fsp_dynamics.experiments.progress import Mute, Progress, Reporter, reporter
 from fsp_dynamics.experiments.run import Run, open_run
 from fsp_dynamics.experiments.sources import load_config
+from fsp_dynamics.learning import engine
 from fsp_dynamics.learning.engine import Memory
 from fsp_dynamics.learning.evaluation import Evaluation, evaluate
 from fsp_dynamics.learning.ranks import Ranks
@@ -86,23 +89,27 @@ def run(
     together = ranks.job()
     if together.rank > 0:
         folder, told = SeenFolder(folder.path), Mute()
-    if not resume:
-        folder.refuse_occupied()
-    backend.refuse_one_gpu_for_several(together.count)
-    recipe = execution.build_recipe(config, backend, ranks.local_rank())
-    data = load_dataset(config.data.name, data_dir=data_dir, validation=config.data.validation, limit=config.data.limit)
-    network, rng = execution.build_network(config, data.train.images.shape[1], data.classes)
-    learner = Learner.start(network, recipe, rng)
-    kernels = ranks.local_share(execution.cores()) if together.count > 1 else None
-    with execution.thread_limit(threads, kernels), folder.locked(), execution.stoppable() as stop:
-        session = _Session(config, folder, data, recipe, learner, told, stop, [], Probing.of(config, data, recipe), together)
-        session.enter(resume, lambda command: execution.environment(config, command, _described(backend, together), together.count), command)
+    with contextlib.ExitStack() as held:
+        with ranks.all_or_none(together):
+            if not resume:
+                folder.refuse_occupied()
+            backend.refuse_one_gpu_for_several(together.count)
+            recipe = execution.build_recipe(config, backend, ranks.local_rank())
+            data = load_dataset(config.data.name, data_dir=data_dir, validation=config.data.validation, limit=config.data.limit)
+            network, rng = execution.build_network(config, data.train.images.shape[1], data.classes)
+            learner = Learner.start(network, recipe, rng)
+            held.enter_context(execution.thread_limit(threads, ranks.local_share(execution.cores()) if together.count > 1 else None))
+            held.enter_context(folder.locked())
+            stop = held.enter_context(execution.stoppable())
+            session = _Session(config, folder, data, recipe, learner, told, stop, [], Probing.of(config, data, recipe), together)
+            computes = backend.described(ranks.local_rank(), 1 if engine.takes(network, recipe) else together.shards)
+            environment = functools.partial(execution.environment, config, backend=computes, ranks=together.count)
+            if session.writes:
+                session.enter(resume, environment, command)
+        if not session.writes:
+            session.enter(True, environment, command)
         session.work()
     return open_run(folder.path)
-
-
-def _described(backend: Backend, together: Ranks) -> str:
-    return backend.described(ranks.local_rank(), together.shards)
 
 
 def _go_on(config: Config, folder: RunFolder, learner: Learner, told: Reporter, now: Record) -> list[Record]:
@@ -159,20 +166,16 @@ class _Session:
         return self.ranks.rank == 0
 
     def enter(self, resume: bool, environment: Callable[[str], Record], command: str) -> None:
-        """Begin the run or go on with it; environment(command) is the record of this process. The other ranks go on from what the first wrote."""
-        if not self.writes:
-            ranks.agreed(self.ranks, 0)
-        if not self.writes or (resume and self.folder.holds_run()):
+        """Begin the run or go on with it; environment(command) is the record of this process. Other ranks go on from what the first has written."""
+        if resume and self.folder.holds_run():
             now = environment("resume")
             self.metrics = _go_on(self.config, self.folder, self.learner, self.told, now)
         else:
             self.folder.refuse_run()
             now = environment(command)
             self.folder.begin(self.config, now)
-        if self.writes:
-            if not has_checkpoint(self.folder.checkpoints):
-                self.begin()
-            ranks.agreed(self.ranks, 0)
+        if self.writes and not has_checkpoint(self.folder.checkpoints):
+            self.begin()
         if now["backend"] != "numba" or self.ranks.count > 1:
             self.told.tell(f"training on {now['backend']}" + (f", {self.ranks.count} processes" if self.ranks.count > 1 else ""))
 
@@ -207,7 +210,8 @@ class _Session:
         ranks.agreed(self.ranks, 0)  # now the others may read what the first has written
 
     def _left(self) -> str:
-        return f"{self.folder.path} holds the {len(self.metrics)} finished epochs, go on with --resume"
+        holds = f"the {len(self.metrics)} finished epochs" if self.writes else "what its first process has saved"
+        return f"{self.folder.path} holds {holds}, go on with --resume"
 
     def _check_stop(self) -> None:
         """Raises Interrupted, in all ranks at the same place, once a signal has asked one of them to stop."""

@@ -51,9 +51,11 @@ def to_toml(config: Config) -> str:
 def read_value(text: str) -> Any:
     """An override from the command line: a TOML value, a comma-separated list of them, or a bare string.
 
-    >>> read_value("64,32"), read_value("1e-3"), read_value("one-sided")
-    ([64, 32], 0.001, 'one-sided')
+    >>> read_value("64,32"), read_value("1e-3"), read_value(".5"), read_value("one-sided")
+    ([64, 32], 0.001, 0.5, 'one-sided')
     """
+    if re.fullmatch(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):  # which TOML does not know
+        return float(text)
     for candidate in (text, f"[{text}]" if "," in text else text):
         try:
             table = tomllib.loads(f"value = {candidate}")
@@ -61,7 +63,7 @@ def read_value(text: str) -> Any:
             continue
         if list(table) == ["value"]:
             return table["value"]
-    return [part.strip() for part in text.split(",")] if "," in text else text
+    return [read_value(part.strip()) for part in text.split(",")] if "," in text else text
 
 
 def _read(source: str | Path) -> tuple[str, str, dict[str, Any]]:

@@ -263,8 +263,7 @@ def _connected(address: str, told: Telling) -> Iterator[Any]:
 def _check_means(plan: Plan, jobs: int, scheduler: str | None, threads: int | None) -> None:
     if type(jobs) is not int or jobs < 1:
         raise ConfigurationError(f"jobs = {jobs!r}, expected 1 or more processes")
-    if threads is not None and threads < 1:
-        raise ConfigurationError(f"threads = {threads}, expected 1 or more")
+    execution.check_threads(threads)
     if scheduler is not None and jobs != 1:
         raise ConfigurationError(f"jobs = {jobs}, but the workers of the scheduler run the members, as many as there are; leave jobs out")
     if jobs > 1 or scheduler is not None:

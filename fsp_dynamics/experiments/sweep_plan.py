@@ -203,6 +203,8 @@ def _planned(keys: tuple[str, ...], seed: int, config: Config) -> Planned:
 def _columns(grid: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
     """{dotted key: values} in the order of the configuration."""
     columns: dict[str, list[Any]] = {}
+    if not isinstance(grid, Mapping):
+        raise ConfigurationError(f"grid = {grid!r}, expected fields with their values, such as {{'beta': [0.5, 1.0]}}")
     for given, values in grid.items():
         key = full_key(given)
         if key in columns:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import secrets
 import threading
 import time
@@ -205,8 +206,8 @@ def outcome_of(future: Future[Outcome]) -> Outcome:
     except CancelledError:
         return Outcome("failed", "its worker is gone")
     except BrokenExecutor as error:
-        codes = " ".join(str(error).split()).rpartition("exit codes of the workers are ")[2]
-        return Outcome("failed", f"its worker was killed ({codes})")
+        codes = re.search(r"\{.*?\}", str(error), re.DOTALL)
+        return Outcome("failed", "its worker was killed" + (f" ({codes[0].strip('{}')})" if codes else ""))
     except Exception as error:
         return Outcome("failed", one_line(error))
 

@@ -119,7 +119,7 @@ class LoopEngine:
         here = min(int(each[0]) for each in ranks.gather(np.array([here]))) if self.joined else here  # a team has as many in each rank
         self.team = Team(here, number * here, sharers * here, to(np.zeros(32, np.int64))) if self.joined else Team(here)
         self.pace = Pace(self.team.members, fixed=threads is not None or ranks.count > 1)  # ranks stop at the same batches
-        self.room = Room(self.packed, recipe.batch, self.team.whole, 3 if recipe.phases == "centred" else 2, to)
+        self.room = Room(self.packed, min(recipe.batch, len(split.labels)), self.team.whole, 3 if recipe.phases == "centred" else 2, to)
         self.telling = Telling(ranks, self.room, limited=recipe.optimiser.output_step is not None)
         self.labels = np.ascontiguousarray(split.labels, np.int64)
         self.velocity = _packed_velocity(network, learner.velocity, recipe.optimiser).moved(to)

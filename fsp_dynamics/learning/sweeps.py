@@ -92,8 +92,9 @@ class SweepEngine:
         self.team = Team(members(network, recipe.batch) if threads is None else threads)
         self.pace = Pace(self.team.members, fixed=threads is not None)
         kinds = 3 if recipe.phases == "centred" else 2
-        self.rooms = [Room(self.packed, network.sizes[1:], recipe.batch, self.team.members, self.solver.memory) for _ in range(kinds)]
-        self.pixels = np.zeros((self.team.members, recipe.batch, network.sizes[0]), np.int64), np.zeros((self.team.members, recipe.batch), np.int64)
+        rows = min(recipe.batch, len(split.labels))
+        self.rooms = [Room(self.packed, network.sizes[1:], rows, self.team.members, self.solver.memory) for _ in range(kinds)]
+        self.pixels = np.zeros((self.team.members, rows, network.sizes[0]), np.int64), np.zeros((self.team.members, rows), np.int64)
         self.targets = np.eye(network.sizes[-1], dtype=network.dtype)
         self.norms = np.einsum("ij,ij->i", split.images, split.images, dtype=np.float64)
         self.rule = (float(recipe.tolerance.absolute), float(recipe.tolerance.relative), int(self.solver.max_passes))

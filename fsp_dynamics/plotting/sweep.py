@@ -7,6 +7,7 @@ others side by side. Two: the one with more numbers along the axis, the other by
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,7 @@ def _scale(ax: Axes, values: Sequence[float]) -> None:
     if logarithmic:
         ax.set_xscale("log")
         steps, whole = [b / a for a, b in itertools.pairwise(ordered)], ordered[-1] / ordered[0]
-        roomy = len(ordered) <= 10 and all(step**12 >= whole for step in steps)
+        roomy = len(ordered) <= 10 and all(12 * math.log(step) >= math.log(whole) for step in steps)
         ax.xaxis.set_minor_formatter(NullFormatter())
     else:
         roomy = len(ordered) <= 10 and all(12 * (b - a) >= ordered[-1] - ordered[0] for a, b in itertools.pairwise(ordered))

@@ -198,3 +198,9 @@ def test_equilibria_that_are_not_at_rest_are_refused_unless_told() -> None:
     with pytest.raises(NotAtRestError, match="not at rest"):
         sample_alignment(p.network, restless)
     assert set(sample_alignment(p.network, restless, unrested=True).degrees) == {"W1", "W2", "loop"}
+
+
+def test_no_sample_has_no_angle() -> None:
+    network = loop_network([6, 5, 4, 3], rng=0)
+    found = sample_alignment(network, relax(network, np.zeros((1, 6), np.float32)).rows(np.array([], int)))
+    assert {name: each.shape for name, each in found.degrees.items()} == {"W1": (0,), "W2": (0,), "loop": (0,)}

@@ -74,15 +74,15 @@ def test_what_is_no_backend_is_refused(given, words):
 def test_a_device_beside_a_backend_is_taken_and_never_ignored():
     assert backend_of("torch", "cpu", "bf16") == Backend("torch", "cpu", "bf16")
     assert backend_of(Backend("torch", "cuda:1", "bf16"), "cpu") == Backend("torch", "cpu", "bf16")
-    assert backend_of(NUMBA) is not None
+    assert backend_of("torch", torch.device("cpu")) == TORCH
     for given in ({"device": "cpu"}, {"products": "tf32"}):
         with pytest.raises(ConfigurationError, match="belongs to backend torch"):
             backend_of(NUMBA, **given)
 
 
-@pytest.mark.parametrize("device", ["tpu", "cpu:0", "cuda:", "cuda:x", "cuda:99", pytest.param("cuda", marks=no_cuda)])
+@pytest.mark.parametrize("device", ["tpu", "", 0, "cpu:0", "cuda:", "cuda:x", "cuda:99", pytest.param("cuda", marks=no_cuda)])
 def test_a_device_that_is_not_there_is_refused(device):
-    with pytest.raises(ConfigurationError, match=re.escape(f"device = {device!r}")):
+    with pytest.raises(ConfigurationError, match=re.escape(f"device = {str(device)!r}")):
         Backend("torch", device).solver(SolverConfig())
 
 
@@ -107,6 +107,8 @@ def test_a_numbered_gpu_is_refused_for_several_processes():
 def test_solvers_that_torch_does_not_have_and_products_of_others_are_refused():
     with pytest.raises(ConfigurationError, match="'numba_ode' does not run on backend torch; choose one of: fixed_point, torch_ode"):
         TORCH.solver(SolverConfig(name="numba_ode"))
+    with pytest.raises(ConfigurationError, match=r"solver\.method = 'newton' does not run on backend torch; use backend numba"):
+        TORCH.solver(SolverConfig(method="newton"))
     with pytest.raises(ConfigurationError, match="products = 'bf16' belongs to solver fixed_point"):
         Backend("torch", "cpu", "bf16").solver(SolverConfig(name="torch_ode"))
 

@@ -157,6 +157,18 @@ def test_what_is_refused_is_said_once(tmp_path) -> None:
     code, _, err = finished(torchrun(2, "train", *TINY, "--epochs", "1", "--out", str(tmp_path / "there"), "--no-progress"))
     assert code != 0
     assert err.count("already holds a run") == 1
+    assert err.count("fsp: another process of this job was refused and says why") == 1
+    assert "is gone" not in err
+
+
+@in_processes
+def test_what_does_not_share_its_work_is_refused_in_a_job(tmp_path) -> None:
+    code, out, err = finished(torchrun(2, "runs", str(tmp_path)))
+    assert code != 0
+    assert out == ""
+    assert "fsp: fsp runs in a job of 2 processes; only fsp train shares its work, start it alone" in err
+    code, _, err = finished(torchrun(1, "runs", str(tmp_path)))
+    assert code == 0, err
 
 
 def wait_for(condition, job) -> None:

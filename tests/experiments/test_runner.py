@@ -265,6 +265,14 @@ def test_an_epoch_in_which_nothing_rested_ends_the_run(tiny, tmp_path, monkeypat
     assert open_run(tmp_path).metrics == []
 
 
+@pytest.mark.parametrize("probes", [0, 20])
+def test_a_loop_that_never_rests_ends_the_run_whether_it_is_looked_at_or_not(tmp_path, probes):
+    strong = {"data.limit": 100, "network.hidden": [20], "network.loop_scale": 1000.0, "learning.rates.forward": [7.0], "probes.samples": probes}
+    with pytest.raises(NoRestError):
+        quietly("digits", out=tmp_path, epochs=1, seed=1, **strong)
+    assert open_run(tmp_path).summary["status"] == "failed"
+
+
 @pytest.mark.parametrize(("unrested", "warned"), [(60, True), (59, False)])
 def test_half_of_the_samples_not_at_rest_is_warned_about(tiny, tmp_path, monkeypatch, unrested, warned):
     reported(monkeypatch, unrested=unrested)

@@ -153,6 +153,8 @@ def test_one_bad_value_refuses_the_sweep_and_nothing_is_written(tiny, tmp_path, 
     [
         ({"jobs": 0}, "jobs = 0"),
         ({"threads": 0}, "threads = 0"),
+        ({"threads": "2"}, "threads = '2', expected a whole number"),
+        ({"grid": ["beta"]}, r"grid = \['beta'\], expected fields with their values"),
         ({"seeds": 0}, "seeds = 0"),
         ({"seeds": [1, -1]}, r"seeds = \[1, -1\]"),
         ({"seeds": True}, "seeds = True"),
@@ -714,6 +716,12 @@ def test_every_seed_and_mean_is_drawn_and_can_be_read(name):
         assert [text for text in written if text.startswith(f"{key} ")] == [
             f"{key} {value if isinstance(value, str) else format(value, 'g')}" for value in series
         ]
+
+
+def test_values_however_far_apart_are_drawn():
+    figure = plot_sweep(*made_up({"learning.rates.input": [20.0, 1e30, 1e60]}))
+    assert figure.axes[0].get_xscale() == "log"
+    assert_legible(figure)
 
 
 def test_the_best_line_is_at_the_top():

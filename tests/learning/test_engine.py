@@ -214,3 +214,11 @@ def test_the_price_of_an_equilibrium_on_mnist() -> None:
     assert residual <= 1e-4
     assert free <= 1.45
     assert nudged <= 1.75
+
+
+@compiled_only
+@pytest.mark.parametrize("network", [fsp.loop_network([64, 12, 10], rng=0), fsp.reciprocal_network([64, 12, 10], rng=0)], ids=["loop", "reciprocal"])
+def test_a_batch_larger_than_the_data_is_all_of_them_and_takes_no_more_room(network) -> None:
+    data = DIGITS.train.limit(30)
+    exact, huge = (trained(network, dataclasses.replace(recipe_for([64, 12, 10], tolerance=1e-5), batch=batch), data)[0] for batch in (30, 10**12))
+    assert same_bits(exact, huge)

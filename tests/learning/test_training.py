@@ -194,7 +194,13 @@ def test_unusable_data(images, labels, error, message) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"phases": "onesided"}, "one-sided"), ({"batch": 0}, "batch = 0"), ({"beta": 0.0}, "beta = 0"), ({"phases": "centred"}, "no longer leaks")],
+    [
+        ({"phases": "onesided"}, "one-sided"),
+        ({"batch": 0}, "batch = 0"),
+        ({"batch": 2.5}, "batch = 2.5"),
+        ({"beta": 0.0}, "beta = 0"),
+        ({"phases": "centred"}, "no longer leaks"),
+    ],
 )
 def test_recipes_are_refused_before_any_time_is_spent(changes, message) -> None:
     with pytest.raises(ConfigurationError, match=message):

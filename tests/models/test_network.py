@@ -73,6 +73,13 @@ def test_matrices_are_drawn_independently() -> None:
     assert abs(correlation).max() < 5 / 60
 
 
+@MAKERS
+def test_a_scale_is_no_number_below_zero(make) -> None:
+    for scale in (-1.0, np.inf, np.nan):
+        with pytest.raises(ConfigurationError, match=r"forward_scale or loop_scale = .*, expected a finite number, 0 or more"):
+            make(SIZES, forward_scale=scale)
+
+
 def test_loop_scale_scales_the_loop_alone() -> None:
     one, weak = (loop_network(SIZES, loop_scale=c, dtype=np.float64, rng=3) for c in (1.0, 0.25))
     for name, w in one.parameters().items():
