@@ -262,6 +262,20 @@ def test_130_and_143_after_saving_and_the_run_goes_on_to_the_same_bits(tmp_path,
     assert all(np.array_equal(here[name], there[name]) for name in here)
 
 
+def test_130_while_it_is_still_being_loaded():
+    code = """
+import sys
+class Stop:
+    def find_spec(self, name, *rest):
+        if name == "fsp_dynamics.cli":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Stop())
+from fsp_dynamics.__main__ import main
+raise SystemExit(main())
+"""
+    refused(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, env=environment()), 130, "stopped")
+
+
 def test_results_are_json_on_stdout_and_notes_are_not(trained, tmp_path, capsys):
     tables = {
         "train": ["train", "digits", "--out", str(tmp_path / "j"), *TINY],
