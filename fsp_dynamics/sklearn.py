@@ -22,7 +22,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fsp_dynamics.datasets import Split
-from fsp_dynamics.errors import ConfigurationError, check_choice
+from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.learning.optimisers import Rates, Sgd
 from fsp_dynamics.learning.training import EpochReport, Learner, Recipe, train_epoch
 from fsp_dynamics.models.network import Array, Network, loop_network
@@ -30,10 +30,10 @@ from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers import make_solver
 from fsp_dynamics.solvers.equilibrium import Tolerance
 
-SCALES = ("minmax", "none")
 INPUT, HIDDEN, OUTPUT, LOOP = 20.0, 30.0, 7.0, 0.5  # eta of each matrix, as in the presets: normalised, they hold for any width
 BATCH = 500  # samples that are relaxed at once for a prediction
 SEEDS = 2**31 - 1
+OF_THE_NETWORK = ("hidden", "scale", "loop_scale", "random_state")  # what a network is begun with, and keeps
 
 
 class LoopClassifier(ClassifierMixin, BaseEstimator):
@@ -55,6 +55,9 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
         clipped; a feature that does not vary becomes 0. None: X is taken as it is, images in [0, 1].
     random_state : int, RandomState or None, for the weights before learning and the order of the samples. An int gives the same bits each time,
         for any number of threads.
+
+    `hidden`, `scale`, `loop_scale` and `random_state` belong to the network that `fit`, or the first `partial_fit`, began: a later `partial_fit`
+    refuses others. All else may be set between its calls (`set_params`) and holds from then on.
 
     Attributes
     ----------
@@ -102,7 +105,7 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
         Warns (ConvergenceWarning) of outputs that fell silent and of samples that did not come to rest in the last epoch. Raises ConfigurationError
         for settings that cannot be used and for less than two classes, NotFiniteError where the weights break.
         """
-        if not isinstance(self.epochs, int | np.integer) or self.epochs < 1:
+        if not _counts(self.epochs):
             raise ConfigurationError(f"epochs = {self.epochs!r}, expected a whole number, 1 or more")
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32))
         self._begin(X, y)
@@ -116,25 +119,33 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
     def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
         """Learn from X and y once, at the full rates (`rate_factor` is of `fit`), going on from what has been learned.
 
-        classes : all labels that will ever come; needed in the first call alone. The range of the features is that of the first data. Raises as
-        `fit`, and ConfigurationError for labels that are not among the classes.
+        classes : all labels that will ever come; needed in the first call alone. The range of the features is that of the first data. Warns of
+        samples that did not come to rest. Raises as `fit`, and ConfigurationError for labels that are not among the classes and for a `hidden`,
+        `scale`, `loop_scale` or `random_state` other than the network was begun with.
         """
         first = not hasattr(self, "network_")
+        if not first:
+            self._refuse_another_network()
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), reset=first)
         if first:
             if classes is None:
                 raise ConfigurationError("classes = None, expected all labels that will ever come, in the first call of partial_fit")
             self._begin(X, classes)
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-            raise ConfigurationError(f"classes = {list(np.unique(classes))}, expected those of the first call, {list(self.classes_)}")
-        self._learn(self._split(X, y), self._recipe(1.0))
+            raise ConfigurationError(f"classes = {np.unique(classes).tolist()}, expected those of the first call, {self.classes_.tolist()}")
+        split, recipe = self._split(X, y), self._recipe(1.0)
+        recipe.check(self._learner.network)
+        report = self._learn(split, recipe)
         self._learner.memory = None
+        if report.unrested:
+            _warn_restless(f"{report.unrested} samples did not come to rest and taught nothing", stacklevel=3)
         return self
 
     def decision_function(self, X: Any) -> Array:
         """The firing rates of the outputs at the free equilibrium, (B, n_classes) in [0, 1].
 
         Of two classes (B,): (second - first) / (second + first), which is 2 `predict_proba` - 1 of the second.
+        Warns (ConvergenceWarning), as `predict`, `predict_proba` and `score` do, of samples that did not come to rest.
         """
         rates = self._rates(X)
         return 2 * _shares(rates)[:, 1] - 1 if len(self.classes_) == 2 else rates
@@ -166,16 +177,33 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(labels)
         self.classes_ = np.unique(labels)
         if len(self.classes_) < 2:
-            raise ConfigurationError(f"y has 1 class, {self.classes_[0]!r}, expected two or more")
-        if not isinstance(self.hidden, Sequence | np.ndarray) or isinstance(self.hidden, str):
-            raise ConfigurationError(f"hidden = {self.hidden!r}, expected the units of each hidden layer, such as (500, 500)")
-        check_choice("scale", "none" if self.scale is None else self.scale, SCALES)
+            raise ConfigurationError(f"y has 1 class, {self.classes_.tolist()[0]!r}, expected two or more")
+        hidden = self._units()
+        if self.scale not in ("minmax", None):
+            raise ConfigurationError(f"scale = {self.scale!r}, expected 'minmax', or None for X as it is")
         self.data_min_ = None if self.scale is None else X.min(0).astype(np.float64)
         self.data_range_ = None if self.scale is None else X.max(0) - self.data_min_
         self.history_: list[dict[str, Any]] = []
         rng = np.random.default_rng(check_random_state(self.random_state).randint(SEEDS))
-        network = loop_network((X.shape[1], *self.hidden, len(self.classes_)), loop_scale=self.loop_scale, rng=rng)
+        network = loop_network((X.shape[1], *hidden, len(self.classes_)), loop_scale=self.loop_scale, rng=rng)
         self._learner = Learner.start(network, self._recipe(self.rate_factor), rng)
+        self._begun = {name: getattr(self, name) for name in OF_THE_NETWORK} | {"hidden": hidden}
+
+    def _units(self) -> tuple[int, ...]:
+        """`hidden` as plain numbers. Raises ConfigurationError."""
+        given: Any = self.hidden.tolist() if isinstance(self.hidden, np.ndarray) else self.hidden
+        if isinstance(given, str) or not isinstance(given, Sequence) or not given or not all(map(_counts, given)):
+            raise ConfigurationError(f"hidden = {given!r}, expected the units of one hidden layer or more, such as (500, 500)")
+        return tuple(map(int, given))
+
+    def _refuse_another_network(self) -> None:
+        """Raises ConfigurationError where what the network was begun with has been set to something else since."""
+        for name, begun in self._begun.items():
+            now = self._units() if name == "hidden" else getattr(self, name)
+            if now is not begun and now != begun:
+                raise ConfigurationError(
+                    f"{name} = {now!r}, expected {begun!r}, with which the network was begun; call fit, which begins another, or set it back"
+                )
 
     def _learn(self, split: Split, recipe: Recipe) -> EpochReport:
         """One epoch."""
@@ -186,8 +214,10 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
         return report
 
     def _recipe(self, rate_factor: float) -> Recipe:
+        if not isinstance(self.rates, Rates | None):
+            raise ConfigurationError(f"rates = {self.rates!r}, expected learning.optimisers.Rates, or None for those of the presets")
         between = (HIDDEN,) * (len(self.hidden) - 1)
-        rates = self.rates or Rates(INPUT, (*between, OUTPUT), LOOP)
+        rates = Rates(INPUT, (*between, OUTPUT), LOOP) if self.rates is None else self.rates
         optimiser = Sgd(rates, output_step=self.output_step, rate_factor=rate_factor)
         return Recipe(optimiser, make_solver(), Tolerance(self.tolerance), self.beta, batch=self.batch)
 
@@ -195,7 +225,7 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
         """The images and the numbers of their classes."""
         known = np.isin(y, self.classes_)
         if not known.all():
-            raise ConfigurationError(f"y holds {y[~known][0]!r}, which is none of the classes {list(self.classes_)}")
+            raise ConfigurationError(f"y holds {y[~known].tolist()[0]!r}, which is none of the classes {self.classes_.tolist()}")
         return Split(self._scaled(X), np.searchsorted(self.classes_, y).astype(np.int64))
 
     def _scaled(self, X: Array) -> Array:
@@ -206,13 +236,16 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
         return np.ascontiguousarray(X, np.float32)
 
     def _rates(self, X: Any) -> Array:
-        """(B, n_classes) firing rates of the outputs, float64."""
+        """(B, n_classes) firing rates of the outputs, float64. Warns of samples that are not at rest."""
         images, solver, tolerance = self.to_images(X), make_solver(), Tolerance(self.tolerance)
-        rates = np.empty((len(images), len(self.classes_)))
+        rates, restless = np.empty((len(images), len(self.classes_))), 0
         for first in range(0, len(images), BATCH):
             rows = slice(first, first + BATCH)
             rest = solver.relax(self.network_, drive(self.network_, images[rows]), tolerance=tolerance)
             rates[rows] = self.network_.rho.rate(rest.output)
+            restless += int((~rest.at_rest).sum())
+        if restless:
+            _warn_restless(f"{restless} of {len(images)} samples did not come to rest; their rates are those where the solver stopped", stacklevel=4)
         return rates
 
 
@@ -222,11 +255,19 @@ def _shares(rates: Array) -> Array:
     return np.where(total > 0, rates, 1.0) / np.where(total > 0, total, rates.shape[1])
 
 
+def _counts(value: Any) -> bool:
+    """Is it a whole number, 1 or more?"""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
+
+
 def _warn(report: EpochReport, classes: Array) -> None:
     """Say of the last epoch what makes the network worse than it need be."""
     if report.dead_outputs:
         silent = ", ".join(str(classes[j]) for j in report.dead_outputs)
         warnings.warn(f"outputs that never fired in the last epoch: {silent}; lower output_step or the rates", ConvergenceWarning, stacklevel=3)
     if report.unrested:
-        message = f"{report.unrested} samples did not come to rest in the last epoch and taught nothing; lower loop_scale or the rate of the loop"
-        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+        _warn_restless(f"{report.unrested} samples did not come to rest in the last epoch and taught nothing", stacklevel=4)
+
+
+def _warn_restless(what: str, stacklevel: int) -> None:
+    warnings.warn(f"{what}; lower loop_scale or the rate of the loop", ConvergenceWarning, stacklevel=stacklevel)

@@ -157,10 +157,22 @@ def test_without_a_scale_images_are_taken_as_they_are(digits):
     ("settings", "complaint"),
     [
         ({"epochs": 0}, "epochs = 0, expected a whole number"),
-        ({"hidden": 20}, "hidden = 20, expected the units of each hidden layer"),
-        ({"hidden": ()}, "sizes = "),
-        ({"scale": "minmix"}, "scale = 'minmix' is unknown; did you mean 'minmax'"),
+        ({"epochs": True}, "epochs = True, expected a whole number"),
+        ({"hidden": 20}, "hidden = 20, expected the units of one hidden layer or more, such as"),
+        ({"hidden": ()}, r"hidden = \(\), expected the units of one hidden layer or more, such as"),
+        ({"hidden": (20, 0)}, r"hidden = \(20, 0\), expected the units"),
+        ({"hidden": (2.5,)}, r"hidden = \(2.5,\), expected the units"),
+        ({"hidden": "20"}, "hidden = '20', expected the units"),
+        ({"hidden": np.array(20)}, "hidden = 20, expected the units"),
+        ({"hidden": np.eye(2, dtype=int)}, r"hidden = \[\[1, 0\], \[0, 1\]\], expected the units"),
+        ({"scale": "minmix"}, "scale = 'minmix', expected 'minmax', or None for X as it is"),
+        ({"scale": "none"}, "scale = 'none', expected 'minmax', or None for X as it is"),
         ({"batch": 0}, "batch = 0"),
+        ({"batch": 2.5}, "batch = 2.5, expected a whole number"),
+        ({"batch": "a"}, "batch = 'a', expected a whole number"),
+        ({"loop_scale": -1}, "loop_scale = -1, expected"),
+        ({"rates": 3}, "rates = 3, expected learning.optimisers.Rates, or None"),
+        ({"rates": 0}, "rates = 0, expected learning.optimisers.Rates, or None"),
         ({"beta": -1.0}, "beta = -1.0"),
         ({"tolerance": -1.0}, "tolerance absolute = -1.0"),
         ({"rates": Rates(1.0, (1.0, 1.0), 0.1)}, "rates.forward has 2 values, expected 1"),
@@ -172,8 +184,9 @@ def test_settings_that_cannot_be_used_are_refused(settings, complaint):
 
 
 def test_one_class_is_refused():
-    with pytest.raises(ConfigurationError, match=r"y has 1 class, .*5.*, expected two or more"):
-        LoopClassifier(**SMALL).fit(np.eye(3), [5, 5, 5])
+    for label, said in ((5, "5"), ("left", "'left'")):
+        with pytest.raises(ConfigurationError, match=rf"^y has 1 class, {said}, expected two or more$"):
+            LoopClassifier(**SMALL).fit(np.eye(3), [label] * 3)
 
 
 @pytest.mark.parametrize("verb", ["predict", "predict_proba", "decision_function", "to_images"])
@@ -198,9 +211,42 @@ def test_a_warning_counts_samples_that_do_not_rest(monkeypatch):
 
 
 def test_a_usual_fit_warns_of_nothing():
+    X, y = blobs()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        LoopClassifier(**SMALL).fit(*blobs())
+        LoopClassifier(**SMALL).fit(X, y).partial_fit(X, y).predict(X)
+
+
+@pytest.fixture(scope="module")
+def restless(digits):
+    """A loop so strong that many samples swing for ever."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return LoopClassifier(**SMALL, epochs=1, loop_scale=200.0).fit(digits.train.images[:100], digits.train.labels[:100])
+
+
+@pytest.mark.parametrize("verb", ["predict", "predict_proba", "decision_function", "score"])
+def test_a_warning_counts_samples_that_are_predicted_from_no_rest(restless, digits, verb, monkeypatch):
+    monkeypatch.setattr("fsp_dynamics.sklearn.BATCH", 15)  # one warning of all batches
+    images, labels = digits.train.images[:40], digits.train.labels[:40]
+    rest = fsp.relax(restless.network_, restless.to_images(images), tolerance=fsp.Tolerance(1e-4))
+    wandering = int((~rest.at_rest).sum())
+    assert 0 < wandering < 40
+    with pytest.warns(ConvergenceWarning) as seen:
+        getattr(restless, verb)(*(images, labels) if verb == "score" else (images,))
+    (said,) = seen
+    assert str(said.message).startswith(f"{wandering} of 40 samples did not come to rest; ")
+    assert str(said.message).endswith("lower loop_scale or the rate of the loop")
+    assert verb == "score" or said.filename == __file__
+
+
+def test_a_warning_counts_samples_that_taught_partial_fit_nothing(restless, digits):
+    model, rows = pickle.loads(pickle.dumps(restless)), slice(0, 40)
+    with pytest.warns(ConvergenceWarning) as seen:
+        model.partial_fit(digits.train.images[rows], digits.train.labels[rows])
+    (said,) = seen
+    assert str(said.message).startswith(f"{model.history_[-1]['unrested']} samples did not come to rest and taught nothing; lower loop_scale")
+    assert said.filename == __file__
 
 
 # Little by little
@@ -237,6 +283,50 @@ def test_partial_fit_refuses_what_it_was_not_told_of():
         model.partial_fit(X, y + 1)
     with pytest.raises(ConfigurationError, match="expected those of the first call"):
         model.partial_fit(X, y, classes=[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"hidden": (5,)}, r"^hidden = \(5,\), expected \(20,\), with which the network was begun; call fit"),
+        ({"hidden": (20, 20)}, r"^hidden = \(20, 20\), expected \(20,\)"),
+        ({"hidden": 20}, r"^hidden = 20, expected the units of one hidden layer or more"),
+        ({"scale": None}, r"^scale = None, expected 'minmax', with which"),
+        ({"loop_scale": 2.0}, r"^loop_scale = 2.0, expected 0.2, with which"),
+        ({"random_state": None}, r"^random_state = None, expected 0, with which"),
+        ({"beta": -5.0}, "beta = -5.0"),
+        ({"rates": Rates(1.0, (1.0, 1.0), 0.1)}, "rates.forward has 2 values, expected 1"),
+    ],
+)
+@pytest.mark.parametrize("begun_by", ["fit", "partial_fit"])
+def test_partial_fit_refuses_settings_of_another_network(begun_by, settings, complaint):
+    X, y = blobs()
+    model = LoopClassifier(**SMALL, epochs=1)
+    model.fit(X, y) if begun_by == "fit" else model.partial_fit(X, y, classes=[0, 1, 2])
+    before = {name: w.copy() for name, w in weights(model).items()}
+    with pytest.raises(ConfigurationError, match=complaint):
+        model.set_params(**settings).partial_fit(X, y)
+    assert all(np.array_equal(w, before[name]) for name, w in weights(model).items())
+
+
+def test_fit_begins_another_network():
+    X, y = blobs()
+    model = LoopClassifier(**SMALL, epochs=1).fit(X, y).set_params(hidden=(5,), scale=None, loop_scale=1.0, random_state=1).fit(X, y)
+    assert model.partial_fit(X, y).network_.sizes == (8, 5, 3)
+
+
+@pytest.mark.parametrize("settings", [{"beta": 0.5}, {"batch": 7}, {"rates": Rates(1.0, (1.0,), 0.1)}, {"tolerance": 0.1}, {"output_step": 0.01}])
+def test_what_learning_is_told_may_change_between_calls(settings):
+    X, y = blobs()
+    model, plain = (LoopClassifier(**SMALL, epochs=1).fit(X, y) for _ in range(2))
+    assert not same(model.set_params(**settings).partial_fit(X, y), plain.partial_fit(X, y))
+
+
+def test_the_same_settings_in_another_form_are_the_same():
+    X, y = blobs()
+    model = LoopClassifier(hidden=(20,), random_state=np.random.RandomState(0), epochs=1).fit(X, y)
+    again = pickle.loads(pickle.dumps(model))
+    assert same(model.set_params(hidden=np.array([20])).partial_fit(X, y), again.partial_fit(X, y))
 
 
 # With others

@@ -60,7 +60,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check_choice("phases", self.phases, phases.KINDS)
         check_choice("rule", self.rule, phases.RULES)
-        if not isinstance(self.batch, int | np.integer) or self.batch < 1:
+        if not isinstance(self.batch, int | np.integer) or isinstance(self.batch, bool) or self.batch < 1:
             raise ConfigurationError(f"batch = {self.batch!r}, expected a whole number, 1 or more")
         if not 0 <= self.mirror <= 1:
             raise ConfigurationError(f"mirror = {self.mirror!r}, expected a share from 0 to 1 by which the loop moves")

@@ -306,9 +306,9 @@ def _chain(rng: np.random.Generator, sizes: tuple[int, ...], forward_scale: floa
 
 def _scaled(rng: np.random.Generator, pre: int, post: int, scale: float, dtype: npt.DTypeLike) -> Array:
     """U(-c, c) of shape (pre, post), c = scale sqrt(6 / (pre + post))."""
-    limit = scale * np.sqrt(6 / (pre + post))
-    if not (np.isfinite(limit) and limit >= 0):
+    if not (isinstance(scale, int | float | np.number) and np.isfinite(scale) and scale >= 0):
         raise ConfigurationError(f"forward_scale or loop_scale = {scale!r}, expected a finite number, 0 or more")
+    limit = scale * np.sqrt(6 / (pre + post))
     return rng.uniform(-limit, limit, (pre, post)).astype(dtype)
 
 

@@ -197,7 +197,8 @@ def test_unusable_data(images, labels, error, message) -> None:
     [
         ({"phases": "onesided"}, "one-sided"),
         ({"batch": 0}, "batch = 0"),
-        ({"batch": 2.5}, "batch = 2.5"),
+        ({"batch": 2.5}, r"batch = 2\.5, expected a whole number"),
+        ({"batch": True}, "batch = True"),
         ({"beta": 0.0}, "beta = 0"),
         ({"phases": "centred"}, "no longer leaks"),
     ],

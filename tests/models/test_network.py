@@ -75,7 +75,7 @@ def test_matrices_are_drawn_independently() -> None:
 
 @MAKERS
 def test_a_scale_is_no_number_below_zero(make) -> None:
-    for scale in (-1.0, np.inf, np.nan):
+    for scale in (-1.0, np.inf, np.nan, "a"):
         with pytest.raises(ConfigurationError, match=r"forward_scale or loop_scale = .*, expected a finite number, 0 or more"):
             make(SIZES, forward_scale=scale)
 

@@ -137,6 +137,25 @@ def test_a_smooth_unit_finds_its_root_however_large_its_input_is(rho, kind):
     assert torch.allclose(x, rho.slope(c * x), rtol=200 * torch.finfo(kind).eps, atol=0)
 
 
+@pytest.mark.parametrize("worth", [np.nan, np.inf])
+@pytest.mark.parametrize("passes", [None, 3])
+@pytest.mark.parametrize("name", ["strong", "logistic", "tied"])
+def test_no_rates_are_made_up_for_images_that_are_not_finite(name, passes, worth):
+    p = problem(name)
+    module, broken = p.network.to_torch(passes, require_rest=False), images_of(p).clone()
+    broken[1, 0] = worth
+    assert all(r[1].isnan().all() for r in module.rates(broken))
+    assert (module(broken)[0] - module(images_of(p))[0]).abs().max() < 1e-13
+    rest = module.rest(broken)
+    assert all(s[1].isnan().all() for s in rest.state)
+    assert not rest.at_rest[1]
+    if passes is None:
+        module(broken).sum().backward()
+        assert module.input.grad.isnan().any()
+        with pytest.raises(NotAtRestError, match=r"^1 of \d+ samples .* sample 1, residual (nan|inf) .*; look for NaN or infinity in its images"):
+            p.network.to_torch()(broken)
+
+
 # A given number of passes
 
 
@@ -237,6 +256,97 @@ def test_gradients_of_float32_are_near():
         assert np.abs(found[key] - gradient).max() < 1e-5, key
 
 
+@pytest.mark.parametrize("name", ["strong", "tied", "logistic"])
+@pytest.mark.parametrize("wanted", ["images", "input", "biases_1", "all"])
+def test_second_derivatives_are_refused_even_of_what_is_linear_in_the_rates(name, wanted):
+    p = problem(name)
+    module, x = p.network.to_torch(), images_of(p).requires_grad_()
+    (slope,) = torch.autograd.grad(module(x)[:, 0].sum(), x, create_graph=True)
+    leaves = [x, *module.parameters()] if wanted == "all" else [x if wanted == "images" else getattr(module, wanted)]
+    with pytest.raises(ConfigurationError, match=r"^to_torch\(\) without passes has first derivatives only; give passes=K for higher ones$"):
+        (slope**2).sum().backward(inputs=leaves)
+
+
+def test_second_derivatives_that_torch_would_fill_with_zeros_are_refused():
+    """These take the derivative of a gradient by what the gradient was weighted with."""
+    p = problem("logistic")
+    with pytest.raises(ConfigurationError, match="first derivatives only"):
+        torch.autograd.functional.jvp(p.network.to_torch(), images_of(p), images_of(p))
+    with pytest.raises(ConfigurationError, match="first derivatives only"):
+        torch.autograd.functional.hessian(lambda x: p.network.to_torch()(x)[:, 0].sum(), images_of(p))
+
+
+def test_given_passes_have_second_derivatives():
+    p = problem("logistic")
+    assert torch.autograd.gradgradcheck(p.network.to_torch(passes=3), images_of(p)[:2].requires_grad_())
+
+
+@pytest.mark.parametrize("way", [{}, {"retain_graph": True}, {"create_graph": True}])
+def test_first_derivatives_do_not_depend_on_what_is_kept(way):
+    p = problem("tied")
+    module, x = p.network.to_torch(), images_of(p).requires_grad_()
+    wanted, rates = [x, *module.parameters()], module(x)
+    expected = torch.autograd.grad(module(x).sum(), wanted)
+    assert all(torch.equal(g, e) for g, e in zip(torch.autograd.grad(rates.sum(), wanted, **way), expected, strict=True))
+    if way:
+        assert all(torch.equal(g, e) for g, e in zip(torch.autograd.grad(rates.sum(), wanted), expected, strict=True))
+
+
+@pytest.mark.parametrize(("name", "changed"), [("strong", "forward_0"), ("strong", "loop"), ("tied", "forward_1"), ("untied", "backward_0")])
+def test_weights_changed_before_the_gradient_are_refused(name, changed):
+    p = problem(name)
+    module = p.network.to_torch()
+    cost = module(images_of(p)).sum()
+    with torch.no_grad():
+        getattr(module, changed).mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        cost.backward()
+
+
+def test_weights_that_the_gradient_does_not_need_may_change():
+    p = problem("strong")
+    module, expected = p.network.to_torch(), p.network.to_torch()
+    expected(images_of(p)).sum().backward()
+    cost = module(images_of(p)).sum()
+    with torch.no_grad():
+        module.biases_1.add_(1)
+        module.input.mul_(2)
+    cost.backward()
+    assert torch.equal(module.loop.grad, expected.loop.grad)
+
+
+def test_torch_makes_the_jacobian():
+    p = problem("strong")
+    module = p.network.to_torch()
+    found = torch.autograd.functional.jacobian(module, images_of(p))
+    x = images_of(p).requires_grad_()
+    (row,) = torch.autograd.grad(module(x)[2, 1], x)
+    assert torch.allclose(found[2, 1], row, atol=1e-14)
+
+
+@pytest.mark.parametrize("passes", [None, 3])
+@pytest.mark.parametrize("name", ["strong", "tied", "logistic"])
+def test_autocast_changes_nothing(name, passes):
+    p = problem(name, np.float32)
+    module = p.network.to_torch(passes)
+    expected = module(images_of(p))
+    expected.sum().backward()
+    gradients = [w.grad.clone() for w in module.parameters()]
+    module.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rates, rest = module(images_of(p)), module.rest(images_of(p))
+    assert torch.equal(rates, expected)
+    assert torch.equal(p.network.rho.rate(rest.state[-1]), expected)
+    rates.sum().backward()
+    assert all(torch.equal(w.grad, g) for w, g in zip(module.parameters(), gradients, strict=True))
+    if passes is None:
+        module.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            module(images_of(p)).sum().backward()
+        biases = {key: g for (key, _), g in zip(module.named_parameters(), gradients, strict=True) if key.startswith("biases")}
+        assert all(torch.equal(getattr(module, key).grad, g) for key, g in biases.items()), "the adjoint has no product of less precision"
+
+
 def test_a_module_learns_by_an_optimiser_of_torch():
     data = fsp.load_dataset("digits").train.limit(200)
     module = fsp.loop_network([64, 30, 10], loop_scale=0.2, rng=0).to_torch()
@@ -329,7 +439,9 @@ def test_it_says_what_it_is():
     [
         ({"passes": 0}, "passes = 0, expected a whole number"),
         ({"passes": 1.5}, "passes = 1.5, expected"),
+        ({"passes": True}, "passes = True, expected a whole number"),
         ({"max_passes": 0}, "max_passes = 0, expected"),
+        ({"max_passes": True}, "max_passes = True, expected a whole number"),
         ({"tolerance": 0.0}, "tolerance = 0.0, expected a finite number above 0"),
         ({"damping": 0.5}, "damping = 0.5 with passes = None"),
         ({"passes": 3, "damping": 1.5}, "damping = 1.5 with passes = 3"),
@@ -352,6 +464,26 @@ def test_images_of_another_shape_are_refused(shape):
     for passes in (None, 2):
         with pytest.raises(ShapeError, match=r"images has shape .*, expected \(any, 4\)"):
             problem("strong").network.to_torch(passes)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("images", [np.zeros((2, 4)), [[0.0] * 4]])
+@pytest.mark.parametrize("verb", ["forward", "rates", "rest"])
+def test_images_that_are_no_tensor_are_refused(verb, images):
+    with pytest.raises(ConfigurationError, match=rf"^images = {type(images).__name__}, expected a tensor; make one with torch.as_tensor$"):
+        getattr(problem("strong").network.to_torch(), verb)(images)
+
+
+@pytest.mark.parametrize("passes", [None, 2])
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+@pytest.mark.parametrize("verb", ["forward", "rest"])
+def test_coarse_parameters_are_refused(verb, kind, passes):
+    p = problem("strong")
+    module = p.network.to_torch(passes).to(getattr(torch, kind))
+    with pytest.raises(
+        ConfigurationError, match=rf"^the parameters are torch\.{kind}, expected float32 or float64; call \.float\(\) or \.double\(\) first$"
+    ):
+        getattr(module, verb)(images_of(p))
+    assert module.double()(images_of(p).bfloat16()).dtype == torch.float64, "images may be of any precision"
 
 
 # Export

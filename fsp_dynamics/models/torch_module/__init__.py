@@ -5,7 +5,8 @@ y -> T(y) tells where the cut would rest once all other layers have followed its
 
 `passes=None`
     Each sample mixes its own last passes (Anderson, `mixing`) until its ||ds/dt|| is within the tolerance; one that `max_passes` do not bring there
-    is followed through time. Gradients by implicit differentiation at the rest (`adjoint`): they cost the memory of one pass.
+    is followed through time. Gradients by implicit differentiation at the rest (`adjoint`): they cost the memory of one pass, and are of first
+    order; a second is refused.
 `passes=k`
     Exactly k passes y <- y + damping (T(y) - y) from silence, with no control flow that depends on the data: it can be exported. Gradients through
     the passes, by torch.
@@ -29,7 +30,7 @@ from fsp_dynamics.models import rate
 from fsp_dynamics.models.activations import Activation
 from fsp_dynamics.models.network import Network
 from fsp_dynamics.models.torch_module.adjoint import attached
-from fsp_dynamics.models.torch_module.passes import Layers, Passes, Rest, bound, settle
+from fsp_dynamics.models.torch_module.passes import Layers, Passes, Rest, bound, settle, unmixed
 
 MAX_PASSES = 200
 
@@ -66,33 +67,38 @@ class RateModule(nn.Module):
         return self.rates(images)[-1]
 
     def rates(self, images: torch.Tensor) -> Layers:
-        """The firing rates of all layers, L tensors (B, n_k), differentiable in images and parameters.
+        """The firing rates of all layers, L tensors (B, n_k), differentiable in images and parameters, in the precision of the parameters.
 
-        Raises ShapeError for images that do not fit; NotAtRestError, whose `equilibrium` is the `Rest` that was reached, if a sample does not come to
-        rest (`passes=None` and `require_rest`).
+        A sample whose images are not finite has NaN rates where it is not refused. Under autocast the same is computed as without it.
+        Raises ShapeError for images that do not fit, ConfigurationError for what is no tensor and for parameters that are neither float32 nor
+        float64; NotAtRestError, whose `equilibrium` is the `Rest` that was reached, if a sample does not come to rest (`passes=None` and
+        `require_rest`).
         """
-        network, drive = self._tensors(), self._drive(images)
-        if self.passes is not None:
-            return Passes(network, drive).fixed(self.passes, self.damping)[1]
-        reached = settle(network, drive, self.tolerance, self.max_passes)
-        if self.require_rest:
-            _refuse_restless(reached)
-        return attached(network, drive, reached.state)
+        self._check(images)
+        with unmixed(images.device):
+            network, drive = self._tensors(), self._drive(images)
+            if self.passes is not None:
+                return Passes(network, drive).fixed(self.passes, self.damping)[1]
+            reached = settle(network, drive, self.tolerance, self.max_passes)
+            if self.require_rest:
+                _refuse_restless(reached)
+            return attached(network, drive, reached.state)
 
     @torch.no_grad()
     def rest(self, images: torch.Tensor) -> Rest:
-        """What the passes reach, sample by sample, without a graph; only images of another shape are refused (ShapeError)."""
-        network, drive = self._tensors(), self._drive(images)
-        if self.passes is None:
-            return settle(network, drive, self.tolerance, self.max_passes)
-        state, _ = Passes(network, drive).fixed(self.passes, self.damping)
-        residual = rate.residual(network, drive, state)
-        return Rest(state, residual, residual <= bound(self.tolerance, state), torch.full((len(drive),), self.passes, device=drive.device))
+        """What the passes reach, sample by sample, without a graph. Raises ShapeError and ConfigurationError as `rates` does."""
+        self._check(images)
+        with unmixed(images.device):
+            network, drive = self._tensors(), self._drive(images)
+            if self.passes is None:
+                return settle(network, drive, self.tolerance, self.max_passes)
+            state, _ = Passes(network, drive).fixed(self.passes, self.damping)
+            residual = rate.residual(network, drive, state)
+            return Rest(state, residual, residual <= bound(self.tolerance, state), torch.full((len(drive),), self.passes, device=drive.device))
 
     def to_network(self) -> Network:
         """The network with copies of the parameters as arrays. Raises ConfigurationError where they are neither float32 nor float64."""
-        if self.input.dtype not in (torch.float32, torch.float64):
-            raise ConfigurationError(f"the parameters are {self.input.dtype}, expected float32 or float64; call .float() or .double() first")
+        self._check_precision()
         return self._made_of(lambda weight: weight.detach().cpu().numpy().copy())
 
     def extra_repr(self) -> str:
@@ -119,9 +125,20 @@ class RateModule(nn.Module):
             rho=self.rho,
         )
 
+    def _check(self, images: Any) -> None:
+        """Refuse images and parameters that nothing can be computed with. Raises ConfigurationError, ShapeError."""
+        if not isinstance(images, torch.Tensor):
+            raise ConfigurationError(f"images = {type(images).__name__}, expected a tensor; make one with torch.as_tensor")
+        check_shape("images", images, (None, self.input.shape[0]))
+        self._check_precision()
+
+    def _check_precision(self) -> None:
+        """Raises ConfigurationError where the parameters are neither float32 nor float64."""
+        if self.input.dtype not in (torch.float32, torch.float64):
+            raise ConfigurationError(f"the parameters are {self.input.dtype}, expected float32 or float64; call .float() or .double() first")
+
     def _drive(self, images: torch.Tensor) -> torch.Tensor:
         """images @ input + biases[0], (B, n_1)."""
-        check_shape("images", images, (None, self.input.shape[0]))
         return images.to(self.input.dtype) @ self.input + self.biases_0
 
 
@@ -141,10 +158,15 @@ def _refuse_restless(reached: Rest) -> None:
     restless = torch.nonzero(~reached.at_rest)[:, 0]
     first = int(restless[0])
     residual, passes = float(reached.residual[first]), int(reached.passes[first])
+    remedy = (
+        "allow more max_passes, a looser tolerance or a weaker loop"
+        if np.isfinite(residual)
+        else "look for NaN or infinity in its images and in the weights"
+    )
     equilibrium: Any = reached
     raise NotAtRestError(
         f"{len(restless)} of {len(reached.at_rest)} samples are not at rest (first: sample {first}, residual {residual:.3g} after {passes} passes); "
-        "allow more max_passes, a looser tolerance or a weaker loop, or take what was reached with require_rest=False",
+        f"{remedy}, or take what was reached with require_rest=False",
         equilibrium,
     )
 
@@ -152,7 +174,7 @@ def _refuse_restless(reached: Rest) -> None:
 def _check_options(rho: Activation, passes: int | None, tolerance: float | None, max_passes: int | None, damping: float) -> None:
     """Refuse options that do not fit each other, and a smooth rho without curvature. Raises ConfigurationError."""
     for name, count in (("passes", passes), ("max_passes", max_passes)):
-        if count is not None and (not isinstance(count, int | np.integer) or count < 1):
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1):
             raise ConfigurationError(f"{name} = {count!r}, expected a whole number, 1 or more, or None")
     if tolerance is not None:
         check_positive("tolerance", tolerance)

@@ -18,21 +18,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.models.network import Network, cut_layers
 from fsp_dynamics.models.rate import total_input, unit_target
 from fsp_dynamics.models.torch_module.mixing import Layers, mix
+from fsp_dynamics.models.torch_module.passes import unmixed
 
 MAX_PASSES = 1000
 CHUNK = 64  # samples whose (n_L, n_k) chains are held at once
+JOINING = ("forward", "loop", "backward")  # the weights between layers, on which the adjoint depends
 
 
 def attached(network: Network, drive: torch.Tensor, state: Layers) -> Layers:
-    """The rates of this rest, with their derivatives in the drive and the weights of `network`."""
+    """The rates of this rest, with their first derivatives in the drive and the weights of `network`. Higher ones are refused."""
     rates = tuple(network.rho.rate(s) for s in state)
-    found: Layers = _AtRest.apply(network, state, rates, *total_input(network, drive, rates))
+    a = total_input(network, drive, rates)
+    trace = torch.cat([a_k[:0] for a_k in a], 1)  # no number, but as much a function of images and weights as all a_k are
+    found: Layers = _AtRest.apply(network, state, rates, trace, *a)
     return found
 
 
@@ -40,18 +43,35 @@ class _AtRest(torch.autograd.Function):
     """The inputs a_k (B, n_k) at rest -> the rates there."""
 
     @staticmethod
-    def forward(ctx: Any, network: Network, state: Layers, rates: Layers, *a: torch.Tensor) -> Any:
-        ctx.network = network
-        ctx.save_for_backward(*_answers(network, state, a))
+    def forward(ctx: Any, network: Network, state: Layers, rates: Layers, trace: torch.Tensor, *a: torch.Tensor) -> Any:
+        given: dict[str, Any] = network.parameters()
+        detached = {name: weight.detach() for name, weight in given.items()}
+        ctx.network, ctx.names = network.with_parameters(detached), [name for name in detached if name.startswith(JOINING)]
+        weights = [detached[name] for name in ctx.names]
+        ctx.save_for_backward(trace, *_answers(network, state, a), *weights)  # torch refuses weights that were changed in place since
         return rates
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *g: torch.Tensor) -> Any:
-        fixed = ctx.network.with_parameters({name: weight.detach() for name, weight in ctx.network.parameters().items()})
-        back = _BackPass(fixed, ctx.saved_tensors, g)
-        cut = back.through_loop() if fixed.loop is not None else back.iterated()
-        return None, None, None, *back.walk(cut)
+        trace, *saved = ctx.saved_tensors
+        gamma, weights = tuple(saved[: len(g)]), saved[len(g) :]
+        with torch.no_grad(), unmixed(g[-1].device):
+            fixed = ctx.network.with_parameters(dict(zip(ctx.names, weights, strict=True)))
+            back = _BackPass(fixed, gamma, g)
+            v = back.walk(back.through_loop() if fixed.loop is not None else back.iterated())
+        return None, None, None, None, *(_FirstOnly.apply(len(v), *v, *g, trace) if torch.is_grad_enabled() else v)
+
+
+class _FirstOnly(torch.autograd.Function):
+    """The first of these tensors as they are. All are inputs, so that no way to a second derivative leads past the refusal."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *given: torch.Tensor) -> Any:
+        return tuple(each.clone() for each in given[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *_: torch.Tensor) -> Any:
+        raise ConfigurationError("to_torch() without passes has first derivatives only; give passes=K for higher ones")
 
 
 def _answers(network: Network, state: Layers, a: Layers) -> Layers:
@@ -108,9 +128,10 @@ class _BackPass:
             return target, (target - v).norm(dim=1) / within[rows], (v,)
 
         (found,), at_rest, _ = mix(step, nothing, MAX_PASSES)
-        if not at_rest.all():
+        finite = within.isfinite()
+        if not (at_rest | ~finite).all():
             raise ConfigurationError("the gradient did not converge: the network amplifies a small change at this equilibrium; weaken its weights")
-        return found
+        return torch.where(finite[:, None], found, torch.nan)
 
     def _next(self, cut: torch.Tensor, rows: Any) -> torch.Tensor:
         v = self.walk(cut, rows)

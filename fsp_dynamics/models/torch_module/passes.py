@@ -9,7 +9,9 @@ everywhere, and is convex in log x where rho' falls on both sides of 0 (logistic
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +37,7 @@ class Rest:
     """Where the passes ended, tensors without a graph.
 
     state : tuple of (B, n_k). residual : (B,) ||ds/dt||, rate form, per unit time. at_rest : (B,) bool, within the tolerance. passes : (B,) of each
-    sample; steps through time are counted with them.
+    sample; steps through time are counted with them. A sample whose images, or whose way, are not finite has NaN states and is not at rest.
     """
 
     state: Layers
@@ -50,7 +52,14 @@ def settle(network: Network, drive: torch.Tensor, tolerance: float | None, max_p
     passes = Passes(network, drive)
     found, at_rest, count = mix(passes.step(tolerance), passes.silence(), max_passes, boxed=network.rho.projected)
     reached = Rest(found[:-1], found[-1], at_rest, count)
-    return reached if at_rest.all() else _followed(network, drive, reached, tolerance, FOLLOWED * max_passes)
+    return reached if at_rest.all() else _marked(_followed(network, drive, reached, tolerance, FOLLOWED * max_passes))
+
+
+def unmixed(device: torch.device) -> AbstractContextManager[Any]:
+    """Where products keep the precision of the weights: autocast, if it is on, is off in here."""
+    kind = device.type
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if on else nullcontext()
 
 
 class Passes:
@@ -157,6 +166,12 @@ def _followed(network: Network, drive: torch.Tensor, reached: Rest, tolerance: f
         state = tuple((s + h * f)[~left] for s, f in zip(state, fields, strict=True))
         rows, drive = rows[~left], drive[~left]
     return reached
+
+
+def _marked(reached: Rest) -> Rest:
+    """`reached`, with NaN for the states of samples whose residual is not finite."""
+    finite = reached.residual.isfinite()[:, None]
+    return dataclasses.replace(reached, state=tuple(torch.where(finite, s, torch.nan) for s in reached.state))
 
 
 class _Nearing:
