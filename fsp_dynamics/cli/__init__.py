@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from fsp_dynamics import errors
-from fsp_dynamics.cli import analysis, sweep
+from fsp_dynamics.cli import analysis, data, sweep
 from fsp_dynamics.cli.options import (
     SEVERAL,
     BackendName,
@@ -75,8 +75,7 @@ app = App(
     version=_version,
     suppress_keyboard_interrupt=False,
 )
-data = App(name="data", help="The images: what is on this machine, and how to get more.", help_format="plaintext")
-app.command(data)
+app.command(data.data)
 app.command(analysis.figure)
 app.command(analysis.stability)
 app.command(analysis.gradients)
@@ -289,35 +288,6 @@ def _benchmarks() -> Any:
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
     return importlib.import_module("benchmarks.suite")
-
-
-@data.command(name="list")
-def list_(*, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """The data sets by name, and where each was found."""
-    from fsp_dynamics.datasets import list_datasets
-
-    found = [dataclasses.asdict(record) for record in list_datasets(data_dir)]
-    if as_json:
-        return print_json(found)
-    columns = ("name", "images", "verified", "where", "description")
-    print_table("data sets", [{key: shown(record[key]) for key in columns} for record in found])
-    for record in found:
-        if record["problem"]:
-            say(f"note: {record['name']}: {record['problem']}")
-
-
-@data.command
-def fetch(name: str, /, *, data_dir: DataDir = None, progress: ShowProgress = True) -> None:
-    """Download and verify a data set, unless it is there already; print where it is.
-
-    Parameters
-    ----------
-    name
-        digits, mnist or fashion-mnist.
-    """
-    from fsp_dynamics.datasets import fetch as fetch_dataset
-
-    print(fetch_dataset(name, data_dir, progress=progress and sys.stderr.isatty()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -115,12 +115,10 @@ def _complete(name: str, destination: Path, progress: Progress) -> None:
     mirrors = SOURCES[name].mirrors
     for file in SOURCES[name].files:
         held = _held(destination, file.name)
-        try:
+        with contextlib.suppress(DatasetError):  # what is damaged is replaced below
             if held is not None:
                 read_idx(held, file.shape, file.sha256)
                 continue
-        except DatasetError:
-            pass  # damaged: replaced below
         new, used = _fetch_file(file, mirrors, destination, progress)
         if held is not None and held != new:
             held.unlink()

@@ -8,6 +8,7 @@ payload of their own, which holds the weights and nothing else; pruning does not
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -151,9 +152,8 @@ def _sync_folder(folder: Path) -> None:
     except OSError:
         return  # folders cannot be opened on every system
     try:
-        os.fsync(handle)
-    except OSError:
-        pass  # nor synchronised on every file system; the rename itself is done
+        with contextlib.suppress(OSError):  # nor synchronised on every file system; the rename itself is done
+            os.fsync(handle)
     finally:
         os.close(handle)
 

@@ -227,13 +227,9 @@ def loop_network(
     """
     sizes = _check_sizes(sizes)
     rng = np.random.default_rng(rng)
-    chain = _chain(rng, sizes, forward_scale, dtype)
-    loop = _scaled(rng, sizes[-1], sizes[1], loop_scale, dtype)
     return Network(
-        input=chain[0],
-        forward=tuple(chain[1:]),
-        biases=_zero_biases(sizes, dtype),
-        loop=loop,
+        **_chain(rng, sizes, forward_scale, dtype),
+        loop=_scaled(rng, sizes[-1], sizes[1], loop_scale, dtype),
         time_constants=_per_layer(time_constants, len(sizes) - 1),
         rho=activation(rho),
     )
@@ -257,13 +253,9 @@ def reciprocal_network(
     """
     sizes = _check_sizes(sizes)
     rng = np.random.default_rng(rng)
-    chain = _chain(rng, sizes, forward_scale, dtype)
-    backward = None if tied else tuple(_scaled(rng, post, pre, forward_scale, dtype) for pre, post in itertools.pairwise(sizes[1:]))
     return Network(
-        input=chain[0],
-        forward=tuple(chain[1:]),
-        biases=_zero_biases(sizes, dtype),
-        backward=backward,
+        **_chain(rng, sizes, forward_scale, dtype),
+        backward=None if tied else tuple(_scaled(rng, post, pre, forward_scale, dtype) for pre, post in itertools.pairwise(sizes[1:])),
         tied=tied,
         time_constants=_per_layer(time_constants, len(sizes) - 1),
         rho=activation(rho),
@@ -298,10 +290,11 @@ def _check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(n) for n in sizes)
 
 
-def _chain(rng: np.random.Generator, sizes: tuple[int, ...], forward_scale: float, dtype: npt.DTypeLike) -> list[Array]:
-    """The input matrix and the forward ones."""
+def _chain(rng: np.random.Generator, sizes: tuple[int, ...], forward_scale: float, dtype: npt.DTypeLike) -> dict[str, Any]:
+    """The input matrix, the forward ones and zero biases, by their fields; drawn in this order."""
     first = _scaled(rng, sizes[0], sizes[1], 1.0, dtype)
-    return [first, *(_scaled(rng, pre, post, forward_scale, dtype) for pre, post in itertools.pairwise(sizes[1:]))]
+    forward = tuple(_scaled(rng, pre, post, forward_scale, dtype) for pre, post in itertools.pairwise(sizes[1:]))
+    return {"input": first, "forward": forward, "biases": tuple(np.zeros(n, dtype) for n in sizes[1:])}
 
 
 def _scaled(rng: np.random.Generator, pre: int, post: int, scale: float, dtype: npt.DTypeLike) -> Array:
@@ -310,10 +303,6 @@ def _scaled(rng: np.random.Generator, pre: int, post: int, scale: float, dtype: 
         raise ConfigurationError(f"forward_scale or loop_scale = {scale!r}, expected a finite number, 0 or more")
     limit = scale * np.sqrt(6 / (pre + post))
     return rng.uniform(-limit, limit, (pre, post)).astype(dtype)
-
-
-def _zero_biases(sizes: tuple[int, ...], dtype: npt.DTypeLike) -> tuple[Array, ...]:
-    return tuple(np.zeros(n, dtype) for n in sizes[1:])
 
 
 def _per_layer(value: float | Sequence[float], depth: int) -> tuple[float, ...]:

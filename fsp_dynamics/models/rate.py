@@ -87,10 +87,16 @@ def drive(network: Network, images: Array) -> Array:
 
     Raises ShapeError for images that are not (B, n_in), NotFiniteError for NaN or infinite pixels.
     """
+    images = checked_images(network, images)
+    return images.astype(network.dtype, copy=False) @ network.input + network.biases[0]
+
+
+def checked_images(network: Network, images: Array) -> Array:
+    """The images (B, n_in) as an array. Raises as `drive` does."""
     images = np.asarray(images)
     check_shape("images", images, (None, network.sizes[0]))
     check_finite("images", images)
-    return images.astype(network.dtype, copy=False) @ network.input + network.biases[0]
+    return images
 
 
 def zero_state(network: Network, batch: int) -> State:
@@ -133,18 +139,15 @@ def rate_field(network: Network, drive: Array, state: State, nudge: Nudge | None
     if not network.rho.projected:
         return field(network, drive, state, nudge)
     rho: Callable[[Any], Any] = network.rho.rate
-    a = total_input(network, drive, [rho(s) for s in state])
-    terms = zip(state, a, _pulls(network, nudge), strict=True)
-    return tuple(unit_rate_field(s, rho(unit_target(a_k, leak, beta, d)), leak, beta) for s, a_k, (leak, beta, d) in terms)
+    aims = resting_inputs(network, drive, [rho(s) for s in state], nudge)
+    terms = zip(state, aims, _pulls(network, nudge), strict=True)
+    return tuple(unit_rate_field(s, rho(u), leak, beta) for s, u, (leak, beta, _) in terms)
 
 
 def resting_inputs(network: Network, drive: Array, rates: Sequence[Array], nudge: Nudge | None = None) -> State:
     """u = (a + beta d) / kappa of each layer (B, n_k): where its units would rest, but for rho."""
-    aims = [a * r for a, r in zip(total_input(network, drive, rates), network.time_constants, strict=True)]
-    if nudge is not None:
-        leak = 1 / network.time_constants[-1]
-        aims[-1] = unit_target(aims[-1] * leak, leak, nudge.beta, nudge.target)
-    return tuple(aims)
+    terms = zip(total_input(network, drive, rates), _pulls(network, nudge), strict=True)
+    return tuple(unit_target(a, *pull) for a, pull in terms)
 
 
 def residual(network: Network, drive: Array, state: State, nudge: Nudge | None = None) -> Array:

@@ -100,9 +100,10 @@ class OnDevice:
 
     @torch.no_grad()
     def drive(self, images: Array) -> torch.Tensor:
-        """images @ input + biases[0] (B, n_1), a whole product, which stays on the device: what `relax` takes."""
+        """images @ input + biases[0] (B, n_1), a whole product, which stays on the device: what `relax` takes. Raises as `rate.drive` does."""
+        images, held = rate.checked_images(self.network, images), self.held
         with precision("highest"):
-            return torch.addmm(self.held.network.biases[0], tensor(images, self.held.device, self.held.dtype), self.held.network.input)
+            return torch.addmm(held.network.biases[0], tensor(images, held.device, held.dtype), held.network.input)
 
     @torch.no_grad()
     def relax(

@@ -10,13 +10,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import fsp_dynamics as fsp  # noqa: E402
 from fsp_dynamics.cli import main  # noqa: E402
-from fsp_dynamics.errors import ConfigurationError  # noqa: E402
+from fsp_dynamics.errors import ConfigurationError, NotFiniteError, ShapeError  # noqa: E402
 from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of  # noqa: E402
 from fsp_dynamics.experiments.config import SolverConfig  # noqa: E402
 from fsp_dynamics.experiments.folder import RunFolder  # noqa: E402
 from fsp_dynamics.experiments.runner import train  # noqa: E402
 from fsp_dynamics.learning import engine  # noqa: E402
+from fsp_dynamics.learning.optimisers import Rates, Sgd  # noqa: E402
+from fsp_dynamics.learning.training import Recipe  # noqa: E402
 from fsp_dynamics.solvers.tensors import chosen_device  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:epoch .* output")]
@@ -183,6 +186,14 @@ def test_either_backend_judges_what_the_other_learned(pair):
 def test_the_device_makes_the_drive_too(pair, monkeypatch):
     monkeypatch.setattr(engine, "drive", lambda *given: pytest.fail("the product with all images was made on the host"))
     assert pair[1].evaluate(backend="torch", device="cpu").unrested == 0
+
+
+def test_images_are_refused_there_as_here():
+    network, recipe = fsp.loop_network([4, 5, 3], rng=0), Recipe(Sgd(Rates(1.0, (1.0,), 1.0)), TORCH.solver(SolverConfig()))
+    driven, _ = engine.relaxer(network, recipe, None)
+    for images, error in ((np.full((2, 4), np.nan), NotFiniteError), (np.zeros((2, 5)), ShapeError)):
+        with pytest.raises(error, match="images"):
+            driven(images)
 
 
 def test_reciprocal_networks_and_torchdiffeq_too(tiny, tmp_path):
