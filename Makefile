@@ -10,8 +10,8 @@ INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constr
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --cov
 # What the compiler has a part in, as far as it is there; in these two files torch alone computes.
-NUMERIC = $(wildcard $(addprefix tests/,models kernels solvers learning analysis test_order.py test_solvers_agree.py)) \
-	$(addprefix --ignore=tests/,solvers/test_torch_ode.py models/test_torch_module.py)
+NUMERIC = $(wildcard $(addprefix tests/,models kernels solvers learning training torch_backend analysis test_order.py test_solvers_agree.py)) \
+	$(addprefix --ignore=tests/,torch_backend/test_torch_ode.py torch_backend/test_torch_module.py)
 
 .DEFAULT_GOAL := quickstart
 .NOTPARALLEL:

@@ -1,4 +1,5 @@
-"""Speed, measured side by side in one run. `make bench`, `fsp bench` (`python -m benchmarks`); never part of the tests.
+"""Speed, measured side by side in one run. `make bench`, `fsp bench` (`python -m benchmarks`);
+never part of the tests.
 
 counting   multiplications of a sample, from sizes alone          learners   everybody who learns, behind one call
 twin       backpropagation by hand on our kernels                 training   whole chunks of epochs side by side

@@ -1,7 +1,8 @@
 """How many multiplications a sample costs, counted from the sizes of the matrices; no clock.
 
-Written once, for everything that is measured here. Biases, activations and what is done on the n_L outputs alone are left out: they are of
-order n, the matrices of order n^2. With layers n_0 (pixels), n_1 ... n_L (outputs):
+Written once, for everything that is measured here. Biases, activations and what is done on the n_L
+outputs alone are left out: they are of order n, the matrices of order n^2. With layers n_0
+(pixels), n_1 ... n_L (outputs):
 
     input    I = n_0 n_1                                  forward  F = sum_k n_k n_k+1, k = 1 ... L - 1                    loop  C = n_L n_1
 
@@ -27,13 +28,16 @@ def parts(sizes: Sequence[int]) -> tuple[int, int, int]:
 def equilibrium(sizes: Sequence[int], passes_free: float, passes_nudged: float, share: float) -> float:
     """Multiplications to learn from one sample by two equilibria.
 
-    passes_free of each sample, passes_nudged of each nudged sample, share : of samples that are nudged and learned from.
+    passes_free of each sample, passes_nudged of each nudged sample, share : of samples that are
+    nudged and learned from.
     """
     into, forward, loop = parts(sizes)
     return into + passes_free * (forward + loop) + share * (passes_nudged * (forward + loop) + into + forward + loop)
 
 
 def backprop(sizes: Sequence[int], share: float = 1.0) -> float:
-    """Multiplications to learn from one sample by backpropagation; share : of samples that are carried backwards."""
+    """Multiplications to learn from one sample by backpropagation; share : of samples that are
+    carried backwards.
+    """
     into, forward, _ = parts(sizes)
     return into + forward + share * (into + 2 * forward)

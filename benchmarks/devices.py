@@ -1,10 +1,13 @@
-"""Training on a device through torch, beside backpropagation there and beside the compiled kernels of this machine's cores.
+"""Training on a device through torch, beside backpropagation there and beside the compiled kernels
+of this machine's cores.
 
     python -m benchmarks.devices --device auto --preset mnist-2x1500 --batches 20,256,1024
 
-A whole epoch each, after one that warms up; bringing images and labels to the device counts, on both sides. Shares are of the largest float32
-product's speed on the same device (of the products that were asked for: tf32 and bf16 have their own), and count what samples need: on a GPU those at
-rest are multiplied along with the others. On the CPU ours has the threads that it chooses, backpropagation all cores. `--limit` makes epochs shorter.
+A whole epoch each, after one that warms up; bringing images and labels to the device counts, on
+both sides. Shares are of the largest float32 product's speed on the same device (of the products
+that were asked for: tf32 and bf16 have their own), and count what samples need: on a GPU those at
+rest are multiplied along with the others. On the CPU ours has the threads that it chooses,
+backpropagation all cores. `--limit` makes epochs shorter.
 """
 
 from __future__ import annotations
@@ -25,19 +28,22 @@ from benchmarks import counting
 from benchmarks.counting import FLOPS
 from fsp_dynamics.datasets import Split, load_dataset
 from fsp_dynamics.experiments.backend import Backend
+from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.execution import build_network, build_recipe, thread_limit
-from fsp_dynamics.experiments.sources import load_config
 from fsp_dynamics.kernels.team import available
-from fsp_dynamics.learning.training import Learner, train_epoch
 from fsp_dynamics.solvers import PRODUCTS
 from fsp_dynamics.tables import print_table
+from fsp_dynamics.training.epoch import train_epoch
+from fsp_dynamics.training.recipe import Learner
 
 app = App(name="benchmarks.devices", help=(__doc__ or "").partition("\n")[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One epoch. products : multiplications for one image, counted; peak_share : of `peak`, both as additions and multiplications per second."""
+    """One epoch. products : multiplications for one image, counted; peak_share : of `peak`, both
+    as additions and multiplications per second.
+    """
 
     method: str
     device: str
@@ -103,7 +109,9 @@ def ours(preset: str, backend: Backend, batch: int, limit: int | None, epochs: i
     )  # fmt: skip
 
 
-def backprop(sizes: tuple[int, ...], split: Split, device: str, batch: int, epochs: int, peaks: dict[str, float]) -> Row:
+def backprop(
+    sizes: tuple[int, ...], split: Split, device: str, batch: int, epochs: int, peaks: dict[str, float]
+) -> Row:
     """The last of so many epochs of eager PyTorch: ReLU, cross-entropy, plain SGD."""
     import torch
 
@@ -129,15 +137,32 @@ def backprop(sizes: tuple[int, ...], split: Split, device: str, batch: int, epoc
         seconds = time.perf_counter() - begin
     rate, products = len(labels) / seconds, counting.backprop(sizes)
     share = FLOPS * products * rate / peaks[device, "full"]  # type: ignore[index]
-    return Row("backpropagation", device, "full", batch, seconds, rate, 100 * float(wrong) / len(labels), 0.0, 0.0, products, share)
+    return Row(
+        "backpropagation",
+        device,
+        "full",
+        batch,
+        seconds,
+        rate,
+        100 * float(wrong) / len(labels),
+        0.0,
+        0.0,
+        products,
+        share,
+    )
 
 
-def measure(preset: str, device: str, batches: tuple[int, ...], factors: tuple[str, ...], limit: int | None, epochs: int) -> dict[str, Any]:
+def measure(
+    preset: str, device: str, batches: tuple[int, ...], factors: tuple[str, ...], limit: int | None, epochs: int
+) -> dict[str, Any]:
     """Rows of everybody, and the peaks they are measured by."""
-    from fsp_dynamics.learning.torch_engine import one_number_of_threads
+    from fsp_dynamics.torch_backend.engine import one_number_of_threads
 
     where = Backend("torch", device).device_name()
-    peaks: Any = {(on, kind): peak(on, kind) for on, kind in {("cpu", "full"), *((where, kind) for kind in factors), (where, "full")}}
+    peaks: Any = {
+        (on, kind): peak(on, kind)
+        for on, kind in {("cpu", "full"), *((where, kind) for kind in factors), (where, "full")}
+    }
     config = load_config(preset, {} if limit is None else {"data.limit": limit})[1]
     data = load_dataset(config.data.name, validation=config.data.validation, limit=config.data.limit)
     sizes = (data.train.images.shape[1], *config.network.hidden, data.classes)
@@ -148,7 +173,12 @@ def measure(preset: str, device: str, batches: tuple[int, ...], factors: tuple[s
         with one_number_of_threads(available()):
             rows.append(backprop(sizes, data.train, where, batch, epochs, peaks))
     named = {f"{on}, {kind}": value for (on, kind), value in peaks.items()}
-    return {"preset": preset, "described": Backend("torch", where).described(), "peaks": named, "rows": [dataclasses.asdict(row) for row in rows]}
+    return {
+        "preset": preset,
+        "described": Backend("torch", where).described(),
+        "peaks": named,
+        "rows": [dataclasses.asdict(row) for row in rows],
+    }
 
 
 @app.default
@@ -164,7 +194,10 @@ def main(
 ) -> None:
     """Train on a device, beside backpropagation there and beside this machine's cores."""
     found = measure(preset, device, tuple(map(int, batches.split(","))), tuple(products.split(",")), limit, epochs)
-    shown = [{key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in row.items()} for row in found["rows"]]
+    shown = [
+        {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in row.items()}
+        for row in found["rows"]
+    ]
     print_table(f"{preset}, epoch {epochs}; {found['described']}", shown)
     if out is not None:
         out.write_text(json.dumps(found, indent=1) + "\n")

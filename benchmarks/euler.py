@@ -1,11 +1,13 @@
-"""Learning by explicit Euler steps, the plain way of letting such a network come to rest, on our own kernels.
+"""Learning by explicit Euler steps, the plain way of letting such a network converge, on our
+own kernels.
 
 The projected form of the loop with a hard sigmoid and time constants of 1, every layer at once:
 
     s_k <- clip(s_k + h (a_k - s_k - beta (s_k - d)), 0, 1)        the nudge on the output only
 
-100 free steps from 0, 20 nudged ones from there for the samples whose output is not their target, then eq. 14. How far from rest the free states
-still are is told beside the time: ||clip(a) - s||, as our own solver measures it.
+100 free steps from 0, 20 nudged ones from there for the samples whose output is not their target,
+then eq. 14. How far from rest the free states still are is told beside the time: ||clip(a) - s||,
+as our own solver measures it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy as np
 
 from benchmarks.twin import COLUMNS
 from fsp_dynamics.kernels.panels import add_outer, aligned, multiply, padded, to_panels
-from fsp_dynamics.kernels.team import Team, meet, share
+from fsp_dynamics.kernels.team import Team, barrier, partition
 from fsp_dynamics.models.network import Network
 
 FREE, NUDGED, STEP = 100, 20, 0.5
@@ -26,7 +28,9 @@ FREE, NUDGED, STEP = 100, 20, 0.5
 
 @dataclass(frozen=True, slots=True)
 class EulerReport:
-    """One pass over some images: seconds, share of samples nudged, ||field|| at the end of the free phase (mean, largest)."""
+    """One pass over some images: seconds, share of samples nudged, ||field|| at the end of the
+    free phase (mean, largest).
+    """
 
     seconds: float
     share: float
@@ -42,20 +46,33 @@ class Euler:
         assert all(tau == 1 for tau in network.time_constants)
         self.sizes, self.batch, self.rate = network.sizes, batch, rate
         self.weights = tuple(to_panels(w.astype(np.float32)) for w in (network.input, *network.forward, network.loop))
-        self.biases = tuple(np.pad(b.astype(np.float32), (0, padded(b.size, np.float32) - b.size)) for b in network.biases)
+        self.biases = tuple(
+            np.pad(b.astype(np.float32), (0, padded(b.size, np.float32) - b.size)) for b in network.biases
+        )
 
     def learn(self, images: np.ndarray, labels: np.ndarray, order: np.ndarray, threads: int = 1) -> EulerReport:
-        """One pass over the images in this order. images (B, n_0) float32, labels (B,) and order (B,) int64."""
+        """One pass over the images in this order. images (B, n_0) float32, labels (B,) and order
+        (B,) int64.
+        """
 
         def rooms() -> tuple[np.ndarray, ...]:
             return tuple(aligned((self.batch, padded(n, np.float32)), np.float32) for n in self.sizes[1:])
 
-        net = (self.weights, self.biases, rooms(), rooms(), rooms(), aligned((self.batch, padded(self.sizes[1], np.float32)), np.float32))
+        net = (
+            self.weights,
+            self.biases,
+            rooms(),
+            rooms(),
+            rooms(),
+            aligned((self.batch, padded(self.sizes[1], np.float32)), np.float32),
+        )
         told = np.zeros(3)
         with Team(threads) as team:
             rows = np.zeros((team.members, 2, self.batch), np.int64)
             begin = time.perf_counter()
-            team.run(_learn, images, labels, order, net, rows, self.sizes[-1], np.float32(STEP), np.float32(self.rate), told)
+            team.run(
+                _learn, images, labels, order, net, rows, self.sizes[-1], np.float32(STEP), np.float32(self.rate), told
+            )
             seconds = time.perf_counter() - begin
         return EulerReport(seconds, float(told[0]) / len(order), float(told[1]) / len(order), float(told[2]))
 
@@ -74,17 +91,17 @@ def _learn(me, all, counters, images, labels, order, net, rows, classes, step, r
     for first in range(0, order.size, batch):
         samples = order[first : first + batch]
         every, m = rows[me, 0, : samples.size], samples.size
-        begin, end = share(weights[0].shape[0], me, all)
+        begin, end = partition(weights[0].shape[0], me, all)
         multiply(images, samples, weights[0], drive, every, begin, end, False)
         for k in range(last + 1):
-            low, high = share(states[k].shape[1], me, all)
+            low, high = partition(states[k].shape[1], me, all)
             for i in every:
                 states[k][i, low:high] = ZERO
-        meet(all, counters)
+        barrier(all, counters)
         for _ in range(FREE):
             _step(me, all, counters, net, every, labels, samples, step, ZERO, classes)
         _inputs(me, all, net, every)
-        meet(all, counters)
+        barrier(all, counters)
         _tell(me, net, m, told)
         active = 0
         for i in range(m):
@@ -92,18 +109,18 @@ def _learn(me, all, counters, images, labels, order, net, rows, classes, step, r
                 rows[me, 1, active] = i
                 active += 1
         for k in range(last + 1):
-            low, high = share(states[k].shape[1], me, all)
+            low, high = partition(states[k].shape[1], me, all)
             for i in every:
                 free[k][i, low:high] = states[k][i, low:high]
         if me == 0:
             told[0] += active
-        meet(all, counters)
+        barrier(all, counters)
         if active:
             nudged = rows[me, 1, :active]
             for _ in range(NUDGED):
                 _step(me, all, counters, net, nudged, labels, samples, step, ONE, classes)
             _update(me, all, counters, net, images, samples, nudged, rate / np.float32(m))
-            meet(all, counters)
+            barrier(all, counters)
 
 
 @jit
@@ -112,7 +129,7 @@ def _inputs(me, all, net, rows):
     weights, biases, states, inputs, _, drive = net
     last = len(biases) - 1
     for k in range(last + 1):
-        begin, end = share(inputs[k].shape[1] // COLUMNS, me, all)
+        begin, end = partition(inputs[k].shape[1] // COLUMNS, me, all)
         low, high = COLUMNS * begin, COLUMNS * end
         for i in rows:
             for j in range(low, high):
@@ -129,9 +146,9 @@ def _step(me, all, counters, net, rows, labels, samples, step, beta, classes):
     states, inputs = net[2], net[3]
     last = len(states) - 1
     _inputs(me, all, net, rows)
-    meet(all, counters)
+    barrier(all, counters)
     for k in range(last + 1):
-        begin, end = share(inputs[k].shape[1] // COLUMNS, me, all)
+        begin, end = partition(inputs[k].shape[1] // COLUMNS, me, all)
         for i in rows:
             s, a, label = states[k][i], inputs[k][i], labels[samples[i]]
             if k == last:  # padded columns have no input and stay 0
@@ -141,28 +158,30 @@ def _step(me, all, counters, net, rows, labels, samples, step, beta, classes):
             else:
                 for j in range(COLUMNS * begin, COLUMNS * end):
                     s[j] = min(max(s[j] + step * (a[j] - s[j]), ZERO), ONE)
-    meet(all, counters)
+    barrier(all, counters)
 
 
 @jit
 def _update(me, all, counters, net, images, samples, rows, scale):
-    """Eq. 14: W += scale rho(s_pre^0) (rho(s_post^beta) - rho(s_post^0)); the differences take the place of the inputs."""
+    """Eq. 14: W += scale rho(s_pre^0) (rho(s_post^beta) - rho(s_post^0)); the differences take the
+    place of the inputs.
+    """
     weights, biases, states, inputs, free, _ = net
     last = len(biases) - 1
     for k in range(last + 1):
-        low, high = share(inputs[k].shape[1], me, all)
+        low, high = partition(inputs[k].shape[1], me, all)
         for i in rows:
             for j in range(low, high):
                 inputs[k][i, j] = states[k][i, j] - free[k][i, j]
                 biases[k][j] += scale * inputs[k][i, j]
-    meet(all, counters)
+    barrier(all, counters)
     for k in range(last + 1):
-        begin, end = share(weights[k].shape[0] * weights[k].shape[1], me, all)
+        begin, end = partition(weights[k].shape[0] * weights[k].shape[1], me, all)
         if k == 0:
             add_outer(images, samples[rows], inputs[0], rows, scale, weights[0], begin, end)
         else:
             add_outer(free[k - 1], rows, inputs[k], rows, scale, weights[k], begin, end)
-    begin, end = share(weights[last + 1].shape[0] * weights[last + 1].shape[1], me, all)
+    begin, end = partition(weights[last + 1].shape[0] * weights[last + 1].shape[1], me, all)
     add_outer(free[last], rows, inputs[0], rows, scale, weights[last + 1], begin, end)
 
 

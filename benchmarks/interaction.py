@@ -1,9 +1,11 @@
-"""How long the explorer's page takes from a moved slider to new pixels, in a real browser, all views drawn.
+"""How long the explorer's page takes from a moved slider to new pixels, in a real browser, all
+views drawn.
 
     python -m benchmarks.interaction [RUN ...]
 
-measures the small random network, and each run that is given, and keeps benchmarks/results/interaction.json. The browser's own clock is read: from
-the input event to the first animation frame after the drawing. Milliseconds; the page is 1400 x 900.
+measures the small random network, and each run that is given, and keeps
+benchmarks/results/interaction.json. The browser's own clock is read: from the input event to the
+first animation frame after the drawing. Milliseconds; the page is 1400 x 900.
 """
 
 from __future__ import annotations
@@ -16,16 +18,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import lab, machine
-from fsp_dynamics.experiments.sources import load_config
+from fsp_dynamics.experiments.config_io import load_config
 
-MOVES = (("gain", 30), ("beta", 20), ("noise", 20), ("dt", 20), ("sample", 20))  # slider, presses of an arrow key
+# slider, presses of an arrow key
+MOVES = (("gain", 30), ("beta", 20), ("noise", 20), ("dt", 20), ("sample", 20))
 RESULTS = Path(__file__).parent / "results" / "interaction.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Interaction:
-    """Of one network: seconds from running the cell to the first picture, then ms from slider to pixels over `moves` moves, and the shares of Python
-    (its own clock) and of the drawing in it (medians).
+    """Of one network: seconds from running the cell to the first picture, then ms from slider to
+    pixels over `moves` moves, and the shares of Python (its own clock) and of the drawing in it
+    (medians).
     """
 
     title: str
@@ -39,7 +43,9 @@ class Interaction:
 
 
 def measure(run: Path | None = None) -> Interaction:
-    """Every slider of MOVES, one arrow key after another; the kernels are compiled before the clock starts."""
+    """Every slider of MOVES, one arrow key after another; the kernels are compiled before the
+    clock starts.
+    """
     with tempfile.TemporaryDirectory() as folder, lab.started(Path(folder), run=run) as server, lab.window() as page:
         page.open(server)
         first = page.run_explorer()
@@ -55,7 +61,9 @@ def measure(run: Path | None = None) -> Interaction:
                 drawing.append(float(page.data("draw")))
                 page.page.wait_for_timeout(30)
             page.after(lambda: page.button("reset").click())
-        title = str(page.page.locator('[role="region"][aria-label^="Explorer"]').first.get_attribute("aria-label")).removeprefix("Explorer: ")
+        title = str(
+            page.page.locator('[role="region"][aria-label^="Explorer"]').first.get_attribute("aria-label")
+        ).removeprefix("Explorer: ")
         ordered = sorted(waits)
         return Interaction(
             title,
@@ -78,7 +86,10 @@ def main(runs: list[str]) -> None:
             f"{each.worst:.0f} ms of {each.moves}; Python {each.python:.0f}, drawing {each.drawing:.1f}"
         )
     described = machine.describe(load_config("digits", {})[1])
-    RESULTS.write_text(json.dumps({"machine": described, "measured": [asdict(each) for each in found]}, indent=1) + "\n", encoding="utf-8")
+    RESULTS.write_text(
+        json.dumps({"machine": described, "measured": [asdict(each) for each in found]}, indent=1) + "\n",
+        encoding="utf-8",
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""A JupyterLab and a browser on this machine alone: what the tests, the measurements and the screenshots of the explorer look through."""
+"""A JupyterLab and a browser on this machine alone: what the tests, the measurements and the
+screenshots of the explorer look through.
+"""
 
 from __future__ import annotations
 
@@ -56,20 +58,41 @@ class Lab:
 
 @contextlib.contextmanager
 def started(folder: Path, *, run: Path | None = None, dark: bool = False) -> Iterator[Lab]:
-    """JupyterLab on loopback, with the explorer's notebook, and $FSP_RUN if a run is given. Raises TimeoutError if it does not come up."""
+    """JupyterLab on loopback, with the explorer's notebook, and $FSP_RUN if a run is given. Raises
+    TimeoutError if it does not come up.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / NOTEBOOK, folder)
     settings = folder / "settings" / "@jupyterlab"
-    for name, content in {**QUIET, "apputils-extension/themes": {"theme": f"JupyterLab {'Dark' if dark else 'Light'}"}}.items():
+    for name, content in {
+        **QUIET,
+        "apputils-extension/themes": {"theme": f"JupyterLab {'Dark' if dark else 'Light'}"},
+    }.items():
         path = settings / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
     own = {f"JUPYTER_{name}_DIR": str(folder / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
-    own |= {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces")}
+    own |= {
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),
+    }
     environment = {**os.environ, **own, **({RUN: str(run.resolve())} if run else {})}
     port, token = _free_port(), secrets.token_hex(16)
-    options = [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={token}"]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}", *options]
+    options = [
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        "--ServerApp.ip=127.0.0.1",
+        f"--IdentityProvider.token={token}",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        f"--ServerApp.root_dir={folder}",
+        *options,
+    ]
     with (folder / "lab.log").open("wb") as log:
         server = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
         lab = Lab(folder, port, token, server)
@@ -86,7 +109,9 @@ def started(folder: Path, *, run: Path | None = None, dark: bool = False) -> Ite
 
 @dataclass(slots=True)
 class Page:
-    """The explorer's notebook in a browser window. `page` is Playwright's; `said` is what came to the console."""
+    """The explorer's notebook in a browser window. `page` is Playwright's; `said` is what came to
+    the console.
+    """
 
     page: Any
     said: list[str] = field(default_factory=list)
@@ -102,9 +127,12 @@ class Page:
         self.page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
 
     def run_explorer(self) -> float:
-        """Run the cell that shows the explorer, the first of code; seconds until it has drawn its first frame."""
+        """Run the cell that shows the explorer, the first of code; seconds until it has drawn its
+        first frame.
+        """
         cell = self.page.locator(".jp-CodeCell").first
-        for _ in range(20):  # a kernel that says it is idle may not be connected yet, and then nothing runs
+        # a kernel that says it is idle may not be connected yet, and then nothing runs
+        for _ in range(20):
             cell.locator(".cm-content").click()
             begin = time.perf_counter()
             self.page.keyboard.press("Shift+Enter")
@@ -117,11 +145,15 @@ class Page:
         return seconds
 
     def data(self, name: str) -> str:
-        """A data attribute of the explorer: `frame`, the id of the last frame drawn, or `latency`, ms from input to pixels."""
+        """A data attribute of the explorer: `frame`, the id of the last frame drawn, or `latency`,
+        ms from input to pixels.
+        """
         return str(self.page.locator(EXPLORER).first.get_attribute(f"data-{name}"))
 
     def after(self, act: Any, timeout: float = 30.0) -> float:
-        """Do `act`, wait until a newer frame is drawn; its latency in milliseconds. Raises TimeoutError if none is."""
+        """Do `act`, wait until a newer frame is drawn; its latency in milliseconds. Raises
+        TimeoutError if none is.
+        """
         before, end = self.data("frame"), time.perf_counter() + timeout
         act()
         while self.data("frame") == before:
@@ -131,7 +163,9 @@ class Page:
         return float(self.data("latency"))
 
     def control(self, name: str, kind: str = "range") -> Any:
-        """The input of a parameter: its slider, or with another kind its number, or its list ("select")."""
+        """The input of a parameter: its slider, or with another kind its number, or its list
+        ("select").
+        """
         selector = f'select[data-name="{name}"]' if kind == "select" else f'input[type="{kind}"][data-name="{name}"]'
         return self.page.locator(EXPLORER).first.locator(selector)
 
@@ -162,7 +196,11 @@ def window(width: int = 1400, height: int = 900, dark: bool = False) -> Iterator
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
         try:
-            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", accept_downloads=True)
+            page = browser.new_page(
+                viewport={"width": width, "height": height},
+                color_scheme="dark" if dark else "light",
+                accept_downloads=True,
+            )
             yield Page(page)
         finally:
             browser.close()
@@ -182,4 +220,6 @@ def _wait(lab: Lab, seconds: float = 60) -> None:
             return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise TimeoutError(f"JupyterLab did not answer within {seconds:.0f} s: {(lab.folder / 'lab.log').read_text()[-2000:]}")
+    raise TimeoutError(
+        f"JupyterLab did not answer within {seconds:.0f} s: {(lab.folder / 'lab.log').read_text()[-2000:]}"
+    )

@@ -1,4 +1,6 @@
-"""Everybody who learns here, behind one call: `learn(part)` learns these images once, in its own order, and tells what that took."""
+"""Everybody who learns here, behind one call: `learn(part)` learns these images once, in its own
+order, and tells what that took.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,17 @@ from benchmarks.euler import FREE, NUDGED, Euler
 from benchmarks.twin import Twin
 from fsp_dynamics.datasets import Split
 from fsp_dynamics.experiments.execution import thread_limit
-from fsp_dynamics.learning.engine import Memory, takes
-from fsp_dynamics.learning.training import Learner, Probe, Recipe, train_epoch
 from fsp_dynamics.models.network import Network
+from fsp_dynamics.training.epoch import Probe, train_epoch
+from fsp_dynamics.training.loop_engine import LoopWarmStart, takes
+from fsp_dynamics.training.recipe import Learner, Recipe
 
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """One chunk: seconds, multiplications per image (benchmarks/counting.py) and what is worth knowing beside them."""
+    """One chunk: seconds, multiplications per image (benchmarks/counting.py) and what is worth
+    knowing beside them.
+    """
 
     seconds: float
     products: float
@@ -31,7 +36,9 @@ class Took:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Some of the training images: images (B, n_0), labels (B,), and their numbers among all of them, for whoever remembers."""
+    """Some of the training images: images (B, n_0), labels (B,), and their numbers among all of
+    them, for whoever remembers.
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -52,31 +59,40 @@ class Method(Protocol):
 
 
 class Ours:
-    """`train_epoch`, as a run calls it. What it remembers of its images is handed over for those of each part; all : how many there are.
+    """`train_epoch`, as a run calls it. What it remembers of its images is handed over for those
+    of each part; all : how many there are.
 
     probe : what is done after every `every` batches.
     """
 
-    def __init__(self, learner: Learner, recipe: Recipe, threads: int, all: int, probe: Probe | None = None, every: int = 1) -> None:
+    def __init__(
+        self, learner: Learner, recipe: Recipe, threads: int, all: int, probe: Probe | None = None, every: int = 1
+    ) -> None:
         self.learner, self.recipe, self.threads, self.all = learner, recipe, threads, all
         self.probe, self.every = probe, every
-        if learner.memory is None and takes(learner.network, recipe):
-            learner.memory = Memory.empty(all, learner.network)
+        if learner.warm_start is None and takes(learner.network, recipe):
+            learner.warm_start = LoopWarmStart.empty(all, learner.network)
 
     def learn(self, part: Part) -> Took:
-        learner, epoch, memory = self.learner, self.learner.epoch, self.learner.memory
-        of_images = {} if memory is None else {name: array for name, array in memory.arrays().items() if len(array) == self.all}
+        learner, epoch, memory = self.learner, self.learner.epoch, self.learner.warm_start
+        of_images = (
+            {} if memory is None else {name: array for name, array in memory.arrays().items() if len(array) == self.all}
+        )
         if memory is not None:
-            learner.memory = dataclasses.replace(memory, **{name: array[part.numbers] for name, array in of_images.items()})
+            learner.warm_start = dataclasses.replace(
+                memory, **{name: array[part.numbers] for name, array in of_images.items()}
+            )
         with thread_limit(self.threads):
             report = train_epoch(learner, part, self.recipe, threads=self.threads, probe=self.probe, every=self.every)
         for name, array in of_images.items():
-            array[part.numbers] = getattr(learner.memory, name)
-        if learner.memory is not None:
-            learner.memory = dataclasses.replace(learner.memory, **of_images)
+            array[part.numbers] = getattr(learner.warm_start, name)
+        if learner.warm_start is not None:
+            learner.warm_start = dataclasses.replace(learner.warm_start, **of_images)
         learner.epoch = epoch  # parts are no epochs: the rates stay
         counts = report.passes_free, report.passes_nudged, report.nudged_share
-        notes = dict(zip(("passes_free", "passes_nudged", "nudged_share"), counts, strict=True)) | {"residual": report.residual}
+        notes = dict(zip(("passes_free", "passes_nudged", "nudged_share"), counts, strict=True)) | {
+            "residual": report.residual
+        }
         return Took(report.seconds, counting.equilibrium(learner.network.sizes, *counts), notes)
 
 
@@ -104,7 +120,9 @@ class PyTorch:
             self.optimiser.zero_grad()
             torch.nn.functional.cross_entropy(self.model(images[index]), labels[index]).backward()
             self.optimiser.step()
-        return Took(time.perf_counter() - begin, counting.backprop(self.sizes), {"batch": self.batch, "threads": self.threads})
+        return Took(
+            time.perf_counter() - begin, counting.backprop(self.sizes), {"batch": self.batch, "threads": self.threads}
+        )
 
 
 class TwinMethod:
@@ -132,7 +150,9 @@ class EulerMethod:
         return Took(report.seconds * len(part) / images, products, notes)
 
 
-def best_pytorch(sizes: tuple[int, ...], part: Part, threads: tuple[int, ...], batches: tuple[int, ...] = (64, 256, 1024)) -> PyTorch:
+def best_pytorch(
+    sizes: tuple[int, ...], part: Part, threads: tuple[int, ...], batches: tuple[int, ...] = (64, 256, 1024)
+) -> PyTorch:
     """PyTorch with the batch and threads that learn these images soonest, each tried twice."""
     tried = [PyTorch(sizes, batch, count) for batch in batches for count in threads]
     for method in tried:

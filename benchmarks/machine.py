@@ -1,4 +1,6 @@
-"""What the numbers were measured on, and the most its cores can do: the peak that shares are taken of."""
+"""What the numbers were measured on, and the most its cores can do: the peak that shares are taken
+of.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,14 @@ from benchmarks.counting import FLOPS
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.execution import environment, thread_limit
 from fsp_dynamics.kernels.panels import aligned, multiply, to_panels
-from fsp_dynamics.kernels.team import Team, share
+from fsp_dynamics.kernels.team import Team, partition
 
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """float32 products of two large matrices: 1e9 additions and multiplications per second, NumPy's and ours; the better one is the peak."""
+    """float32 products of two large matrices: 1e9 additions and multiplications per second,
+    NumPy's and ours; the better one is the peak.
+    """
 
     threads: int
     numpy: float
@@ -38,7 +42,11 @@ def describe(config: Config) -> dict[str, Any]:
     found = environment(config, "bench")
     kept = {name: found[name] for name in ("cpu", "cores", "platform", "versions", "commit")}
     kept["versions"] = {**kept["versions"], "torch": torch.__version__}
-    return {"date": datetime.now(UTC).isoformat(timespec="minutes"), **kept, "load": [round(load, 2) for load in os.getloadavg()]}
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        **kept,
+        "load": [round(load, 2) for load in os.getloadavg()],
+    }
 
 
 def peak(threads: int, size: int = 1536, seconds: float = 1.0) -> Peak:
@@ -67,5 +75,5 @@ def _fastest(work: Any, seconds: float) -> float:
 @numba.njit(error_model="numpy", nogil=True)
 def _product(me, all, counters, a, w, c, rows):
     """My panels of the product."""
-    first, last = share(w.shape[0], me, all)
+    first, last = partition(w.shape[0], me, all)
     multiply(a, rows, w, c, rows, first, last, False)

@@ -1,21 +1,25 @@
-"""Work against precision: how near to the equilibrium every method of every backend comes, and what that takes.
+"""Work against precision: how near to the equilibrium every method of every backend comes, and
+what that takes.
 
     python -m benchmarks.precision [--quick] [--out FOLDER]
 
-784-500-500-10 with a hard sigmoid, after two epochs of the preset on 5,000 images, in float64, comes to rest on 64 test images from zero, to one
-tolerance after the other. `error` is the largest distance, in any unit of any image, from where Newton's method stands still. The work, for one
+784-500-500-10 with a hard sigmoid, after two epochs of the preset on 5,000 images, in float64,
+converges on 64 test images from zero, to one tolerance after the other. `error` is the largest
+distance, in any unit of any image, from where Newton's method stands still. The work, for one
 image:
 
     fields     evaluations of the field, mean over the images. A pass of a fixed point enters each unit once, by the products of one evaluation,
-               and counts as one. What comes on top, as Newton's linear systems, is not counted; seconds have it.
+               and counts as one. What comes on top, as Newton's linear systems, is not counted;
+               seconds have it.
                    passes       steps
                    numba_ode    1 + steps times the stages that are not known from the step before
                    reference    1 + steps times all stages and the test of the residual
                    torch_ode    what `TorchSolver.settle` tells
     seconds    of the whole call, divided by the images: the best of all turns, with their median beside it
 
-Everybody takes turns, with one thread. A method is not asked for a tighter tolerance once a call took longer than `PATIENCE`. Constant steps are
-the one of 1/8, 1/4, 1/2 and 1 time constant that needs the fewest fields to 1e-9 on this network.
+Everybody takes turns, with one thread. A method is not asked for a tighter tolerance once a call
+took longer than `PATIENCE`. Constant steps are the one of 1/8, 1/4, 1/2 and 1 time constant that
+needs the fewest fields to 1e-9 on this network.
 """
 
 from __future__ import annotations
@@ -35,14 +39,15 @@ import numpy as np
 from cyclopts import App, Parameter
 
 from fsp_dynamics.datasets import load_dataset
+from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.execution import build_network, build_recipe, thread_limit
-from fsp_dynamics.experiments.sources import load_config
-from fsp_dynamics.learning.training import Learner, train_epoch
 from fsp_dynamics.models.network import Network
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers import make_solver
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
 from fsp_dynamics.solvers.tableaux import TABLEAUX
+from fsp_dynamics.training.epoch import train_epoch
+from fsp_dynamics.training.recipe import Learner
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +62,10 @@ TOLERANCES = (1e-1, 1e-2, 1e-3, 1e-5, 1e-7, 1e-9, 1e-11)
 PATIENCE = 4.0  # seconds for one call
 MAX_STEPS, MAX_PASSES = 2_000, 500
 STANDSTILL = Tolerance(1e-13)  # of the equilibrium that all are compared with
-PASSES = {"fixed_point": ("secants", "anderson", "sweeps", "newton"), "torch_fixed_point": ("secants", "anderson", "sweeps")}
+PASSES = {
+    "fixed_point": ("broyden", "anderson", "picard", "newton"),
+    "torch_fixed_point": ("broyden", "anderson", "picard"),
+}
 CONTROLLED = {
     "numba_ode": ("dopri5", "bosh3", "heun"),
     "reference": ("dopri5", "bosh3"),
@@ -66,20 +74,38 @@ CONTROLLED = {
 CONSTANT = {
     "numba_ode": {"euler": 1.0, "heun": 1.0, "rk4": 1.0},
     "reference": {"rk4": 1.0},
-    "torch_ode": {"euler": 1.0, "midpoint": 1.0, "heun2": 1.0, "heun3": 1.0, "rk4": 1.0, "explicit_adams": 0.125, "implicit_adams": 0.5},
+    "torch_ode": {
+        "euler": 1.0,
+        "midpoint": 1.0,
+        "heun2": 1.0,
+        "heun3": 1.0,
+        "rk4": 1.0,
+        "explicit_adams": 0.125,
+        "implicit_adams": 0.5,
+    },
 }
 MARKS = {
-    **{"secants": ("#332288", "o"), "anderson": ("#CC6677", "s"), "sweeps": ("#117733", "^"), "newton": ("#000000", "*")},
+    **{
+        "broyden": ("#332288", "o"),
+        "anderson": ("#CC6677", "s"),
+        "picard": ("#117733", "^"),
+        "newton": ("#000000", "*"),
+    },
     **{"euler": ("#88CCEE", "v"), "rk4": ("#882255", "D"), "implicit_adams": ("#999933", "P")},
     **{"bosh3": ("#44AA99", "<"), "dopri5": ("#AA4499", ">"), "dopri8": ("#DDCC77", "X")},
 }
-LINES: dict[str, dict[str, Any]] = {"NumPy, Numba": {"linestyle": "-"}, "torch": {"linestyle": "--", "markerfacecolor": "white"}}
+LINES: dict[str, dict[str, Any]] = {
+    "NumPy, Numba": {"linestyle": "-"},
+    "torch": {"linestyle": "--", "markerfacecolor": "white"},
+}
 LEAST = 1e-13  # smaller errors are drawn here: Newton's last step leaves nothing but rounding
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One method at one tolerance. dt : time constants, None for passes and controlled steps; rested : share of the samples that came to rest."""
+    """One method at one tolerance. dt : time constants, None for passes and controlled steps;
+    rested : share of the samples that converged.
+    """
 
     solver: str
     method: str
@@ -97,7 +123,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """Images that drive a network in float64; rest : the states (B, N) where Newton's method stands still."""
+    """Images that drive a network in float64; rest : the states (B, N) where Newton's method
+    stands still.
+    """
 
     network: Network
     drive: np.ndarray
@@ -105,15 +133,23 @@ class Task:
 
     @staticmethod
     def of(network: Network, images: np.ndarray) -> Task:
-        """Raises NotAtRestError where Newton's method does not bring the network to a standstill."""
+        """Raises NotConvergedError where Newton's method does not bring the network to a
+        standstill.
+        """
         network = network.astype(np.float64)
         inputs = drive(network, images.astype(np.float64))
-        found = make_solver("fixed_point", method="newton", fallback=None).relax(network, inputs, tolerance=STANDSTILL).require_rest()
+        found = (
+            make_solver("fixed_point", method="newton", fallback=None)
+            .relax(network, inputs, tolerance=STANDSTILL)
+            .require_converged()
+        )
         return Task(network, inputs, np.concatenate(found.state, axis=1))
 
     @staticmethod
     def trained(preset: str = PRESET, *, limit: int = 5_000, epochs: int = 2, images: int = 64) -> Task:
-        """The network of a preset after so many epochs on so many images, and the first images of the test."""
+        """The network of a preset after so many epochs on so many images, and the first images of
+        the test.
+        """
         config = load_config(preset, {"data.limit": limit})[1]
         data = load_dataset(config.data.name, limit=limit)
         network, rng = build_network(config, data.train.images.shape[1], data.classes)
@@ -126,7 +162,9 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A solver by its name in `make_solver`, with a method and, where steps are constant, their length."""
+    """A solver by its name in `make_solver`, with a method and, where steps are constant, their
+    length.
+    """
 
     solver: str
     method: str
@@ -139,7 +177,9 @@ class Way:
 
     def ready(self, task: Task) -> Callable[[float], Found]:
         """A call that goes from zero to rest at a tolerance."""
-        bounds: dict[str, Any] = {"max_passes": MAX_PASSES, "fallback": None} if self.passes else {"max_steps": MAX_STEPS, "dt": self.dt}
+        bounds: dict[str, Any] = (
+            {"max_passes": MAX_PASSES, "fallback": None} if self.passes else {"max_steps": MAX_STEPS, "dt": self.dt}
+        )
         solver: Any = make_solver(self.solver, method=self.method, **bounds)
 
         def run(tolerance: float) -> Found:
@@ -152,7 +192,9 @@ class Way:
         return run
 
     def fields_of_a_step(self) -> int:
-        """Evaluations in a step of `numba_ode`, which keeps the field where a step ends for the next one, or of `reference`, which does not."""
+        """Evaluations in a step of `numba_ode`, which keeps the field where a step ends for the
+        next one, or of `reference`, which does not.
+        """
         tableau = TABLEAUX[self.method]
         stages = len(tableau.a)
         return stages + 1 if self.solver == "reference" else stages - tableau.fsal
@@ -202,9 +244,11 @@ def measure(
 def _row(task: Task, way: Way, tolerance: float, answer: Found, times: Sequence[float]) -> Row:
     found, fields = answer
     error = float(np.abs(np.concatenate(found.state, axis=1) - task.rest).max())
-    means = float(found.at_rest.mean()), float(found.steps.mean()), float(np.mean(fields))
+    means = float(found.converged.mean()), float(found.steps.mean()), float(np.mean(fields))
     seconds = (min(times) / len(task.drive), statistics.median(times) / len(task.drive))
-    return Row(way.solver, way.method, way.dt, tolerance, error, float(found.residual.max()), *means, *seconds, len(times))
+    return Row(
+        way.solver, way.method, way.dt, tolerance, error, float(found.residual.max()), *means, *seconds, len(times)
+    )
 
 
 def write(rows: Sequence[Row], path: Path) -> None:
@@ -213,11 +257,15 @@ def write(rows: Sequence[Row], path: Path) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow([field.name for field in dataclasses.fields(Row)])
         for row in rows:
-            table.writerow([f"{value:.4g}" if isinstance(value, float) else value for value in dataclasses.astuple(row)])
+            table.writerow(
+                [f"{value:.4g}" if isinstance(value, float) else value for value in dataclasses.astuple(row)]
+            )
 
 
 def draw(rows: Sequence[Row], title: str) -> Figure:
-    """Error against fields and against milliseconds for one image, of the methods in MARKS where every sample came to rest."""
+    """Error against fields and against milliseconds for one image, of the methods in MARKS where
+    every sample converged.
+    """
     from matplotlib.lines import Line2D
 
     from fsp_dynamics.plotting import GREY, new_figure, styled
@@ -229,7 +277,9 @@ def draw(rows: Sequence[Row], title: str) -> Figure:
         _draw_panel(axes[1], rows, lambda row: 1e3 * row.seconds, "milliseconds for one image")
         axes[0].set_ylabel("largest error of a unit's state")
         present = [name for name in MARKS if any(row.method == name for row in rows)]
-        handles = [Line2D([], [], color=MARKS[name][0], marker=MARKS[name][1], linestyle="-", label=name) for name in present]
+        handles = [
+            Line2D([], [], color=MARKS[name][0], marker=MARKS[name][1], linestyle="-", label=name) for name in present
+        ]
         handles += [Line2D([], [], color=GREY, marker="o", label=name, **look) for name, look in LINES.items()]
         figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
         figure.suptitle(title, fontsize=11)
@@ -242,7 +292,11 @@ def _draw_panel(ax: Axes, rows: Sequence[Row], work: Callable[[Row], float], lab
         if method not in MARKS or solver == "reference":
             continue
         colour, marker = MARKS[method]
-        line = [(work(row), max(row.error, LEAST)) for row in rows if (row.solver, row.method, row.dt) == way and row.rested == 1]
+        line = [
+            (work(row), max(row.error, LEAST))
+            for row in rows
+            if (row.solver, row.method, row.dt) == way and row.rested == 1
+        ]
         if line:
             look = LINES["torch" if solver.startswith("torch") else "NumPy, Numba"]
             ax.plot(*zip(*line, strict=True), color=colour, marker=marker, **look)
@@ -267,12 +321,22 @@ def main(
     from fsp_dynamics.tables import print_table
 
     task = Task.trained(preset)
-    plan: dict[str, Any] = {"tolerances": (1e-2, 1e-5, 1e-9), "turns": 1, "patience": 0.5} if quick else {"turns": turns}
-    rows = measure(task, everybody(), threads=threads, say=lambda text: print(text, file=sys.stderr, flush=True), **plan)
+    plan: dict[str, Any] = (
+        {"tolerances": (1e-2, 1e-5, 1e-9), "turns": 1, "patience": 0.5} if quick else {"turns": turns}
+    )
+    rows = measure(
+        task, everybody(), threads=threads, say=lambda text: print(text, file=sys.stderr, flush=True), **plan
+    )
     sizes, machine = "-".join(map(str, task.network.sizes)), describe(load_config(preset)[1])
-    title = f"{sizes}, {len(task.drive)} images, float64; {machine['cpu']}, {threads} thread{'s' if threads > 1 else ''}"
+    title = (
+        f"{sizes}, {len(task.drive)} images, float64; {machine['cpu']}, {threads} thread{'s' if threads > 1 else ''}"
+    )
     shown = [
-        {key: f"{value:.3g}" if isinstance(value, float) else str(value or "") for key, value in dataclasses.asdict(row).items()} for row in rows
+        {
+            key: f"{value:.3g}" if isinstance(value, float) else str(value or "")
+            for key, value in dataclasses.asdict(row).items()
+        }
+        for row in rows
     ]
     print_table(title, shown)
     if out is not None:

@@ -1,4 +1,6 @@
-"""What it costs to write down the loop's angles every so many batches, beside the same epoch without."""
+"""What it costs to write down the loop's angles every so many batches, beside the same epoch
+without.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ EVERY = 100  # batches
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Medians over the epochs of one preset, one thread: seconds of an epoch with records and without, ms of one record, and what share of the
-    epoch the records took, by the clock around them.
+    """Medians over the epochs of one preset, one thread: seconds of an epoch with records and
+    without, ms of one record, and what share of the epoch the records took, by the clock around
+    them.
     """
 
     preset: str
@@ -47,13 +50,18 @@ class Stopwatch:
 
 
 def measure(presets: Sequence[str], plan: Plan, say: Say) -> list[Recording]:
-    """Whole epochs in turn, with records and without, from one state: before learning, and after `plan.epochs` epochs, where epochs are cheap."""
+    """Whole epochs in turn, with records and without, from one state: before learning, and after
+    `plan.epochs` epochs, where epochs are cheap.
+    """
     rows = []
     for preset in presets:
         bench = Bench(preset, plan)
-        whole = Part.of(bench.train, np.arange(len(bench.train) if plan.epochs > 1 else min(plan.chunk, len(bench.train))))
+        whole = Part.of(
+            bench.train, np.arange(len(bench.train) if plan.epochs > 1 else min(plan.chunk, len(bench.train)))
+        )
         warm = Part.of(bench.train, np.arange(2 * bench.batch))
-        Ours(copy.deepcopy(bench.learner), bench.recipe, 1, len(bench.train), Stopwatch(), 1).learn(warm)  # compiles
+        # compiles
+        Ours(copy.deepcopy(bench.learner), bench.recipe, 1, len(bench.train), Stopwatch(), 1).learn(warm)
         for state in ("epoch 1", f"epoch {plan.epochs + 1}"):
             if state != "epoch 1":
                 bench.train_on(plan.epochs, 1)
@@ -70,5 +78,11 @@ def _one(bench: Bench, state: str, part: Part, rounds: int) -> Recording:
             seconds.append(ours.learn(part).seconds)
     share = sum(watch.times) / sum(looked)
     return Recording(
-        bench.preset, state, EVERY, len(watch.times) // rounds, *map(statistics.median, (looked, blind)), 1e3 * statistics.median(watch.times), share
+        bench.preset,
+        state,
+        EVERY,
+        len(watch.times) // rounds,
+        *map(statistics.median, (looked, blind)),
+        1e3 * statistics.median(watch.times),
+        share,
     )

@@ -14,15 +14,31 @@ from rich.table import Table
 
 from benchmarks.machine import Peak
 from benchmarks.recording import Recording
-from benchmarks.scaling import Memory, Point
+from benchmarks.scaling import LoopWarmStart, Point
 from benchmarks.training import BEST, EULER, METHODS, OURS, PYTORCH, SKIPPING, TWIN, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = ("preset", "state", "method", "batch", "threads", "ms / image", "ratio (min - max)", "Mmul / image", "% of peak", "beside it")
+COLUMNS = (
+    "preset",
+    "state",
+    "method",
+    "batch",
+    "threads",
+    "ms / image",
+    "ratio (min - max)",
+    "Mmul / image",
+    "% of peak",
+    "beside it",
+)
 RECORDING = ("preset", "state", "every batches", "records", "epoch (s)", "without (s)", "ms / record", "% of the epoch")
-AXES = {"width": "units in each of 2 hidden layers", "depth": "hidden layers of 1000", "batch": "batch", "threads": "threads"}
+AXES = {
+    "width": "units in each of 2 hidden layers",
+    "depth": "hidden layers of 1000",
+    "batch": "batch",
+    "threads": "threads",
+}
 MARKS = {
     OURS: ("#332288", "o", "-"),
     PYTORCH: ("#CC6677", "s", "--"),
@@ -34,14 +50,16 @@ MARKS = {
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """One run of the benchmarks. `machine` and `settings` are plain; `trajectories` are the other part's rows as mappings."""
+    """One run of the benchmarks. `machine` and `settings` are plain; `trajectories` are the other
+    part's rows as mappings.
+    """
 
     machine: dict[str, Any]
     settings: dict[str, Any]
     peaks: list[Peak] = field(default_factory=list)
     training: list[Row] = field(default_factory=list)
     scaling: list[Point] = field(default_factory=list)
-    memory: list[Memory] = field(default_factory=list)
+    memory: list[LoopWarmStart] = field(default_factory=list)
     trajectories: list[dict[str, Any]] = field(default_factory=list)
     recording: list[Recording] = field(default_factory=list)
 
@@ -52,8 +70,10 @@ class Results:
     def from_json(cls, text: str) -> Results:
         """What `to_json` wrote. Raises TypeError or KeyError for anything else."""
         found = json.loads(text)
-        kinds = {"peaks": Peak, "training": Row, "scaling": Point, "memory": Memory, "recording": Recording}
-        return cls(**{name: [kinds[name](**row) for row in value] if name in kinds else value for name, value in found.items()})
+        kinds = {"peaks": Peak, "training": Row, "scaling": Point, "memory": LoopWarmStart, "recording": Recording}
+        return cls(
+            **{name: [kinds[name](**row) for row in value] if name in kinds else value for name, value in found.items()}
+        )
 
 
 def tables(results: Results) -> list[Table]:
@@ -71,9 +91,16 @@ def tables(results: Results) -> list[Table]:
         cells = [(m.preset, m.method, f"{m.before_mb:.0f}", f"{m.peak_mb:.0f}") for m in results.memory]
         found.append(_table("peak memory, MB", ("preset", "method", "with the data", "after learning"), cells))
     if results.recording:
-        found.append(_table("cost of recording the loop's angles, one thread", RECORDING, map(_recording_cells, results.recording)))
+        found.append(
+            _table(
+                "cost of recording the loop's angles, one thread", RECORDING, map(_recording_cells, results.recording)
+            )
+        )
     if results.trajectories:
-        cells = [tuple(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()) for row in results.trajectories]
+        cells = [
+            tuple(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values())
+            for row in results.trajectories
+        ]
         found.append(_table("trajectories", tuple(results.trajectories[0]), cells))
     return found
 
@@ -116,7 +143,9 @@ def _scaling_table(axis: str, points: Sequence[Point]) -> Table:
 
 
 def draw(results: Results, path: Path) -> None:
-    """The picture of one run: costs, shares of the peak, and cost against width, depth, batch and threads."""
+    """The picture of one run: costs, shares of the peak, and cost against width, depth, batch and
+    threads.
+    """
     from fsp_dynamics.plotting import GREY, new_figure, save_figure
 
     figure = new_figure(14, 8.4)
@@ -137,9 +166,13 @@ def draw(results: Results, path: Path) -> None:
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     if handles:
         order = [method for method in METHODS if method in handles]
-        figure.legend([handles[name] for name in order], order, loc="outside lower center", ncols=len(order), frameon=False)
+        figure.legend(
+            [handles[name] for name in order], order, loc="outside lower center", ncols=len(order), frameon=False
+        )
     machine = results.machine
-    figure.suptitle(f"{machine.get('cpu', '?')}, {machine.get('cores', '?')} cores, {machine.get('date', '?')[:10]}", fontsize=11)
+    figure.suptitle(
+        f"{machine.get('cpu', '?')}, {machine.get('cores', '?')} cores, {machine.get('date', '?')[:10]}", fontsize=11
+    )
     save_figure(figure, path)
 
 
@@ -152,8 +185,12 @@ def _draw_bars(ax: Axes, rows: Sequence[Row], value: Any, label: str) -> None:
     width = 0.8 / max(len(methods), 1)
     for i, method in enumerate(methods):
         places = [g + (i - (len(methods) - 1) / 2) * width for g in range(len(groups))]
-        ax.bar(places, [found.get((*group, method), 0) for group in groups], width, color=MARKS[method][0], label=method)
-    ax.set_xticks(range(len(groups)), [f"{preset.replace('-', chr(10), 1)}\n{state}" for preset, state in groups], fontsize=8)
+        ax.bar(
+            places, [found.get((*group, method), 0) for group in groups], width, color=MARKS[method][0], label=method
+        )
+    ax.set_xticks(
+        range(len(groups)), [f"{preset.replace('-', chr(10), 1)}\n{state}" for preset, state in groups], fontsize=8
+    )
     ax.set_ylabel(label)
     _tidy(ax)
 

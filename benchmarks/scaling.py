@@ -1,4 +1,6 @@
-"""Cost of one image against width, depth, batch and threads, untrained networks of the preset mnist-2x1500: ours, PyTorch, the twin; and memory."""
+"""Cost of one image against width, depth, batch and threads, untrained networks of the preset
+mnist-2x1500: ours, PyTorch, the twin; and memory.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ PRESET = "mnist-2x1500"
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Milliseconds for one image, median; `axis` is the one of width, depth, batch, threads that `value` belongs to."""
+    """Milliseconds for one image, median; `axis` is the one of width, depth, batch, threads that
+    `value` belongs to.
+    """
 
     axis: str
     value: int
@@ -34,8 +38,10 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """Peak resident memory of a process that loads the data and learns: MB before learning, and at the end."""
+class LoopWarmStart:
+    """Peak resident memory of a process that loads the data and learns: MB before learning, and at
+    the end.
+    """
 
     preset: str
     method: str
@@ -45,7 +51,9 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Which values of each axis; the others stay at width 1000, depth 2, batch 20, one thread. seconds : for each chunk."""
+    """Which values of each axis; the others stay at width 1000, depth 2, batch 20, one thread.
+    seconds : for each chunk.
+    """
 
     width: tuple[int, ...] = (256, 512, 1024, 2048, 4096)
     depth: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
@@ -71,7 +79,11 @@ def measure(grid: Grid, say: Say) -> Iterator[Point]:
 def _cost(at: dict[str, int], grid: Grid) -> dict[str, float]:
     """ms of an image for each method."""
     depth, threads = at["depth"], at["threads"]
-    shape = {"network.hidden": [at["width"]] * depth, "learning.rates.forward": [30.0] * (depth - 1) + [7.0], "learning.batch": at["batch"]}
+    shape = {
+        "network.hidden": [at["width"]] * depth,
+        "learning.rates.forward": [30.0] * (depth - 1) + [7.0],
+        "learning.batch": at["batch"],
+    }
     bench = Bench(PRESET, Plan(), shape)
     sizes = bench.learner.network.sizes
     methods: dict[str, Method] = {
@@ -89,20 +101,24 @@ def _cost(at: dict[str, int], grid: Grid) -> dict[str, float]:
     return {name: 1e3 * statistics.median(each.seconds for each in parts) / images for name, parts in took.items()}
 
 
-def memory(presets: Sequence[str], say: Say, images: int = 2000) -> list[Memory]:
+def memory(presets: Sequence[str], say: Say, images: int = 2000) -> list[LoopWarmStart]:
     """What each method needs, each measured in a process of its own."""
     rows = []
     for preset in presets:
         for method in (OURS, PYTORCH):
             say(f"memory of {method}, {preset}")
             command = [sys.executable, "-m", "benchmarks.scaling", preset, method, str(images)]
-            done = subprocess.run(command, cwd=Path(__file__).parents[1], env=dict(os.environ), capture_output=True, text=True, check=True)
-            rows.append(Memory(preset, method, **json.loads(done.stdout.splitlines()[-1])))
+            done = subprocess.run(
+                command, cwd=Path(__file__).parents[1], env=dict(os.environ), capture_output=True, text=True, check=True
+            )
+            rows.append(LoopWarmStart(preset, method, **json.loads(done.stdout.splitlines()[-1])))
     return rows
 
 
 def _peak_mb() -> float:
-    """Peak resident memory of this process. On Linux what getrusage says may be that of the process that started this one."""
+    """Peak resident memory of this process. On Linux what getrusage says may be that of the
+    process that started this one.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         return float(status.read_text().partition("VmHWM:")[2].split()[0]) / 1e3
@@ -117,7 +133,9 @@ def _learn_here(preset: str, method: str, images: int) -> None:
     part = chunks_of(bench.train, images, 1, np.random.default_rng(0))[0]
     before = _peak_mb()
     who: Method = (
-        PyTorch(bench.learner.network.sizes, bench.batch, 1) if method == PYTORCH else Ours(bench.learner, bench.recipe, 1, len(bench.train))
+        PyTorch(bench.learner.network.sizes, bench.batch, 1)
+        if method == PYTORCH
+        else Ours(bench.learner, bench.recipe, 1, len(bench.train))
     )
     who.learn(part)
     print(json.dumps({"before_mb": before, "peak_mb": _peak_mb()}))

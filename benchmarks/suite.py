@@ -1,4 +1,6 @@
-"""The whole of it: which parts to measure, in one run on one machine; tables on stdout, a JSON file and a picture in a folder."""
+"""The whole of it: which parts to measure, in one run on one machine; tables on stdout, a JSON
+file and a picture in a folder.
+"""
 
 from __future__ import annotations
 
@@ -32,23 +34,29 @@ def run(
 
     Parameters
     ----------
-    parts : of PARTS. presets : of the training, memory and recording parts; all of `training.PRESETS`, or one if `quick`.
+    parts : of PARTS. presets : of the training, memory and recording parts; all of
+        `training.PRESETS`, or one if `quick`.
     quick : a minute or so, for a look; the figures are rough.
     threads : counts to measure with, no more than there are cores.
-    out : the folder; if None, benchmarks/results for a whole run, and none for a part of it or a quick one.
-    data_dir : where to look for data first; set as $FSP_DATA, for this process and those it starts.
+    out : the folder; if None, benchmarks/results for a whole run, and none for a part of it or a
+        quick one.
+    data_dir : where to look for data first; set as $FSP_DATA, for this process and those it
+        starts.
 
-    Raises ConfigurationError for unknown parts, impossible thread counts, or where PyTorch is missing.
+    Raises ConfigurationError for unknown parts, impossible thread counts, or where PyTorch is
+    missing.
     """
     for part in parts:
         check_choice("parts", part, PARTS)
     _check_threads(threads)
     if importlib.util.find_spec("torch") is None:
-        raise ConfigurationError("the benchmarks need PyTorch to compare with; install it: pip install 'fsp_dynamics[torch]'")
+        raise ConfigurationError(
+            "the benchmarks need PyTorch to compare with; install it: pip install 'fsp_dynamics[torch]'"
+        )
     if data_dir is not None:
         os.environ["FSP_DATA"] = str(data_dir)
     from benchmarks import machine, recording, report, scaling, training
-    from fsp_dynamics.experiments.sources import load_config
+    from fsp_dynamics.experiments.config_io import load_config
 
     plan, grid = (training.QUICK, scaling.QUICK) if quick else (training.Plan(), scaling.Grid())
     grid = dataclasses.replace(grid, threads=tuple(threads))
@@ -66,8 +74,11 @@ def run(
     say("peak of the cores")
     peaks = [machine.peak(count) for count in counts]
     rows = training.measure(chosen, threads, plan, say) if "training" in parts else []
-    peaks += [machine.peak(count) for count in counts if rows]  # again: others may have been at work the first time
-    results.peaks.extend(max((peak for peak in peaks if peak.threads == count), key=lambda peak: peak.best) for count in counts)
+    # again: others may have been at work the first time
+    peaks += [machine.peak(count) for count in counts if rows]
+    results.peaks.extend(
+        max((peak for peak in peaks if peak.threads == count), key=lambda peak: peak.best) for count in counts
+    )
     results.training.extend(training.with_shares(rows, results.peaks))
     if "scaling" in parts:
         results.scaling.extend(scaling.measure(grid, say))

@@ -1,9 +1,12 @@
-"""Whole chunks of training epochs side by side: ours, PyTorch's backpropagation, its twin on our kernels, explicit Euler.
+"""Whole chunks of training epochs side by side: ours, PyTorch's backpropagation, its twin on our
+kernels, explicit Euler.
 
-All learn the same chunks of images, in turn (ours, theirs, ..., ours, theirs, ...), so that a machine whose speed drifts slows all of them;
-evaluation and metrics are left out on all sides. A ratio is the median over the chunks of seconds / PyTorch's seconds at equal batch for the same
-chunk. The network is measured in its first epoch, from no training at all, and in its sixth, because later epochs have fewer samples to learn
-from; the twin that skips has then seen as many epochs as ours. PyTorch's time does not depend on its state, nor does the other twin's.
+All learn the same chunks of images, in turn (ours, theirs, ..., ours, theirs, ...), so that a
+machine whose speed drifts slows all of them; evaluation and metrics are left out on all sides. A
+ratio is the median over the chunks of seconds / PyTorch's seconds at equal batch for the same
+chunk. The network is measured in its first epoch, from no training at all, and in its sixth,
+because later epochs have fewer samples to learn from; the twin that skips has then seen as many
+epochs as ours. PyTorch's time does not depend on its state, nor does the other twin's.
 """
 
 from __future__ import annotations
@@ -23,12 +26,19 @@ from benchmarks.learners import EulerMethod, Method, Ours, Part, PyTorch, Took, 
 from benchmarks.machine import Peak
 from benchmarks.twin import Twin
 from fsp_dynamics.datasets import Split, load_dataset
+from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.execution import build_network, build_recipe
-from fsp_dynamics.experiments.sources import load_config
-from fsp_dynamics.learning.training import Learner
+from fsp_dynamics.training.recipe import Learner
 
 PRESETS = ("mnist-2x500", "mnist-2x1500", "fashion-2x1500")
-OURS, PYTORCH, BEST, TWIN, SKIPPING, EULER = "ours", "PyTorch", "PyTorch, its best", "twin", "twin, skipping", "Euler 100 + 20"
+OURS, PYTORCH, BEST, TWIN, SKIPPING, EULER = (
+    "ours",
+    "PyTorch",
+    "PyTorch, its best",
+    "twin",
+    "twin, skipping",
+    "Euler 100 + 20",
+)
 METHODS = (OURS, PYTORCH, BEST, TWIN, SKIPPING, EULER)
 
 
@@ -36,9 +46,12 @@ METHODS = (OURS, PYTORCH, BEST, TWIN, SKIPPING, EULER)
 class Row:
     """One line of the table.
 
-    ms : milliseconds for one image, median. ratio, ratio_min, ratio_max : seconds / PyTorch's at equal batch, over the chunks; below 1 is cheaper.
-    products : multiplications for one image, counted. peak_share : products per second as a share of the measured sgemm peak.
-    notes : passes_free, passes_nudged, nudged_share, residual, ... as far as the method has them, means.
+    ms : milliseconds for one image, median. ratio, ratio_min, ratio_max : seconds / PyTorch's at
+        equal batch, over the chunks; below 1 is cheaper.
+    products : multiplications for one image, counted. peak_share : products per second as a share
+        of the measured sgemm peak.
+    notes : passes_free, passes_nudged, nudged_share, residual, ... as far as the method has them,
+    means.
     """
 
     preset: str
@@ -57,7 +70,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much to measure: chunks of so many images, so many times over; epochs of training before the later state."""
+    """How much to measure: chunks of so many images, so many times over; epochs of training before
+    the later state.
+    """
 
     chunk: int = 5000
     rounds: int = 5
@@ -72,7 +87,9 @@ _dataset = functools.cache(lambda name, limit, validation: load_dataset(name, li
 
 
 def in_turn(methods: dict[str, Method], chunks: Iterable[Part]) -> dict[str, list[Took]]:
-    """What each method took for each chunk, all methods on one chunk before the next; each begins the turn once in a while."""
+    """What each method took for each chunk, all methods on one chunk before the next; each begins
+    the turn once in a while.
+    """
     names, took = list(methods), {name: list[Took]() for name in methods}
     for i, chunk in enumerate(chunks):
         for name in names[i % len(names) :] + names[: i % len(names)]:
@@ -81,7 +98,9 @@ def in_turn(methods: dict[str, Method], chunks: Iterable[Part]) -> dict[str, lis
 
 
 def chunks_of(split: Split, size: int, count: int, rng: np.random.Generator) -> list[Part]:
-    """So many parts of the images in a random order, from the beginning again where they do not suffice; none has an image twice."""
+    """So many parts of the images in a random order, from the beginning again where they do not
+    suffice; none has an image twice.
+    """
     size = min(size, len(split))
     whole = len(split) // size
     orders = [rng.permutation(len(split))[: whole * size] for _ in range(-(-count // whole))]
@@ -89,7 +108,9 @@ def chunks_of(split: Split, size: int, count: int, rng: np.random.Generator) -> 
 
 
 def rows_of(took: dict[str, list[Took]], images: int, **where: Any) -> Iterator[Row]:
-    """The table's lines from what was measured; shares of the peak are still to come (`with_shares`)."""
+    """The table's lines from what was measured; shares of the peak are still to come
+    (`with_shares`).
+    """
     for method, parts in took.items():
         seconds = [part.seconds for part in parts]
         ratios = [mine / theirs.seconds for mine, theirs in zip(seconds, took[PYTORCH], strict=True)]
@@ -98,18 +119,30 @@ def rows_of(took: dict[str, list[Took]], images: int, **where: Any) -> Iterator[
         products, ms = statistics.fmean(part.products for part in parts), 1e3 * statistics.median(seconds) / images
         spread = statistics.median(ratios), min(ratios), max(ratios)
         yield Row(
-            **given, method=method, ms=ms, ratio=spread[0], ratio_min=spread[1], ratio_max=spread[2], products=products, peak_share=0.0, notes=notes
+            **given,
+            method=method,
+            ms=ms,
+            ratio=spread[0],
+            ratio_min=spread[1],
+            ratio_max=spread[2],
+            products=products,
+            peak_share=0.0,
+            notes=notes,
         )
 
 
 def with_shares(rows: Iterable[Row], peaks: Sequence[Peak]) -> list[Row]:
     """The rows with their share of the peak of as many threads: 2 products / (seconds peak)."""
     best = {peak.threads: peak.best for peak in peaks}
-    return [dataclasses.replace(row, peak_share=FLOPS * row.products / (1e6 * row.ms * best[row.threads])) for row in rows]
+    return [
+        dataclasses.replace(row, peak_share=FLOPS * row.products / (1e6 * row.ms * best[row.threads])) for row in rows
+    ]
 
 
 class Bench:
-    """One preset with its data and learners: ours and the twins, which are trained between the two states."""
+    """One preset with its data and learners: ours and the twins, which are trained between the two
+    states.
+    """
 
     def __init__(self, preset: str, plan: Plan, overrides: dict[str, Any] | None = None, twins: bool = True) -> None:
         self.preset, self.plan = preset, plan
@@ -119,14 +152,20 @@ class Bench:
         self.train, self.recipe = data.train, build_recipe(config)
         self.learner, self.rng = Learner.start(network, self.recipe, rng), np.random.default_rng(0)
         skip = float(self.recipe.tolerance.absolute)
-        self.twins = {name: Twin(network.sizes, batch=self.batch, skip=s, rng=0) for name, s in ((TWIN, -1.0), (SKIPPING, skip)) if twins}
+        self.twins = {
+            name: Twin(network.sizes, batch=self.batch, skip=s, rng=0)
+            for name, s in ((TWIN, -1.0), (SKIPPING, skip))
+            if twins
+        }
 
     @property
     def batch(self) -> int:
         return self.recipe.batch
 
     def train_on(self, epochs: int, threads: int) -> None:
-        """Epochs of ours and of the twin that skips, not measured; what the other twin costs does not depend on what it knows."""
+        """Epochs of ours and of the twin that skips, not measured; what the other twin costs does
+        not depend on what it knows.
+        """
         everything = Part(self.train.images, self.train.labels, np.arange(len(self.train)))
         ours = Ours(self.learner, self.recipe, threads, len(self.train))
         for _ in range(epochs):
@@ -148,10 +187,19 @@ class Bench:
                 **{name: TwinMethod(twin, count) for name, twin in twins.items()},
                 EULER: EulerMethod(learner.network, self.batch, count, plan.euler),
             }
-            yield from rows_of(in_turn(methods, chunks), len(chunks[0]), preset=self.preset, state=state, batch=self.batch, threads=count)
+            yield from rows_of(
+                in_turn(methods, chunks),
+                len(chunks[0]),
+                preset=self.preset,
+                state=state,
+                batch=self.batch,
+                threads=count,
+            )
 
     def warm_up(self, threads: Sequence[int]) -> None:
-        """Everything once on a few images and copies, so that nothing is compiled while the clock runs."""
+        """Everything once on a few images and copies, so that nothing is compiled while the clock
+        runs.
+        """
         part = Part.of(self.train, np.arange(min(2 * self.batch, len(self.train))))
         for count in threads:
             learner = Learner.start(self.learner.network, self.recipe, 0)

@@ -1,9 +1,12 @@
-"""Paths in time, beside SciPy, torchdiffeq and diffrax (if it is installed): the same nets, tolerance and precision, in one run.
+"""Paths in time, beside SciPy, torchdiffeq and diffrax (if it is installed): the same nets,
+tolerance and precision, in one run.
 
-    python -m benchmarks.trajectories [--units 30 300 3000] [--batch 1 64 1024] [--threads 2] [--seconds 4] [--json FILE]
+    python -m benchmarks.trajectories [--units 30 300 3000] [--batch 1 64 1024] [--threads 2]
+    [--seconds 4] [--json FILE]
 
-Loop networks of so many units in all with a logistic rho follow a batch from zero for 20 time units (3,000 units: 5) to rtol = atol = 1e-6 by the
-method of Dormand and Prince, in float64 on every side (SciPy knows no other); only the end is kept. Everybody is given the field by blocks,
+Loop networks of so many units in all with a logistic rho follow a batch from zero for 20 time
+units (3,000 units: 5) to rtol = atol = 1e-6 by the method of Dormand and Prince, in float64 on
+every side (SciPy knows no other); only the end is kept. Everybody is given the field by blocks,
 never as one N x N matrix:
 
     ours, sample / batch        NumbaSolver(steps=...): a step size for each sample, or one for all
@@ -11,9 +14,10 @@ never as one N x N matrix:
     torchdiffeq                 odeint(dopri5), the batch as one state; one thread for small states, where two were slower
     diffrax, sample / batch     Dopri5 with PIDController, jit; vmap over samples, or the batch as one state
 
-They take turns, again and again; the time is the median, with smallest and largest beside it. What is compiled is compiled before. `fields` counts
-evaluations of the field for each sample of the batch (under vmap every sample pays for the slowest), `error` is the largest distance of an end state
-from one reached with rtol = atol = 1e-11, in any unit of the first 64 samples.
+They take turns, again and again; the time is the median, with smallest and largest beside it. What
+is compiled is compiled before. `fields` counts evaluations of the field for each sample of the
+batch (under vmap every sample pays for the slowest), `error` is the largest distance of an end
+state from one reached with rtol = atol = 1e-11, in any unit of the first 64 samples.
 """
 
 from __future__ import annotations
@@ -50,7 +54,9 @@ Way = Callable[[], Answer]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: seconds for the batch, and how many times as long as ours of the same kind of step."""
+    """One line of the table: seconds for the batch, and how many times as long as ours of the same
+    kind of step.
+    """
 
     units: int
     batch: int
@@ -74,7 +80,9 @@ class Task:
 
     @staticmethod
     def of(units: int, batch: int) -> Task:
-        """Glorot weights; images of random pixels, from faint to bright, so that samples are not all alike."""
+        """Glorot weights; images of random pixels, from faint to bright, so that samples are not
+        all alike.
+        """
         network = loop_network(SIZES[units], rho="logistic", dtype=np.float64, rng=0)
         rng = np.random.default_rng(1)
         return Task(network, rng.random((batch, SIZES[units][0])) * rng.uniform(0.1, 2.0, (batch, 1)), SPANS[units])
@@ -89,7 +97,11 @@ class Task:
 
 
 def ours(task: Task, steps: str, accuracy: float = RTOL) -> Way:
-    solver, inputs, start = NumbaSolver(rtol=accuracy, atol=accuracy, steps=steps), task.drive, zero_state(task.network, len(task.images))
+    solver, inputs, start = (
+        NumbaSolver(rtol=accuracy, atol=accuracy, steps=steps),
+        task.drive,
+        zero_state(task.network, len(task.images)),
+    )
 
     def run() -> Answer:
         walk = solver.walk(task.network, inputs, start, None, np.array([0.0, task.span]))
@@ -141,7 +153,10 @@ def torch_way(task: Task, threads: int) -> Way:
         nonlocal calls
         calls += 1
         rates = [torch.sigmoid(s) for s in state]
-        a = [torch.addmm(first, rates[-1], loop), *(torch.addmm(b, r, w) for b, r, w in zip(biases, rates[:-1], weights, strict=True))]
+        a = [
+            torch.addmm(first, rates[-1], loop),
+            *(torch.addmm(b, r, w) for b, r, w in zip(biases, rates[:-1], weights, strict=True)),
+        ]
         return tuple(r * (1 - r) * x - s for r, x, s in zip(rates, a, state, strict=True))
 
     start = tuple(torch.from_numpy(s) for s in zero_state(network, len(task.images)))
@@ -164,7 +179,11 @@ def diffrax_way(task: Task, steps: str) -> Way:
 
     jax.config.update("jax_enable_x64", True)
     jnp, network = jax.numpy, task.network
-    weights, biases, loop = [jnp.asarray(w) for w in network.forward], [jnp.asarray(b) for b in network.biases[1:]], jnp.asarray(network.loop)
+    weights, biases, loop = (
+        [jnp.asarray(w) for w in network.forward],
+        [jnp.asarray(b) for b in network.biases[1:]],
+        jnp.asarray(network.loop),
+    )
     inputs, start = jnp.asarray(task.drive), tuple(jnp.asarray(s) for s in zero_state(network, len(task.images)))
 
     def field(_: Any, state: Any, given: Any) -> Any:
@@ -176,7 +195,15 @@ def diffrax_way(task: Task, steps: str) -> Way:
     def solve(state: Any, first: Any, weights: Any, biases: Any, loop: Any) -> Any:
         controller, given = diffrax.PIDController(rtol=RTOL, atol=ATOL), (first, weights, biases, loop)
         found = diffrax.diffeqsolve(
-            diffrax.ODETerm(field), diffrax.Dopri5(), 0.0, task.span, None, state, given, stepsize_controller=controller, max_steps=None
+            diffrax.ODETerm(field),
+            diffrax.Dopri5(),
+            0.0,
+            task.span,
+            None,
+            state,
+            given,
+            stepsize_controller=controller,
+            max_steps=None,
         )
         return found.ys, found.stats["num_steps"]
 
@@ -184,7 +211,9 @@ def diffrax_way(task: Task, steps: str) -> Way:
 
     def run() -> Answer:
         ends, taken = jax.block_until_ready(solved(start, inputs, weights, biases, loop))
-        return np.concatenate([np.asarray(s[:, -1] if steps == "sample" else s[-1]) for s in ends], axis=1), 6.0 * int(np.max(taken)) + 2
+        return np.concatenate([np.asarray(s[:, -1] if steps == "sample" else s[-1]) for s in ends], axis=1), 6.0 * int(
+            np.max(taken)
+        ) + 2
 
     return run
 
@@ -209,7 +238,9 @@ def ways(task: Task, threads: int) -> dict[str, Way]:
 
 
 def measure_one(units: int, batch: int, *, threads: int = 2, seconds: float = 4.0, repeats: int = 15) -> list[Row]:
-    """The rows of one network and batch: turns until `seconds` have gone by, at least 2 and at most `repeats`."""
+    """The rows of one network and batch: turns until `seconds` have gone by, at least 2 and at
+    most `repeats`.
+    """
     task = Task.of(units, batch)
     with thread_limit(threads):
         exact = ours(task.first(64), "sample", 1e-11)()[0]
@@ -231,7 +262,20 @@ def measure_one(units: int, batch: int, *, threads: int = 2, seconds: float = 4.
         known = min(len(states), len(exact))
         error = float(np.abs(states[:known] - exact[:known]).max())
         twin = "ours, batch" if name.endswith("batch") else "ours, sample"
-        rows.append(Row(units, batch, name, middle[name], min(times), max(times), len(times), fields, error, middle[name] / middle[twin]))
+        rows.append(
+            Row(
+                units,
+                batch,
+                name,
+                middle[name],
+                min(times),
+                max(times),
+                len(times),
+                fields,
+                error,
+                middle[name] / middle[twin],
+            )
+        )
     return rows
 
 
@@ -243,12 +287,27 @@ def table(rows: list[Row]) -> Table:
     for _, group in itertools.groupby(rows, lambda r: (r.units, r.batch)):
         for r in group:
             spread = f"{1e3 * r.seconds:.4g} ({1e3 * r.seconds_min:.4g} - {1e3 * r.seconds_max:.4g})"
-            made.add_row(str(r.units), str(r.batch), r.solver, spread, str(r.repeats), f"{r.fields:.0f}", f"{r.error:.1e}", f"{r.of_ours:.2f}")
+            made.add_row(
+                str(r.units),
+                str(r.batch),
+                r.solver,
+                spread,
+                str(r.repeats),
+                f"{r.fields:.0f}",
+                f"{r.error:.1e}",
+                f"{r.of_ours:.2f}",
+            )
         made.add_section()
     return made
 
 
-def measure(units: Sequence[int] = tuple(SIZES), batches: Sequence[int] = (1, 64, 1024), *, threads: int = 2, seconds: float = 4.0) -> list[Row]:
+def measure(
+    units: Sequence[int] = tuple(SIZES),
+    batches: Sequence[int] = (1, 64, 1024),
+    *,
+    threads: int = 2,
+    seconds: float = 4.0,
+) -> list[Row]:
     """The rows of every network and batch."""
     rows: list[Row] = []
     for n, batch in itertools.product(units, batches):
@@ -258,7 +317,9 @@ def measure(units: Sequence[int] = tuple(SIZES), batches: Sequence[int] = (1, 64
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.trajectories", description="Paths in time beside SciPy, torchdiffeq and diffrax.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.trajectories", description="Paths in time beside SciPy, torchdiffeq and diffrax."
+    )
     parser.add_argument("--units", nargs="+", type=int, default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 64, 1024])
     parser.add_argument("--threads", type=int, default=2)

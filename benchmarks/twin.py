@@ -1,14 +1,17 @@
-"""Backpropagation written by hand on our own kernels: what the same products cost a rule that needs no equilibrium.
+"""Backpropagation written by hand on our own kernels: what the same products cost a rule that
+needs no equilibrium.
 
-ReLU hidden layers, softmax and cross-entropy, plain SGD on the batch's mean; weights in panels, one compiled loop over the batches, a team of
-threads that shares panels; pixels that are 0 cost it nothing, as ours. Per batch, with h_0 the images and e = softmax(a_L) - target:
+ReLU hidden layers, softmax and cross-entropy, plain SGD on the batch's mean; weights in panels,
+one compiled loop over the batches, a team of threads that shares panels; pixels that are 0 cost it
+nothing, as ours. Per batch, with h_0 the images and e = softmax(a_L) - target:
 
     a_k = h_k-1 W_k + b_k,  h_k = max(a_k, 0);      d_L = e,  d_k = (d_k+1 W_k+1^T) [h_k > 0];      W_k -= lr/B h_k-1^T d_k,  b_k -= lr/B sum d_k
 
-Skipping: samples with ||e|| <= `skip` are not carried backwards. Our own rule skips a sample whose output equals its target, where its update is
-exactly 0; but it knows outputs only to its solver's tolerance (1e-4 in the presets). Softmax is never exactly right, in float32 hardly ever to
-the last bit; so the honest equal of our skip is ||e|| <= that tolerance. With skip = 0 a sample is left out only where e is 0 to the bit, which
-changes nothing; a negative skip carries all.
+Skipping: samples with ||e|| <= `skip` are not carried backwards. Our own rule skips a sample whose
+output equals its target, where its update is exactly 0; but it knows outputs only to its solver's
+tolerance (1e-4 in the presets). Softmax is never exactly right, in float32 hardly ever to the last
+bit; so the honest equal of our skip is ||e|| <= that tolerance. With skip = 0 a sample is left out
+only where e is 0 to the bit, which changes nothing; a negative skip carries all.
 """
 
 from __future__ import annotations
@@ -35,25 +38,34 @@ from fsp_dynamics.kernels.panels import (
     padded,
     to_panels,
 )
-from fsp_dynamics.kernels.team import Team, meet, share
+from fsp_dynamics.kernels.team import Team, barrier, partition
 from fsp_dynamics.kernels.tiles import ROWS
 
 COLUMNS = 16
 
 
 class Twin:
-    """A network of ReLU layers with weights in panels, drawn as PyTorch draws them, and its training."""
+    """A network of ReLU layers with weights in panels, drawn as PyTorch draws them, and its
+    training.
+    """
 
-    def __init__(self, sizes: Sequence[int], *, batch: int, rate: float = 0.05, skip: float = -1.0, rng: Any = None) -> None:
+    def __init__(
+        self, sizes: Sequence[int], *, batch: int, rate: float = 0.05, skip: float = -1.0, rng: Any = None
+    ) -> None:
         rng, self.sizes, self.batch, self.rate, self.skip = np.random.default_rng(rng), tuple(sizes), batch, rate, skip
         pairs = list(itertools.pairwise(sizes))
-        self.weights = tuple(to_panels((rng.uniform(-1, 1, pair) / np.sqrt(pair[0])).astype(np.float32)) for pair in pairs)
+        self.weights = tuple(
+            to_panels((rng.uniform(-1, 1, pair) / np.sqrt(pair[0])).astype(np.float32)) for pair in pairs
+        )
         self.biases = tuple(_row(rng.uniform(-1, 1, post) / np.sqrt(pre)) for pre, post in pairs)
 
     def copy(self) -> Twin:
         """Another of the same weights, aligned like these."""
         other = copy.copy(self)
-        other.weights, other.biases = tuple(aligned(w.shape, w.dtype) for w in self.weights), tuple(b.copy() for b in self.biases)
+        other.weights, other.biases = (
+            tuple(aligned(w.shape, w.dtype) for w in self.weights),
+            tuple(b.copy() for b in self.biases),
+        )
         for mine, its in zip(self.weights, other.weights, strict=True):
             its[:] = mine
         return other
@@ -78,7 +90,19 @@ class Twin:
             pixels = np.zeros((team.members, tiles, self.sizes[0]), np.int64), np.zeros((team.members, tiles), np.int64)
             begin = time.perf_counter()
             net = (self.weights, self.biases, layers, errors)
-            team.run(_learn, images, labels, order, net, rows, pixels, self.sizes[-1], np.float32(self.rate), np.float32(self.skip), carried)
+            team.run(
+                _learn,
+                images,
+                labels,
+                order,
+                net,
+                rows,
+                pixels,
+                self.sizes[-1],
+                np.float32(self.rate),
+                np.float32(self.skip),
+                carried,
+            )
             return time.perf_counter() - begin, int(carried[0]) / len(order)
 
 
@@ -93,7 +117,9 @@ jit = numba.njit(error_model="numpy", nogil=True)
 
 @jit
 def _learn(me, all, counters, images, labels, order, net, rows, pixels, classes, rate, skip, carried):
-    """Batch after batch, as member `me` of `all`; rows[me] is mine: all rows of a batch, then those carried backwards."""
+    """Batch after batch, as member `me` of `all`; rows[me] is mine: all rows of a batch, then
+    those carried backwards.
+    """
     batch = rows.shape[2]
     for i in range(batch):
         rows[me, 0, i] = i
@@ -102,7 +128,7 @@ def _learn(me, all, counters, images, labels, order, net, rows, pixels, classes,
         m = samples.size
         _forward(me, all, counters, images, samples, net, rows[me, 0, :m], pixels[0][me], pixels[1][me])
         _output_errors(me, all, labels, samples, net, classes)
-        meet(all, counters)
+        barrier(all, counters)
         active = 0
         for i in range(m):
             if _norm(net[3][-1][i]) > skip:
@@ -111,8 +137,19 @@ def _learn(me, all, counters, images, labels, order, net, rows, pixels, classes,
         if me == 0:
             carried[0] += active
         if active:
-            _backward(me, all, counters, images, samples, net, rows[me, 1, :active], -rate / np.float32(m), pixels[0][me], pixels[1][me])
-        meet(all, counters)
+            _backward(
+                me,
+                all,
+                counters,
+                images,
+                samples,
+                net,
+                rows[me, 1, :active],
+                -rate / np.float32(m),
+                pixels[0][me],
+                pixels[1][me],
+            )
+        barrier(all, counters)
 
 
 @jit
@@ -121,7 +158,7 @@ def _forward(me, all, counters, images, samples, net, rows, used, counts):
     weights, biases, layers, _ = net
     last = len(weights) - 1
     for k in range(last):
-        begin, end = share(weights[k].shape[0], me, all)
+        begin, end = partition(weights[k].shape[0], me, all)
         if k == 0:
             find_used(images, samples, weights[0].shape[1], USED_ROWS, used, counts)
             multiply_used(images, samples, weights[0], layers[0], rows, begin, end, used, counts)
@@ -130,9 +167,18 @@ def _forward(me, all, counters, images, samples, net, rows, used, counts):
         for i in range(rows.size):
             for j in range(COLUMNS * begin, COLUMNS * end):
                 layers[k][i, j] = max(layers[k][i, j] + biases[k][j], np.float32(0))
-        meet(all, counters)
-    begin, end = share(rows.size, me, all)
-    multiply(layers[last - 1], rows[begin:end], weights[last], layers[last], rows[begin:end], 0, weights[last].shape[0], False)
+        barrier(all, counters)
+    begin, end = partition(rows.size, me, all)
+    multiply(
+        layers[last - 1],
+        rows[begin:end],
+        weights[last],
+        layers[last],
+        rows[begin:end],
+        0,
+        weights[last].shape[0],
+        False,
+    )
 
 
 @jit
@@ -140,7 +186,7 @@ def _output_errors(me, all, labels, samples, net, classes):
     """softmax(a + b) - target, of my rows."""
     _, biases, layers, errors = net
     bias, out, error = biases[-1], layers[-1], errors[-1]
-    begin, end = share(samples.size, me, all)
+    begin, end = partition(samples.size, me, all)
     for i in range(begin, end):
         most = -np.float32(np.inf)
         for j in range(classes):
@@ -157,25 +203,27 @@ def _output_errors(me, all, labels, samples, net, classes):
 
 @jit
 def _backward(me, all, counters, images, samples, net, rows, scale, used, counts):
-    """Errors back and gradients in, from the output on; a matrix is changed after everybody has read it."""
+    """Errors back and gradients in, from the output on; a matrix is changed after everybody has
+    read it.
+    """
     weights, biases, layers, errors = net
     for k in range(len(weights) - 1, -1, -1):
         if k > 0:
-            begin, end = share(weights[k].shape[1], me, all)
+            begin, end = partition(weights[k].shape[1], me, all)
             multiply_transposed(errors[k], rows, weights[k], errors[k - 1], rows, begin, end, False)
             for i in rows:
                 for j in range(begin, end):
                     if layers[k - 1][i, j] <= 0:
                         errors[k - 1][i, j] = np.float32(0)
-            meet(all, counters)
-        begin, end = share(weights[k].shape[0] * weights[k].shape[1], me, all)
+            barrier(all, counters)
+        begin, end = partition(weights[k].shape[0] * weights[k].shape[1], me, all)
         if k > 0:
             add_outer(layers[k - 1], rows, errors[k], rows, scale, weights[k], begin, end)
         else:
             chosen = samples[rows]
             find_used(images, chosen, weights[0].shape[1], ROWS, used, counts)
             add_outer_used(images, chosen, errors[0], rows, scale, weights[0], begin, end, used, counts)
-        begin, end = share(biases[k].size, me, all)
+        begin, end = partition(biases[k].size, me, all)
         for i in rows:
             for j in range(begin, end):
                 biases[k][j] += scale * errors[k][i, j]

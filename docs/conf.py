@@ -1,4 +1,6 @@
-"""How the pages are made: `make docs`, or `sphinx-build -W --keep-going -b html docs docs/_build/html`. Nothing in them needs a network."""
+"""How the pages are made: `make docs`, or `sphinx-build -W --keep-going -b html docs
+docs/_build/html`. Nothing in them needs a network.
+"""
 
 from __future__ import annotations
 
@@ -44,12 +46,16 @@ nb_execution_mode = "cache"
 nb_execution_timeout = 120
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
-nb_ipywidgets_js = {}  # a widget needs its kernel, and its script would need a network: pages show what a notebook draws beside it
+# a widget needs its kernel, and its script would need a network: pages show what a notebook draws
+# beside it
+nb_ipywidgets_js = {}
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 
 
 def front_picture() -> str:
-    """The explorer in light and dark, as far as there are such pictures here; else what `make` draws."""
+    """The explorer in light and dark, as far as there are such pictures here; else what `make`
+    draws.
+    """
     seen = [name for name in ("light", "dark") if (HERE / f"explorer-{name}.png").is_file()]
     if not seen:
         return (
@@ -58,7 +64,10 @@ def front_picture() -> str:
         )
     said = "The explorer in JupyterLab: controls on the left, and views of one image before one network"
     shown = (f"![{said}](explorer-{name}.png)" + (f"{{.only-{name}}}" if len(seen) == 2 else "") for name in seen)
-    return "\n\n".join(shown) + "\n\n*The explorer, `make explore`: one image, its path through both phases, and its two points of rest.*"
+    return (
+        "\n\n".join(shown)
+        + "\n\n*The explorer, `make explore`: one image, its path through both phases, and its two points of rest.*"
+    )
 
 
 myst_substitutions = {"picture": front_picture()}

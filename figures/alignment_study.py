@@ -1,9 +1,12 @@
-"""The runs behind docs/alignment-study.md: ways to bring the loop into alignment, each from the same preset and seeds.
+"""The runs behind docs/alignment-study.md: ways to bring the loop into alignment, each from the
+same preset and seeds.
 
-python figures/alignment_study.py --runs FOLDER [--train] [--seeds 0 1 2] [--out figures] [--KEY VALUE ...]
+python figures/alignment_study.py --runs FOLDER [--train] [--seeds 0 1 2] [--out figures] [--KEY
+VALUE ...]
 
-FOLDER holds NAME-SEED for each option of STUDY. With --train those that are missing are trained; any key of a configuration changes all of them.
-Writes alignment_study.png, .svg, .csv (one line for each run) and .txt, and prints the table of means as Markdown.
+FOLDER holds NAME-SEED for each option of STUDY. With --train those that are missing are trained;
+any key of a configuration changes all of them. Writes alignment_study.png, .svg, .csv (one line
+for each run) and .txt, and prints the table of means as Markdown.
 """
 
 from __future__ import annotations
@@ -19,10 +22,10 @@ from typing import Any
 
 from fsp_dynamics.errors import ConfigurationError, FspError
 from fsp_dynamics.experiments.checkpoint import write_aside
+from fsp_dynamics.experiments.config_io import load_config, read_value
 from fsp_dynamics.experiments.folder import RunFolder, best_of
 from fsp_dynamics.experiments.progress import Lines
 from fsp_dynamics.experiments.runner import train
-from fsp_dynamics.experiments.sources import load_config, read_value
 from fsp_dynamics.plotting import COLOURS, GREY, new_figure, save_figure
 
 PRESET = "fashion-2x500"
@@ -44,7 +47,8 @@ STUDY: dict[str, dict[str, Any]] = {
     "mirror, weak forward": _MIRROR | _WEAK,
     "mirror, deviations, weak forward": _MIRROR | _DEVIATION | _WEAK,
 }
-LAST = 3  # epochs at the end over which angles to the gradient are averaged: they change from batch to batch
+# epochs at the end over which angles to the gradient are averaged: they change from batch to batch
+LAST = 3
 NUMBERS = {
     "test": "test error (%)",
     "W1 inside": "W1 to the others, inside (°)",
@@ -67,7 +71,9 @@ def folder_of(root: Path, name: str, seed: int) -> Path:
 
 
 def numbers_of(folder: Path) -> dict[str, float]:
-    """What the study says of one run. Raises ConfigurationError where it is missing or not finished."""
+    """What the study says of one run. Raises ConfigurationError where it is missing or not
+    finished.
+    """
     files = RunFolder(folder).require_run()
     if files.read_json("summary.json").get("status") != "finished":
         raise ConfigurationError(f"{folder} is not finished; go on with it: --train")
@@ -99,7 +105,9 @@ def make(root: Path, seeds: Sequence[int], changes: dict[str, Any]) -> None:
 
 
 def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:
-    """One panel for each of DRAWN: every run a dot, the mean a bar, a line through the mean of `base`; errors far above it are numbers."""
+    """One panel for each of DRAWN: every run a dot, the mean a bar, a line through the mean of
+    `base`; errors far above it are numbers.
+    """
     names = list(dict.fromkeys(row["option"] for row in rows))
     figure = new_figure(10.5, 0.36 * len(names) + 1.5)
     axes = figure.subplots(1, len(DRAWN), sharey=True)
@@ -108,7 +116,15 @@ def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:
         far = FAR * means[names[0]] if number == "test" else float("inf")
         for place, (name, mean) in enumerate(means.items()):
             if mean > far:
-                ax.annotate(f"{mean:.1f} →", (1, place), xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=8, color=colour)
+                ax.annotate(
+                    f"{mean:.1f} →",
+                    (1, place),
+                    xycoords=("axes fraction", "data"),
+                    ha="right",
+                    va="center",
+                    fontsize=8,
+                    color=colour,
+                )
                 continue
             values = [row[number] for row in rows if row["option"] == name]
             ax.plot(values, [place] * len(values), "o", color=colour, markersize=3.5, alpha=0.7)
@@ -126,7 +142,19 @@ def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The table of means, with the standard deviation over seeds of the test error."""
-    shown = ("test", "W1", "W1 inside", "W2", "W2 inside", "loop", "loop inside", "input to gradient", "W1 to gradient", "W2 to gradient", "seconds")
+    shown = (
+        "test",
+        "W1",
+        "W1 inside",
+        "W2",
+        "W2 inside",
+        "loop",
+        "loop inside",
+        "input to gradient",
+        "W1 to gradient",
+        "W2 to gradient",
+        "seconds",
+    )
     lines = ["| option | " + " | ".join(shown) + " |", "|---" * (len(shown) + 1) + "|"]
     for name in dict.fromkeys(row["option"] for row in rows):
         of = [row for row in rows if row["option"] == name]
@@ -139,7 +167,11 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 def caption(root: Path, seeds: Sequence[int], config: Any) -> str:
     """What was run, and with what code."""
-    commits = {RunFolder(folder_of(root, name, seed)).read_json("environment.json").get("commit") for name in STUDY for seed in seeds}
+    commits = {
+        RunFolder(folder_of(root, name, seed)).read_json("environment.json").get("commit")
+        for name in STUDY
+        for seed in seeds
+    }
     shape = "-".join(map(str, config.network.hidden))
     return (
         f"Ways to align the loop: every run a dot, bars are means, dotted lines the mean of base. {config.data.name}, hidden layers {shape}, "
@@ -158,12 +190,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given, rest = parser.parse_known_args(arguments)
     try:
         if len(rest) % 2 or any(not key.startswith("--") for key in rest[::2]):
-            raise ConfigurationError(f"{' '.join(rest)}: expected --KEY VALUE pairs after the options; --help lists those")
+            raise ConfigurationError(
+                f"{' '.join(rest)}: expected --KEY VALUE pairs after the options; --help lists those"
+            )
         changes = {key[2:]: read_value(value) for key, value in zip(rest[::2], rest[1::2], strict=True)}
         _, config = load_config(PRESET, changes)
         if given.train:
             make(given.runs, given.seeds, changes)
-        rows = [{"option": name, "seed": seed, **numbers_of(folder_of(given.runs, name, seed))} for name in STUDY for seed in given.seeds]
+        rows = [
+            {"option": name, "seed": seed, **numbers_of(folder_of(given.runs, name, seed))}
+            for name in STUDY
+            for seed in given.seeds
+        ]
     except FspError as error:
         print(f"alignment_study: {error}", file=sys.stderr)
         return 2
@@ -172,7 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()} for row in rows)
+    writer.writerows(
+        {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()} for row in rows
+    )
     write_aside(given.out / "alignment_study.csv", text.getvalue().encode())
     write_aside(given.out / "alignment_study.txt", caption(given.runs, given.seeds, config).encode())
     print(markdown(rows))

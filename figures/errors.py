@@ -1,4 +1,5 @@
-"""What is achieved: learned and fixed loop beside equilibrium propagation, the exact gradient and backpropagation.
+"""What is achieved: learned and fixed loop beside equilibrium propagation, the exact gradient and
+backpropagation.
 
 python figures/errors.py [--train ...]        the same as: fsp figure errors [--train ...]
 """

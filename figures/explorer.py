@@ -1,8 +1,10 @@
-"""The explorer as it is seen in JupyterLab: docs/explorer-light.png and -dark.png (1400 x 900), docs/explorer-narrow.png (900 x 700).
+"""The explorer as it is seen in JupyterLab: docs/explorer-light.png and -dark.png (1400 x 900),
+docs/explorer-narrow.png (900 x 700).
 
     python -m figures.explorer [RUN]
 
-A run of `fsp quickstart` is shown (made here, in a folder of its own, unless a run is given). Needs Debian's chromium.
+A run of `fsp quickstart` is shown (made here, in a folder of its own, unless a run is given).
+Needs Debian's chromium.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from benchmarks import lab
 from fsp_dynamics.experiments.runner import train
 
 ROOT = Path(__file__).parents[1]
-PICTURES = {"light": (1400, 900, False), "dark": (1400, 900, True), "narrow": (900, 700, False)}  # width, height, dark
+# width, height, dark
+PICTURES = {"light": (1400, 900, False), "dark": (1400, 900, True), "narrow": (900, 700, False)}
 
 
 def main(run: str | None = None, out: Path = ROOT / "docs", names: Sequence[str] = tuple(PICTURES)) -> None:
@@ -25,7 +28,10 @@ def main(run: str | None = None, out: Path = ROOT / "docs", names: Sequence[str]
         shown = Path(run) if run else train("digits", out=Path(folder) / "digits", progress=False).folder
         for name in names:
             width, height, dark = PICTURES[name]
-            with lab.started(Path(folder) / name, run=shown, dark=dark) as server, lab.window(width, height, dark) as page:
+            with (
+                lab.started(Path(folder) / name, run=shown, dark=dark) as server,
+                lab.window(width, height, dark) as page,
+            ):
                 page.open(server)
                 page.run_explorer()
                 page.page.wait_for_timeout(2000)

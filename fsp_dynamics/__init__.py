@@ -7,8 +7,8 @@
     nudged = fsp.relax(network, images, nudge=fsp.Nudge(1.0, targets), start=free)
     update = fsp.hebbian_update(network, images, free, nudged)
 
-This is the face: the names below, and no other code. Each is loaded from its room when it is first asked for, so
-importing the package costs nothing. No file of the package imports the face.
+This is the face: the names below, and no other code. Each is loaded from its room when it is first
+asked for, so importing the package costs nothing. No file of the package imports the face.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fsp_dynamics.experiments.run import open_run
     from fsp_dynamics.experiments.runner import train
     from fsp_dynamics.explorer import explore
-    from fsp_dynamics.learning.hebbian import hebbian_update
+    from fsp_dynamics.learning.rules.hebbian import hebbian_update
     from fsp_dynamics.learning.simulation import simulate
     from fsp_dynamics.models.network import Network, loop_gain, loop_network, reciprocal_network
     from fsp_dynamics.models.rate import Nudge
@@ -58,7 +58,7 @@ _ROOMS = {
     "experiments.run": ("open_run",),
     "experiments.runner": ("train",),
     "explorer": ("explore",),
-    "learning.hebbian": ("hebbian_update",),
+    "learning.rules.hebbian": ("hebbian_update",),
     "learning.simulation": ("simulate",),
     "models.network": ("Network", "loop_gain", "loop_network", "reciprocal_network"),
     "models.rate": ("Nudge",),
@@ -69,7 +69,9 @@ _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    """The public name `name`, from its room, or the installed version. Raises AttributeError for any other name."""
+    """The public name `name`, from its room, or the installed version. Raises AttributeError for
+    any other name.
+    """
     if name == "__version__":
         from importlib.metadata import version
 

@@ -6,7 +6,9 @@ import sys
 
 
 def main() -> int:
-    """Run one command and return its exit code. Ctrl-C while the command line is still being loaded is one line too."""
+    """Run one command and return its exit code. Ctrl-C while the command line is still being
+    loaded is one line too.
+    """
     try:
         from fsp_dynamics.cli import main as run
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """What every floor may say when it must refuse, and the checks that say it.
 
-Each exception is also the built-in a Python user would expect to catch. A message names the field or file, the value that
-came, what was expected and what to do.
+Each exception is also the built-in a Python user would expect to catch. A message names the field
+or file, the value that came, what was expected and what to do.
 """
 
 from __future__ import annotations
@@ -52,15 +52,16 @@ class RankLostError(FspError, ConnectionError):
     """Another process of the same training is gone, so this one cannot go on."""
 
 
-class NotAtRestError(FspError, RuntimeError):
-    """A network that should be at rest is not; `equilibrium` is what was reached."""
+class NotConvergedError(FspError, RuntimeError):
+    """A network that should be converged is not; `equilibrium` is what was reached."""
 
     def __init__(self, message: str, equilibrium: Equilibrium) -> None:
         super().__init__(message)
         self.equilibrium = equilibrium
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.equilibrium)  # so that a worker process can raise it to its parent
+        # so that a worker process can raise it to its parent
+        return type(self), (str(self), self.equilibrium)
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
@@ -84,10 +85,17 @@ def check_choice(field: str, name: str, choices: Iterable[str]) -> str:
 
 
 def check_shape(field: str, array: Any, expected: tuple[int | None, ...]) -> None:
-    """Refuse an array whose shape is not `expected` (None: any length on that axis). Raises ShapeError."""
+    """Refuse an array whose shape is not `expected` (None: any length on that axis). Raises
+    ShapeError.
+    """
     shape = tuple(np.shape(array))
     if len(shape) != len(expected) or any(e is not None and e != n for e, n in zip(expected, shape, strict=True)):
-        wanted = "(" + ", ".join("any" if e is None else str(e) for e in expected) + ("," if len(expected) == 1 else "") + ")"
+        wanted = (
+            "("
+            + ", ".join("any" if e is None else str(e) for e in expected)
+            + ("," if len(expected) == 1 else "")
+            + ")"
+        )
         raise ShapeError(f"{field} has shape {shape}, expected {wanted}")
 
 
@@ -105,4 +113,6 @@ def check_finite(field: str, array: Any) -> None:
     if bad.any():
         index = tuple(int(i) for i in np.argwhere(bad)[0])
         where = f"[{', '.join(map(str, index))}]" if index else ""
-        raise NotFiniteError(f"{field}{where} = {array[index]}, expected finite numbers ({int(bad.sum())} are not); clean the data first")
+        raise NotFiniteError(
+            f"{field}{where} = {array[index]}, expected finite numbers ({int(bad.sum())} are not); clean the data first"
+        )

@@ -1,4 +1,6 @@
-"""What every test shares. `import oracles` and `import problems` work in all of them (pythonpath in pyproject.toml)."""
+"""What every test shares. `import oracles` and `import problems` work in all of them (pythonpath
+in pyproject.toml).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ import pytest
 
 @pytest.fixture(params=["rows leave", "rows are masked"])
 def cut(request, monkeypatch) -> bool:
-    """Both treatments of rows at rest, whichever the device would have."""
-    from fsp_dynamics.solvers import torch_loop
+    """Both treatments of rows converged, whichever the device would have."""
+    from fsp_dynamics.torch_backend import broyden as torch_loop
 
     leave = request.param == "rows leave"
     monkeypatch.setattr(torch_loop, "cuts_down", lambda device: leave)
@@ -18,7 +20,9 @@ def cut(request, monkeypatch) -> bool:
 
 @pytest.fixture
 def one_thread() -> None:
-    """Numba, when it starts, gives torch as many threads as it takes itself: slow, for what is as small as in tests."""
+    """Numba, when it starts, gives torch as many threads as it takes itself: slow, for what is as
+    small as in tests.
+    """
     import numba
     import torch
 

@@ -1,6 +1,7 @@
 """Ranks made of threads, for tests: the same calls as between processes, without starting any.
 
-`sharing` : whether they have memory in common, as those of one machine, or only messages, as those of several.
+`sharing` : whether they have memory in common, as those of one machine, or only messages, as those
+of several.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Crowd:
 
 
 class Member:
-    """One of them (learning/ranks.Ranks)."""
+    """One of them (training/ranks.Ranks)."""
 
     def __init__(self, crowd, rank):
         self.crowd, self.rank, self.count, self.shards = crowd, rank, crowd.count, crowd.shards
@@ -50,9 +51,9 @@ class Member:
 
     def gather(self, own):
         self.crowd.told[self.rank] = own.copy() if isinstance(own, np.ndarray) else own.clone()
-        self.meet()
+        self.barrier()
         found = list(self.crowd.told)
-        self.meet()
+        self.barrier()
         self.sent += 1
         shapes = {(tuple(each.shape), str(each.dtype)) for each in found}
         assert len(shapes) == 1, f"rank {self.rank}: messages of different shapes, {shapes}"
@@ -66,9 +67,9 @@ class Member:
             return array
         if self.rank == 0:
             self.crowd.common[self.made] = array
-        self.meet()
+        self.barrier()
         self.made += 1
         return self.crowd.common[self.made - 1]
 
-    def meet(self):
+    def barrier(self):
         self.crowd.barrier.wait()

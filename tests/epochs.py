@@ -1,10 +1,13 @@
-"""Epochs for tests: a learner trained for some of them, and whether two learners are the same to the bit."""
+"""Epochs for tests: a learner trained for some of them, and whether two learners are the same to
+the bit.
+"""
 
 from __future__ import annotations
 
 import itertools
 
-from fsp_dynamics.learning.training import Learner, train_epoch
+from fsp_dynamics.training.epoch import train_epoch
+from fsp_dynamics.training.recipe import Learner
 
 OPTIMISERS = {
     "plain": {},
@@ -25,6 +28,6 @@ def trained(network, recipe, data, epochs=2, **options):
 def same_bits(one: Learner, other: Learner) -> bool:
     pairs = itertools.chain(
         zip(one.network.parameters().values(), other.network.parameters().values(), strict=True),
-        zip(one.memory.arrays().values(), other.memory.arrays().values(), strict=True),
+        zip(one.warm_start.arrays().values(), other.warm_start.arrays().values(), strict=True),
     )
     return all(a.tobytes() == b.tobytes() for a, b in pairs)

@@ -1,8 +1,9 @@
 """Slow, obvious twins of what the package computes: python loops, `np.linalg.solve`, `expm`.
 
-Everything is float64 and starts from images and the network's arrays; nothing here comes from kernels/ or solvers/, nor
-from the equations in models/rate.py. States are tuples of (B, n_k); flat states stand the layers side by side, (B, N).
-An oracle that does not apply to the problem it was given raises ValueError.
+Everything is float64 and starts from images and the network's arrays; nothing here comes from
+kernels/ or solvers/, nor from the equations in models/rate.py. States are tuples of (B, n_k); flat
+states stand the layers side by side, (B, N). An oracle that does not apply to the problem it was
+given raises ValueError.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def field(network, images, state, nudge=None):
 
 
 def rate_field(network, images, state, nudge=None):
-    """ds/dt of the rate form, unit by unit: clip((a + beta d) / (1/r + beta)) (1/r + beta) - s (1/r + beta); smooth rho: `field`."""
+    """ds/dt of the rate form, unit by unit: clip((a + beta d) / (1/r + beta)) (1/r + beta) - s
+    (1/r + beta); smooth rho: `field`.
+    """
     if network.rho.name != "hard_sigmoid":
         return field(network, images, state, nudge)
     a = total_input(network, images, state)
@@ -93,7 +96,9 @@ def residual(network, images, state, nudge=None):
 
 
 def euler_path(network, images, state, nudge, h, steps):
-    """[s_0, s_1, ...] of the projected Euler method: s <- s + h field(s), then clip to [0, 1] (no clip for smooth rho)."""
+    """[s_0, s_1, ...] of the projected Euler method: s <- s + h field(s), then clip to [0, 1] (no
+    clip for smooth rho).
+    """
     path = [tuple(np.asarray(s, np.float64) for s in state)]
     for _ in range(steps):
         moved = [s + h * f for s, f in zip(path[-1], field(network, images, path[-1], nudge), strict=True)]
@@ -129,14 +134,18 @@ def _linear_parts(network, images, nudge):
 
 
 def masks(network, images, state, nudge=None):
-    """(B, N) of -1, 0, 1: units that rest at 0, inside, at 1, given the rates of the others (hard sigmoid)."""
+    """(B, N) of -1, 0, 1: units that rest at 0, inside, at 1, given the rates of the others (hard
+    sigmoid).
+    """
     whole, constant, leak = _linear_parts(network, images, nudge)
     rest = (np.clip(np.concatenate(state, axis=1), 0, 1) @ whole + constant) / leak
     return np.where(rest <= 0, -1, np.where(rest >= 1, 1, 0))
 
 
 def solve_masked(network, images, mask, nudge=None):
-    """The state in which units of mask -1 and 1 stand at 0 and 1, and the others solve their linear system."""
+    """The state in which units of mask -1 and 1 stand at 0 and 1, and the others solve their
+    linear system.
+    """
     whole, constant, leak = _linear_parts(network, images, nudge)
     flat = np.where(mask == 1, 1.0, 0.0)
     for s, m, c in zip(flat, mask, constant, strict=True):
@@ -147,7 +156,8 @@ def solve_masked(network, images, mask, nudge=None):
 
 
 def equilibrium(network, images, nudge=None):
-    """Where the network rests: masks from a long slow relaxation, then one linear solve that must reproduce them.
+    """Where the network rests: masks from a long slow relaxation, then one linear solve that must
+    reproduce them.
 
     A smooth rho has no masks: scipy's `root` on `field`, sample by sample, from the zero state.
     """
@@ -160,7 +170,9 @@ def equilibrium(network, images, nudge=None):
             flat += 0.05 * (np.clip((flat @ whole + constant) / leak, 0, 1) - flat)
         mask = masks(network, images, split(network, flat), nudge)
         found = solve_masked(network, images, mask, nudge)
-        if (masks(network, images, found, nudge) == mask).all() and np.max(residual(network, images, found, nudge)) < 1e-13:
+        if (masks(network, images, found, nudge) == mask).all() and np.max(
+            residual(network, images, found, nudge)
+        ) < 1e-13:
             return found
     raise ValueError("the masks never reproduce: the slow relaxation does not come near to rest")
 
@@ -189,7 +201,9 @@ def _smooth_equilibrium(network, images, nudge):
 
 
 def interior_path(network, images, start, times, nudge=None):
-    """(T, B, N): s(t) = s* + (s0 - s*) expm((W - leak) t), times counted from the start, all of it inside the box (model fact 6)."""
+    """(T, B, N): s(t) = s* + (s0 - s*) expm((W - leak) t), times counted from the start, all of it
+    inside the box (model fact 6).
+    """
     whole, constant, leak = _linear_parts(network, images, nudge)
     matrix = whole - np.diag(leak)
     rest = np.linalg.solve(matrix.T, -constant.T).T
@@ -202,10 +216,12 @@ def interior_path(network, images, start, times, nudge=None):
 
 
 def nudged_equilibrium(network, images, free, nudge):
-    """The nudged equilibrium of a loop network in closed form, masks fixed (model fact 4; leak = 1/r of the output).
+    """The nudged equilibrium of a loop network in closed form, masks fixed (model fact 4; leak =
+    1/r of the output).
 
-    y^b = y^0 + beta ((leak + beta) I - G_D)^-1 D (d - y^0) in columns, G the product of the masked matrices round the loop;
-    every hidden layer moves by the image of y^b - y^0. Raises ValueError where a mask changes.
+    y^b = y^0 + beta ((leak + beta) I - G_D)^-1 D (d - y^0) in columns, G the product of the masked
+    matrices round the loop; every hidden layer moves by the image of y^b - y^0. Raises ValueError
+    where a mask changes.
     """
     mask = masks(network, images, free)
     leak = 1 / network.time_constants[-1]
@@ -229,10 +245,11 @@ def nudged_equilibrium(network, images, free, nudge):
 
 
 def gradient(network, images, state, target):
-    """{parameter name: -dC/dW}, C = 1/2 mean_B ||s_L - d||^2 at the equilibrium `state` of a hard-sigmoid network, masks fixed.
+    """{parameter name: -dC/dW}, C = 1/2 mean_B ||s_L - d||^2 at the equilibrium `state` of a
+    hard-sigmoid network, masks fixed.
 
-    In rows, the open units obey s (leak - W) = constant, so a change of w_ij (i -> j) moves the cost by s_i lambda_j with
-    lambda = (leak - W)^-1 (s_L - d), both restricted to the open units.
+    In rows, the open units obey s (leak - W) = constant, so a change of w_ij (i -> j) moves the
+    cost by s_i lambda_j with lambda = (leak - W)^-1 (s_L - d), both restricted to the open units.
     """
     whole, ends = coupling(network)
     mask, rates = masks(network, images, state), np.clip(np.concatenate(state, axis=1), 0, 1)
@@ -258,7 +275,9 @@ def gradient(network, images, state, target):
 
 
 def hebbian(network, images, free, nudged, beta):
-    """{parameter name: eq. 14}, one connection at a time: 1/beta mean_B rho(s_i^0) (rho(s_j^beta) - rho(s_j^0))."""
+    """{parameter name: eq. 14}, one connection at a time: 1/beta mean_B rho(s_i^0) (rho(s_j^beta)
+    - rho(s_j^0)).
+    """
     name, batch = network.rho.name, len(images)
     before = [np.vectorize(lambda x: rho(name, float(x)))(s) for s in free]
     after = [np.vectorize(lambda x: rho(name, float(x)))(s) for s in nudged]
@@ -285,8 +304,8 @@ def hebbian(network, images, free, nudged, beta):
 def jacobian(network, images, state, nudge=None):
     """(B, N, N) J[j, i] = d(ds_j/dt) / d s_i at the equilibrium `state`, unit by unit.
 
-    Hard sigmoid: between units inside their box the weight, elsewhere nothing, minus leak + beta on the diagonal. Smooth rho: central
-    differences of `field`.
+    Hard sigmoid: between units inside their box the weight, elsewhere nothing, minus leak + beta
+    on the diagonal. Smooth rho: central differences of `field`.
     """
     if network.rho.name != "hard_sigmoid":
         return _differences(network, images, state, nudge)
@@ -295,7 +314,9 @@ def jacobian(network, images, state, nudge=None):
     found = np.zeros((len(images), len(leak), len(leak)))
     for sample in range(len(images)):
         for j, i in np.ndindex(whole.shape):
-            found[sample, j, i] = (whole[i, j] if mask[sample, i] == mask[sample, j] == 0 else 0.0) - (leak[j] if i == j else 0.0)
+            found[sample, j, i] = (whole[i, j] if mask[sample, i] == mask[sample, j] == 0 else 0.0) - (
+                leak[j] if i == j else 0.0
+            )
     return found
 
 

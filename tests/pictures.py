@@ -23,7 +23,11 @@ def texts(figure):
             written += [ax.get_legend().get_title(), *ax.get_legend().get_texts()]
     for legend in figure.legends:
         written += [legend.get_title(), *legend.get_texts()]
-    return [(text.get_text(), text.get_window_extent()) for text in written if text.get_visible() and text.get_text().strip()]
+    return [
+        (text.get_text(), text.get_window_extent())
+        for text in written
+        if text.get_visible() and text.get_text().strip()
+    ]
 
 
 def assert_legible(figure):

@@ -6,8 +6,9 @@
     p.known["negative"]                     tuple of (B, n_k) float64: the equilibrium, from tests/oracles.py
     random_problem(seed, dtype)             one of endlessly many, loop gain below 1
 
-Known equilibria belong to the network in ITS precision: a float32 problem is solved in float64 from the float32 weights, so
-a float32 solver may be held to 1e-5 of them and a float64 solver to 1e-12.
+Known equilibria belong to the network in ITS precision: a float32 problem is solved in float64
+from the float32 weights, so a float32 solver may be held to 1e-5 of them and a float64 solver to
+1e-12.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from fsp_dynamics.models.rate import Nudge, drive
 
 PHASES = ("free", "nudged", "negative")
 DTYPES = (np.float32, np.float64)
-AGREEMENT = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}  # how close two solvers' equilibria must be
+# how close two solvers' equilibria must be
+AGREEMENT = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-12}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,13 +64,19 @@ def _problem(name, network, images, dtype, target=None, beta=0.7, negative=-0.4)
     network, images = network.astype(dtype), images.astype(dtype)
     target = one_hot(np.arange(len(images)), network.sizes[-1]) if target is None else target
     target = target.astype(dtype)
-    return Problem(name, network, images, {"free": None, "nudged": Nudge(beta, target), "negative": Nudge(negative, target)})
+    return Problem(
+        name, network, images, {"free": None, "nudged": Nudge(beta, target), "negative": Nudge(negative, target)}
+    )
 
 
 def _rescaled(network, gain):
     """Forward and loop matrices scaled to 2-norms whose product is `gain`, all equal."""
     each = gain ** (1 / network.depth)
-    scaled = {n: w * (each / np.linalg.norm(w, 2)) for n, w in network.parameters().items() if n.startswith(("forward", "loop", "backward"))}
+    scaled = {
+        n: w * (each / np.linalg.norm(w, 2))
+        for n, w in network.parameters().items()
+        if n.startswith(("forward", "loop", "backward"))
+    }
     return network.with_parameters(scaled)
 
 
@@ -77,14 +85,18 @@ def _biased(network, rng, low, high):
 
 
 def random_network(rng, sizes, gain, *, low=-0.7, high=1.5, rho="hard_sigmoid", time_constants=1.0, dtype=np.float64):
-    """A loop network with the given loop gain, biases uniform in [low, high]: the default saturates units at 0 and at 1."""
+    """A loop network with the given loop gain, biases uniform in [low, high]: the default
+    saturates units at 0 and at 1.
+    """
     rng = np.random.default_rng(rng)
     network = loop_network(sizes, rho=rho, time_constants=time_constants, dtype=np.float64, rng=rng)
     return _biased(_rescaled(network, gain), rng, low, high).astype(dtype)
 
 
 def random_problem(seed, dtype=np.float64):
-    """Loop network of 1 to 4 hidden layers with 2 to 9 units each, gain in (0.05, 0.9): unique equilibrium, units saturated at both ends."""
+    """Loop network of 1 to 4 hidden layers with 2 to 9 units each, gain in (0.05, 0.9): unique
+    equilibrium, units saturated at both ends.
+    """
     rng = np.random.default_rng(seed)
     sizes = rng.integers(2, 10, rng.integers(3, 7))
     network = random_network(rng, sizes, rng.uniform(0.05, 0.9))
@@ -92,7 +104,9 @@ def random_problem(seed, dtype=np.float64):
 
 
 def ring(n, gamma, dtype=np.float64, batch=3):
-    """n layers of one unit, loop gain -gamma shared equally: rests inside near s = 1/2, stable iff gamma < sec(pi/n)^n (model fact 8)."""
+    """n layers of one unit, loop gain -gamma shared equally: rests inside near s = 1/2, stable iff
+    gamma < sec(pi/n)^n (model fact 8).
+    """
     size = gamma ** (1 / n)
     network = Network(
         input=np.full((1, 1), 0.1),
@@ -126,13 +140,19 @@ def _one_hidden(dtype):
 
 def _deep(dtype):
     rng = np.random.default_rng(4)
-    return _problem("deep", random_network(rng, [3, 6, 5, 7, 4, 5, 3], 0.6, low=-0.3, high=0.7), rng.random((3, 3)), dtype)
+    return _problem(
+        "deep", random_network(rng, [3, 6, 5, 7, 4, 5, 3], 0.6, low=-0.3, high=0.7), rng.random((3, 3)), dtype
+    )
 
 
 def _strong(dtype):
-    """Glorot weights enlarged to a loop gain above 1, where no theorem promises rest; it rests all the same."""
+    """Glorot weights enlarged to a loop gain above 1, where no theorem promises rest; it rests all
+    the same.
+    """
     rng = np.random.default_rng(5)
-    return _problem("strong", random_network(rng, [4, 10, 8, 3], 4.0, low=-0.2, high=0.6), rng.random((4, 4)), dtype, negative=-0.2)
+    return _problem(
+        "strong", random_network(rng, [4, 10, 8, 3], 4.0, low=-0.2, high=0.6), rng.random((4, 4)), dtype, negative=-0.2
+    )
 
 
 def _time_constants(dtype):
@@ -144,7 +164,9 @@ def _time_constants(dtype):
 def _tied(dtype):
     rng = np.random.default_rng(7)
     network = reciprocal_network([4, 6, 5, 3], dtype=np.float64, rng=rng)
-    network = network.with_parameters({f"forward[{k}]": 0.45 * w / np.linalg.norm(w, 2) for k, w in enumerate(network.forward)})
+    network = network.with_parameters(
+        {f"forward[{k}]": 0.45 * w / np.linalg.norm(w, 2) for k, w in enumerate(network.forward)}
+    )
     return _problem("tied", _biased(network, rng, -0.3, 0.7), rng.random((4, 4)), dtype)
 
 
@@ -157,7 +179,9 @@ def _untied(dtype):
 def _smooth(rho):
     def build(dtype):
         rng = np.random.default_rng(9)
-        return _problem(rho, random_network(rng, [3, 5, 4, 2], 2.0, rho=rho, low=-1.0, high=1.0), rng.random((3, 3)), dtype)
+        return _problem(
+            rho, random_network(rng, [3, 5, 4, 2], 2.0, rho=rho, low=-1.0, high=1.0), rng.random((3, 3)), dtype
+        )
 
     return build
 
@@ -169,7 +193,9 @@ def _silent(dtype):
 
 
 def _satisfied(dtype):
-    """The outputs rest at 0 and 1 exactly where their target is: a nudge moves nothing (model fact 5)."""
+    """The outputs rest at 0 and 1 exactly where their target is: a nudge moves nothing (model fact
+    5).
+    """
     rng = np.random.default_rng(11)
     network = random_network(rng, [3, 5, 3], 0.2).with_parameters({"biases[1]": np.array([2.0, -2.0, -2.0])})
     return _problem("satisfied", network, rng.random((3, 3)), dtype, target=one_hot([0, 0, 0], 3))
@@ -192,7 +218,8 @@ BUILDERS = {
     "satisfied": _satisfied,
 }
 NAMES = tuple(BUILDERS)
-HARD = tuple(n for n in NAMES if n not in ("logistic", "shifted_tanh"))  # problems of the hard sigmoid
+# problems of the hard sigmoid
+HARD = tuple(n for n in NAMES if n not in ("logistic", "shifted_tanh"))
 
 
 @cache
@@ -202,5 +229,7 @@ def problem(name, dtype=np.float64):
 
 
 def contraction(network):
-    """1 - g^(1/L) of a loop network with time constants 1 (model fact 3): error <= residual / contraction, in the weighted norm."""
+    """1 - g^(1/L) of a loop network with time constants 1 (model fact 3): error <= residual /
+    contraction, in the weighted norm.
+    """
     return 1 - loop_gain(network) ** (1 / network.depth)

@@ -1,4 +1,6 @@
-"""The script behind docs/alignment-study.md: it trains what is missing, its table is what the runs say, and the page shows every option."""
+"""The script behind docs/alignment-study.md: it trains what is missing, its table is what the runs
+say, and the page shows every option.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,18 @@ ROOT = Path(__file__).parents[1]
 SPEC = importlib.util.spec_from_file_location("alignment_study", ROOT / "figures" / "alignment_study.py")
 study = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(study)
-TINY = ["--data.name", "digits", "--data.limit", "1100", "--network.hidden", "12,10", "--epochs", "1", "--probes.samples", "20"]
+TINY = [
+    "--data.name",
+    "digits",
+    "--data.limit",
+    "1100",
+    "--network.hidden",
+    "12,10",
+    "--epochs",
+    "1",
+    "--probes.samples",
+    "20",
+]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +61,9 @@ def test_the_numbers_are_those_of_the_runs(made, capsys):
 @pytest.mark.slow
 def test_every_option_changes_what_is_learned(made):
     runs, _ = made
-    ends = {name: RunFolder(study.folder_of(runs, name, 0)).metrics()[-1]["alignment_degrees"]["W1"] for name in study.STUDY}
+    ends = {
+        name: RunFolder(study.folder_of(runs, name, 0)).metrics()[-1]["alignment_degrees"]["W1"] for name in study.STUDY
+    }
     assert len(set(ends.values())) == len(study.STUDY)
 
 
@@ -69,5 +84,8 @@ def test_the_page_shows_every_option_and_its_keys():
 def test_the_page_s_table_is_that_of_the_committed_numbers():
     page = (ROOT / "docs" / "alignment-study.md").read_text(encoding="utf-8")
     with (ROOT / "figures" / "alignment_study.csv").open() as file:
-        rows = [{key: value if key == "option" else float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        rows = [
+            {key: value if key == "option" else float(value) for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
     assert study.markdown(rows) in page

@@ -1,6 +1,8 @@
-"""The house keeps its floors: who imports whom, who touches files, and that importing does nothing.
+"""The house keeps its floors: who imports whom, who touches files, and that importing does
+nothing.
 
-Read from the source with `ast`, so that a rule is broken by what is written, not by what happens to run.
+Read from the source with `ast`, so that a rule is broken by what is written, not by what happens
+to run.
 """
 
 from __future__ import annotations
@@ -25,32 +27,36 @@ FLOORS = {
     "models": 2,
     "datasets": 2,
     "kernels": 3,
-    "solvers": 4,
-    "learning": 5,
-    "analysis": 6,
-    "experiments": 7,
-    "tables": 8,
-    "cli": 8,
-    "explorer": 8,
-    "sklearn": 8,
-    "__main__": 8,
+    "solvers": 3,
+    "learning": 4,
+    "training": 5,
+    "torch_backend": 6,
+    "analysis": 7,
+    "experiments": 8,
+    "tables": 9,
+    "cli": 9,
+    "explorer": 9,
+    "sklearn": 9,
+    "__main__": 9,
 }
 FACE = "fsp_dynamics"
 # The rooms of solvers/ that are solvers, beside what they share.
-SOLVERS = {"reference", "numba_ode", "torch_ode", "fixed_point", "torch_fixed_point"}
-TORCH = (
-    *(f"solvers/{room}" for room in ("tensors", "torch_ode", "torch_steps", "torch_fixed_point", "torch_loop", "torch_passes", "torch_products")),
-    *(f"learning/{room}" for room in ("torch_engine", "torch_optimiser", "torch_phases")),
-)
+SOLVERS = {
+    "solvers/reference",
+    "solvers/numba_ode",
+    "solvers/fixed_point",
+    "torch_backend/ode",
+    "torch_backend/fixed_point",
+}
 # Who may import what, as folders or files of the package.
 KEPT = {
     "numba": ("kernels",),
     "llvmlite": ("kernels",),
     "matplotlib": ("plotting",),
-    "torch": (*TORCH, "models/torch_module", "experiments/ranks"),
-    "torchdiffeq": ("solvers/torch_ode", "solvers/torch_steps"),
+    "torch": ("torch_backend", "experiments/jobs"),
+    "torchdiffeq": ("torch_backend/ode", "torch_backend/steps"),
     "dask": (),  # distributed asks it
-    "distributed": ("experiments/sweep",),
+    "distributed": ("experiments/sweeps/sweep",),
     "subprocess": ("experiments",),
     "multiprocessing": ("experiments",),
     "joblib": ("experiments",),
@@ -66,8 +72,10 @@ KEPT = {
 }
 FILE_ROOMS = ("experiments", "datasets")
 FILE_EXCEPTIONS = {
-    "plotting": ["figure.savefig"],  # matplotlib has one room, so a picture is written there, where it is told
-    "kernels/field": ["file.read_bytes"],  # the package's own sources: compiled code is kept until one of them changes
+    # matplotlib has one room, so a picture is written there, where it is told
+    "plotting": ["figure.savefig"],
+    # the package's own sources: compiled code is kept until one of them changes
+    "kernels/field": ["file.read_bytes"],
     "explorer/widget": [
         "(files(__package__) / 'script').iterdir",  # its own script and style sheet
         "part.read_text",
@@ -77,17 +85,43 @@ FILE_EXCEPTIONS = {
     "cli": ["os.open"],  # the null device, once the reader of a pipe has gone
 }
 FILE_METHODS = {
-    *("open", "read_text", "read_bytes", "write_text", "write_bytes", "mkdir", "rmdir", "unlink", "touch", "rename", "symlink_to", "iterdir"),
+    *(
+        "open",
+        "read_text",
+        "read_bytes",
+        "write_text",
+        "write_bytes",
+        "mkdir",
+        "rmdir",
+        "unlink",
+        "touch",
+        "rename",
+        "symlink_to",
+        "iterdir",
+    ),
     *("tofile", "savefig", "to_netcdf", "to_csv"),
 }
 FILE_FUNCTIONS = {
-    *("os.remove", "os.replace", "os.rename", "os.makedirs", "os.mkdir", "os.open", "os.fsync", "os.kill", "os.fork", "os.system"),
+    *(
+        "os.remove",
+        "os.replace",
+        "os.rename",
+        "os.makedirs",
+        "os.mkdir",
+        "os.open",
+        "os.fsync",
+        "os.kill",
+        "os.fork",
+        "os.system",
+    ),
     *("np.save", "np.savez", "np.savez_compressed", "np.savetxt", "np.load", "np.loadtxt", "np.memmap", "np.fromfile"),
 }
 
 
 def room(path: Path) -> str:
-    """`models/network` for fsp_dynamics/models/network.py; `solvers` for the folder's own __init__; `` for the face."""
+    """`models/network` for fsp_dynamics/models/network.py; `solvers` for the folder's own
+    __init__; `` for the face.
+    """
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return "/".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -121,7 +155,9 @@ class Import(NamedTuple):
 
 
 def resolve(module: str) -> str | None:
-    """The room that `fsp_dynamics.a.b` names (the face is ``), or None for what is no module of the package."""
+    """The room that `fsp_dynamics.a.b` names (the face is ``), or None for what is no module of
+    the package.
+    """
     parts = module.split(".")
     if parts[0] != FACE:
         return None
@@ -182,10 +218,16 @@ def import_time_statements(tree: ast.Module) -> list[str]:
     allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Pass)
     found = []
     for node in tree.body:
-        guarded = isinstance(node, ast.If) and re.search(r"TYPE_CHECKING|__name__ == '__main__'", ast.unparse(node.test))
+        guarded = isinstance(node, ast.If) and re.search(
+            r"TYPE_CHECKING|__name__ == '__main__'", ast.unparse(node.test)
+        )
         docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        registers = ast.unparse(node).startswith("app.command(")  # as the decorator does, for commands that have commands
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        registers = ast.unparse(node).startswith(
+            "app.command("
+        )  # as the decorator does, for commands that have commands
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
         names = targets and all(isinstance(target, (ast.Name, ast.Tuple)) for target in targets)
         if not (isinstance(node, allowed) or names or guarded or docstring or registers):
             found.append(f"{node.lineno}: {ast.unparse(node).splitlines()[0]}")
@@ -227,8 +269,8 @@ def test_the_oracles_owe_nothing_to_what_they_judge() -> None:
     assert not {name.split("/")[0] for name in met} & judged
 
 
-# In a process of its own: everything is imported once, so that what other packages do on import is over; then our own
-# modules alone once more, watched.
+# In a process of its own: everything is imported once, so that what other packages do on import is
+# over; then our own modules alone once more, watched.
 WATCHED_IMPORT = """
 import importlib, json, os, pkgutil, random, sys
 import fsp_dynamics, numpy as np
@@ -263,10 +305,19 @@ print(json.dumps({"seen": seen, "same_world": before == world()}))
 
 @pytest.mark.cli
 def test_importing_everything_does_nothing(tmp_path: Path) -> None:
-    """No file, process, socket, variable, seed or argument is touched (the compiler's own cache aside: it is off here)."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_DISABLE_JIT": "1", "PYTHONDONTWRITEBYTECODE": "1", "MPLBACKEND": "agg"}
+    """No file, process, socket, variable, seed or argument is touched (the compiler's own cache
+    aside: it is off here).
+    """
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "NUMBA_DISABLE_JIT": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "MPLBACKEND": "agg",
+    }
     command = [sys.executable, "-c", WATCHED_IMPORT, "--help", "no-such-command"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {"seen": [], "same_world": True}
     assert list(tmp_path.iterdir()) == []
@@ -278,16 +329,28 @@ def test_importing_everything_does_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "code", "complaint"),
     [
-        ("models/network", "from fsp_dynamics.solvers.equilibrium import Status", "is on floor 2 and imports solvers/equilibrium on floor 4"),
-        ("models/network", "def f():\n    import fsp_dynamics.experiments", "is on floor 2 and imports experiments on floor 7"),
+        (
+            "models/network",
+            "from fsp_dynamics.solvers.equilibrium import Status",
+            "is on floor 2 and imports solvers/equilibrium on floor 4",
+        ),
+        (
+            "models/network",
+            "def f():\n    import fsp_dynamics.experiments",
+            "is on floor 2 and imports experiments on floor 7",
+        ),
         ("models/network", "from ..solvers import equilibrium", "imports solvers/equilibrium"),
         ("models/network", "from .. import solvers", "imports solvers on floor 4"),
-        ("learning/hebbian", "from fsp_dynamics.analysis import alignment", "is on floor 5 and imports analysis/alignment on floor 6"),
+        (
+            "learning/rules/hebbian",
+            "from fsp_dynamics.analysis import alignment",
+            "is on floor 5 and imports analysis/alignment on floor 6",
+        ),
         ("experiments/config", "import fsp_dynamics as fsp", "imports the face"),
         ("experiments/config", "from fsp_dynamics import Network", "imports the face"),
         ("solvers/reference", "from numba import njit", "imports numba, which belongs to kernels"),
-        ("learning/hebbian", "import matplotlib.pyplot as plt", "imports matplotlib, which belongs to plotting"),
-        ("learning/hebbian", "import torch", "imports torch, which belongs to solvers/tensors"),
+        ("learning/rules/hebbian", "import matplotlib.pyplot as plt", "imports matplotlib, which belongs to plotting"),
+        ("learning/rules/hebbian", "import torch", "imports torch, which belongs to torch_backend/tensors"),
         ("experiments/config", "import pickle", "imports pickle, which belongs to nobody"),
         ("cli", "import subprocess", "imports subprocess, which belongs to experiments"),
     ],
@@ -302,7 +365,10 @@ def test_a_misplaced_import_is_seen(name: str, code: str, complaint: str) -> Non
     ("name", "code"),
     [
         ("errors", "if TYPE_CHECKING:\n    from fsp_dynamics.solvers.equilibrium import Equilibrium"),
-        ("solvers/reference", "from fsp_dynamics.solvers.equilibrium import Status\nfrom fsp_dynamics.models import rate\nimport numpy as np"),
+        (
+            "solvers/reference",
+            "from fsp_dynamics.solvers.equilibrium import Status\nfrom fsp_dynamics.models import rate\nimport numpy as np",
+        ),
         ("kernels/field", "import numba"),
         ("experiments/config", "import subprocess"),
     ],
@@ -311,13 +377,24 @@ def test_an_import_in_its_place_is_let_be(name: str, code: str) -> None:
     assert misplaced_imports(name, imports(ast.parse(code))) == []
 
 
-@pytest.mark.parametrize("code", ["open('x')", "path.write_text('')", "os.replace(a, b)", "np.save('x', a)", "numpy.load(x)", "figure.savefig('x')"])
+@pytest.mark.parametrize(
+    "code",
+    ["open('x')", "path.write_text('')", "os.replace(a, b)", "np.save('x', a)", "numpy.load(x)", "figure.savefig('x')"],
+)
 def test_a_file_call_is_seen(code: str) -> None:
     assert file_calls(ast.parse(f"def f():\n    {code}")) == [code.partition("(")[0].replace("numpy", "np")]
 
 
 @pytest.mark.parametrize(
-    "code", ["np.random.seed(0)", "main()", "for x in y: pass", "if sys.argv: x = 1", "os.environ['A'] = 'b'", "numpy.random.x = 1"]
+    "code",
+    [
+        "np.random.seed(0)",
+        "main()",
+        "for x in y: pass",
+        "if sys.argv: x = 1",
+        "os.environ['A'] = 'b'",
+        "numpy.random.x = 1",
+    ],
 )
 def test_a_statement_that_runs_on_import_is_seen(code: str) -> None:
     assert import_time_statements(ast.parse(code))

@@ -1,6 +1,8 @@
-"""One truth across backends: NumPy, compiled kernels and torch find the same equilibria, learn the same from a batch, and learn the same in an epoch.
+"""One truth across backends: NumPy, compiled kernels and torch find the same equilibria, learn the
+same from a batch, and learn the same in an epoch.
 
-The promises of each solver are held in tests/test_solvers_agree.py; here they stand beside each other, on every device there is.
+The promises of each solver are held in tests/test_solvers_agree.py; here they stand beside each
+other, on every device there is.
 """
 
 from __future__ import annotations
@@ -16,15 +18,18 @@ from problems import problem, random_problem
 
 torch = pytest.importorskip("torch")
 
-import fsp_dynamics as fsp  # noqa: E402
-from fsp_dynamics.learning.optimisers import Rates, Sgd  # noqa: E402
-from fsp_dynamics.learning.training import Recipe  # noqa: E402
-from fsp_dynamics.models.rate import flatten  # noqa: E402
-from fsp_dynamics.solvers import make_solver  # noqa: E402
-from fsp_dynamics.solvers.equilibrium import Tolerance  # noqa: E402
+import fsp_dynamics as fsp
+from fsp_dynamics.learning.optimisers import Rates, Sgd
+from fsp_dynamics.models.rate import flatten
+from fsp_dynamics.solvers import make_solver
+from fsp_dynamics.solvers.equilibrium import Tolerance
+from fsp_dynamics.training.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"))]
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")),
+]
 EVERY_DEVICE = pytest.mark.parametrize("device", DEVICES)
 EVERY_PHASE = pytest.mark.parametrize("phase", problems.PHASES)
 EVERY_PROBLEM = pytest.mark.parametrize("where", problems.NAMES)
@@ -37,8 +42,9 @@ TORCH = {
     "implicit_adams": ("torch_ode", {"method": "implicit_adams", "dt": 0.2}),
 }
 UPDATE = {np.float32: 1e-4, np.float64: 1e-10}  # of the largest change
-# Rests that differ by the tolerance move weights by tolerance / beta of their own change, and the next rests with them. In float32 a state is no
-# surer than 6e-8, so that after seventeen batches weights may differ by some 1e-4 of what they moved; 1e-3 leaves room for other processors.
+# Rests that differ by the tolerance move weights by tolerance / beta of their own change, and the
+# next rests with them. In float32 a state is no surer than 6e-8, so that after seventeen batches
+# weights may differ by some 1e-4 of what they moved; 1e-3 leaves room for other processors.
 EPOCH = {np.float32: 1e-3, np.float64: 1e-8}
 compiled_only = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="a whole epoch takes minutes as plain Python")
 
@@ -62,10 +68,15 @@ def solver_of(name, device):
 @EVERY_PHASE
 @EVERY_PROBLEM
 def test_equilibria_are_the_same(where, phase, device, dtype) -> None:
-    """Saturated, strong, smooth, reciprocal: within 1e-12 (float64) and 1e-5 (float32) of each other, and of what the oracles know."""
+    """Saturated, strong, smooth, reciprocal: within 1e-12 (float64) and 1e-5 (float32) of each
+    other, and of what the oracles know.
+    """
     p = problem(where, dtype)
     nudge, limit = p.nudges[phase], tight(dtype)
-    found = {name: solver_of(name, device).relax(p.network, p.drive, None, nudge, limit).require_rest() for name in OURS | TORCH}
+    found = {
+        name: solver_of(name, device).relax(p.network, p.drive, None, nudge, limit).require_converged()
+        for name in OURS | TORCH
+    }
     for name, rest in found.items():
         assert apart(rest.state, p.known[phase]) <= p.agreement, name
         assert apart(rest.state, found["fixed_point"].state) <= p.agreement, name
@@ -74,15 +85,21 @@ def test_equilibria_are_the_same(where, phase, device, dtype) -> None:
 
 @EVERY_DEVICE
 def test_equilibria_of_a_hundred_random_nets_are_the_same(device, dtype) -> None:
-    """A third each freely, pulled and pushed; loop gains up to .95, biases that saturate."""
+    """A third each freely, positive and negative; loop gains up to .95, biases that saturate."""
     for seed in range(100):
         p = random_problem(seed, dtype)
         nudge = p.nudges[problems.PHASES[seed % 3]]
-        found = {name: solver_of(name, device).relax(p.network, p.drive, None, nudge, tight(dtype)) for name in ("fixed_point", "passes")}
+        found = {
+            name: solver_of(name, device).relax(p.network, p.drive, None, nudge, tight(dtype))
+            for name in ("fixed_point", "passes")
+        }
         if seed % 10 == 0:
-            found |= {name: solver_of(name, device).relax(p.network, p.drive, None, nudge, tight(dtype)) for name in ("dopri5", "reference")}
+            found |= {
+                name: solver_of(name, device).relax(p.network, p.drive, None, nudge, tight(dtype))
+                for name in ("dopri5", "reference")
+            }
         for name, rest in found.items():
-            assert rest.at_rest.all(), (seed, name)
+            assert rest.converged.all(), (seed, name)
             assert apart(rest.state, found["fixed_point"].state) <= p.agreement, (seed, name)
 
 
@@ -99,7 +116,11 @@ def test_one_update_is_the_same(where, kind, device, dtype) -> None:
         pull = fsp.Nudge(0.5, p.nudges["nudged"].target)
         nudged = fsp.relax(p.network, p.images, nudge=pull, start=free, solver=solver, tolerance=limit)
         push = fsp.Nudge(-0.5, pull.target)
-        opposite = fsp.relax(p.network, p.images, nudge=push, start=free, solver=solver, tolerance=limit) if kind == "centred" else None
+        opposite = (
+            fsp.relax(p.network, p.images, nudge=push, start=free, solver=solver, tolerance=limit)
+            if kind == "centred"
+            else None
+        )
         return fsp.hebbian_update(p.network, p.images, free, nudged, opposite=opposite).parameters()
 
     expected = learned("reference")
@@ -149,7 +170,7 @@ def check_epochs(which, kind, device, dtype, data, limit, **optimiser) -> None:
     recipes = {name: recipe_for(network, kind, name, device, dtype, **optimiser) for name in ("fixed_point", "passes")}
     found = {name: trained(network, recipe, data, epochs=1) for name, recipe in recipes.items()}
     (kernels, (seen,)), (tensors, (told,)) = found["fixed_point"], found["passes"]
-    assert (seen.unrested, told.unrested) == (0, 0)
+    assert (seen.unconverged, told.unconverged) == (0, 0)
     assert (told.train_error, told.dead_outputs) == (seen.train_error, seen.dead_outputs)
     for name, w in kernels.network.parameters().items():
         moved = float(np.abs(w - network.parameters()[name]).max())
@@ -160,15 +181,21 @@ def check_epochs(which, kind, device, dtype, data, limit, **optimiser) -> None:
 @compiled_only
 @EVERY_DEVICE
 def test_a_learner_may_change_its_backend_between_epochs(device) -> None:
-    """Weights, velocity and memory go from the kernels to tensors and back; in float64 no epoch differs from one that stayed."""
+    """Weights, velocity and memory go from the kernels to tensors and back; in float64 no epoch
+    differs from one that stayed.
+    """
     network, data, dtype = NETWORKS["loop"](np.float64), DIGITS.train.limit(100), np.float64
-    stay, change = (recipe_for(network, "one-sided", name, device, dtype, momentum=0.5) for name in ("fixed_point", "passes"))
+    stay, change = (
+        recipe_for(network, "one-sided", name, device, dtype, momentum=0.5) for name in ("fixed_point", "passes")
+    )
     stayed, _ = trained(network, stay, data, epochs=3)
-    from fsp_dynamics.learning.training import train_epoch
+    from fsp_dynamics.training.epoch import train_epoch
 
     moved, _ = trained(network, stay, data, epochs=1)
     for recipe in (change, stay):
         train_epoch(moved, data, recipe)
-    assert dataclasses.astuple(moved.memory)[0].shape == dataclasses.astuple(stayed.memory)[0].shape
+    assert dataclasses.astuple(moved.warm_start)[0].shape == dataclasses.astuple(stayed.warm_start)[0].shape
     for name, w in stayed.network.parameters().items():
-        assert np.abs(moved.network.parameters()[name] - w).max() <= 1e-8 * np.abs(w - network.parameters()[name]).max(), name
+        assert (
+            np.abs(moved.network.parameters()[name] - w).max() <= 1e-8 * np.abs(w - network.parameters()[name]).max()
+        ), name

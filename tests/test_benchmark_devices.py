@@ -1,4 +1,6 @@
-"""benchmarks/devices.py, small: every side learns, shares follow from speeds and peaks, and a GPU's would be asked for in the same way."""
+"""benchmarks/devices.py, small: every side learns, shares follow from speeds and peaks, and a
+GPU's would be asked for in the same way.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,15 @@ from benchmarks.counting import FLOPS
 
 def test_everybody_is_measured_and_shares_are_of_the_peak(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(devices, "peak", lambda device, factors: 1e10)
-    devices.main(preset="digits", device="cpu", batches="50", products="full,bf16", limit=100, epochs=1, out=tmp_path / "found.json")
+    devices.main(
+        preset="digits",
+        device="cpu",
+        batches="50",
+        products="full,bf16",
+        limit=100,
+        epochs=1,
+        out=tmp_path / "found.json",
+    )
     found = json.loads((tmp_path / "found.json").read_text())
     assert [(row["method"], row["factors"], row["batch"]) for row in found["rows"]] == [
         ("eq. 14, numba", "full", 20),

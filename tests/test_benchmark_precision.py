@@ -1,4 +1,6 @@
-"""The benchmark of work against precision, tiny: everybody is asked the same, and the work is counted as it says. No clocks."""
+"""The benchmark of work against precision, tiny: everybody is asked the same, and the work is
+counted as it says. No clocks.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ import fsp_dynamics as fsp
 from fsp_dynamics.models import rate
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks are a package of the source tree, not of the installation
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # the benchmarks are a package of the source tree, not of the installation
 
 from benchmarks.precision import MARKS, Row, Task, Way, draw, everybody, measure, write
 
@@ -65,7 +69,9 @@ def test_fields_of_the_reference_are_those_that_were_asked_for(method, dt, task,
     assert fields == len(calls)
 
 
-@pytest.mark.parametrize(("method", "dt"), [("euler", 0.5), ("heun", None), ("rk4", 0.5), ("bosh3", None), ("dopri5", None)])
+@pytest.mark.parametrize(
+    ("method", "dt"), [("euler", 0.5), ("heun", None), ("rk4", 0.5), ("bosh3", None), ("dopri5", None)]
+)
 def test_a_compiled_step_has_as_many_fields_as_along_a_path(method, dt, task):
     start = rate.zero_state(task.network, len(task.drive))
     walk = NumbaSolver(method, dt=dt).walk(task.network, task.drive, start, None, np.array([0.0, 2.0]))
@@ -73,7 +79,7 @@ def test_a_compiled_step_has_as_many_fields_as_along_a_path(method, dt, task):
 
 
 def test_who_takes_too_long_is_not_asked_for_more(task):
-    (row,) = measure(task, [Way("fixed_point", "sweeps")], TOLERANCES, turns=3, patience=0)
+    (row,) = measure(task, [Way("fixed_point", "picard")], TOLERANCES, turns=3, patience=0)
     assert (row.tolerance, row.turns) == (TOLERANCES[0], 3)
     assert 0 < row.seconds <= row.seconds_median
 
@@ -86,6 +92,9 @@ def test_rows_are_written_and_drawn(rows, tmp_path):
     assert [row["method"] for row in written] == [row.method for row in rows]
     np.testing.assert_allclose([float(row["error"]) for row in written], [row.error for row in rows], rtol=1e-3)
     lost = [dataclasses.replace(row, rested=0.5) if row.method == "dopri5" else row for row in rows]
-    for given, left_out in ((rows, 0), (lost, len({row.solver for row in rows if row.method == "dopri5"} - {"reference"}))):
+    for given, left_out in (
+        (rows, 0),
+        (lost, len({row.solver for row in rows if row.method == "dopri5"} - {"reference"})),
+    ):
         drawn = {(row.solver, row.method, row.dt) for row in given if row.method in MARKS and row.solver != "reference"}
         assert [len(ax.lines) for ax in draw(given, "tiny").axes] == 2 * [len(drawn) - left_out]

@@ -1,4 +1,6 @@
-"""The benchmark of paths asks everybody the same question. No clocks; what is not installed is left out."""
+"""The benchmark of paths asks everybody the same question. No clocks; what is not installed is
+left out.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks are a package of the source tree, not of the installation
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # the benchmarks are a package of the source tree, not of the installation
 
 from benchmarks import trajectories
 from benchmarks.trajectories import Task, measure_one, ours, table, ways
@@ -30,7 +34,11 @@ def test_everybody_arrives_at_the_same_states(task):
 
 
 def test_rows_can_be_written_and_printed(monkeypatch):
-    monkeypatch.setattr(trajectories, "ways", lambda task, threads: {name: ours(task, name[6:]) for name in ("ours, sample", "ours, batch")})
+    monkeypatch.setattr(
+        trajectories,
+        "ways",
+        lambda task, threads: {name: ours(task, name[6:]) for name in ("ours, sample", "ours, batch")},
+    )
     rows = measure_one(30, 2, threads=1, seconds=600, repeats=3)
     assert [r.solver for r in rows] == ["ours, sample", "ours, batch"]
     assert json.loads(json.dumps([dataclasses.asdict(r) for r in rows]))[0]["repeats"] == 3

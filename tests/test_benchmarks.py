@@ -1,4 +1,6 @@
-"""The benchmarks measure what they say: counts against counts by hand, the twins against PyTorch and eq. 14, records there and back. No clocks."""
+"""The benchmarks measure what they say: counts against counts by hand, the twins against PyTorch
+and eq. 14, records there and back. No clocks.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,19 @@ import pytest
 from fsp_dynamics import cli
 from fsp_dynamics.cli import main
 from fsp_dynamics.datasets import Split
+from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.execution import build_network, build_recipe
-from fsp_dynamics.experiments.sources import load_config
 from fsp_dynamics.kernels.panels import from_panels
-from fsp_dynamics.learning.hebbian import hebbian_update
-from fsp_dynamics.learning.training import Learner
+from fsp_dynamics.learning.rules.hebbian import hebbian_update
 from fsp_dynamics.models.network import loop_network
 from fsp_dynamics.models.rate import Nudge, drive
 from fsp_dynamics.solvers import make_solver
 from fsp_dynamics.solvers.equilibrium import Tolerance
+from fsp_dynamics.training.recipe import Learner
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks are a package of the source tree, not of the installation
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # the benchmarks are a package of the source tree, not of the installation
 
 from benchmarks import counting, interaction, learners, machine, recording, report, scaling, suite, training
 from benchmarks.euler import Euler
@@ -131,7 +135,8 @@ def test_euler_learns_by_equation_14_and_tells_how_far_from_rest_it_is(images, t
     for after, was, wanted in zip(euler.weights, before, (update.input, *update.forward, update.loop), strict=True):
         change = np.empty_like(wanted)
         from_panels(after - was, change)
-        np.testing.assert_allclose(change, 0.7 * wanted, atol=1e-3 * np.abs(wanted).max())  # 20 steps end near rest
+        # 20 steps end near rest
+        np.testing.assert_allclose(change, 0.7 * wanted, atol=1e-3 * np.abs(wanted).max())
     assert told.share == 1
     assert told.residual <= told.residual_max < 1e-5
 
@@ -145,16 +150,16 @@ def test_ours_remembers_each_image_under_its_own_number():
     ours = learners.Ours(Learner.start(network, recipe, 0), recipe, 1, 60)
     first, second = training.chunks_of(split, 25, 2, rng)
     ours.learn(first)
-    known = {name: array.copy() for name, array in ours.learner.memory.arrays().items()}
+    known = {name: array.copy() for name, array in ours.learner.warm_start.arrays().items()}
     for name in ("outputs", "moves"):
         assert len(known[name]) == 60
         assert known[name][first.numbers].reshape(len(first), -1).any(1).mean() > 0.9
         assert not np.delete(known[name], first.numbers, 0).any()
     took = ours.learn(second)
     for name in ("outputs", "moves"):
-        assert (ours.learner.memory.arrays()[name][first.numbers] == known[name][first.numbers]).all()
-    assert ours.learner.memory.outputs[second.numbers].any(1).all()
-    assert (ours.learner.memory.sums != known["sums"]).any()
+        assert (ours.learner.warm_start.arrays()[name][first.numbers] == known[name][first.numbers]).all()
+    assert ours.learner.warm_start.outputs[second.numbers].any(1).all()
+    assert (ours.learner.warm_start.sums != known["sums"]).any()
     assert ours.learner.epoch == 0
     counts = [took.notes[name] for name in ("passes_free", "passes_nudged", "nudged_share")]
     assert took.products == counting.equilibrium(network.sizes, *counts)
@@ -167,7 +172,9 @@ def test_chunks_share_no_image():
     assert [len(chunk) for chunk in chunks] == [4] * 4
     for pair in (chunks[:2], chunks[2:]):
         assert len(np.unique(np.concatenate([chunk.numbers for chunk in pair]))) == 8
-    assert all((chunk.labels == chunk.numbers).all() and (chunk.images[:, 0] == chunk.numbers).all() for chunk in chunks)
+    assert all(
+        (chunk.labels == chunk.numbers).all() and (chunk.images[:, 0] == chunk.numbers).all() for chunk in chunks
+    )
     assert [len(chunk) for chunk in training.chunks_of(split, 99, 2, rng)] == [10, 10]
 
 
@@ -198,7 +205,13 @@ def results():
     row = training.Row("p", "s", training.OURS, 20, 1, 0.5, 0.9, 0.8, 1.1, 2e6, 0.7, {"share": 0.5})
     points = [scaling.Point("width", n, training.TWIN, n, 2, 20, 1, n * 1e-3) for n in (256, 512)]
     return report.Results(
-        {"cpu": "x"}, {"quick": True}, [machine.Peak(1, 90.0, 95.0)], [row], points, [scaling.Memory("p", training.OURS, 1.0, 2.0)], [{"a": 1}]
+        {"cpu": "x"},
+        {"quick": True},
+        [machine.Peak(1, 90.0, 95.0)],
+        [row],
+        points,
+        [scaling.LoopWarmStart("p", training.OURS, 1.0, 2.0)],
+        [{"a": 1}],
     )
 
 
@@ -245,15 +258,30 @@ def test_without_pytorch_it_says_how_to_install_it(capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_a_quick_run_from_the_command_line(capsys, monkeypatch, tmp_path):
-    """Digits, one thread: every method in both states, JSON on stdout and in the folder, a picture."""
+    """Digits, one thread: every method in both states, JSON on stdout and in the folder, a
+    picture.
+    """
     pytest.importorskip("torch")
     monkeypatch.setattr(machine, "peak", lambda threads: machine.Peak(threads, 90.0, 95.0))
-    arguments = ["--quick", "--parts", "training", "--presets", "digits", "--threads", "1", "--out", str(tmp_path), "--json"]
+    arguments = [
+        "--quick",
+        "--parts",
+        "training",
+        "--presets",
+        "digits",
+        "--threads",
+        "1",
+        "--out",
+        str(tmp_path),
+        "--json",
+    ]
     assert main(["bench", *arguments]) == 0
     shown = json.loads(capsys.readouterr().out)
     kept = report.Results.from_json((tmp_path / "bench.json").read_text())
     assert json.loads(kept.to_json()) == shown
-    assert [(row.state, row.method) for row in kept.training] == [(state, method) for state in ("epoch 1", "epoch 2") for method in training.METHODS]
+    assert [(row.state, row.method) for row in kept.training] == [
+        (state, method) for state in ("epoch 1", "epoch 2") for method in training.METHODS
+    ]
     assert all(row.ms > 0 and row.peak_share > 0 for row in kept.training)
     assert kept.machine["versions"]["torch"]
     assert (tmp_path / "bench.png").stat().st_size > 0
@@ -268,7 +296,9 @@ def test_memory_is_measured_in_processes_of_their_own():
 
 
 def test_recording_is_timed_where_it_happens(monkeypatch):
-    """Digits, every second of ten batches: five records in every epoch that is looked at, and their share of its time."""
+    """Digits, every second of ten batches: five records in every epoch that is looked at, and
+    their share of its time.
+    """
     monkeypatch.setattr(recording, "EVERY", 2)
     rows = recording.measure(["digits"], training.Plan(chunk=200, rounds=3, epochs=1), lambda text: None)
     assert [(row.preset, row.state) for row in rows] == [("digits", "epoch 1"), ("digits", "epoch 2")]
@@ -276,7 +306,9 @@ def test_recording_is_timed_where_it_happens(monkeypatch):
 
 
 def test_the_records_of_the_angles_survive_the_way_to_json_and_back():
-    results = report.Results({}, {}, recording=[recording.Recording("digits", "epoch 1", 100, 25, 6.5, 6.4, 2.3, 0.009)])
+    results = report.Results(
+        {}, {}, recording=[recording.Recording("digits", "epoch 1", 100, 25, 6.5, 6.4, 2.3, 0.009)]
+    )
     assert report.Results.from_json(results.to_json()) == results
     (table,) = report.tables(results)
     assert [column._cells[0] for column in table.columns][-1] == "0.90"

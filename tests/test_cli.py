@@ -1,4 +1,6 @@
-"""The command line: one line for every failure, the documented exit code, results on stdout and nothing else there."""
+"""The command line: one line for every failure, the documented exit code, results on stdout and
+nothing else there.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,14 @@ import pytest
 
 from fsp_dynamics import cli
 from fsp_dynamics.cli import main
-from fsp_dynamics.errors import CheckpointError, DatasetError, NotFiniteError, RunExistsError, RunLockedError, ShapeError
+from fsp_dynamics.errors import (
+    CheckpointError,
+    DatasetError,
+    NotFiniteError,
+    RunExistsError,
+    RunLockedError,
+    ShapeError,
+)
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.runner import open_run
 
@@ -39,11 +48,15 @@ def environment(**more):
 def fsp(*arguments, **options):
     """Run the command line in a process of its own."""
     env = environment(**options.pop("env", {}))
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=240, check=False, env=env, **options)
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, timeout=240, check=False, env=env, **options
+    )
 
 
 def refused(done, code, *words):
-    """It ended with that code, said so in one line with these words, and printed no result and no traceback."""
+    """It ended with that code, said so in one line with these words, and printed no result and no
+    traceback.
+    """
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     line = [line for line in done.stderr.splitlines() if line.startswith("fsp: ")]
@@ -69,7 +82,14 @@ def spoil(path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["train", "--help"], ["figure", "--help"], ["--version"], ["train", "digits", "--learning.bach", "3"], ["runs", "nowhere"]],
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["figure", "--help"],
+        ["--version"],
+        ["train", "digits", "--learning.bach", "3"],
+        ["runs", "nowhere"],
+    ],
 )
 def test_help_and_refusals_import_nothing_heavy(arguments):
     code = f"""
@@ -78,7 +98,9 @@ from fsp_dynamics.cli import main
 main({arguments})
 print(sorted({{"numba", "scipy", "matplotlib", "torch", "sklearn", "xarray", "pandas", "safetensors", "tqdm"}} & set(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=environment())
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=environment()
+    )
     loaded = set(json.loads(done.stdout.splitlines()[-1].replace("'", '"')))
     assert not loaded - ({"safetensors"} if arguments[0] == "runs" else set())
 
@@ -86,7 +108,19 @@ print(sorted({{"numba", "scipy", "matplotlib", "torch", "sklearn", "xarray", "pa
 def test_help_lists_every_command_and_exit_code(capsys):
     assert main(["--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    for name in ("quickstart", "train", "evaluate", "sweep", "runs", "compare", "figure", "stability", "gradients", "data", "check"):
+    for name in (
+        "quickstart",
+        "train",
+        "evaluate",
+        "sweep",
+        "runs",
+        "compare",
+        "figure",
+        "stability",
+        "gradients",
+        "data",
+        "check",
+    ):
         assert name in shown
     for code in (
         "0 well",
@@ -105,7 +139,16 @@ def test_help_lists_every_command_and_exit_code(capsys):
 def test_training_help_lists_presets_and_every_configuration_key(capsys):
     assert main(["train", "--help"]) == 0
     shown = capsys.readouterr().out
-    for word in ("mnist-2x1500", "--learning.batch", "--network.hidden", "--solver.absolute", "--epochs", "--resume", "--data-dir", "--threads"):
+    for word in (
+        "mnist-2x1500",
+        "--learning.batch",
+        "--network.hidden",
+        "--solver.absolute",
+        "--epochs",
+        "--resume",
+        "--data-dir",
+        "--threads",
+    ):
         assert word in shown
 
 
@@ -139,7 +182,10 @@ def test_training_help_lists_presets_and_every_configuration_key(capsys):
         (["figure", "errors", "--runs", "RUN", "--seeds", "5"], ["no run of seed 5"]),
         (["figure", "errors", "--runs", "RUN", "--epochs", "3"], ["epochs", "--train"]),
         (["figure", "errors", "--runs", "RUN", "elsewhere", "--train"], ["--runs names 2"]),
-        (["figure", "errors", "--train", "--preset", "mnist-ep-2x500"], ["equilibrium propagation, expected a learned loop"]),
+        (
+            ["figure", "errors", "--train", "--preset", "mnist-ep-2x500"],
+            ["equilibrium propagation, expected a learned loop"],
+        ),
         (["figure", "errors", "--preset", "digts"], ["did you mean 'digits'"]),
         (["stability", "nowhere"], ["is no folder"]),
         (["stability", "RUN", "--samples", "0"], ["samples = 0"]),
@@ -195,9 +241,16 @@ def test_2_in_a_process():
 @pytest.mark.cli
 def test_3_for_damaged_data(tmp_path):
     (tmp_path / "mnist").mkdir()
-    for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+    for name in (
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    ):
         (tmp_path / "mnist" / name).write_bytes(b"\x00\x00\x08\x03\x00")
-    refused(fsp("train", "mnist-2x500", "--data-dir", tmp_path, "--out", tmp_path / "run"), 3, "train-images-idx3-ubyte")
+    refused(
+        fsp("train", "mnist-2x500", "--data-dir", tmp_path, "--out", tmp_path / "run"), 3, "train-images-idx3-ubyte"
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -233,7 +286,19 @@ def no_large_files():
 def test_7_for_a_disk_that_refuses(tmp_path):
     (tmp_path / "file").write_text("")
     refused(fsp("train", "digits", "--out", tmp_path / "file" / "run", *TINY), 7, "Not a directory")
-    refused(fsp("train", "digits", "--out", tmp_path / "full", *TINY, preexec_fn=no_large_files, env={"NUMBA_DISABLE_JIT": "0"}), 7, "File too large")
+    refused(
+        fsp(
+            "train",
+            "digits",
+            "--out",
+            tmp_path / "full",
+            *TINY,
+            preexec_fn=no_large_files,
+            env={"NUMBA_DISABLE_JIT": "0"},
+        ),
+        7,
+        "File too large",
+    )
     assert not list((tmp_path / "full" / "checkpoints").glob(".*"))
 
 
@@ -273,7 +338,13 @@ sys.meta_path.insert(0, Stop())
 from fsp_dynamics.__main__ import main
 raise SystemExit(main())
 """
-    refused(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, env=environment()), 130, "stopped")
+    refused(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, env=environment()
+        ),
+        130,
+        "stopped",
+    )
 
 
 def test_results_are_json_on_stdout_and_notes_are_not(trained, tmp_path, capsys):
@@ -310,11 +381,24 @@ def test_tables_show_what_json_says(trained, capsys):
 
 
 def test_overrides_reach_the_configuration(tmp_path, capsys):
-    arguments = ["--learning.beta=-0.5", "--learning.frozen", "loop,forward[0]", "--learning.normalised", "false", "--seed", "3"]
+    arguments = [
+        "--learning.beta=-0.5",
+        "--learning.frozen",
+        "loop,forward[0]",
+        "--learning.normalised",
+        "false",
+        "--seed",
+        "3",
+    ]
     assert main(["train", "digits", "--out", str(tmp_path), *TINY, *arguments]) == 0
     config = open_run(tmp_path).config
     assert config.network.hidden == (12,)
-    assert (config.learning.beta, config.learning.frozen, config.learning.normalised, config.seed) == (-0.5, ("loop", "forward[0]"), False, 3)
+    assert (config.learning.beta, config.learning.frozen, config.learning.normalised, config.seed) == (
+        -0.5,
+        ("loop", "forward[0]"),
+        False,
+        3,
+    )
     assert "a negative beta alone" in capsys.readouterr().err
 
 
@@ -334,7 +418,9 @@ def test_quickstart_says_what_came_out_and_what_to_try(monkeypatch, capsys, tmp_
 def test_check_ends_with_4_where_a_figure_fails(monkeypatch, capsys, value, code, verdict):
     from fsp_dynamics.experiments import check
 
-    monkeypatch.setattr(check, "run_checks", lambda told, backend: iter([check.Measured("order", "euler", value, 0.95, 1.05)]))
+    monkeypatch.setattr(
+        check, "run_checks", lambda told, backend: iter([check.Measured("order", "euler", value, 0.95, 1.05)])
+    )
     assert main(["check"]) == code
     assert verdict in capsys.readouterr().out
     assert main(["check", "--json"]) == code
@@ -344,7 +430,9 @@ def test_check_ends_with_4_where_a_figure_fails(monkeypatch, capsys, value, code
 @pytest.mark.cli
 def test_a_reader_that_leaves_is_no_failure(trained):
     shell = f"set -o pipefail; {' '.join(command('runs', trained.parent, '--json'))} | true"
-    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60, check=False, env=environment())
+    done = subprocess.run(
+        ["bash", "-c", shell], capture_output=True, text=True, timeout=60, check=False, env=environment()
+    )
     assert done.returncode == 0
     assert done.stderr == ""
 
@@ -360,7 +448,9 @@ def test_a_figure_is_trained_drawn_and_found_again(tmp_path, monkeypatch, capsys
     assert main([*arguments, "--train"]) == 0
     shown = capsys.readouterr()
     assert "training: loop learned, seed 0, in runs/figure-digits-" in shown.err
-    assert [line.split()[1] for line in shown.out.splitlines()] == [f"pictures/gradients.{end}" for end in ("png", "svg", "csv", "txt")]
+    assert [line.split()[1] for line in shown.out.splitlines()] == [
+        f"pictures/gradients.{end}" for end in ("png", "svg", "csv", "txt")
+    ]
     assert main([*arguments, "--train", "--json"]) == 0
     shown = capsys.readouterr()
     assert "training" not in shown.err
@@ -374,7 +464,7 @@ def test_the_command_knows_every_figure():
     from typing import get_args
 
     from fsp_dynamics.cli.analysis import Name
-    from fsp_dynamics.experiments.figures import FIGURES
+    from fsp_dynamics.experiments.figures.figure import FIGURES
 
     assert get_args(Name) == tuple(FIGURES)
 
@@ -391,13 +481,19 @@ def test_stability_says_what_the_analysis_says(trained, capsys):
     network, given = open_run(trained).network("last").astype(np.float64), open_run(trained).config.data
     images = load_dataset("digits", limit=given.limit).valid.images[:6]
     truth = stability(network, images, relax(network, images, tolerance=Tolerance(1e-12)))
-    for name, expected in (("abscissa (per unit time)", truth.abscissa), ("longest stable dt, Euler", truth.dt), ("kink margin", truth.kink_margin)):
-        assert found["numbers"][name] == pytest.approx({"mean": expected.mean(), "min": expected.min(), "max": expected.max()}, rel=1e-6)
+    for name, expected in (
+        ("abscissa (per unit time)", truth.abscissa),
+        ("longest stable dt, Euler", truth.dt),
+        ("kink margin", truth.kink_margin),
+    ):
+        assert found["numbers"][name] == pytest.approx(
+            {"mean": expected.mean(), "min": expected.min(), "max": expected.max()}, rel=1e-6
+        )
     assert found["settle_time"]["predicted"] == pytest.approx(truth.settle_time[:3].tolist())
     assert found["settle_time"]["measured"] == pytest.approx(found["settle_time"]["predicted"], rel=0.01)
     assert main(["stability", str(trained), "--samples", "6"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "6 of 6 valid images at rest" in shown
+    assert "6 of 6 valid images converged" in shown
     assert "least stable beta" in shown
 
 
@@ -410,7 +506,9 @@ def test_gradients_say_what_the_analysis_says(trained, capsys):
     found = json.loads(capsys.readouterr().out)
     run = open_run(trained)
     split = load_dataset("digits", limit=run.config.data.limit).valid
-    truth = compare(run.network(), split.images[:20], np.eye(10, dtype=np.float32)[split.labels[:20]], build_recipe(run.config))
+    truth = compare(
+        run.network(), split.images[:20], np.eye(10, dtype=np.float32)[split.labels[:20]], build_recipe(run.config)
+    )
     assert (found["used"], list(found["degrees"])) == (truth.used, ["input", "forward[0]", "loop"])
     assert found["degrees"] == pytest.approx(truth.degrees)
     assert found["sources"]["finite beta"] == pytest.approx(truth.sources["finite beta"])
@@ -421,12 +519,29 @@ def test_gradients_say_what_the_analysis_says(trained, capsys):
 
 
 def test_networks_without_a_loop_are_analysed_as_far_as_that_goes(tmp_path, capsys):
-    reciprocal = ["--network.kind", "reciprocal", "--network.forward_scale", "0.4", "--learning.rates.loop", "0", "--learning.beta", "0.5"]
+    reciprocal = [
+        "--network.kind",
+        "reciprocal",
+        "--network.forward_scale",
+        "0.4",
+        "--learning.rates.loop",
+        "0",
+        "--learning.beta",
+        "0.5",
+    ]
     table = tmp_path / "ep.toml"
-    table.write_text((ROOT / "fsp_dynamics" / "experiments" / "presets" / "digits.toml").read_text().replace("loop_scale = 0.2\n", ""))
+    table.write_text(
+        (ROOT / "fsp_dynamics" / "experiments" / "presets" / "digits.toml")
+        .read_text()
+        .replace("loop_scale = 0.2\n", "")
+    )
     assert main(["train", str(table), "--out", str(tmp_path / "run"), *TINY, *reciprocal]) == 0
     capsys.readouterr()
     assert main(["stability", str(tmp_path / "run"), "--samples", "3", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["numbers"]["gain of one turn ||G_D||"] == {"mean": None, "min": None, "max": None}
+    assert json.loads(capsys.readouterr().out)["numbers"]["gain of one turn ||G_D||"] == {
+        "mean": None,
+        "min": None,
+        "max": None,
+    }
     assert main(["gradients", str(tmp_path / "run"), "--samples", "30"]) == 0
     assert "forward[0]" in capsys.readouterr().out

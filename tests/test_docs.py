@@ -1,4 +1,6 @@
-"""The pages of docs/: what they show runs, what they name exists, what they link to is there. (How they become a site: tests/test_site.py.)"""
+"""The pages of docs/: what they show runs, what they name exists, what they link to is there. (How
+they become a site: tests/test_site.py.)
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ from fsp_dynamics.models.activations import ACTIVATIONS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = {str(path.relative_to(DOCS)): path.read_text(encoding="utf-8") for path in sorted([*DOCS.glob("*.md"), *DOCS.glob("api/*.md")])}
+PAGES = {
+    str(path.relative_to(DOCS)): path.read_text(encoding="utf-8")
+    for path in sorted([*DOCS.glob("*.md"), *DOCS.glob("api/*.md")])
+}
 EACH_PAGE = pytest.mark.parametrize("page", PAGES)
 CODE = re.compile(r"^(`{3,}).*?^\1`*$", re.MULTILINE | re.DOTALL)
 
@@ -65,7 +70,10 @@ def test_every_command_of_a_page_is_one(page: str) -> None:
 
 
 def test_that_rule_can_fail() -> None:
-    assert commands("make\n.venv/bin/fsp train digits --out a  # a comment\n\nfsp check") == [["train", "digits", "--out", "a"], ["check"]]
+    assert commands("make\n.venv/bin/fsp train digits --out a  # a comment\n\nfsp check") == [
+        ["train", "digits", "--out", "a"],
+        ["check"],
+    ]
     for wrong in (["trian", "digits"], ["train", "digits", "--epoch", "3"], ["train"], ["figure", "alignmnt"]):
         with pytest.raises(CycloptsError):
             app.parse_args(wrong, exit_on_error=False, print_error=False)
@@ -99,7 +107,10 @@ def test_every_link_and_picture_is_there(page: str) -> None:
 
 
 def test_a_broken_link_is_seen() -> None:
-    assert links("[a](model.md#rest) `[no](x)`\n```\n[b](c)\n```\n![d](e.png) [f](https://example.org)")[0] == "model.md#rest"
+    assert (
+        links("[a](model.md#rest) `[no](x)`\n```\n[b](c)\n```\n![d](e.png) [f](https://example.org)")[0]
+        == "model.md#rest"
+    )
     assert not broken("index.md", "model.md#the-rate-form")
     assert broken("index.md", "model.md#the-rate")
     assert broken("index.md", "modle.md")
@@ -136,10 +147,14 @@ def test_the_api_page_lists_the_face() -> None:
 
 
 def test_every_module_is_on_one_page_of_the_api() -> None:
-    shown = [name for page in PAGES for name in re.findall(r"automodule:: fsp_dynamics\.(\S+)$", PAGES[page], re.MULTILINE)]
+    shown = [
+        name for page in PAGES for name in re.findall(r"automodule:: fsp_dynamics\.(\S+)$", PAGES[page], re.MULTILINE)
+    ]
     found = list(pkgutil.walk_packages(fsp.__path__, "fsp_dynamics."))
     rooms = {module.name.removeprefix("fsp_dynamics."): module.ispkg for module in found}
-    public = {name for name in rooms if name.split(".")[0] not in ("kernels", "cli", "__main__", "tables")}  # the others have no readers in Python
+    public = {
+        name for name in rooms if name.split(".")[0] not in ("kernels", "cli", "__main__", "tables")
+    }  # the others have no readers in Python
     assert len(shown) == len(set(shown))
     assert set(shown) <= public
     assert {name for name in public if not rooms[name]} <= set(shown)
@@ -152,7 +167,10 @@ def test_every_test_that_a_page_names_exists() -> None:
     assert len(found) > 40
     for file, name in found:
         where = file or where
-        assert name == "" or re.search(rf"^def {name}\(", (ROOT / where).read_text(encoding="utf-8"), re.MULTILINE), (where, name)
+        assert name == "" or re.search(rf"^def {name}\(", (ROOT / where).read_text(encoding="utf-8"), re.MULTILINE), (
+            where,
+            name,
+        )
 
 
 def test_the_exit_codes_are_those_of_the_program() -> None:

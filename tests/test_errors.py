@@ -17,7 +17,7 @@ from fsp_dynamics.errors import (
     ConfigurationError,
     DatasetError,
     FspError,
-    NotAtRestError,
+    NotConvergedError,
     NotFiniteError,
     RankLostError,
     RunExistsError,
@@ -39,12 +39,16 @@ BUILT_IN = {
     RunExistsError: FileExistsError,
     RunLockedError: BlockingIOError,
     RankLostError: ConnectionError,
-    NotAtRestError: RuntimeError,
+    NotConvergedError: RuntimeError,
 }
 
 
 def test_every_exception_is_listed_here() -> None:
-    own = {e for _, e in inspect.getmembers(errors, inspect.isclass) if issubclass(e, Exception) and e.__module__ == errors.__name__}
+    own = {
+        e
+        for _, e in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(e, Exception) and e.__module__ == errors.__name__
+    }
     assert own == {FspError, *BUILT_IN}
 
 
@@ -57,13 +61,13 @@ def test_each_is_ours_and_the_built_in_a_user_would_catch(error: type[Exception]
 
 def test_not_at_rest_carries_what_was_reached() -> None:
     reached = object()
-    error = NotAtRestError("2 of 3 samples are not at rest", reached)  # type: ignore[arg-type]
+    error = NotConvergedError("2 of 3 samples have not converged", reached)  # type: ignore[arg-type]
     assert error.equilibrium is reached
-    assert str(error) == "2 of 3 samples are not at rest"
+    assert str(error) == "2 of 3 samples have not converged"
 
 
 def test_not_at_rest_survives_the_way_back_from_a_worker_process() -> None:
-    error = pickle.loads(pickle.dumps(NotAtRestError("restless", {"residual": 1.0})))  # type: ignore[arg-type]
+    error = pickle.loads(pickle.dumps(NotConvergedError("restless", {"residual": 1.0})))  # type: ignore[arg-type]
     assert str(error) == "restless"
     assert error.equilibrium == {"residual": 1.0}
 
@@ -117,7 +121,11 @@ def test_check_shape_says_both_shapes() -> None:
 # Numbers
 
 
-@given(st.one_of(st.floats(min_value=0, exclude_min=True, allow_infinity=False), st.integers(1, 10**9), st.just(np.float32(0.5))))
+@given(
+    st.one_of(
+        st.floats(min_value=0, exclude_min=True, allow_infinity=False), st.integers(1, 10**9), st.just(np.float32(0.5))
+    )
+)
 def test_check_positive_returns_what_it_accepts(value: float) -> None:
     assert check_positive("dt", value) is value
 

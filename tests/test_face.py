@@ -1,4 +1,6 @@
-"""What a stranger meets first: the public names, the README, the examples in docstrings, the project's own files."""
+"""What a stranger meets first: the public names, the README, the examples in docstrings, the
+project's own files.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def blocks(language: str) -> list[str]:
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run Python code, or `-m module`, in a fresh process."""
     command = [sys.executable, *(["-c", code] if "\n" in code or " " in code else ["-m", code]), *arguments]
-    return subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 # Names
@@ -63,21 +67,27 @@ def test_the_face_is_small_and_knows_nothing_else() -> None:
 def test_type_checkers_see_the_same_names_in_the_same_rooms() -> None:
     tree = ast.parse(Path(fsp.__file__).read_text(encoding="utf-8"))
     (guarded,) = [node for node in tree.body if isinstance(node, ast.If)]
-    seen = {alias.name: node.module for node in guarded.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    seen = {
+        alias.name: node.module for node in guarded.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
     assert seen == {name: f"fsp_dynamics.{room}" for name, room in fsp._ROOM_OF.items()}
     assert {*seen, "__version__"} == set(fsp.__all__)
 
 
 @pytest.mark.cli
 def test_importing_the_face_loads_nothing_heavy() -> None:
-    done = python("import json, sys; import fsp_dynamics; print(json.dumps(sorted(m.split('.')[0] for m in sys.modules)))")
+    done = python(
+        "import json, sys; import fsp_dynamics; print(json.dumps(sorted(m.split('.')[0] for m in sys.modules)))"
+    )
     assert done.returncode == 0, done.stderr
     assert not HEAVY & set(json.loads(done.stdout))
 
 
 @pytest.mark.cli
 def test_a_network_needs_neither_torch_nor_the_compiler() -> None:
-    done = python("import sys; import fsp_dynamics as f; f.loop_network([4, 3, 2]); print(*{m.split('.')[0] for m in sys.modules})")
+    done = python(
+        "import sys; import fsp_dynamics as f; f.loop_network([4, 3, 2]); print(*{m.split('.')[0] for m in sys.modules})"
+    )
     assert done.returncode == 0, done.stderr
     assert not {"torch", "matplotlib", "numba", "pydantic", "sklearn", "xarray"} & set(done.stdout.split())
 
@@ -85,13 +95,19 @@ def test_a_network_needs_neither_torch_nor_the_compiler() -> None:
 # Examples
 
 
-@pytest.mark.parametrize("module", [m.name for m in pkgutil.walk_packages(fsp.__path__, "fsp_dynamics.") if not m.name.endswith("__main__")])
+@pytest.mark.parametrize(
+    "module", [m.name for m in pkgutil.walk_packages(fsp.__path__, "fsp_dynamics.") if not m.name.endswith("__main__")]
+)
 def test_examples_in_docstrings(module: str) -> None:
-    failed, _ = doctest.testmod(importlib.import_module(module), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    failed, _ = doctest.testmod(
+        importlib.import_module(module), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    )
     assert failed == 0
 
 
-def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_python_of_the_readme_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The blocks run in order, one after the other, as a reader would paste them."""
     monkeypatch.chdir(tmp_path)
     assert blocks("python")
@@ -110,18 +126,33 @@ def test_records_say_in_one_line_what_they_are() -> None:
     assert repr(data) == "<Dataset digits: 1197 train, 200 valid, 400 test; 8 x 8 pixels, 10 classes>"
     assert repr(data.valid) == "<Split of 200 images of 64 pixels>"
     assert repr(network) == "<Network 64-12-10, loop, hard_sigmoid, float32>"
-    assert repr(fsp.reciprocal_network([4, 3, 2], rho="logistic", dtype=np.float64)) == "<Network 4-3-2, tied reciprocal, logistic, float64>"
+    assert (
+        repr(fsp.reciprocal_network([4, 3, 2], rho="logistic", dtype=np.float64))
+        == "<Network 4-3-2, tied reciprocal, logistic, float64>"
+    )
     far = dataclasses.replace(nudged, status=np.array([0, 1, 0, 1, 1], np.uint8))
     residual, steps = f"{nudged.residual.max():.2g}", nudged.steps.max()
-    assert repr(far) == f"<Equilibrium of layers 12, 10: 2 at rest, 3 out of steps; residual up to {residual}, steps up to {steps}; beta 1>"
+    assert (
+        repr(far)
+        == f"<Equilibrium of layers 12, 10: 2 converged, 3 out of steps; residual up to {residual}, steps up to {steps}; beta 1>"
+    )
     assert repr(free.rows(np.array([], int))) == "<Equilibrium of layers 12, 10: no sample; beta 0>"
     largest = {name: f"{np.abs(change).max():.2g}" for name, change in update.parameters().items()}
     assert repr(update) == f"<Update, largest entries: {', '.join(f'{name} {size}' for name, size in largest.items())}>"
     path = fsp.simulate(network, images, [(3.0, None), (2.0, nudge)], save=1.0)
-    assert repr(path) == f"<Trajectory of 5 samples, layers 12, 10: free, then beta 1; {len(path.times)} times from 0 to 5>"
+    assert (
+        repr(path)
+        == f"<Trajectory of 5 samples, layers 12, 10: free, then beta 1; {len(path.times)} times from 0 to 5>"
+    )
 
 
-COMMANDS = sorted({m for block in blocks("sh") for m in re.findall(r"(?:^|[ /;])fsp ((?:[a-z]+)(?: (?:list|fetch))?)\b", block, re.MULTILINE)})
+COMMANDS = sorted(
+    {
+        m
+        for block in blocks("sh")
+        for m in re.findall(r"(?:^|[ /;])fsp ((?:[a-z]+)(?: (?:list|fetch))?)\b", block, re.MULTILINE)
+    }
+)
 
 
 def test_the_readme_shows_the_command_line() -> None:
@@ -170,7 +201,9 @@ def test_every_preset_of_the_readme_exists() -> None:
 
 
 def tracked_texts() -> list[Path]:
-    """Every file under version control that is text (all but what .gitignore names, where there is no git)."""
+    """Every file under version control that is text (all but what .gitignore names, where there is
+    no git).
+    """
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
         pytest.skip("not a git checkout: which files are tracked is unknown")
@@ -183,7 +216,10 @@ SLASH = "/"
 FORBIDDEN = [
     *(f"{SLASH}{folder}{SLASH}" for folder in ("work", "home", "root", "Users", "tmp")),
     "C:" + "\\",
-    *(f"{host}.{end}" for host, end in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("anaconda", "org"))),
+    *(
+        f"{host}.{end}"
+        for host, end in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("anaconda", "org"))
+    ),
     "download." + "pytorch",
     "--index" + "-url",
     "extra-index" + "-url",
@@ -192,14 +228,21 @@ FORBIDDEN = [
 
 
 def foreign(text: str) -> list[str]:
-    """Paths of one machine and addresses of package registries in a text (a relative path may contain the same letters)."""
+    """Paths of one machine and addresses of package registries in a text (a relative path may
+    contain the same letters).
+    """
     return [
-        word for word in FORBIDDEN if re.search(rf"(?<![\w.*{re.escape(SLASH)}-]){re.escape(word)}", text) or (SLASH not in word and word in text)
+        word
+        for word in FORBIDDEN
+        if re.search(rf"(?<![\w.*{re.escape(SLASH)}-]){re.escape(word)}", text) or (SLASH not in word and word in text)
     ]
 
 
 def test_tracked_text_names_no_machine_and_no_registry() -> None:
-    found = {str(path.relative_to(ROOT)): foreign(path.read_text(encoding="utf-8", errors="replace")) for path in tracked_texts()}
+    found = {
+        str(path.relative_to(ROOT)): foreign(path.read_text(encoding="utf-8", errors="replace"))
+        for path in tracked_texts()
+    }
     assert {path: words for path, words in found.items() if words} == {}
 
 
@@ -219,7 +262,10 @@ def test_one_version_everywhere() -> None:
 def test_constraints_pin_every_dependency_by_name_and_version() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+", name) and re.fullmatch(r"[0-9][0-9a-z.]*", version) for name, version in pins.items())
+    assert all(
+        re.fullmatch(r"[A-Za-z0-9_.-]+", name) and re.fullmatch(r"[0-9][0-9a-z.]*", version)
+        for name, version in pins.items()
+    )
     pinned = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in pins.items()}
     extras = PROJECT["optional-dependencies"].values()
     for requirement in map(Requirement, [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]):

@@ -1,4 +1,6 @@
-"""The methods have the order they state: by their coefficients, and as observed against exact solutions (model fact 6)."""
+"""The methods have the order they state: by their coefficients, and as observed against exact
+solutions (model fact 6).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ ALL = list(TABLEAUX.values())
 EMBEDDED = [t for t in ALL if t.error is not None]
 EXPECTED = {"euler": (1, 0.05), "heun": (2, 0.1), "bosh3": (3, 0.15), "rk4": (4, 0.2), "dopri5": (5, 0.3)}
 EVERY_KIND = pytest.mark.parametrize("kind", [ReferenceSolver, NumbaSolver])
-STEPS = {"euler": 128, "heun": 32, "bosh3": 16, "rk4": 8, "dopri5": 8}  # coarsest of five grids, each half the last
+# coarsest of five grids, each half the last
+STEPS = {"euler": 128, "heun": 32, "bosh3": 16, "rk4": 8, "dopri5": 8}
 
 
 @cache
@@ -49,7 +52,9 @@ def weights(tree, a):
 
 
 def defects(tableau, b, order):
-    """b . Phi(tree) - 1 / density(tree) for every tree with `order` vertices: 0 for a method of that order."""
+    """b . Phi(tree) - 1 / density(tree) for every tree with `order` vertices: 0 for a method of
+    that order.
+    """
     a = np.array([[*row, *[0.0] * (len(tableau.b) - len(row))] for row in tableau.a])
     return np.array([b @ weights(tree, a) - 1 / density(tree) for tree in trees(order)])
 
@@ -112,11 +117,15 @@ def test_observed_order_on_a_nonlinear_field(method, kind):
 
 @cache
 def _fine_path(span):
-    """The flat states of the shifted_tanh problem at `span`, from 0.5, by another integrator on the oracle's field."""
+    """The flat states of the shifted_tanh problem at `span`, from 0.5, by another integrator on
+    the oracle's field.
+    """
     p = problem("shifted_tanh")
 
     def right(_, flat):
-        return np.concatenate(oracles.field(p.network, p.images, layers(p.network, flat.reshape(p.batch, -1))), axis=1).ravel()
+        return np.concatenate(
+            oracles.field(p.network, p.images, layers(p.network, flat.reshape(p.batch, -1))), axis=1
+        ).ravel()
 
     flat = np.full(p.batch * sum(p.network.sizes[1:]), 0.5)
     return solve_ivp(right, (0, span), flat, "DOP853", rtol=1e-13, atol=1e-14).y[:, -1].reshape(p.batch, -1)

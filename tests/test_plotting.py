@@ -1,4 +1,6 @@
-"""Pictures show the numbers of their record, say what they show, and nothing lies on anything else."""
+"""Pictures show the numbers of their record, say what they show, and nothing lies on anything
+else.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,12 @@ from fsp_dynamics.plotting import figures, new_figure, plot_run, plot_trajectory
 @pytest.fixture(scope="module")
 def path():
     p = problem("strong")
-    return simulate(p.network, p.images, [(6.0, None), (4.0, p.nudges["nudged"]), (5.0, None), (0.1, p.nudges["negative"])], save=0.1)
+    return simulate(
+        p.network,
+        p.images,
+        [(6.0, None), (4.0, p.nudges["nudged"]), (5.0, None), (0.1, p.nudges["negative"])],
+        save=0.1,
+    )
 
 
 @pytest.fixture
@@ -165,7 +172,9 @@ def test_no_display_and_no_pyplot_are_needed(path, records, tmp_path, monkeypatc
 def curve(epochs, **keys):
     """Rows of one curve."""
     values = {epoch: 60 + 25 / (1 + epoch) + 5 * (len(keys.get("variant", "")) % 3) for epoch in epochs}
-    return [{**keys, "epoch": epoch, "value": value, "low": value - 2, "high": value + 2} for epoch, value in values.items()]
+    return [
+        {**keys, "epoch": epoch, "value": value, "low": value - 2, "high": value + 2} for epoch, value in values.items()
+    ]
 
 
 def drawn_figure(name, matrices=("W1", "W2", "loop"), last=12):
@@ -174,24 +183,49 @@ def drawn_figure(name, matrices=("W1", "W2", "loop"), last=12):
     above, below = ["loop learned", "loop fixed"], [f"{matrix} fixed" for matrix in matrices]
     shown = [(variant, matrix) for variant in dict.fromkeys([*above, *below]) for matrix in matrices]
     if name == "alignment":
-        rows = [row for v, m in shown for q, at in (("network", fine), ("sample", whole)) for row in curve(at, quantity=q, variant=v, matrix=m)]
+        rows = [
+            row
+            for v, m in shown
+            for q, at in (("network", fine), ("sample", whole))
+            for row in curve(at, quantity=q, variant=v, matrix=m)
+        ]
         return figures.draw_alignment(rows, matrices, above, below), rows
     if name == "subspace":
-        rows = [row for v, m in shown for q in ("inside", "bound", "raw") for row in curve(whole, quantity=q, variant=v, matrix=m)]
+        rows = [
+            row
+            for v, m in shown
+            for q in ("inside", "bound", "raw")
+            for row in curve(whole, quantity=q, variant=v, matrix=m)
+        ]
         return figures.draw_subspace(rows, matrices, above, below), rows
     if name == "gradients":
         names = ["input", *(f"forward[{k}]" for k in range(len(matrices) - 1)), "loop"]
-        rows = [row for m in names for s in figures.SOURCES for q in ("angle", "share") for row in curve(whole, quantity=q, source=s, matrix=m)]
+        rows = [
+            row
+            for m in names
+            for s in figures.SOURCES
+            for q in ("angle", "share")
+            for row in curve(whole, quantity=q, source=s, matrix=m)
+        ]
         rows += [row for m in names for row in curve(whole, quantity="norm", source="", matrix=m)]
         return figures.draw_gradients(rows), rows
     if name == "spectra":
         points = [(-1.4 + 0.1 * k, 0.4 * (-1) ** k) for k in range(10)]
-        rows = [{"quantity": "eigenvalue", "epoch": e, "seed": 0, "real": x, "imaginary": y} for e in (0, last // 2, last) for x, y in points]
+        rows = [
+            {"quantity": "eigenvalue", "epoch": e, "seed": 0, "real": x, "imaginary": y}
+            for e in (0, last // 2, last)
+            for x, y in points
+        ]
         rows += [row for q in ("loop_norm", "settle_time") for row in curve(whole, quantity=q)]
         rows += [{**row, "value": 300, "low": 250, "high": 400} for row in curve(whole, quantity="loop_norm_max")]
         return figures.draw_spectra(rows), rows
     variants = ["loop learned", "loop fixed", "equilibrium propagation", "exact gradient", "backpropagation"]
-    rows = [row for v in variants for q in ("test_error", "train_error") for row in curve(range(1, last + 1), quantity=q, variant=v)]
+    rows = [
+        row
+        for v in variants
+        for q in ("test_error", "train_error")
+        for row in curve(range(1, last + 1), quantity=q, variant=v)
+    ]
     return figures.draw_errors(rows), rows
 
 
@@ -212,9 +246,13 @@ def test_all_rows_are_drawn_and_lie_in_view(name):
     curves = {}
     for row in rows:
         if row["quantity"] != "eigenvalue":
-            curves.setdefault(tuple(row.get(key) for key in ("quantity", "variant", "source", "matrix")), []).append(row)
+            curves.setdefault(tuple(row.get(key) for key in ("quantity", "variant", "source", "matrix")), []).append(
+                row
+            )
     for own in curves.values():
-        if not (own[0]["quantity"] == "bound" and own[0]["variant"] not in ("loop learned", "loop fixed")):  # their raw angles are not drawn
+        if not (
+            own[0]["quantity"] == "bound" and own[0]["variant"] not in ("loop learned", "loop fixed")
+        ):  # their raw angles are not drawn
             assert tuple(row["value"] for row in own) in drawn[tuple(row["epoch"] for row in own)]
     points = [(row["real"], row["imaginary"]) for row in rows if row["quantity"] == "eigenvalue"]
     if points:
@@ -249,7 +287,13 @@ def test_variants_differ_in_colour_and_in_dash():
 
 def test_units_are_said():
     labels = {name: " ".join(ax.get_ylabel() + ax.get_xlabel() for ax in drawn_figure(name)[0].axes) for name in NAMES}
-    for name, unit in (("alignment", "degrees"), ("subspace", "degrees"), ("gradients", "degrees"), ("spectra", "time constants"), ("errors", "%")):
+    for name, unit in (
+        ("alignment", "degrees"),
+        ("subspace", "degrees"),
+        ("gradients", "degrees"),
+        ("spectra", "time constants"),
+        ("errors", "%"),
+    ):
         assert unit in labels[name]
         assert "epoch" in labels[name]
     assert "per unit time" in labels["spectra"]

@@ -1,4 +1,6 @@
-"""Every record can be drawn, into a figure of its own or into axes that are given, and its table, saved as CSV, holds what is drawn."""
+"""Every record can be drawn, into a figure of its own or into axes that are given, and its table,
+saved as CSV, holds what is drawn.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,14 @@ def rest(network):
 
 @pytest.fixture(scope="module")
 def mixed(rest):
-    """The same batch with a residual of 0 (sample 1), two samples out of steps (2, 5), two not finite (7 and 8), and a state below 0 (sample 4)."""
-    residual, status, state = np.geomspace(1e-7, 1e-5, 10, dtype=np.float32), rest.status.copy(), tuple(s.copy() for s in rest.state)
+    """The same batch with a residual of 0 (sample 1), two samples out of steps (2, 5), two not
+    finite (7 and 8), and a state below 0 (sample 4).
+    """
+    residual, status, state = (
+        np.geomspace(1e-7, 1e-5, 10, dtype=np.float32),
+        rest.status.copy(),
+        tuple(s.copy() for s in rest.state),
+    )
     residual[[1, 2, 5, 7, 8]] = 0, 0.5, 1e-2, np.nan, np.inf
     status[[1, 2, 5, 7, 8]] = 0, *[Status.OUT_OF_STEPS] * 2, *[Status.NOT_FINITE] * 2
     for s in state:
@@ -57,7 +65,9 @@ def sampled():
     """The angles of a batch in a network without kinks; sample 3 has none."""
     network = loop_network([9, 12, 8, 4], rho="logistic", rng=2)
     found = sample_alignment(network, relax(network, np.random.default_rng(0).random((10, 9))))
-    return SampleAlignment({name: np.where(np.arange(10) == 3, np.nan, values) for name, values in found.degrees.items()})
+    return SampleAlignment(
+        {name: np.where(np.arange(10) == 3, np.nan, values) for name, values in found.degrees.items()}
+    )
 
 
 @pytest.fixture
@@ -87,7 +97,11 @@ def test_the_table_of_a_trajectory_is_what_is_drawn(path, saved):
         np.testing.assert_array_equal(own.time, times)
         np.testing.assert_array_equal(own.rate.astype(np.float32), values)
     lines = [line for line in settling.lines if len(line.get_xdata()) == len(path.times)]
-    residual = table.drop_duplicates(["time", "sample"]).pivot(index="sample", columns="time", values="residual").astype(np.float32)
+    residual = (
+        table.drop_duplicates(["time", "sample"])
+        .pivot(index="sample", columns="time", values="residual")
+        .astype(np.float32)
+    )
     assert {tuple(line.get_ydata()) for line in lines} == {tuple(values) for values in residual.to_numpy()}
     assert table.phase.tolist() == np.repeat(path.labels, 4 * 3).tolist()
     assert set(table.beta) == {0.0, 0.7}
@@ -108,8 +122,8 @@ def test_the_table_of_an_equilibrium_is_what_is_drawn(mixed, saved):
     residuals, outputs = mixed.plot().axes[:2]
     own = table.drop_duplicates("sample").set_index("sample")
     shown = points(residuals)
-    assert list(shown) == ["at rest", "out of steps", "not finite, above", "residual 0, below"]
-    for ended in ("at rest", "out of steps"):
+    assert list(shown) == ["converged", "out of steps", "not finite, above", "residual 0, below"]
+    for ended in ("converged", "out of steps"):
         (samples, values), expected = shown[ended], own[(own.status == ended) & (own.residual > 0)]
         np.testing.assert_array_equal(samples, expected.index)
         np.testing.assert_array_equal(values.astype(np.float32), expected.residual.astype(np.float32))
@@ -118,7 +132,9 @@ def test_the_table_of_an_equilibrium_is_what_is_drawn(mixed, saved):
     assert own.status[7] == "not finite"
     assert set(table.beta) == {0.5}
     picture = outputs.images[0].get_array().filled(np.nan)
-    np.testing.assert_array_equal(picture, table.pivot(index="unit", columns="sample", values="state").astype(np.float32))
+    np.testing.assert_array_equal(
+        picture, table.pivot(index="unit", columns="sample", values="state").astype(np.float32)
+    )
     np.testing.assert_array_equal(own.steps, mixed.steps)
 
 
@@ -141,9 +157,13 @@ def test_the_table_of_an_alignment_is_what_is_drawn(angles, saved):
     shown = points(ax)
     for name in ("raw", "bound", "inside"):
         np.testing.assert_array_equal(shown[name], [table[f"{name}_degrees"], [0, 1, 2]])
-    assert [label.get_text().split(":")[0] for label in ax.get_yticklabels()] == list(table.index) == ["W1", "W2", "loop"]
+    assert (
+        [label.get_text().split(":")[0] for label in ax.get_yticklabels()] == list(table.index) == ["W1", "W2", "loop"]
+    )
     reach = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in ax.patches]
-    np.testing.assert_allclose(reach, [*((0, b) for b in table.bound_degrees), *((180 - b, 180) for b in table.bound_degrees)])
+    np.testing.assert_allclose(
+        reach, [*((0, b) for b in table.bound_degrees), *((180 - b, 180) for b in table.bound_degrees)]
+    )
     assert set(table.trace) == {angles.trace}
     assert table.z_score.to_dict() == angles.z_score
     assert any(np.array_equal(line.get_xdata(), [90, 90]) for line in ax.lines)
@@ -176,11 +196,16 @@ def test_what_a_batch_did_is_written_above_it(rest, mixed):
     def written(figure):
         return [text for text, _ in texts(figure)]
 
-    assert "free: 10 of 10 samples at rest" in written(rest.plot())
-    assert {"nudged, β = 0.5: 6 of 10 samples at rest", "at rest (5)", "out of steps (2)"} <= set(written(mixed.plot()))
+    assert "free: 10 of 10 samples converged" in written(rest.plot())
+    assert {"nudged, β = 0.5: 6 of 10 samples converged", "converged (5)", "out of steps (2)"} <= set(
+        written(mixed.plot())
+    )
     assert "state\n(grey: not finite)" in written(mixed.plot())
     assert "state" in written(rest.plot())
-    assert any(text.startswith("nudged, β = 0.5, sample 5: out of steps, residual 0.01 after ") for text in written(mixed.plot(sample=5)))
+    assert any(
+        text.startswith("nudged, β = 0.5, sample 5: out of steps, residual 0.01 after ")
+        for text in written(mixed.plot(sample=5))
+    )
     assert any("not finite, residual nan" in text for text in written(mixed.plot(sample=7)))
 
 

@@ -1,4 +1,6 @@
-"""How the pages become a site: what the extensions in docs/_extensions make, and that the whole builds without a warning or a network."""
+"""How the pages become a site: what the extensions in docs/_extensions make, and that the whole
+builds without a warning or a network.
+"""
 
 from __future__ import annotations
 
@@ -80,8 +82,8 @@ def test_names_are_linked_where_they_mean_one_thing() -> None:
         "fsp_dynamics.models.rate": "module",
         "fsp_dynamics.models.rate.rate_field": "function",
         "fsp_dynamics.solvers.equilibrium.Equilibrium": "class",
-        "fsp_dynamics.solvers.equilibrium.Equilibrium.at_rest": "property",
-        "fsp_dynamics.learning.phases.Phases.at_rest": "property",
+        "fsp_dynamics.solvers.equilibrium.Equilibrium.converged": "property",
+        "fsp_dynamics.learning.phases.Phases.converged": "property",
         "fsp_dynamics.a.Same": "class",
         "fsp_dynamics.b.Same": "class",
     }
@@ -92,10 +94,19 @@ def test_names_are_linked_where_they_mean_one_thing() -> None:
         "fsp_dynamics.solvers.relax": "solvers.relax",
         "models/rate.py": "models.rate",
         "rate_field": "models.rate.rate_field",
-        "Equilibrium.at_rest": "solvers.equilibrium.Equilibrium.at_rest",
+        "Equilibrium.converged": "solvers.equilibrium.Equilibrium.converged",
     }.items():
         assert links_.target(objects, text) == f"fsp_dynamics.{name}"
-    for text in ("rate", "at_rest", "Same", "network", "numpy.ndarray", "relax(x)", "fsp train", "tests/models/rate.py"):
+    for text in (
+        "rate",
+        "converged",
+        "Same",
+        "network",
+        "numpy.ndarray",
+        "relax(x)",
+        "fsp train",
+        "tests/models/rate.py",
+    ):
         assert links_.target(objects, text) is None
     assert links_.imported("fsp_dynamics.solvers.equilibrium")["Network"] == "fsp_dynamics.models.network.Network"
 
@@ -145,11 +156,16 @@ def build(source: Path, into: Path) -> subprocess.CompletedProcess[str]:
 def test_the_site_is_whole_and_needs_no_network(tmp_path: Path) -> None:
     done = build(DOCS, tmp_path)
     assert done.returncode == 0, done.stderr
-    site = {str(path.relative_to(tmp_path / "html")): path.read_text(encoding="utf-8") for path in (tmp_path / "html").rglob("*.html")}
+    site = {
+        str(path.relative_to(tmp_path / "html")): path.read_text(encoding="utf-8")
+        for path in (tmp_path / "html").rglob("*.html")
+    }
     notebooks = [f"gallery/{path.stem}.html" for path in (ROOT / "notebooks").glob("*.ipynb")]
     assert {page.replace(".md", ".html") for page in PAGES} | set(notebooks) <= set(site)
     for page, html in site.items():
-        loaded = re.findall(r"<(?:script|img|iframe)[^>]* src=\"([^\"]+)\"|<link[^>]* rel=\"stylesheet\"[^>]* href=\"([^\"]+)\"", html)
+        loaded = re.findall(
+            r"<(?:script|img|iframe)[^>]* src=\"([^\"]+)\"|<link[^>]* rel=\"stylesheet\"[^>]* href=\"([^\"]+)\"", html
+        )
         assert not [address for pair in loaded for address in pair if re.match(r"(?:https?:)?//", address)], page
         assert "system-message" not in html, page
     assert "<img" in site["index.html"]
@@ -157,7 +173,9 @@ def test_the_site_is_whole_and_needs_no_network(tmp_path: Path) -> None:
     assert site["model.html"].count('display="block"') >= 4
     assert 'href="api/solvers.html#fsp_dynamics.solvers.relax"' in site["solvers.html"]
     for name, room in fsp._ROOM_OF.items():
-        assert any(path.startswith("api/") and f'id="fsp_dynamics.{room}.{name}"' in html for path, html in site.items()), name
+        assert any(
+            path.startswith("api/") and f'id="fsp_dynamics.{room}.{name}"' in html for path, html in site.items()
+        ), name
         assert f"#fsp_dynamics.{room}.{name}" in site["api/index.html"]
     for shown in ("fsp train", "fsp data fetch", "fsp stability", "learning.rates.forward"):
         assert shown in site["cli.html"]
@@ -173,7 +191,9 @@ def test_a_fault_in_a_page_stops_the_build(text: str, warned: str, tmp_path: Pat
     source = tmp_path / "docs"
     source.mkdir()
     (source / "index.md").write_text(f"# Page\n\n{text}\n")
-    settings = "extensions = ['myst_nb', 'mathml']\nhtml_math_renderer = 'mathml'\nmyst_enable_extensions = ['dollarmath']\n"
+    settings = (
+        "extensions = ['myst_nb', 'mathml']\nhtml_math_renderer = 'mathml'\nmyst_enable_extensions = ['dollarmath']\n"
+    )
     (source / "conf.py").write_text(f"import sys\nsys.path.insert(0, {str(DOCS / '_extensions')!r})\n{settings}")
     done = build(source, tmp_path)
     assert done.returncode == (1 if warned else 0), done.stderr
@@ -182,19 +202,39 @@ def test_a_fault_in_a_page_stops_the_build(text: str, warned: str, tmp_path: Pat
 
 @pytest.mark.slow
 def test_the_explorer_stands_still_in_a_page(tmp_path: Path) -> None:
-    """A notebook with the output that a widget leaves where no kernel is, and a picture to put in its place."""
-    output = {"output_type": "display_data", "metadata": {}, "data": {"text/plain": "<fsp_dynamics.explorer.widget.Explorer object at 0x7f>"}}
+    """A notebook with the output that a widget leaves where no kernel is, and a picture to put in
+    its place.
+    """
+    output = {
+        "output_type": "display_data",
+        "metadata": {},
+        "data": {"text/plain": "<fsp_dynamics.explorer.widget.Explorer object at 0x7f>"},
+    }
     text = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "# Live"}
-    code = {"cell_type": "code", "id": "b", "metadata": {}, "execution_count": 1, "source": "explorer", "outputs": [output]}
+    code = {
+        "cell_type": "code",
+        "id": "b",
+        "metadata": {},
+        "execution_count": 1,
+        "source": "explorer",
+        "outputs": [output],
+    }
     for folder in ("docs", "notebooks"):
         (tmp_path / folder).mkdir()
-    language = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python", "pygments_lexer": "python"}}
+    language = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3"},
+        "language_info": {"name": "python", "pygments_lexer": "python"},
+    }
     notebook = {"cells": [text, code], "metadata": language, "nbformat": 4, "nbformat_minor": 5}
     (tmp_path / "notebooks" / "01_live.ipynb").write_text(json.dumps(notebook))
-    (tmp_path / "docs" / "index.md").write_text("# Page\n\n[live](../notebooks/01_live.ipynb)\n\n```{toctree}\n:hidden:\n\ngallery/01_live\n```\n")
+    (tmp_path / "docs" / "index.md").write_text(
+        "# Page\n\n[live](../notebooks/01_live.ipynb)\n\n```{toctree}\n:hidden:\n\ngallery/01_live\n```\n"
+    )
     (tmp_path / "docs" / "explorer-light.png").write_bytes((ROOT / "figures" / "quickstart.png").read_bytes())
     settings = "extensions = ['myst_nb', 'notebooks']\n"
-    (tmp_path / "docs" / "conf.py").write_text(f"import sys\nsys.path.insert(0, {str(DOCS / '_extensions')!r})\n{settings}")
+    (tmp_path / "docs" / "conf.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(DOCS / '_extensions')!r})\n{settings}"
+    )
     done = build(tmp_path / "docs", tmp_path)
     assert done.returncode == 0, done.stderr
     html = (tmp_path / "html" / "gallery" / "01_live.html").read_text(encoding="utf-8")

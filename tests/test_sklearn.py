@@ -20,8 +20,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.learning.optimisers import Rates
-from fsp_dynamics.learning.training import train_epoch
 from fsp_dynamics.sklearn import LoopClassifier
+from fsp_dynamics.training.epoch import train_epoch
 
 SMALL = {"hidden": (20,), "random_state": 0}
 
@@ -42,7 +42,9 @@ def trained(digits):
 
 
 def blobs(classes=3, samples=120):
-    return make_classification(samples, 8, n_informative=6, n_redundant=0, n_classes=classes, class_sep=2.0, random_state=0)
+    return make_classification(
+        samples, 8, n_informative=6, n_redundant=0, n_classes=classes, class_sep=2.0, random_state=0
+    )
 
 
 def weights(model):
@@ -64,7 +66,9 @@ def test_digits_are_learned_as_by_the_preset(trained, digits):
 
 
 def test_predictions_are_where_the_network_rests(trained, digits):
-    rest = fsp.relax(trained.network_, trained.to_images(digits.test.images), tolerance=fsp.Tolerance(1e-4)).require_rest()
+    rest = fsp.relax(
+        trained.network_, trained.to_images(digits.test.images), tolerance=fsp.Tolerance(1e-4)
+    ).require_converged()
     rates = trained.decision_function(digits.test.images)
     assert np.abs(rates - rest.output).max() < 1e-6
     assert np.array_equal(trained.predict(digits.test.images), rates.argmax(1))
@@ -119,7 +123,14 @@ def test_an_int_gives_the_same_bits():
 
 def test_each_setting_changes_what_is_learned():
     X, y = blobs()
-    settings = {"epochs": 3, "batch": 7, "beta": 0.5, "rates": Rates(1.0, (1.0,), 0.1), "rate_factor": 0.5, "output_step": 0.01}
+    settings = {
+        "epochs": 3,
+        "batch": 7,
+        "beta": 0.5,
+        "rates": Rates(1.0, (1.0,), 0.1),
+        "rate_factor": 0.5,
+        "output_step": 0.01,
+    }
     settings |= {"loop_scale": 1.0, "tolerance": 0.1, "scale": None, "hidden": (21,)}
     plain = LoopClassifier(**SMALL).fit(X, y)
     assert set(settings) | {"random_state"} == set(plain.get_params())
@@ -197,16 +208,18 @@ def test_nothing_is_predicted_before_fit(verb):
 
 def test_a_warning_names_outputs_that_fell_silent():
     X, y = blobs()
-    with pytest.warns(ConvergenceWarning, match=r"outputs that never fired in the last epoch: .*lower output_step or the rates"):
+    with pytest.warns(
+        ConvergenceWarning, match=r"outputs that never fired in the last epoch: .*lower output_step or the rates"
+    ):
         LoopClassifier(**SMALL, epochs=2, rates=Rates(0.0, (0.0,), 0.0), loop_scale=0.0, beta=1e-3).fit(X * 0, y)
 
 
 def test_a_warning_counts_samples_that_do_not_rest(monkeypatch):
     def restless(*given):
-        return dataclasses.replace(train_epoch(*given), unrested=7)
+        return dataclasses.replace(train_epoch(*given), unconverged=7)
 
     monkeypatch.setattr("fsp_dynamics.sklearn.train_epoch", restless)
-    with pytest.warns(ConvergenceWarning, match=r"^7 samples did not come to rest in the last epoch"):
+    with pytest.warns(ConvergenceWarning, match=r"^7 samples did not converge in the last epoch"):
         LoopClassifier(**SMALL).fit(*blobs())
 
 
@@ -222,7 +235,9 @@ def restless(digits):
     """A loop so strong that many samples swing for ever."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return LoopClassifier(**SMALL, epochs=1, loop_scale=200.0).fit(digits.train.images[:100], digits.train.labels[:100])
+        return LoopClassifier(**SMALL, epochs=1, loop_scale=200.0).fit(
+            digits.train.images[:100], digits.train.labels[:100]
+        )
 
 
 @pytest.mark.parametrize("verb", ["predict", "predict_proba", "decision_function", "score"])
@@ -230,12 +245,12 @@ def test_a_warning_counts_samples_that_are_predicted_from_no_rest(restless, digi
     monkeypatch.setattr("fsp_dynamics.sklearn.BATCH", 15)  # one warning of all batches
     images, labels = digits.train.images[:40], digits.train.labels[:40]
     rest = fsp.relax(restless.network_, restless.to_images(images), tolerance=fsp.Tolerance(1e-4))
-    wandering = int((~rest.at_rest).sum())
+    wandering = int((~rest.converged).sum())
     assert 0 < wandering < 40
     with pytest.warns(ConvergenceWarning) as seen:
         getattr(restless, verb)(*(images, labels) if verb == "score" else (images,))
     (said,) = seen
-    assert str(said.message).startswith(f"{wandering} of 40 samples did not come to rest; ")
+    assert str(said.message).startswith(f"{wandering} of 40 samples did not converge; ")
     assert str(said.message).endswith("lower loop_scale or the rate of the loop")
     assert verb == "score" or said.filename == __file__
 
@@ -245,7 +260,9 @@ def test_a_warning_counts_samples_that_taught_partial_fit_nothing(restless, digi
     with pytest.warns(ConvergenceWarning) as seen:
         model.partial_fit(digits.train.images[rows], digits.train.labels[rows])
     (said,) = seen
-    assert str(said.message).startswith(f"{model.history_[-1]['unrested']} samples did not come to rest and taught nothing; lower loop_scale")
+    assert str(said.message).startswith(
+        f"{model.history_[-1]['unconverged']} samples did not converge and taught nothing; lower loop_scale"
+    )
     assert said.filename == __file__
 
 
@@ -266,7 +283,7 @@ def test_partial_fit_goes_on_from_fit():
     X, y = blobs()
     model = LoopClassifier(**SMALL, epochs=2).fit(X, y)
     before, scaled = {name: w.copy() for name, w in weights(model).items()}, model.to_images(X)
-    assert model._learner.memory is None, "what the engine knows of these samples would be taken for others"
+    assert model._learner.warm_start is None, "what the engine knows of these samples would be taken for others"
     model.partial_fit(X[:20] * 100, y[:20])
     moved = max(np.abs(w - before[name]).max() for name, w in weights(model).items())
     assert 0 < moved < 1
@@ -311,11 +328,19 @@ def test_partial_fit_refuses_settings_of_another_network(begun_by, settings, com
 
 def test_fit_begins_another_network():
     X, y = blobs()
-    model = LoopClassifier(**SMALL, epochs=1).fit(X, y).set_params(hidden=(5,), scale=None, loop_scale=1.0, random_state=1).fit(X, y)
+    model = (
+        LoopClassifier(**SMALL, epochs=1)
+        .fit(X, y)
+        .set_params(hidden=(5,), scale=None, loop_scale=1.0, random_state=1)
+        .fit(X, y)
+    )
     assert model.partial_fit(X, y).network_.sizes == (8, 5, 3)
 
 
-@pytest.mark.parametrize("settings", [{"beta": 0.5}, {"batch": 7}, {"rates": Rates(1.0, (1.0,), 0.1)}, {"tolerance": 0.1}, {"output_step": 0.01}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"beta": 0.5}, {"batch": 7}, {"rates": Rates(1.0, (1.0,), 0.1)}, {"tolerance": 0.1}, {"output_step": 0.01}],
+)
 def test_what_learning_is_told_may_change_between_calls(settings):
     X, y = blobs()
     model, plain = (LoopClassifier(**SMALL, epochs=1).fit(X, y) for _ in range(2))
@@ -346,7 +371,9 @@ def test_it_stands_in_pipelines_and_searches():
     X, y = blobs()
     pipeline = make_pipeline(StandardScaler(), LoopClassifier(**SMALL))
     assert cross_val_score(pipeline, X, y, cv=3).mean() > 0.6
-    search = GridSearchCV(pipeline, {"loopclassifier__hidden": [(5,), (20, 10)], "loopclassifier__beta": [0.5, 1.0]}, cv=2).fit(X, y)
+    search = GridSearchCV(
+        pipeline, {"loopclassifier__hidden": [(5,), (20, 10)], "loopclassifier__beta": [0.5, 1.0]}, cv=2
+    ).fit(X, y)
     assert search.best_params_["loopclassifier__hidden"] in [(5,), (20, 10)]
     assert search.best_estimator_.score(X, y) > 0.6
 

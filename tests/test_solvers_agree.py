@@ -1,7 +1,8 @@
-"""Every solver keeps the promises of solvers/equilibrium.py on every problem, and all reach the same equilibrium.
+"""Every solver keeps the promises of solvers/equilibrium.py on every problem, and all reach the
+same equilibrium.
 
-What they reach is judged by tests/oracles.py, which knows no solver. Model facts 1, 2, 3 and 7 (the numbers of promises are
-those of solvers/equilibrium.py).
+What they reach is judged by tests/oracles.py, which knows no solver. Model facts 1, 2, 3 and 7
+(the numbers of promises are those of solvers/equilibrium.py).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import problems
 import pytest
 from problems import problem, random_problem
 
-from fsp_dynamics.errors import NotAtRestError
+from fsp_dynamics.errors import NotConvergedError
 from fsp_dynamics.models.network import loop_gain, loop_network
 from fsp_dynamics.models.rate import Nudge, drive, flatten
 from fsp_dynamics.solvers import make_solver
@@ -23,8 +24,8 @@ from fsp_dynamics.solvers.equilibrium import Solver, Status, Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
 from fsp_dynamics.solvers.reference import ReferenceSolver
-from fsp_dynamics.solvers.torch_fixed_point import TorchFixedPointSolver
-from fsp_dynamics.solvers.torch_ode import TorchSolver
+from fsp_dynamics.torch_backend.fixed_point import TorchFixedPointSolver
+from fsp_dynamics.torch_backend.ode import TorchSolver
 
 SOLVERS = {
     "reference": ReferenceSolver(),
@@ -35,17 +36,19 @@ SOLVERS = {
     "numba-controlled-projected": NumbaSolver(form="projected"),
     "torch": TorchSolver(),
     "torch-constant": TorchSolver("rk4", dt=0.5),
-    "secants": make_solver("fixed_point", method="secants"),
+    "broyden": make_solver("fixed_point", method="broyden"),
     "anderson": make_solver("fixed_point", method="anderson"),
-    "sweeps": make_solver("fixed_point", method="sweeps"),
+    "picard": make_solver("fixed_point", method="picard"),
     "newton": make_solver("fixed_point", method="newton"),
-    "torch-secants": make_solver("torch_fixed_point", method="secants"),
+    "torch-broyden": make_solver("torch_fixed_point", method="broyden"),
     "torch-anderson": make_solver("torch_fixed_point", method="anderson"),
 }
 NETS = 1000
 if numba.config.DISABLE_JIT:  # the same code as plain Python, a thousand times slower
     NETS = 48
-    SOLVERS = {name: solver for name, solver in SOLVERS.items() if not name.startswith(("numba-", "torch"))}  # torch has no compiler to do without
+    SOLVERS = {
+        name: solver for name, solver in SOLVERS.items() if not name.startswith(("numba-", "torch"))
+    }  # torch has no compiler to do without
 
 EVERY_SOLVER = pytest.mark.parametrize("name", SOLVERS)
 EVERY_PROBLEM = pytest.mark.parametrize("where", problems.NAMES)
@@ -53,14 +56,18 @@ EVERY_PHASE = pytest.mark.parametrize("phase", problems.PHASES)
 
 
 def solver_for(name, p) -> Solver:
-    """The solver of that name; Newton's method and secants are for loops of hard sigmoids and leave the other problems out."""
-    if name.endswith(("newton", "secants")) and (p.network.loop is None or not p.network.rho.projected):
+    """The solver of that name; Newton's and Broyden's methods are for loops of hard sigmoids and
+    leave the other problems out.
+    """
+    if name.endswith(("newton", "broyden")) and (p.network.loop is None or not p.network.rho.projected):
         pytest.skip(f"{name} needs a loop and a hard sigmoid")
     return SOLVERS[name]
 
 
 def tight(p):
-    """A tolerance well below the agreement asked for, and above rounding: a float32 state does not move by less than 3e-8 a step."""
+    """A tolerance well below the agreement asked for, and above rounding: a float32 state does not
+    move by less than 3e-8 a step.
+    """
     return Tolerance(2e-6 if p.network.dtype == np.float32 else 2e-14)
 
 
@@ -82,7 +89,7 @@ def test_every_solver_reaches_the_equilibrium(name, where, phase, dtype):
     solver, nudge = solver_for(name, p), p.nudges[phase]
     inputs = arrays_of(p, None, nudge)
     before = [a.copy() for a in inputs]
-    found = solver.relax(p.network, p.drive, None, nudge, tight(p)).require_rest()
+    found = solver.relax(p.network, p.drive, None, nudge, tight(p)).require_converged()
     assert distance(found.state, p.known[phase]).max() <= p.agreement
     assert {s.dtype for s in found.state} == {np.dtype(dtype)}
     residual = oracles.residual(p.network, p.images, found.state, nudge)
@@ -101,7 +108,7 @@ def test_a_tighter_tolerance_tightens_the_residual(name, where, dtype):
     p = problem(where, dtype)
     solver, nudge = solver_for(name, p), p.nudges["nudged"]
     for tolerance in (Tolerance(1e-2), Tolerance(1e-4), Tolerance(0.0, 1e-5), Tolerance.default(dtype)):
-        found = solver.relax(p.network, p.drive, None, nudge, tolerance).require_rest()
+        found = solver.relax(p.network, p.drive, None, nudge, tolerance).require_converged()
         residual = oracles.residual(p.network, p.images, found.state, nudge)
         bound = tolerance.bound(np.linalg.norm(flatten(found.state).astype(float), axis=1))
         assert (residual <= bound + 50 * np.finfo(dtype).eps).all()
@@ -111,7 +118,9 @@ def test_a_tighter_tolerance_tightens_the_residual(name, where, dtype):
 @pytest.mark.parametrize("where", ["saturated", "strong", "tied", "shifted_tanh"])
 @EVERY_SOLVER
 def test_a_sample_does_not_depend_on_its_neighbours(name, where, dtype):
-    """Promise 2: alone, or beside samples in another order of which one is not finite. (Bits: tests/solvers/test_numba_ode.py.)"""
+    """Promise 2: alone, or beside samples in another order of which one is not finite. (Bits:
+    tests/solvers/test_numba_ode.py.)
+    """
     p = problem(where, dtype)
     solver, nudge = solver_for(name, p), p.nudges["nudged"]
     whole = solver.relax(p.network, p.drive, None, nudge, tight(p))
@@ -121,7 +130,7 @@ def test_a_sample_does_not_depend_on_its_neighbours(name, where, dtype):
     spoilt = p.drive.copy()
     spoilt[1] = np.nan
     beside = solver.relax(p.network, spoilt, None, nudge, tight(p))
-    assert beside.status.tolist() == [Status.NOT_FINITE if i == 1 else Status.AT_REST for i in range(p.batch)]
+    assert beside.status.tolist() == [Status.NOT_FINITE if i == 1 else Status.CONVERGED for i in range(p.batch)]
     assert np.delete(distance(beside.state, whole.state), 1).max() <= p.agreement
 
 
@@ -139,25 +148,33 @@ def test_no_rest_is_reported_with_what_was_reached(name):
     """Promise 5: a ring beyond its threshold oscillates for ever."""
     p = problems.ring(3, 20.0)
     start = tuple(np.linspace(0.2, 0.4, p.batch)[:, None] + k / 10 for k in range(3))
-    kinds = {ReferenceSolver: {"max_steps": 300}, NumbaSolver: {"max_steps": 300}, FixedPointSolver: {"fallback": NumbaSolver(max_steps=300)}}
+    kinds = {
+        ReferenceSolver: {"max_steps": 300},
+        NumbaSolver: {"max_steps": 300},
+        FixedPointSolver: {"fallback": NumbaSolver(max_steps=300)},
+    }
     kinds |= {TorchSolver: {"max_steps": 300}, TorchFixedPointSolver: {"fallback": NumbaSolver(max_steps=300)}}
     solver = SOLVERS[name]
     kept = {f: getattr(solver, f) for f in ("method", "dt", "form") if hasattr(solver, f)}
     found = type(solver)(**kept, **kinds[type(solver)]).relax(p.network, p.drive, start)
     assert set(found.status) == {Status.OUT_OF_STEPS}
-    with pytest.raises(NotAtRestError, match="3 of 3 samples are not at rest") as refusal:
-        found.require_rest()
+    with pytest.raises(NotConvergedError, match="3 of 3 samples have not converged") as refusal:
+        found.require_converged()
     assert refusal.value.equilibrium is found
 
 
 def contracting(p, phase):
-    """The factor by which the gain round the loop, to the power 1/L, stays below 1: above 1 nothing is promised (fact 3)."""
+    """The factor by which the gain round the loop, to the power 1/L, stays below 1: above 1
+    nothing is promised (fact 3).
+    """
     leak = 1 + (0 if p.nudges[phase] is None else min(0.0, p.nudges[phase].beta))
     return (loop_gain(p.network) / leak) ** (1 / p.network.depth)
 
 
 def random_case(seed, dtype):
-    """(problem, phase), the loop weakened where the field would not contract well; every third has Glorot weights otherwise."""
+    """(problem, phase), the loop weakened where the field would not contract well; every third has
+    Glorot weights otherwise.
+    """
     p, phase = random_problem(seed, np.float64), problems.PHASES[seed // 4 % 3]
     if seed % 3 == 0:
         network = loop_network(p.network.sizes, dtype=np.float64, rng=seed)
@@ -166,13 +183,17 @@ def random_case(seed, dtype):
     loop = p.network.loop * min(1.0, (0.85 / contracting(p, phase)) ** p.network.depth)
     nudge = p.nudges[phase]
     nudge = None if nudge is None else Nudge(nudge.beta, nudge.target.astype(dtype))
-    return problems.Problem(p.name, p.network.with_parameters({"loop": loop}).astype(dtype), p.images.astype(dtype), {phase: nudge}), phase
+    return problems.Problem(
+        p.name, p.network.with_parameters({"loop": loop}).astype(dtype), p.images.astype(dtype), {phase: nudge}
+    ), phase
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_a_thousand_random_nets(part, dtype):
-    """Fact 1 to 1e-12 and 1e-5: integrating in both forms, sweeping, Newton; the reference on some. Saturated units occur at both ends."""
+    """Fact 1 to 1e-12 and 1e-5: integrating in both forms, sweeping, Newton; the reference on
+    some. Saturated units occur at both ends.
+    """
     worst, low, high = dict.fromkeys(SOLVERS, 0.0), 0, 0
     for seed in range(part, NETS, 4):
         p, phase = random_case(seed, dtype)
@@ -183,7 +204,7 @@ def test_a_thousand_random_nets(part, dtype):
             if name.startswith(("reference", "torch")) and seed // 4 % 25:
                 continue
             found = solver.relax(p.network, p.drive, None, p.nudges[phase], tolerance)
-            assert found.at_rest.all(), (name, p.name, phase, found.residual, tolerance)
+            assert found.converged.all(), (name, p.name, phase, found.residual, tolerance)
             worst[name] = max(worst[name], distance(found.state, known).max())
     assert max(worst.values()) <= problems.AGREEMENT[np.dtype(dtype)], worst
     assert min(low, high) > NETS / 4
@@ -192,10 +213,10 @@ def test_a_thousand_random_nets(part, dtype):
 @pytest.mark.parametrize("where", [n for n in problems.HARD if n not in ("tied", "untied")])
 @EVERY_PHASE
 def test_the_loop_is_a_fixed_point_in_its_outputs(where, phase, dtype):
-    """Fact 2: one pass y -> hidden layers -> y reproduces the outputs at rest."""
+    """Fact 2: one pass y -> hidden layers -> y reproduces the outputs converged."""
     p = problem(where, dtype)
     nudge, r = p.nudges[phase], p.network.time_constants
-    found = NumbaSolver().relax(p.network, p.drive, None, nudge, tight(p)).require_rest()
+    found = NumbaSolver().relax(p.network, p.drive, None, nudge, tight(p)).require_converged()
     s = np.clip(r[0] * (p.drive + np.clip(found.output, 0, 1) @ p.network.loop), 0, 1)
     for k in range(1, p.network.depth - 1):
         s = np.clip(r[k] * (s @ p.network.forward[k - 1] + p.network.biases[k]), 0, 1)
@@ -206,15 +227,25 @@ def test_the_loop_is_a_fixed_point_in_its_outputs(where, phase, dtype):
 
 
 def block_norm(network, states):
-    """max_k ||s_k|| / d_k over a flat (..., N), with d chosen so that every connection has the gain q = g^(1/L)."""
+    """max_k ||s_k|| / d_k over a flat (..., N), with d chosen so that every connection has the
+    gain q = g^(1/L).
+    """
     q = loop_gain(network) ** (1 / network.depth)
-    d = list(itertools.accumulate((np.linalg.norm(w, 2) / q for w in network.forward), lambda x, ratio: x * ratio, initial=1.0))
-    return np.max([np.linalg.norm(s, axis=-1) / x for s, x in zip(oracles.split(network, states), d, strict=True)], axis=0)
+    d = list(
+        itertools.accumulate(
+            (np.linalg.norm(w, 2) / q for w in network.forward), lambda x, ratio: x * ratio, initial=1.0
+        )
+    )
+    return np.max(
+        [np.linalg.norm(s, axis=-1) / x for s, x in zip(oracles.split(network, states), d, strict=True)], axis=0
+    )
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_contraction_bounds_error_and_settling_time(seed):
-    """Fact 3: for g < 1 the equilibrium is unique, reached at rate 1 - g^(1/L), and error <= residual / (1 - g^(1/L))."""
+    """Fact 3: for g < 1 the equilibrium is unique, reached at rate 1 - g^(1/L), and error <=
+    residual / (1 - g^(1/L)).
+    """
     p = random_problem(seed)
     rest = flatten(oracles.equilibrium(p.network, p.images))
     rate = problems.contraction(p.network)
@@ -239,18 +270,26 @@ def test_contraction_bounds_error_and_settling_time(seed):
 def test_equilibria_do_not_depend_on_the_step(where, phase, dtype):
     """Fact 7: in both forms, with every stable constant step of every method."""
     p = problem(where, dtype)
-    for method, form, dt in itertools.product(("euler", "heun", "rk4", "dopri5"), ("projected", "rate"), (0.2, 0.4, 0.8)):
+    for method, form, dt in itertools.product(
+        ("euler", "heun", "rk4", "dopri5"), ("projected", "rate"), (0.2, 0.4, 0.8)
+    ):
         if numba.config.DISABLE_JIT and (dt == 0.2 or method in ("rk4", "dopri5")):
             continue
-        found = NumbaSolver(method, dt=dt, form=form).relax(p.network, p.drive, None, p.nudges[phase], tight(p)).require_rest()
+        found = (
+            NumbaSolver(method, dt=dt, form=form)
+            .relax(p.network, p.drive, None, p.nudges[phase], tight(p))
+            .require_converged()
+        )
         assert distance(found.state, p.known[phase]).max() <= p.agreement, (method, form, dt)
 
 
 @EVERY_SOLVER
 def test_a_satisfied_output_is_not_moved(name, dtype):
-    """Fact 5: where the free output is its target exactly, the nudged phase begins, and ends, at the free state."""
+    """Fact 5: where the free output is its target exactly, the nudged phase begins, and ends, at
+    the free state.
+    """
     p = problem("satisfied", dtype)
-    free = SOLVERS[name].relax(p.network, p.drive, None, None, tight(p)).require_rest()
+    free = SOLVERS[name].relax(p.network, p.drive, None, None, tight(p)).require_converged()
     exact = tuple(known.astype(dtype) for known in p.known["free"])
     for state in (free.state, exact):
         nudge = Nudge(0.7, state[-1].copy())

@@ -1,4 +1,6 @@
-"""One style for every figure, whatever matplotlib was told elsewhere; one picture for each in a notebook."""
+"""One style for every figure, whatever matplotlib was told elsewhere; one picture for each in a
+notebook.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +20,55 @@ from fsp_dynamics.analysis.alignment import loop_alignment
 from fsp_dynamics.plotting import COLOURS, STYLE, figures, new_figure, plot_run, save_figure, styled
 from fsp_dynamics.solvers import relax
 
-RECORDS = [{"epoch": e, "test_error": 3.0 + e, "alignment_degrees": {"W1": 89.0 - e, "loop": 85.0 - e}} for e in range(1, 4)]
+RECORDS = [
+    {"epoch": e, "test_error": 3.0 + e, "alignment_degrees": {"W1": 89.0 - e, "loop": 85.0 - e}} for e in range(1, 4)
+]
 ROWS = [
-    {"quantity": quantity, "source": "non-reciprocity", "matrix": "loop", "epoch": e, "value": 60 + e, "low": 60, "high": 70}
+    {
+        "quantity": quantity,
+        "source": "non-reciprocity",
+        "matrix": "loop",
+        "epoch": e,
+        "value": 60 + e,
+        "low": 60,
+        "high": 70,
+    }
     for quantity in ("angle", "share")
     for e in range(3)
 ]
-# What nobody would wish for, and every kind of it: of axes, ticks that are made late, letters, saving.
+# What nobody would wish for, and every kind of it: of axes, ticks that are made late, letters,
+# saving.
 WILD = {
-    **{"font.size": 20, "font.family": "serif", "text.color": "red", "axes.facecolor": "black", "axes.edgecolor": "red", "lines.linewidth": 9},
-    **{"xtick.color": "red", "ytick.major.size": 20, "ytick.minor.size": 20, "ytick.labelsize": 30, "grid.color": "blue", "grid.linewidth": 4},
-    **{"axes.grid.axis": "both", "axes.formatter.limits": (0, 0), "mathtext.fontset": "cm", "figure.dpi": 30, "figure.facecolor": "black"},
-    **{"savefig.facecolor": "black", "savefig.dpi": 50, "savefig.bbox": "tight", "lines.dotted_pattern": (1, 9), "legend.frameon": True},
+    **{
+        "font.size": 20,
+        "font.family": "serif",
+        "text.color": "red",
+        "axes.facecolor": "black",
+        "axes.edgecolor": "red",
+        "lines.linewidth": 9,
+    },
+    **{
+        "xtick.color": "red",
+        "ytick.major.size": 20,
+        "ytick.minor.size": 20,
+        "ytick.labelsize": 30,
+        "grid.color": "blue",
+        "grid.linewidth": 4,
+    },
+    **{
+        "axes.grid.axis": "both",
+        "axes.formatter.limits": (0, 0),
+        "mathtext.fontset": "cm",
+        "figure.dpi": 30,
+        "figure.facecolor": "black",
+    },
+    **{
+        "savefig.facecolor": "black",
+        "savefig.dpi": 50,
+        "savefig.bbox": "tight",
+        "lines.dotted_pattern": (1, 9),
+        "legend.frameon": True,
+    },
 }
 
 
@@ -43,7 +82,9 @@ MAKERS = {
     "batch": lambda: batch().plot(),
     "sample": lambda: batch().plot(sample=0),
     "alignment": lambda: loop_alignment(problem("strong").network).plot(),
-    "gradients": lambda: figures.draw_gradients(ROWS),  # a logarithmic axis has small ticks with labels, which are made late
+    "gradients": lambda: figures.draw_gradients(
+        ROWS
+    ),  # a logarithmic axis has small ticks with labels, which are made late
 }
 
 
@@ -83,7 +124,10 @@ def test_given_axes_keep_the_style_they_were_made_in():
         axes = matplotlib.figure.Figure().subplots(1, 2)
         plot_run(RECORDS, axes)
         lines = [line for line in axes[1].lines if line.get_label()[:2] in ("W1", "lo")]
-    assert [(line.get_color(), line.get_linestyle(), line.get_linewidth()) for line in lines] == [("red", "-", 7), ("blue", "-", 7)]
+    assert [(line.get_color(), line.get_linestyle(), line.get_linewidth()) for line in lines] == [
+        ("red", "-", 7),
+        ("blue", "-", 7),
+    ]
     assert axes[0].spines["top"].get_visible()
 
 
@@ -144,7 +188,9 @@ plot_run([{"epoch": 1, "test_error": 3.0}], ax);
 
 @pytest.mark.cli
 def test_a_notebook_shows_each_figure_once():
-    """Before pyplot is loaded and after; one that was not asked for is not shown; one of pyplot's is shown by pyplot."""
+    """Before pyplot is loaded and after; one that was not asked for is not shown; one of pyplot's
+    is shown by pyplot.
+    """
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}

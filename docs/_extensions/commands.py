@@ -1,4 +1,6 @@
-"""The command line and the configuration as the program knows them: directives `commands` and `configuration-keys`, both without arguments."""
+"""The command line and the configuration as the program knows them: directives `commands` and
+`configuration-keys`, both without arguments.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ from fsp_dynamics.learning.phases import KINDS, PRESYNAPTIC, RULES
 from fsp_dynamics.models.activations import ACTIVATIONS
 from fsp_dynamics.solvers import SOLVERS
 
-KEYS = "Configuration"  # how the group of options begins that stand for the keys of a configuration
+# how the group of options begins that stand for the keys of a configuration
+KEYS = "Configuration"
 CHOICES: dict[str, Iterable[str]] = {
     "data.name": DATASETS,
     "network.kind": TOPOLOGIES,
@@ -36,7 +39,9 @@ CHOICES: dict[str, Iterable[str]] = {
 
 
 def command_pages(app: App = fsp, above: tuple[str, ...] = ("fsp",)) -> Iterator[tuple[str, App]]:
-    """(its whole name, it) of every command that does something, in alphabetical order, those of a group together."""
+    """(its whole name, it) of every command that does something, in alphabetical order, those of a
+    group together.
+    """
     for name in sorted(name for name in app if not name.startswith("-")):
         command = app[name]
         if command.default_command is None:
@@ -64,7 +69,10 @@ def keys_of(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tup
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from keys_of(kind, f"{prefix}{name}.")
         else:
-            key, default = f"{prefix}{name}", "required" if field.default is PydanticUndefined else _value(field.default)
+            key, default = (
+                f"{prefix}{name}",
+                "required" if field.default is PydanticUndefined else _value(field.default),
+            )
             yield f"`{key}`", _of(default, CHOICES.get(key, ())), _escaped(field.description or "")
 
 
@@ -107,12 +115,15 @@ def _escaped(text: str) -> str:
 def _table(rows: Sequence[tuple[str, ...]]) -> str:
     """A table of options."""
     return "\n".join(
-        f"| {' | '.join(' '.join(cell.split()) for cell in row)} |" for row in [("option", "default", "what it says"), ("---",) * 3, *rows]
+        f"| {' | '.join(' '.join(cell.split()) for cell in row)} |"
+        for row in [("option", "default", "what it says"), ("---",) * 3, *rows]
     )
 
 
 class Generated(SphinxDirective):
-    """A directive whose content is Markdown that the program gives; names in it are values and no links (links.py)."""
+    """A directive whose content is Markdown that the program gives; names in it are values and no
+    links (links.py).
+    """
 
     def shown(self, text: str, **options: Any) -> list[nodes.Node]:
         found = self.parse_text_to_nodes(text, **options)

@@ -1,7 +1,7 @@
 """The docstrings of the package as reStructuredText.
 
-They are written to be read in the source: formulas are indented, fields are `name : meaning`, |x| is a norm and `x` a name. So everything is
-escaped here but what is meant as markup:
+They are written to be read in the source: formulas are indented, fields are `name : meaning`, |x|
+is a norm and `x` a name. So everything is escaped here but what is meant as markup:
 
     `x`, ``x``                    a name, a literal
     an indented block             a formula, shown as it stands
@@ -120,7 +120,9 @@ def formula(line: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """The text with nothing left that reStructuredText would take for markup, but backticks; errors and files are linked by their names."""
+    """The text with nothing left that reStructuredText would take for markup, but backticks;
+    errors and files are linked by their names.
+    """
     return "".join(_marked(part) if k % 2 else _plain(part) for k, part in enumerate(MARKUP.split(text)))
 
 
@@ -136,7 +138,9 @@ def _plain(part: str) -> str:
 
 
 def signature(thing: Any) -> tuple[str, str | None] | None:
-    """(arguments, what is returned) of a function or class in the words of its source; None where it has no source."""
+    """(arguments, what is returned) of a function or class in the words of its source; None where
+    it has no source.
+    """
     if inspect.isclass(thing):
         return _made_by(thing)
     node = _written(thing)
@@ -148,7 +152,9 @@ def signature(thing: Any) -> tuple[str, str | None] | None:
 
 
 def _made_by(kind: type) -> tuple[str, str | None] | None:
-    """How a class is called: a record by its fields, others as their own `__init__` says, if they have one."""
+    """How a class is called: a record by its fields, others as their own `__init__` says, if they
+    have one.
+    """
     if not dataclasses.is_dataclass(kind):
         own = signature(kind.__init__) if "__init__" in kind.__dict__ else None  # type: ignore[misc]
         return (own[0] if own else "", None)
@@ -169,11 +175,17 @@ def _written(thing: Any) -> ast.stmt | None:
 
 
 def _docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    members = [f"{member.name} : {member.value}" for member in thing] if inspect.isclass(thing) and issubclass(thing, enum.Enum) else []
+    members = (
+        [f"{member.name} : {member.value}" for member in thing]
+        if inspect.isclass(thing) and issubclass(thing, enum.Enum)
+        else []
+    )
     lines[:] = as_rst([*lines, "", *members])
 
 
-def _signature(app: Sphinx, what: str, name: str, thing: Any, options: Any, arguments: str | None, returned: str | None) -> Any:
+def _signature(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, arguments: str | None, returned: str | None
+) -> Any:
     return signature(thing) if arguments is not None and what in ("class", "exception", "function", "method") else None
 
 

@@ -1,8 +1,10 @@
-"""Links to the API from names as they stand: `relax` or `models/rate.py` in a page, `Equilibrium.require_rest` in a docstring, types in signatures.
+"""Links to the API from names as they stand: `relax` or `models/rate.py` in a page,
+`Equilibrium.require_converged` in a docstring, types in signatures.
 
-A name is linked where it can mean one thing only. In a docstring or a signature it means what its module imports under that name. Elsewhere: a public
-name of the package; a file or a dotted name; a class or function of which there is one, if it looks like one (it has a capital, an underscore
-or brackets). Everything else stays what it is.
+A name is linked where it can mean one thing only. In a docstring or a signature it means what its
+module imports under that name. Elsewhere: a public name of the package; a file or a dotted name; a
+class or function of which there is one, if it looks like one (it has a capital, an underscore or
+brackets). Everything else stays what it is.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ DEFINED = ("function", "class", "exception", "data")
 
 
 def target(objects: Any, text: str) -> str | None:
-    """The whole name of what the text names, among `objects` (those of the Python domain); None where that is nothing, or not sure."""
+    """The whole name of what the text names, among `objects` (those of the Python domain); None
+    where that is nothing, or not sure.
+    """
     if not PLAIN.fullmatch(text):
         return None
     name = text.removesuffix(".py").removesuffix("/__init__").replace("/", ".").removesuffix("()").removeprefix("fsp.")
@@ -37,13 +41,16 @@ def target(objects: Any, text: str) -> str | None:
         name = FACE[name]
     for whole in (name, f"fsp_dynamics.{name}"):
         if whole in objects and whole.startswith("fsp_dynamics."):
-            word = objects[whole].objtype == "module" and text == whole.rpartition(".")[2]  # such as rate or errors
+            # such as rate or errors
+            word = objects[whole].objtype == "module" and text == whole.rpartition(".")[2]
             return None if word else whole
     dotted = "." in name
     if not (dotted or "_" in name or name != text or re.search("[A-Z]", name)):
         return None
     kinds = ("module", *DEFINED) if "_" in name else DEFINED
-    found = [whole for whole, entry in objects.items() if whole.endswith(f".{name}") and (dotted or entry.objtype in kinds)]
+    found = [
+        whole for whole, entry in objects.items() if whole.endswith(f".{name}") and (dotted or entry.objtype in kinds)
+    ]
     return found[0] if len(found) == 1 else None
 
 
@@ -65,15 +72,28 @@ class LinkNames(SphinxPostTransform):
         if docname.startswith("api/") and docname != "api/index":
             return  # docstrings say with `x` what is a name
         for literal in list(self.document.findall(nodes.literal)):
-            if "value" in literal["classes"] or any(isinstance(above, (nodes.reference, nodes.title)) for above in _above(literal)):
+            if "value" in literal["classes"] or any(
+                isinstance(above, (nodes.reference, nodes.title)) for above in _above(literal)
+            ):
                 continue
             name = target(objects, literal.astext())
             if name:
-                literal.replace_self(make_refnode(self.app.builder, docname, objects[name].docname, objects[name].node_id, literal.deepcopy(), name))
+                literal.replace_self(
+                    make_refnode(
+                        self.app.builder,
+                        docname,
+                        objects[name].docname,
+                        objects[name].node_id,
+                        literal.deepcopy(),
+                        name,
+                    )
+                )
 
 
 class NoGuesses(SphinxPostTransform):
-    """Sphinx takes a type in a signature for anything that ends in its name, were it another module's. Here it asks `_missing` instead."""
+    """Sphinx takes a type in a signature for anything that ends in its name, were it another
+    module's. Here it asks `_missing` instead.
+    """
 
     default_priority = 5  # before references are resolved
 

@@ -1,4 +1,6 @@
-"""Formulas as MathML, which browsers draw themselves: no script, no font and no network. docutils translates; what it cannot is a warning."""
+"""Formulas as MathML, which browsers draw themselves: no script, no font and no network. docutils
+translates; what it cannot is a warning.
+"""
 
 from __future__ import annotations
 

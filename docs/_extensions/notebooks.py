@@ -1,6 +1,8 @@
-"""The notebooks of the source tree as pages: copied to docs/gallery/ before every build, since Sphinx reads nothing from outside its own folder.
+"""The notebooks of the source tree as pages: copied to docs/gallery/ before every build, since
+Sphinx reads nothing from outside its own folder.
 
-Links between notebooks and pages are written as they work in the source tree, and bent to where the copies are.
+Links between notebooks and pages are written as they work in the source tree, and bent to where
+the copies are.
 """
 
 from __future__ import annotations
@@ -16,12 +18,15 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.transforms import SphinxTransform
 
-LIVE = "<fsp_dynamics.explorer.widget.Explorer object"  # how the explorer is written where there is no page to live in
+# how the explorer is written where there is no page to live in
+LIVE = "<fsp_dynamics.explorer.widget.Explorer object"
 PICTURES = ("explorer-light.png", "explorer-dark.png")
 
 
 def copy_notebooks(source: Path, target: Path) -> list[str]:
-    """Make `target` hold the notebooks of `source` and no others; the names. What has not changed keeps its date, so that it is not read again."""
+    """Make `target` hold the notebooks of `source` and no others; the names. What has not changed
+    keeps its date, so that it is not read again.
+    """
     target.mkdir(exist_ok=True)
     found = {path.name: moved(path.read_text(encoding="utf-8")) for path in sorted(source.glob("*.ipynb"))}
     for old in target.glob("*.ipynb"):
@@ -41,12 +46,16 @@ def moved(text: str) -> str:
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             lines = cell["source"] if isinstance(cell["source"], list) else [cell["source"]]
-            cell["source"] = [re.sub(r"\]\(\.\./(docs/)?", lambda link: "](../" if link[1] else "](../../", line) for line in lines]
+            cell["source"] = [
+                re.sub(r"\]\(\.\./(docs/)?", lambda link: "](../" if link[1] else "](../../", line) for line in lines
+            ]
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
 class StandStill(SphinxTransform):
-    """In place of the live explorer, which needs a kernel, a picture of it, where there is one in docs/, and how to open it."""
+    """In place of the live explorer, which needs a kernel, a picture of it, where there is one in
+    docs/, and how to open it.
+    """
 
     default_priority = 100
 
@@ -55,11 +64,18 @@ class StandStill(SphinxTransform):
             if block.astext().startswith(LIVE):
                 seen = [name for name in PICTURES if (Path(self.env.srcdir) / name).is_file()]
                 shown: list[nodes.Node] = [
-                    nodes.image(uri=f"../{name}", alt="The explorer", classes=[f"only-{name[9:-4]}"] if len(seen) > 1 else []) for name in seen
+                    nodes.image(
+                        uri=f"../{name}", alt="The explorer", classes=[f"only-{name[9:-4]}"] if len(seen) > 1 else []
+                    )
+                    for name in seen
                 ]
                 shown.append(
                     nodes.paragraph(
-                        "", "", nodes.emphasis("", "The explorer lives in a notebook: "), nodes.literal("", "fsp explore"), nodes.Text(".")
+                        "",
+                        "",
+                        nodes.emphasis("", "The explorer lives in a notebook: "),
+                        nodes.literal("", "fsp explore"),
+                        nodes.Text("."),
                     )
                 )
                 block.replace_self(shown)

@@ -1,22 +1,26 @@
 """The angle between each matrix of the loop and the product of the others (figure 3).
 
-In the paper's names W1 = forward[0], W2 = forward[1], ..., and the loop closes the ring; the input matrix is not part of it. For
-each W the others are multiplied in loop order, from the layer W leads to back to the layer it comes from, which gives the shape
-of W.T: for two hidden layers loop @ W1 belongs to W2. Their transposed product P has the shape of W, and all pairs share one inner product,
+In the paper's names W1 = forward[0], W2 = forward[1], ..., and the loop closes the ring; the input
+matrix is not part of it. For each W the others are multiplied in loop order, from the layer W
+leads to back to the layer it comes from, which gives the shape of W.T: for two hidden layers loop
+@ W1 belongs to W2. Their transposed product P has the shape of W, and all pairs share one inner
+product,
 
     <W, P> = tr(loop @ W1 @ W2 ...)                                                                       `Alignment.trace`
 
 so all angles are below 90 degrees exactly if that trace is positive (model fact 12).
 
-P has rank n_L at most, so in a wide network a raw angle is near 90 degrees whatever is learned (fact 14). With U and V orthonormal bases of P's
-columns and rows,
+P has rank n_L at most, so in a wide network a raw angle is near 90 degrees whatever is learned
+(fact 14). With U and V orthonormal bases of P's columns and rows,
 
     cos raw = cos bound * cos inside       bound: angle(W, U U'W V V'), which no P of that subspace can undercut; inside: angle(U'W V, U'P V)
 
-and `z_score` = sqrt(n_pre n_post) cos raw is the raw angle in standard deviations of a random W of the same shape and norm: for a direction drawn
-uniformly on the sphere the cosine has mean 0 and variance 1 / (n_pre n_post), exactly.
+and `z_score` = sqrt(n_pre n_post) cos raw is the raw angle in standard deviations of a random W of
+the same shape and norm: for a direction drawn uniformly on the sphere the cosine has mean 0 and
+variance 1 / (n_pre n_post), exactly.
 
-What costs: products with n_L columns, 2 n_L multiplications for each weight of the loop; `sample_alignment` as much for each sample.
+What costs: products with n_L columns, 2 n_L multiplications for each weight of the loop;
+`sample_alignment` as much for each sample.
 """
 
 from __future__ import annotations
@@ -46,10 +50,12 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """Angles in degrees in [0, 180], {"W1", "W2", ..., "loop": .}; NaN where a matrix or a product is zero.
+    """Angles in degrees in [0, 180], {"W1", "W2", ..., "loop": .}; NaN where a matrix or a product
+    is zero.
 
     degrees : of each matrix to the transposed product P of the others. trace : tr(loop W1 W2 ...).
-    bound : the smallest raw angle that the matrix can have to anything in P's subspace. inside : the angle within that subspace.
+    bound : the smallest raw angle that the matrix can have to anything in P's subspace. inside :
+        the angle within that subspace.
     z_score : the raw cosine in standard deviations of a random matrix of the same shape and norm.
     """
 
@@ -60,23 +66,34 @@ class Alignment:
     z_score: dict[str, float]
 
     def to_frame(self) -> DataFrame:
-        """A pandas.DataFrame, a row for each matrix: matrix, raw_degrees, bound_degrees, inside_degrees, z_score, trace. `.to_csv(path)` saves it."""
+        """A pandas.DataFrame, a row for each matrix: matrix, raw_degrees, bound_degrees,
+        inside_degrees, z_score, trace. `.to_csv(path)` saves it.
+        """
         import pandas
 
-        angles = {"raw_degrees": self.degrees, "bound_degrees": self.bound, "inside_degrees": self.inside, "z_score": self.z_score}
+        angles = {
+            "raw_degrees": self.degrees,
+            "bound_degrees": self.bound,
+            "inside_degrees": self.inside,
+            "z_score": self.z_score,
+        }
         columns = {name: list(values.values()) for name, values in angles.items()}
         return pandas.DataFrame({"matrix": list(self.degrees), **columns, "trace": self.trace})
 
     def plot(self, ax: Axes | None = None) -> Figure:
-        """The angles of each matrix between 0 and 180 degrees (`plotting.alignments.plot_alignment`)."""
+        """The angles of each matrix between 0 and 180 degrees
+        (`plotting.alignments.plot_alignment`).
+        """
         return plot_alignment(self, ax)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleAlignment:
-    """The angles of the matrices as single samples see them: every W D, D the slopes rho'(s) of the units W leads to at that sample's equilibrium.
+    """The angles of the matrices as single samples see them: every W D, D the slopes rho'(s) of
+    the units W leads to at that sample's equilibrium.
 
-    degrees : {"W1", ..., "loop": (B,)}; NaN for a sample whose masks leave nothing of a matrix or a product.
+    degrees : {"W1", ..., "loop": (B,)}; NaN for a sample whose masks leave nothing of a matrix or
+    a product.
     """
 
     degrees: dict[str, Array]
@@ -97,22 +114,30 @@ class SampleAlignment:
         return {name: int(np.isnan(values).sum()) for name, values in self.degrees.items()}
 
     def to_frame(self) -> DataFrame:
-        """A pandas.DataFrame with a row for each matrix and sample: matrix, sample, degrees (NaN: no angle). `.to_csv(path)` saves it."""
+        """A pandas.DataFrame with a row for each matrix and sample: matrix, sample, degrees (NaN:
+        no angle). `.to_csv(path)` saves it.
+        """
         import pandas
 
         count = len(self.degrees["loop"])
         matrix, sample = np.repeat(list(self.degrees), count), np.tile(np.arange(count), len(self.degrees))
-        return pandas.DataFrame({"matrix": matrix, "sample": sample, "degrees": np.concatenate(list(self.degrees.values()))})
+        return pandas.DataFrame(
+            {"matrix": matrix, "sample": sample, "degrees": np.concatenate(list(self.degrees.values()))}
+        )
 
     def plot(self, ax: Axes | None = None) -> Figure:
-        """The angles of all samples, their mean and standard deviation, for each matrix (`plotting.alignments.plot_sample_alignment`)."""
+        """The angles of all samples, their mean and standard deviation, for each matrix
+        (`plotting.alignments.plot_sample_alignment`).
+        """
         return plot_sample_alignment(self, ax)
 
 
 def angle(u: Array, v: Array) -> float:
-    """The angle between two arrays of one shape, in degrees: 2 atan2(||u' - v'||, ||u' + v'||), u', v' scaled to norm 1.
+    """The angle between two arrays of one shape, in degrees: 2 atan2(||u' - v'||, ||u' + v'||),
+    u', v' scaled to norm 1.
 
-    Exact where arccos is not: 0 for identical arrays, 180 for opposite ones. NaN if either is zero (no direction).
+    Exact where arccos is not: 0 for identical arrays, 180 for opposite ones. NaN if either is zero
+    (no direction).
     """
     u, v = np.asarray(u, np.float64), np.asarray(v, np.float64)
     size_u, size_v = np.linalg.norm(u), np.linalg.norm(v)
@@ -125,25 +150,32 @@ def angle(u: Array, v: Array) -> float:
 def loop_alignment(network: Network) -> Alignment:
     """How each matrix of the loop stands to the transposed product of the others, in float64.
 
-    Only products with n_L columns or rows are formed: the ring is cut at the output, where it is thin. Raises ConfigurationError
-    for a network without a loop; warns and gives NaN for zero matrices, whose angle is undefined.
+    Only products with n_L columns or rows are formed: the ring is cut at the output, where it is
+    thin. Raises ConfigurationError for a network without a loop; warns and gives NaN for zero
+    matrices, whose angle is undefined.
     """
     ring = [w.astype(np.float64) for w in _ring(network)]
     before, after = _products(ring)
     degrees = [angle(w, start.T @ end.T) for w, start, end in zip(ring, before, after, strict=True)]
     subspace = [_subspace_angles(w, start, end) for w, start, end in zip(ring, before, after, strict=True)]
     if np.isnan(degrees).any():
-        warnings.warn("loop_alignment: a matrix of the loop is zero, its angles are undefined (NaN)", RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            "loop_alignment: a matrix of the loop is zero, its angles are undefined (NaN)", RuntimeWarning, stacklevel=2
+        )
     z_score = [float(np.sqrt(w.size) * np.cos(np.radians(each))) for w, each in zip(ring, degrees, strict=True)]
     bound, inside = zip(*subspace, strict=True)
-    return Alignment(_named(degrees), float(np.trace(before[-1] @ ring[-1])), _named(bound), _named(inside), _named(z_score))
+    return Alignment(
+        _named(degrees), float(np.trace(before[-1] @ ring[-1])), _named(bound), _named(inside), _named(z_score)
+    )
 
 
 def loop_angles(loop: Network | PackedLoop) -> dict[str, float]:
-    """The raw angles alone, in the network's own precision (float32: to about 0.001 degrees), cheap enough to be asked every few batches.
+    """The raw angles alone, in the network's own precision (float32: to about 0.001 degrees),
+    cheap enough to be asked every few batches.
 
-    No array of the size of a wide matrix is made: the product's norm is that of its Gram matrices, ||A B||^2 = <A'A, B B'>.
-    NaN for zero matrices. Raises ConfigurationError for a network without a loop.
+    No array of the size of a wide matrix is made: the product's norm is that of its Gram matrices,
+    ||A B||^2 = <A'A, B B'>. NaN for zero matrices. Raises ConfigurationError for a network without
+    a loop.
     """
     if isinstance(loop, PackedLoop):
         before, after, norms = loop.products()
@@ -158,20 +190,26 @@ def loop_angles(loop: Network | PackedLoop) -> dict[str, float]:
     return _named([float(_degrees(trace / size)) if size else float("nan") for size in sizes])
 
 
-def sample_alignment(network: Network, equilibrium: Equilibrium, *, unrested: bool = False) -> SampleAlignment:
-    """The angles as each sample sees them, from the free equilibria of a batch (the paper's "taken for every sample").
+def sample_alignment(network: Network, equilibrium: Equilibrium, *, unconverged: bool = False) -> SampleAlignment:
+    """The angles as each sample sees them, from the free equilibria of a batch (the paper's "taken
+    for every sample").
 
-    unrested : take samples that are not at rest as they stand. Raises NotAtRestError for them otherwise, ConfigurationError without a loop.
+    unconverged : take samples that have not converged as they stand. Raises NotConvergedError for
+    them otherwise, ConfigurationError without a loop.
     """
-    if not unrested:
-        equilibrium.require_rest()
+    if not unconverged:
+        equilibrium.require_converged()
     ring, slopes = [w.astype(np.float64) for w in _ring(network)], _slopes(network, equilibrium.state)
-    parts = [_sample_cosines(ring, [p[rows] for p in slopes]) for rows in chunks(len(slopes[0]))] or [[np.zeros(0)] * len(ring)]
+    parts = [_sample_cosines(ring, [p[rows] for p in slopes]) for rows in chunks(len(slopes[0]))] or [
+        [np.zeros(0)] * len(ring)
+    ]
     return SampleAlignment(_named([_degrees(np.concatenate(each)) for each in zip(*parts, strict=True)]))
 
 
 def _sample_cosines(ring: Sequence[Array], slopes: Sequence[Array]) -> list[Array]:
-    """cos of the angles of loop D_1, W1 D_2, ... to the transposed products of the others, (b,) each."""
+    """cos of the angles of loop D_1, W1 D_2, ... to the transposed products of the others, (b,)
+    each.
+    """
     identity = np.broadcast_to(np.eye(len(ring[0])), (len(slopes[0]), len(ring[0]), len(ring[0])))
     before = [identity]  # before[k]: the masked product of ring[:k], (b, n_L, n_k)
     for w, p in zip(ring, slopes, strict=True):
@@ -189,7 +227,9 @@ def _sample_cosines(ring: Sequence[Array], slopes: Sequence[Array]) -> list[Arra
 
 
 def _subspace_angles(w: Array, start: Array, end: Array) -> tuple[float, float]:
-    """(bound, inside) of W to the product P = start' end', from orthonormal bases U, V of its columns and rows; NaN if either is zero."""
+    """(bound, inside) of W to the product P = start' end', from orthonormal bases U, V of its
+    columns and rows; NaN if either is zero.
+    """
     (q_pre, r_pre), (q_post, r_post) = np.linalg.qr(start.T), np.linalg.qr(end)
     u, sizes, vt = np.linalg.svd(r_pre @ r_post.T)
     rank = int((sizes > sizes[0] * max(w.shape) * np.finfo(sizes.dtype).eps).sum()) if sizes[0] > 0 else 0
@@ -213,7 +253,9 @@ def _products(ring: Sequence[Array]) -> tuple[list[Array], list[Array]]:
 
 
 def _ring(network: Network) -> list[Array]:
-    """loop, W1, W2, ...: the matrices round the loop from the output on. Raises ConfigurationError without a loop."""
+    """loop, W1, W2, ...: the matrices round the loop from the output on. Raises ConfigurationError
+    without a loop.
+    """
     if network.loop is None:
         raise ConfigurationError("loop_alignment: the network has no loop (loop = None); give one made by loop_network")
     return [network.loop, *network.forward]

@@ -1,4 +1,6 @@
-"""How many points of rest a network has for an image: random starts, followed in time, and where they end."""
+"""How many points of rest a network has for an image: random starts, followed in time, and where
+they end.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,15 @@ from fsp_dynamics.solvers.reference import ReferenceSolver
 
 
 def integrator_of(network: Network, solver: Integrator | None, rtol: float | None = None) -> Integrator:
-    """`solver` if it has a time axis; dopri5 with controlled steps if None, in NumPy for an activation of one's own."""
+    """`solver` if it has a time axis; dopri5 with controlled steps if None, in NumPy for an
+    activation of one's own.
+    """
     if solver is None:
         return (NumbaSolver if network.rho in ACTIVATIONS.values() else ReferenceSolver)(rtol=rtol)
     if not isinstance(solver, Integrator):
-        raise ConfigurationError(f"solver is {type(solver).__name__}, which has no time axis; give an Integrator such as NumbaSolver() or None")
+        raise ConfigurationError(
+            f"solver is {type(solver).__name__}, which has no time axis; give an Integrator such as NumbaSolver() or None"
+        )
     return solver
 
 
@@ -29,12 +35,13 @@ def integrator_of(network: Network, solver: Integrator | None, rtol: float | Non
 class Attractors:
     """The distinct points of rest that one image's starts ended in, the most visited first.
 
-    states : tuple of (A, n_k). share : (A,) of all starts. unrested : number of starts that never came to rest.
+    states : tuple of (A, n_k). share : (A,) of all starts. unconverged : number of starts that
+    never converged.
     """
 
     states: State
     share: Array
-    unrested: int
+    unconverged: int
 
     @property
     def count(self) -> int:
@@ -52,14 +59,17 @@ def attractors(
     *,
     apart: float = 1e-3,
 ) -> tuple[Attractors, ...]:
-    """Where each image's free phase rests, from random starts: only stable points are met, as the field is integrated in time.
+    """Where each image's free phase rests, from random starts: only stable points are met, as the
+    field is integrated in time.
 
-    Starts are uniform in [0, 1] for a hard sigmoid. For a smooth rho they are normal, of standard deviation rho'(0) r max|a| / 2 for each unit,
-    max|a| over all rates in [0, 1]: half of where it could rest at most. Every image has the same starts.
+    Starts are uniform in [0, 1] for a hard sigmoid. For a smooth rho they are normal, of standard
+    deviation rho'(0) r max|a| / 2 for each unit, max|a| over all rates in [0, 1]: half of where it
+    could rest at most. Every image has the same starts.
 
     Parameters
     ----------
-    starts : how many. solver : an `Integrator`; None: controlled steps of dopri5. tolerance : when it counts as rest.
+    starts : how many. solver : an `Integrator`; None: controlled steps of dopri5. tolerance : when
+        it counts as rest.
     apart : two points of rest are one where no unit differs by more.
 
     Raises ShapeError, NotFiniteError, ConfigurationError.
@@ -73,7 +83,9 @@ def attractors(
     found = []
     for row in drive:
         begin = drawn if network.rho.projected else drawn * _reach(network, row) / 2
-        rest = walker.relax(network, np.tile(row, (starts, 1)), layers(network, begin.astype(network.dtype)), None, tolerance)
+        rest = walker.relax(
+            network, np.tile(row, (starts, 1)), layers(network, begin.astype(network.dtype)), None, tolerance
+        )
         found.append(_grouped(network, rest, apart))
     return tuple(found)
 
@@ -85,13 +97,17 @@ def _reach(network: Network, drive: Array) -> Array:
         least[post] = least[post] + np.minimum(w, 0).sum(0)
         most[post] = most[post] + np.maximum(w, 0).sum(0)
     slope = float(network.rho.slope(np.zeros(1))[0])
-    return np.concatenate([slope * r * np.maximum(-low, high) for low, high, r in zip(least, most, network.time_constants, strict=True)])
+    return np.concatenate(
+        [slope * r * np.maximum(-low, high) for low, high, r in zip(least, most, network.time_constants, strict=True)]
+    )
 
 
 def _grouped(network: Network, rest: Equilibrium, apart: float) -> Attractors:
-    """One image's points of rest, by distance to the first of each group; of a group the one with the smallest residual stands for it."""
-    at_rest = np.flatnonzero(rest.at_rest)
-    flat, residual = flatten(rest.state)[at_rest], rest.residual[at_rest]
+    """One image's points of rest, by distance to the first of each group; of a group the one with
+    the smallest residual stands for it.
+    """
+    converged = np.flatnonzero(rest.converged)
+    flat, residual = flatten(rest.state)[converged], rest.residual[converged]
     groups, waiting = [], np.arange(len(flat))
     while waiting.size:
         same = np.abs(flat[waiting] - flat[waiting[0]]).max(1) <= apart

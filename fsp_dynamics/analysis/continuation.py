@@ -1,11 +1,15 @@
-"""How one image's equilibrium moves, turns and loses its hold while the nudge, or the loop's gain, is changed slowly.
+"""How one image's equilibrium moves, turns and loses its hold while the nudge, or the loop's gain,
+is changed slowly.
 
-Equilibria are the roots of F(y, q) = 0 (analysis/reduced.py), curves in n_L + 1 dimensions. They are followed by arc length: a step of length h along
-the tangent t, then Newton's method on F = 0 in the plane across t, which passes round folds (Keller 1977; Allgower and Georg, Introduction to
-Numerical Continuation Methods, 2003). A smooth rho turns the tangent steadily. The curve of a hard sigmoid has pieces, one for each set of units
-inside (0, 1), and corners where a unit meets 0 or 1: each piece is followed beyond its end as if its units had no walls, the first corner on it
-is found, and the walk goes on from there into the piece behind it, in the direction in which the determinant of (dF; t) keeps its sign. So folds at
-corners, as sharp as they may be, are passed and found to rounding.
+Equilibria are the roots of F(y, q) = 0 (analysis/reduced.py), curves in n_L + 1 dimensions. They
+are followed by arc length: a step of length h along the tangent t, then Newton's method on F = 0
+in the plane across t, which passes round folds (Keller 1977; Allgower and Georg, Introduction to
+Numerical Continuation Methods, 2003). A smooth rho turns the tangent steadily. The curve of a hard
+sigmoid has pieces, one for each set of units inside (0, 1), and corners where a unit meets 0 or 1:
+each piece is followed beyond its end as if its units had no walls, the first corner on it is
+found, and the walk goes on from there into the piece behind it, in the direction in which the
+determinant of (dF; t) keeps its sign. So folds at corners, as sharp as they may be, are passed and
+found to rounding.
 """
 
 from __future__ import annotations
@@ -27,14 +31,16 @@ PARAMETERS = ("beta", "loop")
 LEAST = 1e-9  # the shortest step, in units of the outputs and of the span
 TURN = 0.95  # cosine by which the tangent may turn in a step
 IDLE = 20  # corners that may lie on one another
-SURE = 1e-6  # |Re lambda|, per unit time, below which a pair of eigenvalues is said to cross the axis
+# |Re lambda|, per unit time, below which a pair of eigenvalues is said to cross the axis
+SURE = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mark:
     """A point of a branch where something happens, found to rounding.
 
-    parameter, output (n_L,) : where. frequency : |Im lambda| of the pair that crosses, radians per unit time; 0 at a fold.
+    parameter, output (n_L,) : where. frequency : |Im lambda| of the pair that crosses, radians per
+    unit time; 0 at a fold.
     row : the row of the branch that it follows.
     """
 
@@ -48,11 +54,14 @@ class Mark:
 class Branch:
     """Equilibria of one image in the order in which they were walked through, stable and unstable.
 
-    name : "beta" or "loop". parameter : (P,). states : tuple of (P, n_k). abscissa : (P,) largest real part of the eigenvalues, per unit time;
-    at the corner of a hard sigmoid's branch that of the piece before it.
-    folds : where the parameter turns round. hopf : where a pair of complex eigenvalues crosses the imaginary axis. At corners eigenvalues jump, and
-    may jump over the axis: that shows in `stable`, and is no mark.
-    ended : "span" (its end, or its beginning after a fold, was reached), "points" (as many as allowed) or "stuck" (no shorter step was possible).
+    name : "beta" or "loop". parameter : (P,). states : tuple of (P, n_k). abscissa : (P,) largest
+    real part of the eigenvalues, per unit time; at the corner of a hard sigmoid's branch that of
+    the piece before it.
+    folds : where the parameter turns round. hopf : where a pair of complex eigenvalues crosses the
+    imaginary axis. At corners eigenvalues jump, and may jump over the axis: that shows in
+    `stable`, and is no mark.
+    ended : "span" (its end, or its beginning after a fold, was reached), "points" (as many as
+    allowed) or "stuck" (no shorter step was possible).
     """
 
     name: str
@@ -85,25 +94,32 @@ def continuation(
     step: float = 0.05,
     points: int = 2000,
 ) -> Branch:
-    """Follow the equilibrium of one image from span[0] towards span[1], round all folds, until it leaves the span at either end.
+    """Follow the equilibrium of one image from span[0] towards span[1], round all folds, until it
+    leaves the span at either end.
 
     Parameters
     ----------
     image : (n_in,). target : (n_L,) of the nudge; needed for "beta", and for it alone.
-    parameter : "beta", the strength of the nudge (0: the free phase), or "loop", a factor of the loop matrix (1: the network as it is).
+    parameter : "beta", the strength of the nudge (0: the free phase), or "loop", a factor of the
+        loop matrix (1: the network as it is).
     span : where to begin and where to end, in either order.
-    start : a state (1, n_k) or an equilibrium of this one image, near which the branch begins, stable or not; None: where passes lead from silence.
-    step : longest step, sqrt(|dy|^2 + (dp / width)^2); width is the power of two that is nearest to the length of the span.
+    start : a state (1, n_k) or an equilibrium of this one image, near which the branch begins,
+        stable or not; None: where passes lead from silence.
+    step : longest step, sqrt(|dy|^2 + (dp / width)^2); width is the power of two that is nearest
+        to the length of the span.
     points : the most rows that the branch may have.
 
-    All of it in float64. Raises ConfigurationError for networks without a loop, activations without curvature, unusable settings, or where no
-    equilibrium is found to begin with; ShapeError and NotFiniteError for unusable arrays.
+    All of it in float64. Raises ConfigurationError for networks without a loop, activations
+    without curvature, unusable settings, or where no equilibrium is found to begin with;
+    ShapeError and NotFiniteError for unusable arrays.
     """
     problem, first, last = _checked(network, image, parameter, span, target)
     check_positive("step", step)
     if not (isinstance(points, int | np.integer) and points >= 2):
         raise ConfigurationError(f"points = {points!r}, expected a whole number, 2 or more")
-    walk = _Walk(problem, problem.begin(first, start), 1.0 if last > first else -1.0, (min(first, last), max(first, last)))
+    walk = _Walk(
+        problem, problem.begin(first, start), 1.0 if last > first else -1.0, (min(first, last), max(first, last))
+    )
     while len(walk.rows) < points and not walk.ended:
         walk.step(step)
     found = walk.rows
@@ -118,17 +134,29 @@ def continuation(
     )
 
 
-def _checked(network: Network, image: Array, parameter: str, span: tuple[float, float], target: Array | None) -> tuple[Reduced, float, float]:
+def _checked(
+    network: Network, image: Array, parameter: str, span: tuple[float, float], target: Array | None
+) -> tuple[Reduced, float, float]:
     """The problem, and where to begin and end. Raises what `continuation` promises."""
     check_choice("parameter", parameter, PARAMETERS)
     if network.loop is None:
-        raise ConfigurationError("continuation: the network has no loop (loop = None), whose outputs it needs; give one made by loop_network")
+        raise ConfigurationError(
+            "continuation: the network has no loop (loop = None), whose outputs it needs; give one made by loop_network"
+        )
     if not network.rho.projected and network.rho.curvature is None:
-        raise ConfigurationError(f"continuation with rho = {network.rho.name!r} needs its curvature: give Activation(..., curvature=...)")
+        raise ConfigurationError(
+            f"continuation with rho = {network.rho.name!r} needs its curvature: give Activation(..., curvature=...)"
+        )
     if len(span) != 2 or not np.isfinite(span).all() or span[0] == span[1]:
-        raise ConfigurationError(f"span = {span!r}, expected two different finite numbers, where to begin and where to end")
+        raise ConfigurationError(
+            f"span = {span!r}, expected two different finite numbers, where to begin and where to end"
+        )
     if (target is None) == (parameter == "beta"):
-        wanted = f"(n_L,) = ({network.sizes[-1]},) numbers that the nudge pulls to" if target is None else "None, as only a nudge has a target"
+        wanted = (
+            f"(n_L,) = ({network.sizes[-1]},) numbers that the nudge pulls to"
+            if target is None
+            else "None, as only a nudge has a target"
+        )
         raise ConfigurationError(f"target with parameter = {parameter!r} is {type(target).__name__}, expected {wanted}")
     exact, image = network.astype(np.float64), np.asarray(image, np.float64)
     check_shape("image", image, (network.sizes[0],))
@@ -138,8 +166,14 @@ def _checked(network: Network, image: Array, parameter: str, span: tuple[float, 
         check_finite("target", target)
         if min(span) <= -1 / network.time_constants[-1]:
             limit = -1 / network.time_constants[-1]
-            raise ConfigurationError(f"span = {span!r}, expected betas above {limit:g} (-1/r of the output), where it still leaks")
-    return Reduced(exact, rate.drive(exact, image[None]), target, 2.0 ** round(np.log2(abs(span[1] - span[0])))), float(span[0]), float(span[1])
+            raise ConfigurationError(
+                f"span = {span!r}, expected betas above {limit:g} (-1/r of the output), where it still leaks"
+            )
+    return (
+        Reduced(exact, rate.drive(exact, image[None]), target, 2.0 ** round(np.log2(abs(span[1] - span[0])))),
+        float(span[0]),
+        float(span[1]),
+    )
 
 
 class _Walk:
@@ -179,7 +213,13 @@ class _Walk:
             self.abscissa.append(float(eigenvalues(new.linear).abscissa[0]))
             self.h *= 1.5 if t @ self.t > 1 - (1 - TURN) / 4 else 1.0
             self.here, self.t = new, t
-        self.ended = "stuck" if self.idle > IDLE else "span" if new.x[-1] in (self.low, self.high) and len(self.rows) > 1 and not corner else ""
+        self.ended = (
+            "stuck"
+            if self.idle > IDLE
+            else "span"
+            if new.x[-1] in (self.low, self.high) and len(self.rows) > 1 and not corner
+            else ""
+        )
         if corner:
             self.turn_corner(corner)
 
@@ -191,7 +231,9 @@ class _Walk:
         """`ahead` within a step that has succeeded."""
         found = self.ahead(h)
         if found is None:
-            raise ConfigurationError(f"the branch was lost near parameter = {self.here.x[-1] * self.problem.width:g}; take a shorter step")
+            raise ConfigurationError(
+                f"the branch was lost near parameter = {self.here.x[-1] * self.problem.width:g}; take a shorter step"
+            )
         return found
 
     def heading(self, place: Place) -> Array:
@@ -229,7 +271,9 @@ class _Walk:
             self.folds.append(self.mark(self.here, len(self.rows) - 1))
 
     def end_of_span(self, new: Place) -> Place | None:
-        """The point on the way to `new` at which the parameter leaves the span, with that very value."""
+        """The point on the way to `new` at which the parameter leaves the span, with that very
+        value.
+        """
         bound = self.low if new.x[-1] < self.low else self.high
         share = (bound - self.here.x[-1]) / (new.x[-1] - self.here.x[-1])
         near = self.here.x + share * (new.x - self.here.x)
@@ -245,7 +289,9 @@ class _Walk:
         self.folds.append(self.mark(self.sure(h), len(self.rows) - 1))
 
     def look_for_hopf(self, new: Place) -> None:
-        """Pairs of eigenvalues that cross the imaginary axis on the way to `new`, within one piece."""
+        """Pairs of eigenvalues that cross the imaginary axis on the way to `new`, within one
+        piece.
+        """
         counts = [int((_pairs(place.linear).real > 0).sum()) for place in (self.here, new)]
         for rank in range(min(counts), max(counts)):
 
@@ -255,7 +301,8 @@ class _Walk:
 
             place = self.sure(_root(real_part, self.t @ (new.x - self.here.x)))
             pairs = _pairs(place.linear)
-            if rank < len(pairs) and abs(pairs[rank].real) < SURE:  # else the pair has become two real ones
+            # else the pair has become two real ones
+            if rank < len(pairs) and abs(pairs[rank].real) < SURE:
                 self.hopf.append(self.mark(place, len(self.rows) - 1, float(pairs[rank].imag)))
 
     def mark(self, place: Place, row: int, frequency: float = 0.0) -> Mark:

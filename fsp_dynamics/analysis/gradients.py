@@ -1,15 +1,17 @@
 """How far the learning rule is from the gradient, and why.
 
-The cost of a sample is C = 1/2 ||s_L - d||^2 at its free equilibrium. `true_gradient` is -dC/dW by implicit differentiation (the adjoint of
-solvers/response.py). Eq. 14 differs from it for three reasons, which `compare` tells apart by working out the update four times:
+The cost of a sample is C = 1/2 ||s_L - d||^2 at its free equilibrium. `true_gradient` is -dC/dW by
+implicit differentiation (the adjoint of solvers/response.py). Eq. 14 differs from it for three
+reasons, which `compare` tells apart by working out the update four times:
 
     gradient                 -dC/dW at the exact free equilibrium
     + non-reciprocity        eq. 14 as beta -> 0: the response takes the place of the adjoint, W that of W.T              (model fact 10)
-    + finite beta            eq. 14 at the beta in use, both phases at rest to rounding (float64)
-    + unfinished relaxation  eq. 14 as it is trained with: the network's own precision, solver and tolerance
+    + finite beta            eq. 14 at the beta in use, both phases converged to rounding (float64)
+    + unfinished relaxation  eq. 14 as it is trained with: the network's own precision, solver and
+    tolerance
 
-Consecutive differences are the three sources; they add up to update - gradient exactly. At a kink the gradient is that of the side on which the
-sample rests.
+Consecutive differences are the three sources; they add up to update - gradient exactly. At a kink
+the gradient is that of the side on which the sample rests.
 """
 
 from __future__ import annotations
@@ -23,36 +25,41 @@ import numpy as np
 from fsp_dynamics.analysis.alignment import angle
 from fsp_dynamics.errors import ConfigurationError, check_finite, check_shape
 from fsp_dynamics.learning import phases
-from fsp_dynamics.learning.hebbian import Update, assemble, contrast, update
-from fsp_dynamics.learning.training import Recipe
+from fsp_dynamics.learning.rules.hebbian import Update, assemble, contrast, update
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network, Weights
 from fsp_dynamics.models.rate import Nudge, State, flatten, layers
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.response import Gains, adjoint, gains, response
+from fsp_dynamics.training.recipe import Recipe
 
 EXACT = Tolerance(1e-12)  # per sample, in float64
 SOURCES = ("non-reciprocity", "finite beta", "unfinished relaxation")
 
 
 class NothingToCompareError(ConfigurationError):
-    """No sample has an error and comes to rest, so there is no update."""
+    """No sample has an error and converges, so there is no update."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Gradient(Weights):
-    """-dC/dW, mean over the batch: the fields of `Network`'s weights. The direction of steepest descent."""
+    """-dC/dW, mean over the batch: the fields of `Network`'s weights. The direction of steepest
+    descent.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The update of eq. 14 beside the gradient, for each matrix by its name in `Network.parameters`.
+    """The update of eq. 14 beside the gradient, for each matrix by its name in
+    `Network.parameters`.
 
-    degrees : the angle between them; NaN where either is zero. norm_ratio : ||update|| / ||gradient||.
+    degrees : the angle between them; NaN where either is zero. norm_ratio : ||update|| /
+        ||gradient||.
     sources : {source: {matrix: ||its share of update - gradient|| / ||gradient||}}.
-    stages : {source: {matrix: the angle to the gradient once this source and those before it have come in}}; the last is `degrees`.
-    used : how many samples were compared; those that did not come to rest were left out.
+    stages : {source: {matrix: the angle to the gradient once this source and those before it have
+        come in}}; the last is `degrees`.
+    used : how many samples were compared; those that did not converge were left out.
     """
 
     degrees: dict[str, float]
@@ -62,49 +69,67 @@ class Comparison:
     used: int
 
 
-def true_gradient(network: Network, images: Array, targets: Array, free: Equilibrium, *, unrested: bool = False) -> Gradient:
+def true_gradient(
+    network: Network, images: Array, targets: Array, free: Equilibrium, *, unconverged: bool = False
+) -> Gradient:
     """-dC/dW of C = mean_B 1/2 ||s_L - d||^2 at the free equilibria `free`, float64.
 
-    images (B, n_in), targets (B, n_L). unrested : take samples that are not at rest as if they were. Raises NotAtRestError for them otherwise,
-    ShapeError and NotFiniteError for input that does not fit, ConfigurationError where the rest cannot be linearised.
+    images (B, n_in), targets (B, n_L). unconverged : take samples that have not converged as if they
+    were. Raises NotConvergedError for them otherwise, ShapeError and NotFiniteError for input that
+    does not fit, ConfigurationError where the rest cannot be linearised.
     """
-    return Gradient.of(*_assembled(network, *_linear(adjoint, network, images, targets, free, unrested)))
+    return Gradient.of(*_assembled(network, *_linear(adjoint, network, images, targets, free, unconverged)))
 
 
-def limit_update(network: Network, images: Array, targets: Array, free: Equilibrium, *, unrested: bool = False) -> Update:
-    """Eq. 14 as beta -> 0, in closed form, float64: mean_B rho(s_i^0) d rho(s_j) / d beta. Takes and raises what `true_gradient` does."""
-    return Update.of(*_assembled(network, *_linear(response, network, images, targets, free, unrested)))
+def limit_update(
+    network: Network, images: Array, targets: Array, free: Equilibrium, *, unconverged: bool = False
+) -> Update:
+    """Eq. 14 as beta -> 0, in closed form, float64: mean_B rho(s_i^0) d rho(s_j) / d beta. Takes
+    and raises what `true_gradient` does.
+    """
+    return Update.of(*_assembled(network, *_linear(response, network, images, targets, free, unconverged)))
 
 
 def compare(network: Network, images: Array, targets: Array, recipe: Recipe) -> Comparison:
-    """The update that `recipe` would make from this batch beside the gradient, and what keeps them apart.
+    """The update that `recipe` would make from this batch beside the gradient, and what keeps them
+    apart.
 
-    Of a random sign of beta the positive one is taken. Raises NothingToCompareError if no sample has an error and comes to rest, ShapeError for
-    targets that do not fit.
+    Of a random sign of beta the positive one is taken. Raises NothingToCompareError if no sample
+    has an error and converges, ShapeError for targets that do not fit.
     """
     check_shape("targets", targets, (len(images), network.sizes[-1]))
     kind = "one-sided" if recipe.phases == "random-sign" else recipe.phases
     exact, solver = network.astype(np.float64), FixedPointSolver(max_passes=500)
-    truth = phases.run(exact, rate.drive(exact, images), targets, recipe.beta, solver, kind=kind, rule=recipe.rule, tolerance=EXACT)
+    truth = phases.run(
+        exact, rate.drive(exact, images), targets, recipe.beta, solver, kind=kind, rule=recipe.rule, tolerance=EXACT
+    )
     rows, rates, change = contrast(exact, truth)
     if rows.size == 0:
         raise NothingToCompareError(
-            "compare: no sample has an error and comes to rest in both phases, so there is nothing to compare; weaken the loop"
+            "compare: no sample has an error and converges in both phases, so there is nothing to compare; weaken the loop"
         )
     images, targets = images[rows], targets[rows]
     free = truth.free.rows(rows)
-    gradient, drive, tolerance = true_gradient(exact, images, targets, free), rate.drive(network, images), recipe.tolerance
+    gradient, drive, tolerance = (
+        true_gradient(exact, images, targets, free),
+        rate.drive(network, images),
+        recipe.tolerance,
+    )
     at_beta = Update.of(*_assembled(exact, images, rates, change))
     limit = gradient if recipe.rule == "exact" else limit_update(exact, images, targets, free)
-    used = phases.run(network, drive, targets, recipe.beta, recipe.solver, kind=kind, rule=recipe.rule, tolerance=tolerance)
+    used = phases.run(
+        network, drive, targets, recipe.beta, recipe.solver, kind=kind, rule=recipe.rule, tolerance=tolerance
+    )
     return _compared([gradient, limit, at_beta, update(network, images, used)], rows.size)
 
 
 def exact_nudged(network: Network, drive: Array, free: Equilibrium, nudge: Nudge) -> State:
-    """The rest of the exact-gradient nudged phase at a finite beta (model fact 11), the states (B, n_k), by Newton-Krylov from the free one.
+    """The rest of the exact-gradient nudged phase at a finite beta (model fact 11), the states (B,
+    n_k), by Newton-Krylov from the free one.
 
-    It solves field(s) + (J^T - J)(s - s^0) = 0, the field under the nudge and in the rate form, J the free field's Jacobian at s^0. An oracle
-    for small batches; as beta -> 0, (rho(s) - rho(s^0)) / beta is the adjoint. Raises ConfigurationError where no such rest is found.
+    It solves field(s) + (J^T - J)(s - s^0) = 0, the field under the nudge and in the rate form, J
+    the free field's Jacobian at s^0. An oracle for small batches; as beta -> 0, (rho(s) -
+    rho(s^0)) / beta is the adjoint. Raises ConfigurationError where no such rest is found.
     """
     from scipy.optimize import NoConvergence, newton_krylov
 
@@ -120,7 +145,9 @@ def exact_nudged(network: Network, drive: Array, free: Equilibrium, nudge: Nudge
         solve: Any = newton_krylov
         return layers(network, solve(field, start, f_tol=1e-13, maxiter=200))
     except NoConvergence:
-        raise ConfigurationError(f"no exact-gradient nudged rest was found for beta = {nudge.beta:g}; take a smaller beta") from None
+        raise ConfigurationError(
+            f"no exact-gradient nudged rest was found for beta = {nudge.beta:g}; take a smaller beta"
+        ) from None
 
 
 def _antisymmetric(network: Network, found: Gains, moved: State) -> State:
@@ -134,14 +161,19 @@ def _antisymmetric(network: Network, found: Gains, moved: State) -> State:
 
 
 def _linear(
-    of: Callable[[Network, Gains, Array], State], network: Network, images: Array, targets: Array, free: Equilibrium, unrested: bool
+    of: Callable[[Network, Gains, Array], State],
+    network: Network,
+    images: Array,
+    targets: Array,
+    free: Equilibrium,
+    unconverged: bool,
 ) -> tuple[Array, State, State]:
     """(images, free rates, `of` the output error), checked, float64."""
     check_shape("images", images, (len(free.status), network.sizes[0]))
     check_shape("targets", targets, (len(images), network.sizes[-1]))
     check_finite("targets", targets)
-    if not unrested:
-        free.require_rest()
+    if not unconverged:
+        free.require_converged()
     exact = network.astype(np.float64)
     found = gains(exact, free.state, None, rate.drive(exact, images))
     change = of(exact, found, targets - free.output.astype(np.float64))
@@ -149,16 +181,24 @@ def _linear(
 
 
 def _assembled(network: Network, images: Array, rates: State, change: State) -> tuple[Network, dict[str, Array]]:
-    """(the network in float64, the mean outer products of these free rates and changes by the names of its parameters)."""
+    """(the network in float64, the mean outer products of these free rates and changes by the
+    names of its parameters).
+    """
     exact = network.astype(np.float64)
     return exact, assemble(exact, images, rates, change, len(images))
 
 
 def _compared(steps: Sequence[Weights], used: int) -> Comparison:
     """The record of gradient, limit, finite beta and update, in this order."""
-    gradient, *others = ({name: w.astype(np.float64) for name, w in step.parameters().items() if not name.startswith("biases")} for step in steps)
+    gradient, *others = (
+        {name: w.astype(np.float64) for name, w in step.parameters().items() if not name.startswith("biases")}
+        for step in steps
+    )
     norms = {name: float(np.linalg.norm(w)) for name, w in gradient.items()}
-    stages = {source: {name: angle(stage[name], w) for name, w in gradient.items()} for source, stage in zip(SOURCES, others, strict=True)}
+    stages = {
+        source: {name: angle(stage[name], w) for name, w in gradient.items()}
+        for source, stage in zip(SOURCES, others, strict=True)
+    }
     sources = {
         source: {name: _ratio(after[name] - before[name], norms[name]) for name in gradient}
         for source, before, after in zip(SOURCES, [gradient, *others[:-1]], others, strict=True)

@@ -1,6 +1,8 @@
-"""The phase plane: a path seen in two dimensions, and the flow of two units while all others stand still.
+"""The phase plane: a path seen in two dimensions, and the flow of two units while all others stand
+still.
 
-Nullclines are where the flow of one unit is zero; where those of both units cross, both would stay, and at the network's own equilibrium they do.
+Nullclines are where the flow of one unit is zero; where those of both units cross, both would
+stay, and at the network's own equilibrium they do.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from fsp_dynamics.models.rate import Nudge, flatten, layers
 class Plane:
     """Two directions in the space of all N states.
 
-    centre : (N,) the point that is drawn at (0, 0). axes : (2, N), orthonormal. share : (2,) of the path's variance that each axis holds.
+    centre : (N,) the point that is drawn at (0, 0). axes : (2, N), orthonormal. share : (2,) of
+    the path's variance that each axis holds.
     """
 
     centre: Array
@@ -33,43 +36,56 @@ class Plane:
 
 
 def principal_plane(states: Array) -> Plane:
-    """The plane that holds most of the variance of a path (T, N): its first two principal components.
+    """The plane that holds most of the variance of a path (T, N): its first two principal
+    components.
 
-    The sign of each axis is chosen so that its largest entry is positive: pictures of neighbouring parameters then do not flip. A path that
-    stands still along a direction has share 0 there. Raises ShapeError for anything but (T, N), ConfigurationError for N < 2 or a path that
-    is not finite.
+    The sign of each axis is chosen so that its largest entry is positive: pictures of neighbouring
+    parameters then do not flip. A path that stands still along a direction has share 0 there.
+    Raises ShapeError for anything but (T, N), ConfigurationError for N < 2 or a path that is not
+    finite.
     """
     check_shape("states", states, (None, None))
     if states.shape[1] < 2:
         raise ConfigurationError(f"states has {states.shape[1]} units, expected 2 or more to span a plane")
     states = states[np.isfinite(states).all(1)].astype(np.float64)
     if not len(states):
-        raise ConfigurationError("states has no finite point, so it spans no plane; take a smaller step or a weaker loop")
+        raise ConfigurationError(
+            "states has no finite point, so it spans no plane; take a smaller step or a weaker loop"
+        )
     centre = states.mean(0)
     moved = states - centre
-    if len(moved) < states.shape[1]:  # the smaller of the two Gram matrices has all there is to know
+    # the smaller of the two Gram matrices has all there is to know
+    if len(moved) < states.shape[1]:
         values, vectors = np.linalg.eigh(moved @ moved.T)
         axes = vectors.T @ moved
     else:
         values, axes = np.linalg.eigh(moved.T @ moved)
         axes = axes.T
     values = np.maximum(values[::-1], 0)
-    held = values > values[0] * np.finfo(np.float64).eps * max(states.shape) if values[0] > 0 else np.zeros(len(values), bool)
+    held = (
+        values > values[0] * np.finfo(np.float64).eps * max(states.shape)
+        if values[0] > 0
+        else np.zeros(len(values), bool)
+    )
     axes = _orthonormal(axes[::-1][: min(2, held.sum())], states.shape[1])
     axes *= np.sign(axes[np.arange(2), np.abs(axes).argmax(1)])[:, None]
     share = np.append(np.where(held, values, 0), (0, 0))[:2] / max(values.sum(), np.finfo(float).tiny)
     return Plane(centre, axes, share)
 
 
-def unit_flow(network: Network, images: Array, state: Array, nudge: Nudge | None, units: tuple[int, int], x: Array, y: Array) -> Array:
-    """(2, len(y), len(x)): ds/dt (rate form) of two units where they stand at (x, y) and all others stay in `state`.
+def unit_flow(
+    network: Network, images: Array, state: Array, nudge: Nudge | None, units: tuple[int, int], x: Array, y: Array
+) -> Array:
+    """(2, len(y), len(x)): ds/dt (rate form) of two units where they stand at (x, y) and all
+    others stay in `state`.
 
     Parameters
     ----------
     images : (1, n_in). state : (N,) of one sample, flat. nudge : of that sample, or None.
     units : flat indices i, j of the units on the x and the y axis, different ones.
 
-    Raises ConfigurationError for units that the network does not have, ShapeError for what does not fit.
+    Raises ConfigurationError for units that the network does not have, ShapeError for what does
+    not fit.
     """
     total = sum(network.sizes[1:])
     check_shape("images", images, (1, network.sizes[0]))
@@ -83,13 +99,15 @@ def unit_flow(network: Network, images: Array, state: Array, nudge: Nudge | None
     points[:, units[0]] = np.tile(x, len(y))
     points[:, units[1]] = np.repeat(y, len(x))
     drive = np.repeat(rate.drive(network, images), len(points), axis=0)
-    pulled = None if nudge is None else Nudge(nudge.beta, np.repeat(nudge.target, len(points), axis=0))
-    flow = flatten(rate.rate_field(network, drive, layers(network, points), pulled))
+    positive = None if nudge is None else Nudge(nudge.beta, np.repeat(nudge.target, len(points), axis=0))
+    flow = flatten(rate.rate_field(network, drive, layers(network, points), positive))
     return flow[:, list(units)].T.reshape(2, len(y), len(x))
 
 
 def _orthonormal(axes: Array, size: int) -> Array:
-    """These directions (K <= 2, N), scaled to norm 1, and unit vectors at right angles to them to make up two."""
+    """These directions (K <= 2, N), scaled to norm 1, and unit vectors at right angles to them to
+    make up two.
+    """
     basis = np.concatenate([axes, np.eye(2, size), np.eye(2, size)[:, ::-1]])
     found: list[Array] = []
     for axis in basis:

@@ -13,11 +13,11 @@ from fsp_dynamics.analysis.alignment import loop_alignment, sample_alignment
 from fsp_dynamics.analysis.gradients import NothingToCompareError, compare
 from fsp_dynamics.analysis.spectra import eigenvalues, is_hard_loop, linearise
 from fsp_dynamics.analysis.stability import kink_margin, settle_time
-from fsp_dynamics.learning.training import Recipe
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.solvers.equilibrium import Equilibrium
 from fsp_dynamics.solvers.response import loop_matrix
+from fsp_dynamics.training.recipe import Recipe
 
 SHOWN = 10  # samples whose eigenvalues are written down
 
@@ -28,7 +28,8 @@ Record = dict[str, Any]
 class Probe:
     """The images that are looked at, and how the network learns.
 
-    images (B, n_in), labels (B,). recipe : its solver and tolerance bring them to rest; its rule and beta are compared with the gradient.
+    images (B, n_in), labels (B,). recipe : its solver and tolerance bring them to convergence; its rule
+    and beta are compared with the gradient.
     """
 
     images: Array
@@ -38,20 +39,25 @@ class Probe:
     def look(self, network: Network) -> Record:
         """Everything there is to say, as plain numbers by name.
 
-        alignment : degrees, bound, inside, z_score by matrix, and trace (`alignment.loop_alignment`); loops only
-        samples : mean, std, undefined by matrix (`alignment.sample_alignment`), over the images at rest; loops only
-        gradient : degrees, norm_ratio, sources, stages by matrix, and used (`gradients.compare`); left out where nothing has an error and rests
-        stability : loop_norm, loop_norm_max (of G_D), abscissa, settle_time (to a thousandth), kink_margin (median), eigenvalues [[re, im], ...]
-            of the field in the first samples; loops with a hard sigmoid only
-        rested : how many of the images came to rest
+        alignment : degrees, bound, inside, z_score by matrix, and trace
+            (`alignment.loop_alignment`); loops only
+        samples : mean, std, undefined by matrix (`alignment.sample_alignment`), over the images at
+            rest; loops only
+        gradient : degrees, norm_ratio, sources, stages by matrix, and used (`gradients.compare`);
+            left out where nothing has an error and rests
+        stability : loop_norm, loop_norm_max (of G_D), abscissa, settle_time (to a thousandth),
+            kink_margin (median), eigenvalues [[re, im], ...] of the field in the first samples;
+            loops with a hard sigmoid only
+        rested : how many of the images converged
         """
         constant = rate.drive(network, self.images)
         free = self.recipe.solver.relax(network, constant, None, None, self.recipe.tolerance)
-        kept = np.flatnonzero(free.at_rest)
+        kept = np.flatnonzero(free.converged)
         images, rest = self.images[kept], free.rows(kept)
         found: Record = {"rested": int(kept.size)}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # matrices that are zero have no angle; NaN says so
+            # matrices that are zero have no angle; NaN says so
+            warnings.simplefilter("ignore", RuntimeWarning)
             if network.loop is not None:
                 found["alignment"] = asdict(loop_alignment(network))
                 samples = sample_alignment(network, rest)

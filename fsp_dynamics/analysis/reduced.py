@@ -1,12 +1,14 @@
 """The equilibrium of one image as n_L equations for its outputs, with a parameter.
 
-An equilibrium of a feedforward loop is a point y (n_L,) of its outputs where the field F of the outputs vanishes while all hidden layers rest as y
-has them. The roots for all values of a parameter form curves in n_L + 1 dimensions,
+An equilibrium of a feedforward loop is a point y (n_L,) of its outputs where the field F of the
+outputs vanishes while all hidden layers rest as y has them. The roots for all values of a
+parameter form curves in n_L + 1 dimensions,
 
     F(y, q) = 0,    q = parameter / width,    dF/dy = diag(p_L) C^T diag(p_L) - diag(decay_L)         (letters: solvers/response.py)
 
-For a hard sigmoid F is taken of one piece at a time: each unit has a side, -1 (at 0), 0 (inside) or 1 (at 1), and keeps it however far its resting
-input u = (a + beta d) / kappa is beyond the end of it, so that F is smooth. Everything in float64.
+For a hard sigmoid F is taken of one piece at a time: each unit has a side, -1 (at 0), 0 (inside)
+or 1 (at 1), and keeps it however far its resting input u = (a + beta d) / kappa is beyond the end
+of it, so that F is smooth. Everything in float64.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy as np
 from fsp_dynamics.analysis.spectra import Linear
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, resting_inputs, stiffness, unit_target
+from fsp_dynamics.models.rate import Nudge, State, decay_rates, resting_inputs, unit_target
 from fsp_dynamics.solvers.equilibrium import Equilibrium, prepare
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.response import chain
@@ -28,8 +30,10 @@ from fsp_dynamics.solvers.response import chain
 class Place:
     """The reduced problem at one point.
 
-    x : (n_L + 1,) outputs and parameter / width. side : -1, 0, 1 for units at 0, inside, at 1, tuple of (1, n_k); empty for a smooth rho.
-    state : tuple of (1, n_k). aims : resting inputs, for a hard sigmoid. linear : the field linearised there.
+    x : (n_L + 1,) outputs and parameter / width. side : -1, 0, 1 for units at 0, inside, at 1,
+        tuple of (1, n_k); empty for a smooth rho.
+    state : tuple of (1, n_k). aims : resting inputs, for a hard sigmoid. linear : the field
+        linearised there.
     field : F (n_L,). slopes : dF/dx (n_L, n_L + 1).
     """
 
@@ -44,7 +48,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reduced:
-    """F(y, q) of one image, whose drive is (1, n_1). target : (n_L,) if the parameter is beta, None if it is the loop's factor."""
+    """F(y, q) of one image, whose drive is (1, n_1). target : (n_L,) if the parameter is beta,
+    None if it is the loop's factor.
+    """
 
     network: Network
     drive: Array
@@ -60,9 +66,11 @@ class Reduced:
         return self.network, None if value == 0 else Nudge(value, self.target[None])
 
     def at(self, x: Array, side: State, guess: State) -> Place:
-        """Everything at x, with the units on these sides; the hidden units of a smooth rho rest near `guess`."""
+        """Everything at x, with the units on these sides; the hidden units of a smooth rho rest
+        near `guess`.
+        """
         network, nudge = self.setting(x[-1])
-        rho, y, kappa = network.rho, x[None, :-1], stiffness(network, nudge)
+        rho, y, kappa = network.rho, x[None, :-1], decay_rates(network, nudge)
         state, slope, decay, aims = [], [], [], []
         rates, last = y if rho.projected else rho.rate(y), network.depth - 1
         for k, weight in enumerate((network.loop, *network.forward)):
@@ -80,14 +88,20 @@ class Reduced:
                 decay.append(kappa[k] - rho.curvature(state[k]) * a)  # type: ignore[misc]
                 rates = rho.rate(state[k])
         linear = Linear(network, kappa, tuple(slope), tuple(decay))
-        field = kappa[last] * (state[last] - y) if rho.projected else slope[last] * a - (kappa[last] - beta) * y - beta * (y - d)
+        field = (
+            kappa[last] * (state[last] - y)
+            if rho.projected
+            else slope[last] * a - (kappa[last] - beta) * y - beta * (y - d)
+        )
         return Place(x, side, tuple(state), tuple(aims), linear, field[0], self._slopes(linear, y, state[last]))
 
     def _slopes(self, linear: Linear, y: Array, rest: Array) -> Array:
         """dF/dx (n_L, n_L + 1), the last column for q."""
         network, gamma, p = linear.network, linear.gains.round_trip, linear.slope[-1][0]
         hard = network.rho.projected
-        by_outputs = p[:, None] * chain(network, linear.gains)[0].T * (1.0 if hard else p) - np.diag(linear.decay[-1][0])
+        by_outputs = p[:, None] * chain(network, linear.gains)[0].T * (1.0 if hard else p) - np.diag(
+            linear.decay[-1][0]
+        )
         if self.target is not None:
             by_parameter = np.where(p != 0, self.target - y, rest - y)[0] if hard else self.target - y[0]
         else:
@@ -98,7 +112,9 @@ class Reduced:
         return np.column_stack([by_outputs, self.width * by_parameter])
 
     def corrected(self, x: Array, normal: Array, side: State, guess: State) -> Place | None:
-        """The root of F in the plane through x across `normal`, by Newton's method; None where that does not converge."""
+        """The root of F in the plane through x across `normal`, by Newton's method; None where
+        that does not converge.
+        """
         with np.errstate(all="ignore"):  # what does not converge may overflow, and is looked at
             here = self.at(x, side, guess)
             for _ in range(12):
@@ -115,23 +131,35 @@ class Reduced:
         return None
 
     def begin(self, value: float, start: State | Equilibrium | None) -> Place:
-        """An equilibrium at this value of the parameter, stable or not: near `start`, or where passes lead from it, or from silence.
+        """An equilibrium at this value of the parameter, stable or not: near `start`, or where
+        passes lead from it, or from silence.
 
-        A start is polished first, as passes would leave an equilibrium that is not stable. Raises ConfigurationError where none is found.
+        A start is polished first, as passes would leave an equilibrium that is not stable. Raises
+        ConfigurationError where none is found.
         """
         network, nudge = self.setting(value / self.width)
         given = prepare(network, self.drive, start.state if isinstance(start, Equilibrium) else start, nudge)
         found = None if start is None else self._polished(given, value / self.width)
-        found = found or self._polished(FixedPointSolver().relax(network, self.drive, given, nudge).state, value / self.width)
+        found = found or self._polished(
+            FixedPointSolver().relax(network, self.drive, given, nudge).state, value / self.width
+        )
         if found is None:
-            raise ConfigurationError(f"no equilibrium was found at span[0] = {value:g}; give start = a state near one, or begin elsewhere")
+            raise ConfigurationError(
+                f"no equilibrium was found at span[0] = {value:g}; give start = a state near one, or begin elsewhere"
+            )
         return found
 
     def _polished(self, near: State, q: float) -> Place | None:
-        """The equilibrium at q to which Newton's method leads from a state, the sides of a hard sigmoid's units included."""
+        """The equilibrium at q to which Newton's method leads from a state, the sides of a hard
+        sigmoid's units included.
+        """
         network, nudge = self.setting(q)
         for _ in range(20):
-            side = tuple(_sides(u) for u in resting_inputs(network, self.drive, near, nudge)) if network.rho.projected else ()
+            side = (
+                tuple(_sides(u) for u in resting_inputs(network, self.drive, near, nudge))
+                if network.rho.projected
+                else ()
+            )
             found = self.corrected(np.append(near[-1][0], q), np.eye(len(near[-1][0]) + 1)[-1], side, near)
             if found is None or not side or beyond(found).max() <= 1e-12:
                 break
@@ -144,7 +172,9 @@ class Reduced:
 
 
 def _settled(network: Network, a: Array, leak: float, guess: Array) -> Array:
-    """The root of leak s = rho'(s) a near `guess` for each unit, by Newton's method; NaN where it is not found."""
+    """The root of leak s = rho'(s) a near `guess` for each unit, by Newton's method; NaN where it
+    is not found.
+    """
     s, rho = guess, network.rho
     for _ in range(50):
         move = (rho.slope(s) * a - leak * s) / (leak - rho.curvature(s) * a)  # type: ignore[misc]
@@ -160,12 +190,18 @@ def _sides(u: Array) -> Array:
 
 
 def beyond(place: Place) -> Array:
-    """(N,) how far the resting input of each unit is beyond the end of its side; negative within it."""
+    """(N,) how far the resting input of each unit is beyond the end of its side; negative within
+    it.
+    """
     u, side = np.concatenate(place.aims, axis=1)[0], np.concatenate(place.side, axis=1)[0]
     return np.where(side == 0, np.maximum(-u, u - 1), np.where(side < 0, u, 1 - u))
 
 
 def changed(side: State, aims: State, units: Array) -> State:
-    """The sides when these units (N,) have passed the end of theirs: from inside to the nearer wall, from a wall inside."""
+    """The sides when these units (N,) have passed the end of theirs: from inside to the nearer
+    wall, from a wall inside.
+    """
     masks = np.split(units[None], np.cumsum([s.shape[1] for s in side])[:-1], axis=1)
-    return tuple(np.where(m, np.where(s == 0, np.where(u < 0.5, -1, 1), 0), s) for s, u, m in zip(side, aims, masks, strict=True))
+    return tuple(
+        np.where(m, np.where(s == 0, np.where(u < 0.5, -1, 1), 0), s) for s, u, m in zip(side, aims, masks, strict=True)
+    )

@@ -1,17 +1,21 @@
-"""The field's Jacobian at a state: its eigenvalues, how far it is from normal, and how fast anything can grow at first.
+"""The field's Jacobian at a state: its eigenvalues, how far it is from normal, and how fast
+anything can grow at first.
 
-With p = rho'(s), decay = leak + beta - rho''(s) a (beta at the output only) and W all connections, pre x post, the field's Jacobian (N, N) is
+With p = rho'(s), decay = leak + beta - rho''(s) a (beta at the output only) and W all connections,
+pre x post, the field's Jacobian (N, N) is
 
     J = diag(p) W^T diag(p) - diag(decay),         J[j, i] = d(ds_j/dt) / d s_i
 
-For a hard sigmoid p is 1 for units strictly inside (0, 1), 0 for all others, and decay is kappa = leak + beta: units at a wall neither answer nor
-pass anything on, and how near the others are to one is the kink margin. The letters are those of solvers/response.py.
+For a hard sigmoid p is 1 for units strictly inside (0, 1), 0 for all others, and decay is kappa =
+leak + beta: units at a wall neither answer nor pass anything on, and how near the others are to
+one is the kink margin. The letters are those of solvers/response.py.
 
 ===============  ======================================================================================================================
 method           how the eigenvalues are found
 ===============  ======================================================================================================================
 ``exact``        from n_L x n_L matrices: the roots of prod_k (1 + lambda / kappa_k) = mu for each eigenvalue mu of the loop matrix G_D,
-                 and -kappa_k for the rest. The default of loops with a hard sigmoid, and for them alone
+                 and -kappa_k for the rest. The default of loops with a hard sigmoid, and for them
+                 alone
 ``dense``        all of them, from J itself: the default of all other networks of up to DENSE units
 ``rightmost``    the few with the largest real parts, by Arnoldi's method on x -> J x: the default of all others that are larger
 ===============  ======================================================================================================================
@@ -27,7 +31,7 @@ import numpy as np
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_finite
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, flatten, layers, stiffness
+from fsp_dynamics.models.rate import Nudge, State, decay_rates, flatten, layers
 from fsp_dynamics.solvers.equilibrium import Equilibrium, prepare
 from fsp_dynamics.solvers.response import Gains, gains, loop_matrix
 
@@ -39,7 +43,8 @@ DENSE = 400  # units up to which J is formed
 class Linear:
     """The field, linearised at a batch of states, all in float64.
 
-    network : in float64. kappa : leak + beta of each layer (L,). slope : p, tuple of (B, n_k). decay : tuple of (B, n_k).
+    network : in float64. kappa : leak + beta of each layer (L,). slope : p, tuple of (B, n_k).
+    decay : tuple of (B, n_k).
     """
 
     network: Network
@@ -92,7 +97,8 @@ class Spectrum:
 
     values : (B, M) complex, by decreasing real part.
     rest : (kappa, multiplicity) of eigenvalues -kappa that every sample has besides `values`.
-    complete : False where there are others, farther left, that were not computed (method "rightmost").
+    complete : False where there are others, farther left, that were not computed (method
+    "rightmost").
     """
 
     values: Array
@@ -101,8 +107,13 @@ class Spectrum:
 
     @property
     def abscissa(self) -> Array:
-        """(B,) the largest real part: the rate at which a small disturbance dies out in the end (negative) or grows (positive)."""
-        return np.max([self.values[:, 0].real, *(np.full(len(self.values), -kappa) for kappa, times in self.rest if times)], axis=0)
+        """(B,) the largest real part: the rate at which a small disturbance dies out in the end
+        (negative) or grows (positive).
+        """
+        return np.max(
+            [self.values[:, 0].real, *(np.full(len(self.values), -kappa) for kappa, times in self.rest if times)],
+            axis=0,
+        )
 
     @property
     def stable(self) -> Array:
@@ -110,36 +121,50 @@ class Spectrum:
         return self.abscissa < 0
 
     def all(self) -> Array:
-        """Every eigenvalue with its multiplicity (B, N). Raises ConfigurationError where not all are known."""
+        """Every eigenvalue with its multiplicity (B, N). Raises ConfigurationError where not all
+        are known.
+        """
         if not self.complete:
-            raise ConfigurationError(f"spectrum holds the {self.values.shape[1]} rightmost eigenvalues, expected all of them; use method='dense'")
+            raise ConfigurationError(
+                f"spectrum holds the {self.values.shape[1]} rightmost eigenvalues, expected all of them; use method='dense'"
+            )
         known = np.repeat([-kappa for kappa, _ in self.rest], [times for _, times in self.rest])
         return np.concatenate([self.values, np.broadcast_to(known, (len(self.values), known.size))], axis=1)
 
 
 def linearise(network: Network, images: Array, state: State | Equilibrium, nudge: Nudge | None = None) -> Linear:
-    """The field linearised at these states, at rest or not; at an `Equilibrium` saturated units count as on their walls, however near they came.
+    """The field linearised at these states, converged or not; at an `Equilibrium` saturated units
+    count as on their walls, however near they came.
 
     Raises ShapeError, NotFiniteError, ConfigurationError (rho without curvature).
     """
-    drive, at_rest = rate.drive(network, images), isinstance(state, Equilibrium)
+    drive, converged = rate.drive(network, images), isinstance(state, Equilibrium)
     state = state.state if isinstance(state, Equilibrium) else state
     prepare(network, drive, state, nudge)
     for k, s in enumerate(state):
         check_finite(f"state[{k}]", s)
-    if at_rest and network.rho.projected:  # integrators come ever nearer to a wall without being there: who is pushed beyond it rests on it
+    if (
+        converged and network.rho.projected
+    ):  # integrators come ever nearer to a wall without being there: who is negative beyond it rests on it
         aims = rate.resting_inputs(network, drive, [network.rho.rate(s) for s in state], nudge)
         state = tuple(np.where((u > 0) & (u < 1), s, 0) for s, u in zip(state, aims, strict=True))
-    found, kappa = gains(network, state, nudge, drive), stiffness(network, nudge)
+    found, kappa = gains(network, state, nudge, drive), decay_rates(network, nudge)
     smooth = tuple(1 / h for h in found.answer) if not network.rho.projected else ()
     decay = smooth or tuple(np.full(s.shape, k) for s, k in zip(state, kappa, strict=True))
     return Linear(network if network.dtype == np.float64 else network.astype(np.float64), kappa, found.slope, decay)
 
 
 def spectrum(
-    network: Network, images: Array, state: State | Equilibrium, nudge: Nudge | None = None, *, method: str | None = None, count: int = 6
+    network: Network,
+    images: Array,
+    state: State | Equilibrium,
+    nudge: Nudge | None = None,
+    *,
+    method: str | None = None,
+    count: int = 6,
 ) -> Spectrum:
-    """The eigenvalues of the field's Jacobian at these states. `method` as the room's docstring says; `count` of them with "rightmost".
+    """The eigenvalues of the field's Jacobian at these states. `method` as the room's docstring
+    says; `count` of them with "rightmost".
 
     Raises as `linearise`, and ConfigurationError for a method that the network does not have.
     """
@@ -152,7 +177,9 @@ def eigenvalues(linear: Linear, method: str | None = None, count: int = 6) -> Sp
     method = method or ("exact" if hard_loop else "dense" if linear.size <= DENSE else "rightmost")
     if check_choice("method", method, METHODS) == "exact":
         if not hard_loop:
-            raise ConfigurationError("method = 'exact' needs a loop and a hard sigmoid; use 'dense' or 'rightmost' for this network")
+            raise ConfigurationError(
+                "method = 'exact' needs a loop and a hard sigmoid; use 'dense' or 'rightmost' for this network"
+            )
         return _exact(linear)
     samples = range(len(linear.slope[0]))
     if method == "dense":
@@ -160,18 +187,24 @@ def eigenvalues(linear: Linear, method: str | None = None, count: int = 6) -> Sp
         values = np.array([solve(linear.dense(b)) for b in samples], complex).reshape(len(samples), linear.size)
         return Spectrum(by_decreasing(values, np.real), (), complete=True)
     if not (isinstance(count, int | np.integer) and 1 <= count <= linear.size - 2):
-        raise ConfigurationError(f"count = {count!r}, expected 1 to {linear.size - 2} for {linear.size} units; use method='dense' for all of them")
+        raise ConfigurationError(
+            f"count = {count!r}, expected 1 to {linear.size - 2} for {linear.size} units; use method='dense' for all of them"
+        )
     values = np.array([_arnoldi(linear, b, count)[0] for b in samples], complex).reshape(len(samples), count)
     return Spectrum(by_decreasing(values, np.real), (), complete=False)
 
 
 def _exact(linear: Linear) -> Spectrum:
-    """Every eigenvalue mu of G_D is a ring of L single units with loop gain mu; as many count as the narrowest layer has unsaturated units."""
+    """Every eigenvalue mu of G_D is a ring of L single units with loop gain mu; as many count as
+    the narrowest layer has unsaturated units.
+    """
     network, kappa = linear.network, np.array(linear.kappa)
     mu = by_decreasing(np.linalg.eigvals(loop_matrix(network, linear.gains)), np.abs)[:, : min(network.sizes[1:])]
     rank = np.min([p.sum(1) for p in linear.slope], axis=0)
     mu[np.arange(mu.shape[1]) >= rank[:, None]] = 0  # exactly, where rounding says almost
-    values = ring_eigenvalues(np.broadcast_to(kappa, (*mu.shape, len(kappa))), mu * kappa.prod()).reshape(len(mu), mu.shape[1] * len(kappa))
+    values = ring_eigenvalues(np.broadcast_to(kappa, (*mu.shape, len(kappa))), mu * kappa.prod()).reshape(
+        len(mu), mu.shape[1] * len(kappa)
+    )
     rest = tuple((k, n - mu.shape[1]) for k, n in zip(linear.kappa, network.sizes[1:], strict=True))
     return Spectrum(by_decreasing(values, np.real), rest, complete=True)
 
@@ -179,8 +212,9 @@ def _exact(linear: Linear) -> Spectrum:
 def ring_eigenvalues(kappa: Array, gain: Array) -> Array:
     """The L roots of prod_k (kappa_k + lambda) = gain, for kappa (..., L) and gain (...).
 
-    They are the eigenvalues of a ring of L units with decays kappa and weights gain^(1/L): a normal matrix for equal kappa, so that the roots
-    keep the precision which the polynomial's coefficients would lose.
+    They are the eigenvalues of a ring of L units with decays kappa and weights gain^(1/L): a
+    normal matrix for equal kappa, so that the roots keep the precision which the polynomial's
+    coefficients would lose.
     """
     L = kappa.shape[-1]
     ring = np.zeros((*gain.shape, L, L), complex)
@@ -191,20 +225,26 @@ def ring_eigenvalues(kappa: Array, gain: Array) -> Array:
 
 
 def _arnoldi(linear: Linear, sample: int, count: int) -> tuple[Array, Array]:
-    """The `count` rightmost eigenvalues of one sample and their vectors (N, count), from a fixed start."""
+    """The `count` rightmost eigenvalues of one sample and their vectors (N, count), from a fixed
+    start.
+    """
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
 
     operator = LinearOperator((linear.size, linear.size), matvec=lambda x: linear.product(sample, x), dtype=np.float64)
     try:
         return eigs(operator, k=count, which="LR", v0=_start(linear))
     except ArpackNoConvergence as error:
-        raise ConfigurationError(f"the {count} rightmost eigenvalues of sample {sample} did not converge; use method='dense'") from error
+        raise ConfigurationError(
+            f"the {count} rightmost eigenvalues of sample {sample} did not converge; use method='dense'"
+        ) from error
 
 
 def departure(linear: Linear, found: Spectrum) -> Array:
-    """(B,) Henrici's departure from normality sqrt(||J||_F^2 - sum |lambda|^2), NaN for an incomplete spectrum (Henrici 1962).
+    """(B,) Henrici's departure from normality sqrt(||J||_F^2 - sum |lambda|^2), NaN for an
+    incomplete spectrum (Henrici 1962).
 
-    It does not change when J is shifted by a multiple of I, so both sums are taken round the mean decay, where less cancels.
+    It does not change when J is shifted by a multiple of I, so both sums are taken round the mean
+    decay, where less cancels.
     """
     if not found.complete:
         return np.full(len(found.values), np.nan)
@@ -215,7 +255,9 @@ def departure(linear: Linear, found: Spectrum) -> Array:
 
 
 def numerical_abscissa(linear: Linear) -> Array:
-    """(B,) the largest eigenvalue of (J + J^T) / 2: d/dt ln ||ds|| never exceeds it, and reaches it at first."""
+    """(B,) the largest eigenvalue of (J + J^T) / 2: d/dt ln ||ds|| never exceeds it, and reaches
+    it at first.
+    """
     if linear.size <= DENSE:
         return np.array([np.linalg.eigvalsh((j + j.T) / 2)[-1] for j in map(linear.dense, range(len(linear.slope[0])))])
     from scipy.sparse.linalg import LinearOperator, eigsh
@@ -236,7 +278,9 @@ def _start(linear: Linear) -> Array:
 
 
 def slowest_mode(linear: Linear, sample: int) -> Array:
-    """(N,) of norm 1: the real part of the eigenvector of J that belongs to the rightmost eigenvalue; what remains last of a disturbance."""
+    """(N,) of norm 1: the real part of the eigenvector of J that belongs to the rightmost
+    eigenvalue; what remains last of a disturbance.
+    """
     if linear.size <= DENSE:
         values, vectors = np.linalg.eig(linear.dense(sample))
     else:

@@ -1,12 +1,13 @@
-"""How a network rests: whether its field holds on to an equilibrium, how fast a disturbance dies out, how much it may grow before it does.
+"""How a network rests: whether its field holds on to an equilibrium, how fast a disturbance dies
+out, how much it may grow before it does.
 
     rest = relax(network, images)
     found = stability(network, images, rest)            every number below, for each sample
     found.abscissa, found.settle_time, found.beta_range, found.dt
 
-The Jacobian of the field and its eigenvalues are in analysis/spectra.py. All of it is linear, at one state, with the masks of a hard sigmoid as
-they are: `kink_margin` tells how far that reaches, `measured_settle_time` and analysis/attractors.py integrate the field
-itself.
+The Jacobian of the field and its eigenvalues are in analysis/spectra.py. All of it is linear, at
+one state, with the masks of a hard sigmoid as they are: `kink_margin` tells how far that reaches,
+`measured_settle_time` and analysis/attractors.py integrate the field itself.
 """
 
 from __future__ import annotations
@@ -44,18 +45,25 @@ POINTS = 64  # distances looked at in each piece of a measured path
 class Stability:
     """What holds each of B samples at its equilibrium.
 
-    loop_matrix : (B, n_L, n_L) G_D, how a change of the output rates comes back after one turn; None in a network without a loop.
+    loop_matrix : (B, n_L, n_L) G_D, how a change of the output rates comes back after one turn;
+        None in a network without a loop.
     loop_norm : (B,) ||G_D||_2; NaN without a loop.
     loop_eigenvalues : (B, n_L) complex, by decreasing modulus; None without a loop.
-    kink_margin : (B,) the least distance of a unit's resting input (a + beta d) / kappa to 0 or 1; inf for a smooth rho.
+    kink_margin : (B,) the least distance of a unit's resting input (a + beta d) / kappa to 0 or 1;
+        inf for a smooth rho.
     spectrum : the eigenvalues of J. abscissa : (B,) the largest real part, per unit time.
-    settle_time : (B,) in which a small disturbance falls by `factor` in the end: `settle_time`; inf where it does not.
-    departure : (B,) Henrici's departure from normality, sqrt(||J||_F^2 - sum |lambda|^2); NaN where not all eigenvalues are known.
+    settle_time : (B,) in which a small disturbance falls by `factor` in the end: `settle_time`;
+        inf where it does not.
+    departure : (B,) Henrici's departure from normality, sqrt(||J||_F^2 - sum |lambda|^2); NaN
+        where not all eigenvalues are known.
     relative_departure : (B,) the same divided by ||J||_F: 0 for a normal J, below 1 always.
-    numerical_abscissa : (B,) largest eigenvalue of (J + J^T) / 2: the fastest growth of any disturbance at first. Above 0 with an abscissa
-        below 0, disturbances may grow before they die out.
-    beta_range : (B, 2) nudge strengths that leave the equilibrium stable, masks fixed: `admissible_beta`; NaN except for hard-sigmoid loops.
-    dt : (B,) longest stable step of `tableau`: `admissible_dt`; NaN where not all eigenvalues are known.
+    numerical_abscissa : (B,) largest eigenvalue of (J + J^T) / 2: the fastest growth of any
+        disturbance at first. Above 0 with an abscissa below 0, disturbances may grow before they
+        die out.
+    beta_range : (B, 2) nudge strengths that leave the equilibrium stable, masks fixed:
+        `admissible_beta`; NaN except for hard-sigmoid loops.
+    dt : (B,) longest stable step of `tableau`: `admissible_dt`; NaN where not all eigenvalues are
+    known.
     """
 
     loop_matrix: Array | None
@@ -88,27 +96,35 @@ def stability(
     factor: float = 1000.0,
     tableau: str = "euler",
     method: str | None = None,
-    unrested: bool = False,
+    unconverged: bool = False,
 ) -> Stability:
     """Everything in `Stability` at these equilibria.
 
     Parameters
     ----------
     images : (B, n_in). nudge : the one that the equilibria rest under.
-    factor : by which a disturbance falls in the settle time. tableau : the method whose longest step is asked for.
+    factor : by which a disturbance falls in the settle time. tableau : the method whose longest
+        step is asked for.
     method : of the eigenvalues, as analysis/spectra.py says.
-    unrested : take samples that are not at rest too: their numbers then belong to a point on the way.
+    unconverged : take samples that have not converged too: their numbers then belong to a point on
+        the way.
 
-    The numerical abscissa of a network above spectra.DENSE units is found by Lanczos' method, sample by sample: take few samples of large networks.
-    Raises NotAtRestError for samples that are not at rest, NotFiniteError for states that are not finite, ShapeError and ConfigurationError.
+    The numerical abscissa of a network above spectra.DENSE units is found by Lanczos' method,
+    sample by sample: take few samples of large networks. Raises NotConvergedError for samples that
+    have not converged, NotFiniteError for states that are not finite, ShapeError and
+    ConfigurationError.
     """
     if not isinstance(equilibrium, Equilibrium):
-        raise ConfigurationError(f"equilibrium is {type(equilibrium).__name__}, expected an Equilibrium; make it with relax(network, images)")
+        raise ConfigurationError(
+            f"equilibrium is {type(equilibrium).__name__}, expected an Equilibrium; make it with relax(network, images)"
+        )
     if equilibrium.beta != beta_of(nudge):
-        raise ConfigurationError(f"nudge has beta = {beta_of(nudge):g}, expected {equilibrium.beta:g} as the equilibrium rests under")
+        raise ConfigurationError(
+            f"nudge has beta = {beta_of(nudge):g}, expected {equilibrium.beta:g} as the equilibrium rests under"
+        )
     check_choice("tableau", tableau, TABLEAUX)
-    if not unrested:
-        equilibrium.require_rest()
+    if not unconverged:
+        equilibrium.require_converged()
     linear = linearise(network, images, equilibrium, nudge)
     found, batch = eigenvalues(linear, method), len(linear.slope[0])
     matrix = None if network.loop is None else loop_matrix(linear.network, linear.gains)
@@ -132,7 +148,9 @@ def stability(
 
 
 def kink_margin(network: Network, images: Array, state: State | Equilibrium, nudge: Nudge | None = None) -> Array:
-    """(B,) min over units of the distance of (a + beta d) / kappa (r a in a free phase) to 0 or 1; inf for a smooth rho."""
+    """(B,) min over units of the distance of (a + beta d) / kappa (r a in a free phase) to 0 or 1;
+    inf for a smooth rho.
+    """
     state = state.state if isinstance(state, Equilibrium) else state
     if not network.rho.projected:
         return np.full(len(state[0]), np.inf)
@@ -141,23 +159,32 @@ def kink_margin(network: Network, images: Array, state: State | Equilibrium, nud
 
 
 def settle_time(abscissa: Array, factor: float = 1000.0) -> Array:
-    """(B,) ln(factor) / |abscissa|: the time in which a small disturbance falls by `factor` in the end; inf where it does not fall."""
+    """(B,) ln(factor) / |abscissa|: the time in which a small disturbance falls by `factor` in the
+    end; inf where it does not fall.
+    """
     if not (isinstance(factor, int | float | np.number) and np.isfinite(factor) and factor > 1):
-        raise ConfigurationError(f"factor = {factor!r}, expected a finite number above 1, by which a disturbance is to fall")
+        raise ConfigurationError(
+            f"factor = {factor!r}, expected a finite number above 1, by which a disturbance is to fall"
+        )
     with np.errstate(divide="ignore"):
         return np.where(np.asarray(abscissa) < 0, np.log(factor) / np.abs(abscissa), np.inf)
 
 
 def admissible_beta(linear: Linear) -> Array:
-    """(B, 2) the interval (low, inf) of nudge strengths, low >= -1/r_L, in which a hard-sigmoid loop stays stable, masks fixed.
+    """(B, 2) the interval (low, inf) of nudge strengths, low >= -1/r_L, in which a hard-sigmoid
+    loop stays stable, masks fixed.
 
-    With nu the eigenvalues of G_D kappa_L (which beta does not move), the roots of (1/r_L + beta + lambda) prod_{k<L} (1 + lambda / kappa_k) = nu
-    cross the imaginary axis only leftwards as beta grows: there d lambda / d beta = -1 / (1 + sum_{k<L} (kappa_L + lambda) / (kappa_k + lambda)),
-    and every term of that sum has a positive real part. So one bisection between beta = -1/r_L and kappa_L = max |nu| finds `low`.
-    Raises ConfigurationError for other networks, whose stable betas need not be an interval.
+    With nu the eigenvalues of G_D kappa_L (which beta does not move), the roots of (1/r_L + beta +
+    lambda) prod_{k<L} (1 + lambda / kappa_k) = nu cross the imaginary axis only leftwards as beta
+    grows: there d lambda / d beta = -1 / (1 + sum_{k<L} (kappa_L + lambda) / (kappa_k + lambda)),
+    and every term of that sum has a positive real part. So one bisection between beta = -1/r_L and
+    kappa_L = max |nu| finds `low`. Raises ConfigurationError for other networks, whose stable
+    betas need not be an interval.
     """
     if not is_hard_loop(linear.network):
-        raise ConfigurationError("admissible_beta needs a loop and a hard sigmoid; compute the spectrum of this network at each beta instead")
+        raise ConfigurationError(
+            "admissible_beta needs a loop and a hard sigmoid; compute the spectrum of this network at each beta instead"
+        )
     hidden = np.array(linear.kappa[:-1])
     nu = np.linalg.eigvals(chain(linear.network, linear.gains) * linear.slope[-1][:, None, :])
     low, high = np.zeros(len(nu)), np.abs(nu).max(1)
@@ -179,10 +206,12 @@ def admissible_beta(linear: Linear) -> Array:
 
 
 def admissible_dt(found: Spectrum, tableau: str | Tableau = "euler") -> Array:
-    """(B,) the longest step h with |R(h' lambda)| <= 1 for all eigenvalues and all 0 < h' <= h; 0 for an unstable equilibrium.
+    """(B,) the longest step h with |R(h' lambda)| <= 1 for all eigenvalues and all 0 < h' <= h; 0
+    for an unstable equilibrium.
 
-    R(z) = 1 + z b^T (I - z A)^-1 1 = sum_i c_i z^i is how a step of the method multiplies a mode. With z = x e^(i theta), |R|^2 - 1 is a
-    polynomial in x, whose first crossing of 0 is looked for; for Euler that is h = 2 (-Re lambda) / |lambda|^2. Raises ConfigurationError for an
+    R(z) = 1 + z b^T (I - z A)^-1 1 = sum_i c_i z^i is how a step of the method multiplies a mode.
+    With z = x e^(i theta), |R|^2 - 1 is a polynomial in x, whose first crossing of 0 is looked
+    for; for Euler that is h = 2 (-Re lambda) / |lambda|^2. Raises ConfigurationError for an
     unknown tableau or where not all eigenvalues are known.
     """
     method = tableau if isinstance(tableau, Tableau) else TABLEAUX[check_choice("tableau", tableau, TABLEAUX)]
@@ -206,11 +235,14 @@ def admissible_dt(found: Spectrum, tableau: str | Tableau = "euler") -> Array:
 
 
 def growth(tableau: str | Tableau, z: Array) -> Array:
-    """|R(z)|: how one step h of the method multiplies a mode of eigenvalue lambda, z = h lambda (complex, any shape); stable where <= 1.
+    """|R(z)|: how one step h of the method multiplies a mode of eigenvalue lambda, z = h lambda
+    (complex, any shape); stable where <= 1.
 
     Raises ConfigurationError for an unknown tableau.
     """
-    c = _amplification(tableau if isinstance(tableau, Tableau) else TABLEAUX[check_choice("tableau", tableau, TABLEAUX)])
+    c = _amplification(
+        tableau if isinstance(tableau, Tableau) else TABLEAUX[check_choice("tableau", tableau, TABLEAUX)]
+    )
     return np.abs(np.polynomial.polynomial.polyval(z, c))
 
 
@@ -239,24 +271,29 @@ def measured_settle_time(
     solver: Integrator | None = None,
     longest: float = 2000.0,
 ) -> Array:
-    """(B,) the time in which a disturbance of the equilibrium falls by `factor`, seen by integrating the field (rate form).
+    """(B,) the time in which a disturbance of the equilibrium falls by `factor`, seen by
+    integrating the field (rate form).
 
-    Each sample is followed twice, from its equilibrium and from beside it, and their distance is measured. inf where it is ten times as
-    large in the end (of 4 time constants, then 8, 16, ...), where the equilibrium itself was left, or where `longest` has passed.
+    Each sample is followed twice, from its equilibrium and from beside it, and their distance is
+    measured. inf where it is ten times as large in the end (of 4 time constants, then 8, 16, ...),
+    where the equilibrium itself was left, or where `longest` has passed.
 
     Parameters
     ----------
-    size : 2-norm of the disturbance, over all units; with a hard sigmoid a tenth of the kink margin where that is less, but at least 1e-5.
-    direction : "slowest", the mode that dies out last; or "random", drawn from `rng`, which also loses in the faster modes.
-    solver : what follows the field; None: controlled steps of dopri5 with an error of 1e-11. longest : in the unit of the time constants.
+    size : 2-norm of the disturbance, over all units; with a hard sigmoid a tenth of the kink
+        margin where that is less, but at least 1e-5.
+    direction : "slowest", the mode that dies out last; or "random", drawn from `rng`, which also
+        loses in the faster modes.
+    solver : what follows the field; None: controlled steps of dopri5 with an error of 1e-11.
+        longest : in the unit of the time constants.
 
-    Raises NotAtRestError, ShapeError, ConfigurationError.
+    Raises NotConvergedError, ShapeError, ConfigurationError.
     """
     settle_time(np.zeros(1), factor)  # checks the factor
     check_positive("size", size)
     check_positive("longest", longest)
     check_choice("direction", direction, DIRECTIONS)
-    linear = linearise(network, images, equilibrium.require_rest(), nudge)
+    linear = linearise(network, images, equilibrium.require_converged(), nudge)
     exact, rest = linear.network, flatten(equilibrium.state).astype(np.float64)
     drive = rate.drive(exact, images)
     if direction == "slowest":
@@ -264,13 +301,16 @@ def measured_settle_time(
     else:
         ways = np.random.default_rng(rng).normal(size=rest.shape)
     sizes = np.clip(kink_margin(network, images, equilibrium, nudge) / 10, min(1e-5, size), size)
-    standing = np.stack([rest, rest + sizes[:, None] * ways / np.linalg.norm(ways, axis=1, keepdims=True)])  # (2, B, N)
+    # (2, B, N)
+    standing = np.stack([rest, rest + sizes[:, None] * ways / np.linalg.norm(ways, axis=1, keepdims=True)])
     walker = integrator_of(network, solver, 1e-11)
     times, now, duration = np.full(len(rest), np.inf), 0.0, 4 * max(network.time_constants)
     rows = np.arange(len(rest))
     while rows.size and now < longest:
         grid = np.linspace(0, duration, POINTS + 1)
-        path = _follow_pairs(walker, exact, drive[rows], standing[:, rows], None if nudge is None else nudge.rows(rows), grid)
+        path = _follow_pairs(
+            walker, exact, drive[rows], standing[:, rows], None if nudge is None else nudge.rows(rows), grid
+        )
         distance = np.linalg.norm(path[:, 1] - path[:, 0], axis=-1)  # (T, A)
         goal = sizes[rows] / factor
         hit = (distance <= goal).any(0)
@@ -282,7 +322,9 @@ def measured_settle_time(
     return np.where(times <= longest, times, np.inf)
 
 
-def _follow_pairs(walker: Integrator, network: Network, drive: Array, pairs: Array, nudge: Nudge | None, grid: Array) -> Array:
+def _follow_pairs(
+    walker: Integrator, network: Network, drive: Array, pairs: Array, nudge: Nudge | None, grid: Array
+) -> Array:
     """Paths (T, 2, A, N) of pairs of starts (2, A, N) under the same drive and nudge."""
     both = None if nudge is None else Nudge(nudge.beta, np.concatenate([nudge.target, nudge.target]))
     flat = pairs.reshape(-1, pairs.shape[-1])
@@ -291,7 +333,9 @@ def _follow_pairs(walker: Integrator, network: Network, drive: Array, pairs: Arr
 
 
 def _crossing(grid: Array, distance: Array, goal: Array) -> Array:
-    """When each column of distance (T, A) first meets its goal (A,), exponential between two times."""
+    """When each column of distance (T, A) first meets its goal (A,), exponential between two
+    times.
+    """
     i, column = np.argmax(distance <= goal, axis=0), np.arange(distance.shape[1])
     before, after = distance[i - 1, column], np.maximum(distance[i, column], np.finfo(float).tiny)
     return grid[i - 1] + np.log(before / goal) / np.log(before / after) * (grid[i] - grid[i - 1])

@@ -1,7 +1,8 @@
-"""The command line `fsp`: parses, asks the floors below, shows what they answer. Results on stdout, all else on stderr.
+"""The command line `fsp`: parses, asks the floors below, shows what they answer. Results on
+stdout, all else on stderr.
 
-Commands import what they need when they run, so that `fsp --help` answers at once. Every failure is one line and one of the
-exit codes of `EXIT_CODES`; FSP_DEBUG=1 shows the traceback.
+Commands import what they need when they run, so that `fsp --help` answers at once. Every failure
+is one line and one of the exit codes of `EXIT_CODES`; FSP_DEBUG=1 shows the traceback.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from fsp_dynamics.cli.options import (
     say,
     with_fields,
 )
-from fsp_dynamics.experiments.execution import NoRestError
-from fsp_dynamics.experiments.sources import presets
+from fsp_dynamics.experiments.config_io import presets
+from fsp_dynamics.experiments.execution import NoConvergenceError
 from fsp_dynamics.tables import outcome, print_json, print_table, shown
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
@@ -45,18 +46,19 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.DatasetError, 3),
     (errors.CheckpointError, 5),
     (errors.NotFiniteError, 4),
-    (errors.NotAtRestError, 4),
-    (NoRestError, 4),
+    (errors.NotConvergedError, 4),
+    (NoConvergenceError, 4),
     (errors.RankLostError, 8),
     (errors.FspError, 2),
     (OSError, 7),
 )
-"""Which error ends with which exit code: the first that fits. Anything else is our own mistake, 1."""
+"""Which error ends with which exit code: the first that fits. Anything else is our own mistake, 1.
+"""
 
 FOLDERS = ("--out", "--data-dir")
 
 _EPILOGUE = """\
-Exit codes: 0 well; 2 usage or configuration; 3 data; 4 diverged, not at rest, or a check failed; 5 checkpoint; 6 run folder locked; \
+Exit codes: 0 well; 2 usage or configuration; 3 data; 4 diverged, not converged, or a check failed; 5 checkpoint; 6 run folder locked; \
 7 disk or I/O; 8 another process of a job is gone; 130, 143 interrupted (SIGINT, SIGTERM) after saving; \
 1 an error of ours (FSP_DEBUG=1 shows where)."""
 
@@ -86,7 +88,8 @@ Part = Literal["training", "scaling", "memory", "recording", "trajectories"]
 
 @app.command
 def quickstart(*, out: Path = Path("quickstart"), threads: Threads = None, progress: ShowProgress = True) -> None:
-    """Train a first network on small digits, draw its learning curve and loop alignment, say what to try next.
+    """Train a first network on small digits, draw its learning curve and loop alignment, say what
+    to try next.
 
     Parameters
     ----------
@@ -97,17 +100,25 @@ def quickstart(*, out: Path = Path("quickstart"), threads: Threads = None, progr
 
     run, picture = first_run(out, reporter(progress), threads)
     best = run.summary["best"]
-    print(f"test error {best['test_error']:.2f} % (epoch {best['epoch']} of {run.summary['epochs']}, {run.summary['seconds']:.0f} s of training)")
+    print(
+        f"test error {best['test_error']:.2f} % (epoch {best['epoch']} of {run.summary['epochs']}, {run.summary['seconds']:.0f} s of training)"
+    )
     print(f"picture    {picture}")
     print("try next   fsp train digits --network.hidden 200,200 --seed 1 --out runs/wider")
     print("           fsp train mnist-2x500 --out runs/a")
-    print("           fsp compare quickstart runs/wider" if str(out) == "quickstart" else f"           fsp compare {out} runs/wider")
+    print(
+        "           fsp compare quickstart runs/wider"
+        if str(out) == "quickstart"
+        else f"           fsp compare {out} runs/wider"
+    )
 
 
 @app.command
 @with_fields
 def train(
-    source: Annotated[str, Parameter(help=f"A preset ({', '.join(presets())}), a TOML file, or the folder of a run to go on with.")],
+    source: Annotated[
+        str, Parameter(help=f"A preset ({', '.join(presets())}), a TOML file, or the folder of a run to go on with.")
+    ],
     /,
     *,
     out: Path | None = None,
@@ -121,7 +132,8 @@ def train(
     as_json: Json = False,
     **given: str | None,
 ) -> None:
-    """Train a network and keep configuration, metrics and checkpoints in a run folder. Started by torchrun, in several processes together.
+    """Train a network and keep configuration, metrics and checkpoints in a run folder. Started by
+    torchrun, in several processes together.
 
     Parameters
     ----------
@@ -130,16 +142,25 @@ def train(
     resume
         Go on after the last finished epoch, to the same bits as an unbroken run.
     """
-    from fsp_dynamics.experiments.ranks import speaks
+    from fsp_dynamics.experiments.jobs.ranks import speaks
     from fsp_dynamics.experiments.runner import train as train_run
 
-    where: dict[str, Any] = {"data_dir": data_dir, "threads": threads, "backend": backend, "device": device, "products": products}
+    where: dict[str, Any] = {
+        "data_dir": data_dir,
+        "threads": threads,
+        "backend": backend,
+        "device": device,
+        "products": products,
+    }
     run = train_run(source, out=out, resume=resume, progress=reporter(progress), **where, **overrides(given))
     if not speaks():
         return
     if as_json:
         return print_json({"folder": str(run.folder), **run.summary})
-    print_table(f"{run.folder}: {run.summary['status']}", [{"": which, **outcome(run.summary[which])} for which in ("best", "last")])
+    print_table(
+        f"{run.folder}: {run.summary['status']}",
+        [{"": which, **outcome(run.summary[which])} for which in ("best", "last")],
+    )
 
 
 @app.command
@@ -159,13 +180,22 @@ def evaluate(
     """What a trained network does on a part of the data: error, rest, saturation, dead outputs."""
     from fsp_dynamics.experiments.runner import open_run
 
-    where: dict[str, Any] = {"data_dir": data_dir, "threads": threads, "backend": backend, "device": device, "products": products}
+    where: dict[str, Any] = {
+        "data_dir": data_dir,
+        "threads": threads,
+        "backend": backend,
+        "device": device,
+        "products": products,
+    }
     found = dataclasses.asdict(open_run(run).evaluate(split, checkpoint, **where))
     if as_json:
         return print_json({"run": str(run), "split": split, "checkpoint": checkpoint, **found})
     saturation = found.pop("saturation")
     rows = [{"": key, "value": shown(value)} for key, value in found.items()]
-    rows += [{"": f"{layer}: share at 0, at 1", "value": f"{zero:.3f}, {one:.3f}"} for layer, (zero, one) in saturation.items()]
+    rows += [
+        {"": f"{layer}: share at 0, at 1", "value": f"{zero:.3f}, {one:.3f}"}
+        for layer, (zero, one) in saturation.items()
+    ]
     print_table(f"{run}: {checkpoint} network, {split} images", rows)
 
 
@@ -197,7 +227,9 @@ def runs(folder: Path = Path("runs"), /, *, as_json: Json = False) -> None:
         "alignment_degrees",
         "seconds",
     )
-    print_table(f"{len(found)} runs in {folder}", [{key: shown(record.get(key)) for key in columns} for record in found])
+    print_table(
+        f"{len(found)} runs in {folder}", [{key: shown(record.get(key)) for key in columns} for record in found]
+    )
     for record in found:
         if "problem" in record:
             say(f"note: {record['run']}: {record['problem']}")
@@ -212,18 +244,24 @@ def compare(first: Run, second: Run, /, *, as_json: Json = False) -> None:
     if as_json:
         return print_json(found)
     for part, rows in found.items():
-        print_table(part, [{"": key, str(first): shown(one), str(second): shown(other)} for key, (one, other) in rows.items()])
+        print_table(
+            part, [{"": key, str(first): shown(one), str(second): shown(other)} for key, (one, other) in rows.items()]
+        )
 
 
 @app.command
 def explore(
-    run: Annotated[Path | None, Parameter(help="The folder of a run, to scrub through its training (default: a random network).")] = None,
+    run: Annotated[
+        Path | None, Parameter(help="The folder of a run, to scrub through its training (default: a random network).")
+    ] = None,
     /,
     *,
     port: Annotated[int | None, Parameter(help="Of JupyterLab, on this machine (default: its own choice).")] = None,
     browser: Annotated[bool, Parameter(help="Open a browser window.")] = True,
 ) -> int:
-    """Open JupyterLab on notebooks/02_explore.ipynb, the live instrument, from a source tree. Ends when JupyterLab does."""
+    """Open JupyterLab on notebooks/02_explore.ipynb, the live instrument, from a source tree. Ends
+    when JupyterLab does.
+    """
     from fsp_dynamics.experiments.notebook import explore as open_notebook
 
     return open_notebook(run, port=port, browser=browser)
@@ -232,17 +270,28 @@ def explore(
 @app.command
 def check(
     *,
-    backend: Annotated[Literal["numba", "torch"], Parameter(help="Whose solvers stand beside the reference.")] = "numba",
+    backend: Annotated[
+        Literal["numba", "torch"], Parameter(help="Whose solvers stand beside the reference.")
+    ] = "numba",
     device: Device = None,
     as_json: Json = False,
 ) -> int:
-    """The solvers and the learning rule test themselves: orders, agreement, eq. 14, equilibrium propagation. Half a minute."""
+    """The solvers and the learning rule test themselves: orders, agreement, eq. 14, equilibrium
+    propagation. Half a minute.
+    """
     from fsp_dynamics.experiments.backend import Backend
     from fsp_dynamics.experiments.check import run_checks
 
     found = list(run_checks(told=lambda group: say(f"measuring: {group}"), backend=Backend(backend, device)))
     rows = [
-        {"check": m.group, "what": m.what, "measured": f"{m.value:.4g}", "expected": m.expected, "": "pass" if m.passed else "FAIL"} for m in found
+        {
+            "check": m.group,
+            "what": m.what,
+            "measured": f"{m.value:.4g}",
+            "expected": m.expected,
+            "": "pass" if m.passed else "FAIL",
+        }
+        for m in found
     ]
     failed = sum(not m.passed for m in found)
     if as_json:
@@ -263,13 +312,25 @@ def bench(
     ] = (),
     threads: Annotated[tuple[int, ...], SEVERAL, Parameter(show_default=True, help="Counts to measure with.")] = (1, 2),
     quick: Annotated[bool, Parameter(negative="", help="About a minute, for a look.")] = False,
-    out: Annotated[Path | None, Parameter(help="Folder for bench.json and bench.png (a run of everything: benchmarks/results; else none).")] = None,
+    out: Annotated[
+        Path | None,
+        Parameter(help="Folder for bench.json and bench.png (a run of everything: benchmarks/results; else none)."),
+    ] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Speed of training beside backpropagation, measured in one run on this machine, from a source tree. Up to 25 minutes."""
+    """Speed of training beside backpropagation, measured in one run on this machine, from a source
+    tree. Up to 25 minutes.
+    """
     suite = _benchmarks()
-    given = {"presets": presets, "threads": threads, "quick": quick, "out": out, "data_dir": data_dir, "say": lambda text: say(f"measuring: {text}")}
+    given = {
+        "presets": presets,
+        "threads": threads,
+        "quick": quick,
+        "out": out,
+        "data_dir": data_dir,
+        "say": lambda text: say(f"measuring: {text}"),
+    }
     results = suite.run(parts or suite.PARTS, **given)
     if as_json:
         return print_json(dataclasses.asdict(results))
@@ -279,19 +340,25 @@ def bench(
 
 
 def _benchmarks() -> Any:
-    """The module benchmarks/suite.py of the source tree that this package stands in. Raises ConfigurationError where there is none."""
+    """The module benchmarks/suite.py of the source tree that this package stands in. Raises
+    ConfigurationError where there is none.
+    """
     import importlib
 
     root = Path(__file__).parents[2]
     if not (root / "benchmarks" / "suite.py").is_file():
-        raise errors.ConfigurationError(f"{root} holds no benchmarks: they come with the sources, not with the package; run fsp bench from a clone")
+        raise errors.ConfigurationError(
+            f"{root} holds no benchmarks: they come with the sources, not with the package; run fsp bench from a clone"
+        )
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
     return importlib.import_module("benchmarks.suite")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; nothing but our own mistakes under FSP_DEBUG=1 ever raises."""
+    """Run one command and return its exit code; nothing but our own mistakes under FSP_DEBUG=1
+    ever raises.
+    """
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *rest, **more: say(f"note: {message}")
         try:
@@ -300,7 +367,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code if isinstance(code, int) else 0
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
+            # the reader has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except (Exception, KeyboardInterrupt) as error:
             if os.environ.get("FSP_DEBUG") == "1":
@@ -309,14 +377,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_words(words: Sequence[str]) -> None:
-    """Refuse an option whose folder is an empty text, and in a job of several processes every command but training. Raises ConfigurationError."""
+    """Refuse an option whose folder is an empty text, and in a job of several processes every
+    command but training. Raises ConfigurationError.
+    """
     for option, value in itertools.pairwise(words):
         if option in FOLDERS and not value:
             raise errors.ConfigurationError(
                 f"{option} = '', expected a folder; give one, or leave the option out (is a variable of the shell unset?)"
             )
     if os.environ.get("WORLD_SIZE", "1") != "1" and words and words[0] != "train" and not words[0].startswith("-"):
-        from fsp_dynamics.experiments.ranks import is_job
+        from fsp_dynamics.experiments.jobs.ranks import is_job
 
         if is_job():
             raise errors.ConfigurationError(

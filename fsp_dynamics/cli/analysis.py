@@ -7,9 +7,20 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fsp_dynamics.cli.options import SEVERAL, DataDir, Json, Run, ShowProgress, Threads, overrides, reporter, say, with_fields
+from fsp_dynamics.cli.options import (
+    SEVERAL,
+    DataDir,
+    Json,
+    Run,
+    ShowProgress,
+    Threads,
+    overrides,
+    reporter,
+    say,
+    with_fields,
+)
 from fsp_dynamics.errors import ConfigurationError
-from fsp_dynamics.experiments.sources import read_value
+from fsp_dynamics.experiments.config_io import read_value
 from fsp_dynamics.tables import print_json, print_table, shown
 
 Name = Literal["alignment", "subspace", "gradients", "spectra", "errors"]
@@ -38,30 +49,35 @@ def figure(
     as_json: Json = False,
     **given: str | None,
 ) -> None:
-    """Draw a figure from the records of runs: NAME.png, NAME.svg, the numbers drawn (NAME.csv) and a caption (NAME.txt).
+    """Draw a figure from the records of runs: NAME.png, NAME.svg, the numbers drawn (NAME.csv) and
+    a caption (NAME.txt).
 
-    alignment: figure 3 of the paper; subspace: the same where the product has rank; gradients: update beside gradient; spectra: how the network
-    rests; errors: what is achieved, beside equilibrium propagation and backpropagation.
+    alignment: figure 3 of the paper; subspace: the same where the product has rank; gradients:
+    update beside gradient; spectra: how the network rests; errors: what is achieved, beside
+    equilibrium propagation and backpropagation.
 
     Parameters
     ----------
     out
         Folder for the four files.
     train
-        Train the runs that are missing first: each variant with each seed, into the default folder or the one of --runs. Stopped, it goes on
-        from there.
+        Train the runs that are missing first: each variant with each seed, into the default folder
+        or the one of --runs. Stopped, it goes on from there.
     preset
         A preset or a TOML file, whose loop is learned.
     seeds
         Only these; with --train, these are made (default: that of the preset).
     """
-    from fsp_dynamics.experiments import collecting, figures
-    from fsp_dynamics.experiments.sources import load_config
+    from fsp_dynamics.experiments.config_io import load_config
+    from fsp_dynamics.experiments.figures import collecting
+    from fsp_dynamics.experiments.figures import figure as figures
 
     changed, chosen = overrides(given), _numbers("seeds", seeds)
     if runs and not train and changed:
         keys = ", ".join(changed)
-        raise ConfigurationError(f"{keys}: configuration keys say what --train makes, and --runs without --train makes nothing; leave them out")
+        raise ConfigurationError(
+            f"{keys}: configuration keys say what --train makes, and --runs without --train makes nothing; leave them out"
+        )
     folders = runs or (collecting.default_folder(preset, changed),)
     if train:
         if len(folders) > 1:
@@ -72,7 +88,12 @@ def figure(
     made = figures.make(name, folders, out, seeds=chosen)
     if as_json:
         return print_json(
-            {"figure": name, "files": {k: str(p) for k, p in made.files.items()}, "runs": [str(p) for p in made.runs], "epochs": made.last}
+            {
+                "figure": name,
+                "files": {k: str(p) for k, p in made.files.items()},
+                "runs": [str(p) for p in made.runs],
+                "epochs": made.last,
+            }
         )
     for kind, path in made.files.items():
         print(f"{kind}  {path}")
@@ -89,15 +110,20 @@ def stability(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """How a trained network rests: what comes back round the loop, how fast disturbances die out, which beta and dt it bears."""
+    """How a trained network rests: what comes back round the loop, how fast disturbances die out,
+    which beta and dt it bears.
+    """
     from fsp_dynamics.experiments.analysis import stability_of
     from fsp_dynamics.experiments.runner import open_run
 
     found = stability_of(open_run(run), checkpoint, samples, data_dir=data_dir, threads=threads)
     if as_json:
         return print_json({"run": str(run), "checkpoint": checkpoint, **found})
-    title = f"{run}, {checkpoint}: {found['rested']} of {found['samples']} {found['images']} images at rest, {found['unstable']} unstable"
-    print_table(title, [{"": name, **{key: _brief(value) for key, value in each.items()}} for name, each in found["numbers"].items()])
+    title = f"{run}, {checkpoint}: {found['rested']} of {found['samples']} {found['images']} images converged, {found['unstable']} unstable"
+    print_table(
+        title,
+        [{"": name, **{key: _brief(value) for key, value in each.items()}} for name, each in found["numbers"].items()],
+    )
     times = found["settle_time"]
     rows = zip(times["predicted"], times["measured"], strict=True)
     print_table("settle time", [{"predicted": _brief(one), "measured": _brief(other)} for one, other in rows])
@@ -113,7 +139,9 @@ def gradients(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """How far a trained network's update is from the true gradient, for each matrix, and what each source adds."""
+    """How far a trained network's update is from the true gradient, for each matrix, and what each
+    source adds.
+    """
     from fsp_dynamics.experiments.analysis import gradients_of
     from fsp_dynamics.experiments.runner import open_run
 
@@ -136,7 +164,9 @@ def _numbers(field: str, text: str | None) -> list[int] | None:
     value: Any = read_value(text)
     numbers = value if isinstance(value, list) else [value]
     if not numbers or not all(type(n) is int and n >= 0 for n in numbers):
-        raise ConfigurationError(f"{field} = {text!r}, expected whole numbers from 0 on with commas between them, such as 0,1,2")
+        raise ConfigurationError(
+            f"{field} = {text!r}, expected whole numbers from 0 on with commas between them, such as 0,1,2"
+        )
     return sorted(set(numbers))
 
 

@@ -1,4 +1,6 @@
-"""What the commands share: options that mean the same everywhere, options for every key of a configuration, and stderr."""
+"""What the commands share: options that mean the same everywhere, options for every key of a
+configuration, and stderr.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from fsp_dynamics.experiments.config import fields
-from fsp_dynamics.experiments.sources import SHORT, read_value
+from fsp_dynamics.experiments.config_io import SHORT, read_value
 
 if TYPE_CHECKING:
     from fsp_dynamics.experiments.progress import Reporter
@@ -19,9 +21,15 @@ if TYPE_CHECKING:
 SEVERAL = Parameter(consume_multiple=True, negative="", show_default=False)
 """How an option is read that takes values one after the other."""
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Machine-readable, on stdout.")]
-Threads = Annotated[int | None, Parameter(help="Threads of BLAS and the kernels; by default BLAS gets one, the kernels all.")]
-BackendName = Annotated[Literal["numba", "torch"], Parameter(name="--backend", help="What computes; a run may be resumed on another one.")]
-Device = Annotated[str | None, Parameter(help="Of backend torch: auto, cpu, cuda, cuda:1 (default: auto, a GPU where there is one).")]
+Threads = Annotated[
+    int | None, Parameter(help="Threads of BLAS and the kernels; by default BLAS gets one, the kernels all.")
+]
+BackendName = Annotated[
+    Literal["numba", "torch"], Parameter(name="--backend", help="What computes; a run may be resumed on another one.")
+]
+Device = Annotated[
+    str | None, Parameter(help="Of backend torch: auto, cpu, cuda, cuda:1 (default: auto, a GPU where there is one).")
+]
 Products = Annotated[
     Literal["full", "tf32", "bf16"] | None,
     Parameter(help="Of backend torch: how exact the factors of products with weights are (default: full)."),
@@ -38,9 +46,16 @@ def with_fields(command: Callable[..., None]) -> Callable[..., None]:
     options = []
     for key, meaning in fields().items():
         names = (f"--{key}", *([short[key]] if key in short else []))
-        option = Parameter(name=names, help=meaning, group=group, show_default=False, metavar="VALUE", allow_leading_hyphen=True)
+        option = Parameter(
+            name=names, help=meaning, group=group, show_default=False, metavar="VALUE", allow_leading_hyphen=True
+        )
         options.append(
-            inspect.Parameter(key.replace(".", "__"), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option])
+            inspect.Parameter(
+                key.replace(".", "__"),
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[str | None, option],
+            )
         )
     signature = inspect.signature(command, eval_str=True)
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]

@@ -1,4 +1,6 @@
-"""`fsp sweep`: one configuration with a grid of values and several seeds, side by side, and one table of what came out."""
+"""`fsp sweep`: one configuration with a grid of values and several seeds, side by side, and one
+table of what came out.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +11,21 @@ from cyclopts import Parameter
 
 from fsp_dynamics.cli.options import BackendName, DataDir, Device, Json, Products, overrides, say, with_fields
 from fsp_dynamics.errors import ConfigurationError
-from fsp_dynamics.experiments.sources import presets, read_value
+from fsp_dynamics.experiments.config_io import presets, read_value
 from fsp_dynamics.tables import print_json, print_table, shown
 
 if TYPE_CHECKING:
     from fsp_dynamics.experiments.folder import Record
-    from fsp_dynamics.experiments.sweep import Sweep
+    from fsp_dynamics.experiments.sweeps.sweep import Sweep
 
 FAILED = 4
 
 
 @with_fields
 def sweep(
-    source: Annotated[str, Parameter(help=f"A preset ({', '.join(presets())}), a TOML file, or the folder of a run of the same kind.")],
+    source: Annotated[
+        str, Parameter(help=f"A preset ({', '.join(presets())}), a TOML file, or the folder of a run of the same kind.")
+    ],
     /,
     *,
     seeds: Annotated[str, Parameter(metavar="N|N,N,...")] = "5",
@@ -30,7 +34,9 @@ def sweep(
     scheduler: Annotated[str | None, Parameter(metavar="tcp://HOST:PORT")] = None,
     out: Path | None = None,
     data_dir: DataDir = None,
-    threads: Annotated[int | None, Parameter(help="Threads of each worker (default: 1; for a single job, as fsp train has it).")] = None,
+    threads: Annotated[
+        int | None, Parameter(help="Threads of each worker (default: 1; for a single job, as fsp train has it).")
+    ] = None,
     backend: BackendName = "numba",
     device: Device = None,
     products: Products = None,
@@ -38,17 +44,20 @@ def sweep(
     as_json: Json = False,
     **given: str | None,
 ) -> Any:
-    """Run a configuration with every value of a grid and several seeds, and tell mean, spread and 95 % interval of the errors for each.
+    """Run a configuration with every value of a grid and several seeds, and tell mean, spread and
+    95 % interval of the errors for each.
 
-    Called again it runs what is missing: after a stop, with more seeds, with more values. A run that fails is tried once more and then told,
-    with exit code 4, after all the others.
+    Called again it runs what is missing: after a stop, with more seeds, with more values. A run
+    that fails is tried once more and then told, with exit code 4, after all the others.
 
     Parameters
     ----------
     seeds
-        How many, from 0 on (5 is 0,1,2,3,4), or which (3,4,7; a single one with a comma behind it).
+        How many, from 0 on (5 is 0,1,2,3,4), or which (3,4,7; a single one with a comma behind
+        it).
     grid
-        A key of the configuration, or its last part, with its values; once for each key. A value that is a list stands in brackets.
+        A key of the configuration, or its last part, with its values; once for each key. A value
+        that is a list stands in brackets.
     jobs
         Processes of this machine that run side by side; 1: this one.
     scheduler
@@ -56,9 +65,9 @@ def sweep(
     out
         Folder of the sweep (default: sweeps/NAME), a run folder in it for each run.
     """
-    from fsp_dynamics.experiments.sweep import sweep as run_sweep
-    from fsp_dynamics.experiments.sweep_plan import read_grid
-    from fsp_dynamics.experiments.sweep_tell import Bar, Lines
+    from fsp_dynamics.experiments.sweeps.plan import read_grid
+    from fsp_dynamics.experiments.sweeps.reporter import Bar, Lines
+    from fsp_dynamics.experiments.sweeps.sweep import sweep as run_sweep
 
     where: dict[str, Any] = {"jobs": jobs, "scheduler": scheduler, "data_dir": data_dir, "threads": threads}
     where |= {"backend": backend, "device": device, "products": products, "progress": Bar() if progress else Lines()}
@@ -74,14 +83,18 @@ def _seeds(text: str) -> Any:
     if text.endswith(",") and not isinstance(value, list):
         return [value]
     if value == [] or isinstance(value, str):
-        raise ConfigurationError(f"seeds = {text!r}, expected how many (5 is 0,1,2,3,4) or which, whole numbers from 0 on (3,4,7)")
+        raise ConfigurationError(
+            f"seeds = {text!r}, expected how many (5 is 0,1,2,3,4) or which, whole numbers from 0 on (3,4,7)"
+        )
     return value
 
 
 def _show(found: Sweep) -> None:
     finished = sum(member.status == "finished" for member in found.members)
     rows = [{**{key: shown(point[key]) for key in found.fields}, **_outcome(point)} for point in found.points()]
-    print_table(f"{found.folder}: {finished} of {len(found.members)} runs finished; means over seeds, errors in %", rows)
+    print_table(
+        f"{found.folder}: {finished} of {len(found.members)} runs finished; means over seeds, errors in %", rows
+    )
 
 
 def _outcome(point: Record) -> dict[str, str]:

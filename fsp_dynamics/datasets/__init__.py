@@ -1,7 +1,9 @@
-"""The images: found, fetched, verified, read and split. Nothing is searched or downloaded before a function is called.
+"""The images: found, fetched, verified, read and split. Nothing is searched or downloaded before a
+function is called.
 
-`digits` needs nothing (scikit-learn carries it); `mnist` and `fashion-mnist` are looked for where `sources` says, then downloaded.
-Pixels are divided by their maximum (255; 16 for digits); no mean is removed. `idx` reads the published files.
+`digits` needs nothing (scikit-learn carries it); `mnist` and `fashion-mnist` are looked for where
+`sources` says, then downloaded. Pixels are divided by their maximum (255; 16 for digits); no mean
+is removed. `idx` reads the published files.
 """
 
 from __future__ import annotations
@@ -16,10 +18,21 @@ import numpy.typing as npt
 
 from fsp_dynamics.datasets.digits import PARTS, Pixels, read_digits
 from fsp_dynamics.datasets.idx import read_idx
-from fsp_dynamics.datasets.sources import SOURCES, Progress, fetch_published, find, read_all, where_it_was_sought
+from fsp_dynamics.datasets.registry import SOURCES, Progress, fetch_published, find, read_all, where_it_was_sought
 from fsp_dynamics.errors import ConfigurationError, DatasetError, ShapeError, check_choice, check_finite, check_shape
 
-__all__ = ["DATASETS", "Dataset", "DatasetRecord", "Progress", "Split", "dataset_from_arrays", "fetch", "list_datasets", "load_dataset", "read_idx"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "DatasetRecord",
+    "Progress",
+    "Split",
+    "dataset_from_arrays",
+    "fetch",
+    "list_datasets",
+    "load_dataset",
+    "read_idx",
+]
 
 DATASETS = {
     "digits": "1,797 handwritten digits, 8 x 8 pixels, 10 classes (bundled with scikit-learn)",
@@ -30,7 +43,9 @@ DATASETS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Images (B, n_in) float32 in [0, 1], C-contiguous, and their labels (B,) int64. Raises ShapeError where they do not fit."""
+    """Images (B, n_in) float32 in [0, 1], C-contiguous, and their labels (B,) int64. Raises
+    ShapeError where they do not fit.
+    """
 
     images: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
@@ -48,7 +63,9 @@ class Split:
         return f"<Split of {len(self)} images of {self.images.shape[1]} pixels>"
 
     def one_hot(self, classes: int, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
-        """Targets (B, classes): 1 in the column of the label, 0 elsewhere. Raises ConfigurationError for a label >= classes."""
+        """Targets (B, classes): 1 in the column of the label, 0 elsewhere. Raises
+        ConfigurationError for a label >= classes.
+        """
         _check_labels("labels", self.labels, classes)
         targets = np.zeros((len(self), classes), dtype)
         targets[np.arange(len(self)), self.labels] = 1
@@ -62,7 +79,8 @@ class Split:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Images to train with, to choose with (`valid`, which may be empty) and to report on, all (B, n_in) of n_in = h w pixels.
+    """Images to train with, to choose with (`valid`, which may be empty) and to report on, all (B,
+    n_in) of n_in = h w pixels.
 
     image_shape : (h, w), row by row. source : the folder or file the images came from.
     """
@@ -82,7 +100,9 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class DatasetRecord:
-    """What `list_datasets` knows: `where` it was found, if it was; `images` in all; `verified` bytes, or the `problem`."""
+    """What `list_datasets` knows: `where` it was found, if it was; `images` in all; `verified`
+    bytes, or the `problem`.
+    """
 
     name: str
     description: str
@@ -93,13 +113,20 @@ class DatasetRecord:
 
 
 def load_dataset(
-    name: str, *, data_dir: str | Path | None = None, validation: int | None = None, limit: int | None = None, download: bool = True
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    validation: int | None = None,
+    limit: int | None = None,
+    download: bool = True,
 ) -> Dataset:
     """The data set `name`, one of `DATASETS`, split the same way every time.
 
-    mnist, fashion-mnist : validation is the last 10,000 of the 60,000 training images, the test images are the published 10,000.
-    digits : 1197 training, 200 validation and 400 test images, in a fixed shuffled order (raw PCG64 numbers of seed 0, which no
-    NumPy release changes) in which the classes take turns, so that each part holds every class about equally often.
+    mnist, fashion-mnist : validation is the last 10,000 of the 60,000 training images, the test
+    images are the published 10,000.
+    digits : 1197 training, 200 validation and 400 test images, in a fixed shuffled order (raw
+    PCG64 numbers of seed 0, which no NumPy release changes) in which the classes take turns, so
+    that each part holds every class about equally often.
 
     Parameters
     ----------
@@ -108,8 +135,8 @@ def load_dataset(
     limit : keep only so many images, the first, of what is then left for training.
     download : whether missing files may be fetched; they go where `fetch` puts them.
 
-    Raises ConfigurationError for an unknown name or an impossible number, before anything is read, DatasetError for files that
-    are missing or damaged.
+    Raises ConfigurationError for an unknown name or an impossible number, before anything is read,
+    DatasetError for files that are missing or damaged.
     """
     check_choice("dataset", name, DATASETS)
     total = sum(PARTS[:2]) if name == "digits" else SOURCES[name].files[0].shape[0]
@@ -142,12 +169,15 @@ def dataset_from_arrays(
     image_shape: tuple[int, int] | None = None,
     name: str = "arrays",
 ) -> Dataset:
-    """A data set of your own images, (B, n_in) or (B, h, w): floats in [0, 1], or uint8, which is divided by 255; labels (B,) integers.
+    """A data set of your own images, (B, n_in) or (B, h, w): floats in [0, 1], or uint8, which is
+    divided by 255; labels (B,) integers.
 
-    validation : so many images from the end of the training images (default a sixth). classes : the largest label + 1 if None.
+    validation : so many images from the end of the training images (default a sixth). classes :
+        the largest label + 1 if None.
     image_shape : from (B, h, w), else a square if n_in allows one, else one row.
 
-    Raises ShapeError, NotFiniteError for NaN pixels, ConfigurationError for empty data and for pixels or labels out of range.
+    Raises ShapeError, NotFiniteError for NaN pixels, ConfigurationError for empty data and for
+    pixels or labels out of range.
     """
     pixels, numbers = _array("images", images), _array("labels", labels)
     test_pixels, test_numbers = _array("test_images", test_images), _array("test_labels", test_labels)
@@ -155,14 +185,18 @@ def dataset_from_arrays(
         _check_pixels(f"{field}images", part)
         check_shape(f"{field}labels", digits, (len(part),))
         if not np.issubdtype(digits.dtype, np.integer):
-            raise ConfigurationError(f"{field}labels have dtype {digits.dtype}, expected integers (class numbers from 0)")
+            raise ConfigurationError(
+                f"{field}labels have dtype {digits.dtype}, expected integers (class numbers from 0)"
+            )
     check_shape("test_images", test_pixels, (None, *pixels.shape[1:]))
     if classes is None:
         classes = max(int(numbers.max()), int(test_numbers.max()), 0) + 1
     _check_count("classes", classes, 1, None)
     _check_labels("labels", numbers, classes)
     _check_labels("test_labels", test_numbers, classes)
-    start = len(pixels) - _check_count("validation", len(pixels) // 6 if validation is None else validation, 0, len(pixels) - 1)
+    start = len(pixels) - _check_count(
+        "validation", len(pixels) // 6 if validation is None else validation, 0, len(pixels) - 1
+    )
     return Dataset(
         name=name,
         classes=classes,
@@ -175,7 +209,9 @@ def dataset_from_arrays(
 
 
 def list_datasets(data_dir: str | Path | None = None) -> list[DatasetRecord]:
-    """One record for each of `DATASETS`; what is found is read and verified (a second or so). Nothing is downloaded."""
+    """One record for each of `DATASETS`; what is found is read and verified (a second or so).
+    Nothing is downloaded.
+    """
     records = []
     for name, description in DATASETS.items():
         count = sum(PARTS) if name == "digits" else sum(file.shape[0] for file in SOURCES[name].files[::2])
@@ -195,20 +231,25 @@ def list_datasets(data_dir: str | Path | None = None) -> list[DatasetRecord]:
 
 
 def fetch(name: str, data_dir: str | Path | None = None, progress: Progress = False) -> Path:
-    """The folder (digits: the file) that holds `name`, verified, after downloading what is missing or damaged.
+    """The folder (digits: the file) that holds `name`, verified, after downloading what is missing
+    or damaged.
 
-    Downloads go to ``data_dir/NAME``, or to the user's cache if that is None, in which case files found elsewhere are taken as they are.
-    progress : True for a bar on stderr, or a callable that is given the file's name and the bytes received so far.
+    Downloads go to ``data_dir/NAME``, or to the user's cache if that is None, in which case files
+    found elsewhere are taken as they are.
+    progress : True for a bar on stderr, or a callable that is given the file's name and the bytes
+        received so far.
 
-    Raises ConfigurationError for an unknown name, DatasetError if no mirror gives the files, or if files elsewhere than in the
-    destination are damaged.
+    Raises ConfigurationError for an unknown name, DatasetError if no mirror gives the files, or if
+    files elsewhere than in the destination are damaged.
     """
     check_choice("dataset", name, DATASETS)
     return Path(read_digits().source) if name == "digits" else fetch_published(name, data_dir, progress)
 
 
 def _published(name: str, data_dir: str | Path | None, download: bool) -> Pixels:
-    """The verified images and labels, fetched if they must and may be. Raises DatasetError naming every place looked at."""
+    """The verified images and labels, fetched if they must and may be. Raises DatasetError naming
+    every place looked at.
+    """
     folder = find(name, data_dir)
     if folder is None:
         sought, refusal = where_it_was_sought(name, data_dir), "download was not allowed"
@@ -256,7 +297,9 @@ def _check_pixels(field: str, pixels: npt.NDArray[Any]) -> None:
     if pixels.ndim not in (2, 3):
         raise ShapeError(f"{field} has shape {pixels.shape}, expected (B, n_in) or (B, h, w)")
     if pixels.size == 0:
-        raise ConfigurationError(f"{field} has shape {pixels.shape}: there is nothing in it; expected at least one image of one pixel")
+        raise ConfigurationError(
+            f"{field} has shape {pixels.shape}: there is nothing in it; expected at least one image of one pixel"
+        )
     if pixels.dtype == np.uint8:
         return
     if not np.issubdtype(pixels.dtype, np.floating):
@@ -265,7 +308,9 @@ def _check_pixels(field: str, pixels: npt.NDArray[Any]) -> None:
     outside = (pixels < 0) | (pixels > 1)
     if outside.any():
         index = tuple(int(i) for i in np.argwhere(outside)[0])
-        raise ConfigurationError(f"{field}{list(index)} = {pixels[index]}, expected pixels in [0, 1]; divide by the largest possible value")
+        raise ConfigurationError(
+            f"{field}{list(index)} = {pixels[index]}, expected pixels in [0, 1]; divide by the largest possible value"
+        )
 
 
 def _check_labels(field: str, labels: npt.NDArray[Any], classes: int) -> None:
@@ -281,5 +326,7 @@ def _check_count(field: str, value: int, low: int, high: int | None) -> int:
     """`value` if it is a whole number from `low` to `high`. Raises ConfigurationError."""
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or value < low or (high is not None and value > high):
-        raise ConfigurationError(f"{field} = {value!r}, expected a whole number from {low}" + ("" if high is None else f" to {high}"))
+        raise ConfigurationError(
+            f"{field} = {value!r}, expected a whole number from {low}" + ("" if high is None else f" to {high}")
+        )
     return int(value)

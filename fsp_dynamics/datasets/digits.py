@@ -1,4 +1,6 @@
-"""The 1,797 digits of 8 x 8 pixels that scikit-learn carries, in the order in which they are split."""
+"""The 1,797 digits of 8 x 8 pixels that scikit-learn carries, in the order in which they are
+split.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ PARTS = (1197, 200, 400)  # training, validation, test images
 
 
 class Pixels(NamedTuple):
-    """Images (B, h, w) as published, uint8 from 0 to `top`, their labels (B,), and the file or folder they lie in."""
+    """Images (B, h, w) as published, uint8 from 0 to `top`, their labels (B,), and the file or
+    folder they lie in.
+    """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.uint8]
@@ -27,7 +31,9 @@ class Pixels(NamedTuple):
 
 
 def read_digits() -> Pixels:
-    """The digits, shuffled and taking turns. scikit-learn is located, not imported (that would take seconds). Raises DatasetError."""
+    """The digits, shuffled and taking turns. scikit-learn is located, not imported (that would
+    take seconds). Raises DatasetError.
+    """
     spec = importlib.util.find_spec("sklearn")
     if spec is None or spec.origin is None:
         raise DatasetError("digits come with scikit-learn, which is not installed; pip install scikit-learn")
@@ -42,7 +48,9 @@ def read_digits() -> Pixels:
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DatasetError(f"{path}: cannot be read ({error}); reinstall scikit-learn") from error
     if table.shape != (sum(PARTS), 65) or table[:, :64].max() > 16 or table[:, 64].max() > 9:
-        raise DatasetError(f"{path}: is not the table of {sum(PARTS)} digits (64 pixels of 0 to 16, label); reinstall scikit-learn")
+        raise DatasetError(
+            f"{path}: is not the table of {sum(PARTS)} digits (64 pixels of 0 to 16, label); reinstall scikit-learn"
+        )
     table = table[taking_turns(table[:, 64])]
     images, labels, end = table[:, :64].reshape(-1, 8, 8), table[:, 64], -PARTS[2]
     return Pixels(images[:end], labels[:end], images[end:], labels[end:], 16, str(path))

@@ -1,7 +1,8 @@
 """IDX, the file format MNIST is published in: a strict reader of unsigned bytes.
 
-A header of big-endian numbers (00 00, type 08, number of dimensions, the dimensions as 32-bit numbers), then the bytes. Files may
-be gzipped or not; hashes are of the unpacked bytes, since gzip files of different packagers differ.
+A header of big-endian numbers (00 00, type 08, number of dimensions, the dimensions as 32-bit
+numbers), then the bytes. Files may be gzipped or not; hashes are of the unpacked bytes, since gzip
+files of different packagers differ.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ LARGEST = 1 << 30  # bytes; no file that promises more is read
 
 
 def read_idx(path: str | Path, shape: Sequence[int | None], sha256: str | None = None) -> npt.NDArray[np.uint8]:
-    """The unsigned bytes of an IDX file, gzipped or not (told by its first bytes), as a read-only array.
+    """The unsigned bytes of an IDX file, gzipped or not (told by its first bytes), as a read-only
+    array.
 
-    shape : what the header must say (None: any length on that axis). sha256 : of the unpacked bytes, checked if given.
+    shape : what the header must say (None: any length on that axis). sha256 : of the unpacked
+        bytes, checked if given.
 
-    Strict: another magic number, type or shape, missing or trailing bytes, a damaged gzip stream or a second gzip member is
-    refused, and no more is read or unpacked than the header may promise. Raises DatasetError, and only that.
+    Strict: another magic number, type or shape, missing or trailing bytes, a damaged gzip stream
+    or a second gzip member is refused, and no more is read or unpacked than the header may
+    promise. Raises DatasetError, and only that.
     """
     try:
         with open(path, "rb") as file:
@@ -43,7 +47,9 @@ def read_idx(path: str | Path, shape: Sequence[int | None], sha256: str | None =
 
 
 def parse_idx(file: BinaryIO, label: str, shape: Sequence[int | None], sha256: str | None) -> npt.NDArray[np.uint8]:
-    """`read_idx` of an open file on disk, called `label` in messages, which leave the remedy to the caller."""
+    """`read_idx` of an open file on disk, called `label` in messages, which leave the remedy to
+    the caller.
+    """
     held = os.fstat(file.fileno()).st_size
     start = file.read(SLACK)
     packed = start.startswith(GZIP)
@@ -55,7 +61,9 @@ def parse_idx(file: BinaryIO, label: str, shape: Sequence[int | None], sha256: s
         size = math.prod(dims)
         most = size + size // 1000 + SLACK if packed else length + size
         if held > most:
-            raise DatasetError(f"{label}: {held} bytes long, expected at most {most} for {dims} unsigned bytes: trailing bytes")
+            raise DatasetError(
+                f"{label}: {held} bytes long, expected at most {most} for {dims} unsigned bytes: trailing bytes"
+            )
         rest = (stream.unconsumed_tail if packed else start[length:]) + file.read(max(0, held - len(start)))
         body = stream.decompress(rest, size) if packed else rest
         after = (stream.decompress(stream.unconsumed_tail, 1) or stream.unused_data) if packed else b""
@@ -77,7 +85,9 @@ def _header(header: bytes, label: str, shape: Sequence[int | None]) -> tuple[int
     """The dimensions an IDX header gives, if they are the expected ones and none is 0."""
     magic = bytes((0, 0, 8, len(shape)))  # 8: unsigned bytes
     if header[:4] != magic:
-        raise DatasetError(f"{label}: starts with {header[:4].hex(' ') or 'nothing'}, expected {magic.hex(' ')} (IDX, {len(shape)} dimensions)")
+        raise DatasetError(
+            f"{label}: starts with {header[:4].hex(' ') or 'nothing'}, expected {magic.hex(' ')} (IDX, {len(shape)} dimensions)"
+        )
     if len(header) < 4 + 4 * len(shape):
         raise DatasetError(f"{label}: ends within its header of {4 + 4 * len(shape)} bytes: truncated")
     dims = struct.unpack(f">{len(shape)}I", header[4:])
@@ -94,4 +104,6 @@ def _check_sha256(label: str, header: bytes, body: bytes, sha256: str) -> None:
     digest = hashlib.sha256(header)
     digest.update(body)
     if digest.hexdigest() != sha256:
-        raise DatasetError(f"{label}: SHA-256 of the unpacked bytes is {digest.hexdigest()}, expected {sha256}: another file or a damaged one")
+        raise DatasetError(
+            f"{label}: SHA-256 of the unpacked bytes is {digest.hexdigest()}, expected {sha256}: another file or a damaged one"
+        )

@@ -1,4 +1,5 @@
-"""Runs: what is to be trained, where it is written, how it goes on after a stop. The only floor that touches files and processes.
+"""Runs: what is to be trained, where it is written, how it goes on after a stop. The only floor
+that touches files and processes.
 
 =============  =====================================================================================
 room           holds
@@ -12,7 +13,7 @@ progress       what is shown while a run goes on
 run            `open_run`, and the record `Run`
 runner         `train`: epoch by epoch, resumable after each
 backend        what computes: kernels or torch, and on which device
-ranks          the processes of one training; mailbox: the memory through which those of one machine talk
+ranks          the processes of one training; shared_memory: the memory through which those of one machine talk
 sweep          `sweep`: a grid and seeds side by side, one table
 sweep_plan     its members, their names, sweep.json
 sweep_work     how members run: here, in processes, on a cluster; retries, stops

@@ -1,4 +1,6 @@
-"""What the analysis says of a trained network: `fsp stability` and `fsp gradients`, as records of plain numbers."""
+"""What the analysis says of a trained network: `fsp stability` and `fsp gradients`, as records of
+plain numbers.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from fsp_dynamics.analysis.stability import Stability, measured_settle_time, sta
 from fsp_dynamics.datasets import Split, load_dataset
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import execution
-from fsp_dynamics.experiments.execution import NoRestError
+from fsp_dynamics.experiments.execution import NoConvergenceError
 from fsp_dynamics.experiments.folder import Record
 from fsp_dynamics.experiments.probing import first_images
 from fsp_dynamics.experiments.run import Run, Which
@@ -37,23 +39,33 @@ _NUMBERS: dict[str, Callable[[Stability], Array]] = {
 
 
 def stability_of(
-    run: Run, which: Which = "best", samples: int = 20, *, data_dir: str | Path | None = None, threads: int | None = None
+    run: Run,
+    which: Which = "best",
+    samples: int = 20,
+    *,
+    data_dir: str | Path | None = None,
+    threads: int | None = None,
 ) -> dict[str, Any]:
-    """How the network holds its first images at rest: the free equilibria, to rounding, in float64.
+    """How the network holds its first images converged: the free equilibria, to rounding, in
+    float64.
 
-    numbers : {quantity: {mean, min, max}} over the samples at rest. settle_time : {predicted, measured} of a few of them, in the order of
-    their images: the time in which a small disturbance falls to a thousandth. images : which part of the data. rested, samples : how many are at
-    rest, of how many; unstable : how many of them the field does not hold.
+    numbers : {quantity: {mean, min, max}} over the samples converged. settle_time : {predicted,
+    measured} of a few of them, in the order of their images: the time in which a small disturbance
+    falls to a thousandth. images : which part of the data. rested, samples : how many have converged,
+    of how many; unstable : how many of them the field does not hold.
 
-    Raises ConfigurationError for a number of samples below 1, NoRestError where none comes to rest, and what `Run.network` raises.
+    Raises ConfigurationError for a number of samples below 1, NoConvergenceError where none comes
+    to rest, and what `Run.network` raises.
     """
     part, split = _first(run, samples, data_dir)
     network = run.network(which).astype(np.float64)
     with execution.thread_limit(threads):
         free = FixedPointSolver(max_passes=500).relax(network, rate.drive(network, split.images), None, None, EXACT)
-        kept = np.flatnonzero(free.at_rest)
+        kept = np.flatnonzero(free.converged)
         if not kept.size:
-            raise NoRestError(f"none of the first {len(split.labels)} {part} images of {run.folder} comes to rest, so there is nothing to analyse")
+            raise NoConvergenceError(
+                f"none of the first {len(split.labels)} {part} images of {run.folder} converges, so there is nothing to analyse"
+            )
         images, rest = split.images[kept], free.rows(kept)
         found = stability(network, images, rest)
         few = np.arange(min(MEASURED, kept.size))
@@ -68,10 +80,19 @@ def stability_of(
     }
 
 
-def gradients_of(run: Run, which: Which = "best", samples: int = 200, *, data_dir: str | Path | None = None, threads: int | None = None) -> Record:
-    """The update that the run would make of its first images beside the true gradient: the fields of `analysis.gradients.Comparison`, and where from.
+def gradients_of(
+    run: Run,
+    which: Which = "best",
+    samples: int = 200,
+    *,
+    data_dir: str | Path | None = None,
+    threads: int | None = None,
+) -> Record:
+    """The update that the run would make of its first images beside the true gradient: the fields
+    of `analysis.gradients.Comparison`, and where from.
 
-    Raises ConfigurationError for a number of samples below 1, and where none of them has an error and rests; and what `Run.network` raises.
+    Raises ConfigurationError for a number of samples below 1, and where none of them has an error
+    and rests; and what `Run.network` raises.
     """
     part, split = _first(run, samples, data_dir)
     network = run.network(which)
@@ -82,7 +103,9 @@ def gradients_of(run: Run, which: Which = "best", samples: int = 200, *, data_di
 
 
 def _first(run: Run, samples: int, data_dir: str | Path | None) -> tuple[str, Split]:
-    """The name of a part of the run's data, and its first images. Raises ConfigurationError for fewer than one."""
+    """The name of a part of the run's data, and its first images. Raises ConfigurationError for
+    fewer than one.
+    """
     if samples < 1:
         raise ConfigurationError(f"samples = {samples}, expected 1 or more")
     given = run.config.data

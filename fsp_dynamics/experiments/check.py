@@ -1,9 +1,11 @@
-"""`fsp check`: the solvers and the learning rule measured on this machine against what must be true of them.
+"""`fsp check`: the solvers and the learning rule measured on this machine against what must be
+true of them.
 
-Four questions, each with figures and the limits they must keep: does every method converge with its order; do all solvers find
-the same equilibria; is eq. 14 what the closed form of the nudged phase says; does the reciprocal network's rule become the
-gradient as beta goes to 0. On backend torch the same is asked of its solvers, beside the others. Nothing here is shared with the
-test suite, so that an installed package can be checked alone.
+Four questions, each with figures and the limits they must keep: does every method converge with
+its order; do all solvers find the same equilibria; is eq. 14 what the closed form of the nudged
+phase says; does the reciprocal network's rule become the gradient as beta goes to 0. On backend
+torch the same is asked of its solvers, beside the others. Nothing here is shared with the test
+suite, so that an installed package can be checked alone.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fsp_dynamics.experiments.backend import NUMBA, Backend
-from fsp_dynamics.learning.hebbian import hebbian_update
+from fsp_dynamics.learning.rules.hebbian import hebbian_update
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network, loop_gain, loop_network, reciprocal_network
 from fsp_dynamics.models.rate import Nudge, State, drive, flatten
@@ -25,12 +27,13 @@ from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, Tolerance
 from fsp_dynamics.solvers.tableaux import TABLEAUX
 
 ORDER_SLACK = {1: 0.05, 2: 0.1, 3: 0.2, 4: 0.2, 5: 0.3}
-COARSEST = {1: 64, 2: 32, 3: 16, 4: 8, 5: 4}  # steps per unit of time; four halvings follow and stay above rounding
+# steps per unit of time; four halvings follow and stay above rounding
+COARSEST = {1: 64, 2: 32, 3: 16, 4: 8, 5: 4}
 SETTLED = {"float64": Tolerance(1e-14, 1e-14), "float32": Tolerance(1e-6, 2e-7)}
 AGREEMENT = {"float64": 1e-12, "float32": 1e-5}
 WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "anderson": ("fixed_point", {"method": "anderson"}),
-    "sweeps": ("fixed_point", {"method": "sweeps", "max_passes": 2000}),
+    "picard": ("fixed_point", {"method": "picard", "max_passes": 2000}),
     "newton": ("fixed_point", {"method": "newton"}),
     "numba": ("numba_ode", {"method": "dopri5"}),
     "reference": ("reference", {"method": "dopri5"}),
@@ -42,7 +45,8 @@ TORCH_WAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "torch implicit_adams": ("torch_ode", {"method": "implicit_adams", "dt": 0.2}),
 }
 TORCH_ORDERS = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
-SLOW = ("reference", "torch dopri5", "torch implicit_adams")  # take part in the first tenth of the random networks
+# take part in the first tenth of the random networks
+SLOW = ("reference", "torch dopri5", "torch implicit_adams")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +75,14 @@ class Measured:
         return f"{(self.low + self.high) / 2:g} +- {(self.high - self.low) / 2:g}"
 
 
-def run_checks(nets: int = 100, told: Callable[[str], None] = lambda text: None, backend: Backend = NUMBA) -> Iterator[Measured]:
-    """Every figure, in turn; `told` hears the name of each group as it begins. `nets`: random networks for the agreement.
+def run_checks(
+    nets: int = 100, told: Callable[[str], None] = lambda text: None, backend: Backend = NUMBA
+) -> Iterator[Measured]:
+    """Every figure, in turn; `told` hears the name of each group as it begins. `nets`: random
+    networks for the agreement.
 
-    backend : whose solvers are asked. Raises ConfigurationError where it or its device is not there.
+    backend : whose solvers are asked. Raises ConfigurationError where it or its device is not
+    there.
     """
     device = None if backend.name == "numba" else backend.device_name()
     way = "anderson" if device is None else "torch passes"
@@ -90,26 +98,35 @@ def run_checks(nets: int = 100, told: Callable[[str], None] = lambda text: None,
 
 
 def orders(device: str | None = None) -> Iterator[Measured]:
-    """Observed order of each method where no unit saturates: slope of log error over log h, on four halvings. device : of torch's methods."""
+    """Observed order of each method where no unit saturates: slope of log error over log h, on
+    four halvings. device : of torch's methods.
+    """
     network, images = _interior_loop(), np.random.default_rng(0).random((2, 4))
     constant = drive(network, images)
     start = tuple(np.full((2, n), 0.5) for n in network.sizes[1:])
     exact = _exact(network, constant, start)
     ours = [(t.name, t.order, solver) for t, solver in itertools.product(TABLEAUX.values(), ("reference", "numba_ode"))]
-    for method, order, solver in ours if device is None else [(name, order, "torch_ode") for name, order in TORCH_ORDERS.items()]:
+    for method, order, solver in (
+        ours if device is None else [(name, order, "torch_ode") for name, order in TORCH_ORDERS.items()]
+    ):
         steps = COARSEST[order] * 2 ** np.arange(5)
         errors = []
         for n in steps:
-            integrator = make_solver(solver, method=method, dt=1 / int(n), **({} if device is None else {"device": device}))
+            integrator = make_solver(
+                solver, method=method, dt=1 / int(n), **({} if device is None else {"device": device})
+            )
             assert isinstance(integrator, Integrator)
-            errors.append(np.abs(integrator.follow(network, constant, start, None, np.array([0.0, 1.0]))[-1] - exact).max())
+            errors.append(
+                np.abs(integrator.follow(network, constant, start, None, np.array([0.0, 1.0]))[-1] - exact).max()
+            )
         observed = -float(np.polyfit(np.log(steps), np.log(errors), 1)[0])
         slack = ORDER_SLACK[order]
         yield Measured("order", f"{method}, {solver}", observed, order - slack, order + slack)
 
 
 def agreement(nets: int, device: str | None = None) -> Iterator[Measured]:
-    """Largest distance of any unit between two solvers, over random networks, saturated units included; and who never rested.
+    """Largest distance of any unit between two solvers, over random networks, saturated units
+    included; and who never rested.
 
     Those that are SLOW take part in the first tenth of them.
     """
@@ -121,18 +138,22 @@ def agreement(nets: int, device: str | None = None) -> Iterator[Measured]:
             network, images, target = _random_loop(seed, dtype)
             for nudge in (None, Nudge(0.7, target)):
                 found = {way: _relax(network, images, way, nudge, device) for way in ways if seed < shares[way]}
-                restless += sum(int((~rest.at_rest).sum()) for rest in found.values())
+                restless += sum(int((~rest.converged).sum()) for rest in found.values())
                 for way, rest in found.items():
                     gap = np.abs(flatten(rest.state).astype(np.float64) - flatten(found["anderson"].state)).max()
                     distance[way] = max(distance[way], float(gap))
         for way in ways:
             if way != "anderson":
-                yield Measured("agreement", f"{way} - anderson, {shares[way]} nets, {dtype}", distance[way], 0.0, AGREEMENT[dtype])
-        yield Measured("agreement", f"samples not at rest, {dtype}", restless, 0, 0)
+                yield Measured(
+                    "agreement", f"{way} - anderson, {shares[way]} nets, {dtype}", distance[way], 0.0, AGREEMENT[dtype]
+                )
+        yield Measured("agreement", f"unconverged samples, {dtype}", restless, 0, 0)
 
 
 def closed_form(way: str = "anderson", device: str | None = None) -> Iterator[Measured]:
-    """eq. 14 from two relaxations against the nudged phase in closed form, in a network with saturated units whose masks stay."""
+    """eq. 14 from two relaxations against the nudged phase in closed form, in a network with
+    saturated units whose masks stay.
+    """
     for dtype in ("float64", "float32"):
         network, images, target = _steady_masks()
         network, beta = network.astype(dtype), 0.5
@@ -145,7 +166,9 @@ def closed_form(way: str = "anderson", device: str | None = None) -> Iterator[Me
 
 
 def theorem(way: str = "anderson", device: str | None = None) -> Iterator[Measured]:
-    """Tied reciprocal network: eq. 14 of both directions against -dC/dW by central differences of the cost at rest."""
+    """Tied reciprocal network: eq. 14 of both directions against -dC/dW by central differences of
+    the cost converged.
+    """
     network, images, target = _interior_reciprocal()
     gradient = _cost_gradient(network, images, target)
     size = max(float(np.abs(g).max()) for g in gradient.values())
@@ -160,27 +183,45 @@ def theorem(way: str = "anderson", device: str | None = None) -> Iterator[Measur
     betas = 0.2 * 0.5 ** np.arange(2, 6)
     for name, centred, slope in (("one-sided", False, 1), ("centred", True, 2)):
         observed = float(np.polyfit(np.log(betas), np.log([error(beta, centred) for beta in betas]), 1)[0])
-        yield Measured("equilibrium propagation", f"{name}, slope of the error in beta", observed, slope - 0.05, slope + 0.05)
-    yield Measured("equilibrium propagation", "centred, beta -> 0: relative distance to -dC/dW", error(0.004, True, 0.002), 0.0, 1e-8)
+        yield Measured(
+            "equilibrium propagation", f"{name}, slope of the error in beta", observed, slope - 0.05, slope + 0.05
+        )
+    yield Measured(
+        "equilibrium propagation",
+        "centred, beta -> 0: relative distance to -dC/dW",
+        error(0.004, True, 0.002),
+        0.0,
+        1e-8,
+    )
 
 
-def _relax(network: Network, images: Array, way: str = "anderson", nudge: Nudge | None = None, device: str | None = None) -> Equilibrium:
+def _relax(
+    network: Network, images: Array, way: str = "anderson", nudge: Nudge | None = None, device: str | None = None
+) -> Equilibrium:
     name, settings = (WAYS | TORCH_WAYS)[way]
     if name.startswith("torch"):
         settings = settings | {"device": device}
-    return make_solver(name, **settings).relax(network, drive(network, images), None, nudge, SETTLED[str(network.dtype)])
+    return make_solver(name, **settings).relax(
+        network, drive(network, images), None, nudge, SETTLED[str(network.dtype)]
+    )
 
 
 def _interior_loop() -> Network:
-    """Small weights round s = 1/2: no unit saturates, nor does what enters it; ds/dt is linear in both forms."""
+    """Small weights round s = 1/2: no unit saturates, nor does what enters it; ds/dt is linear in
+    both forms.
+    """
     rng = np.random.default_rng(1)
     network = loop_network([4, 5, 4, 3], dtype=np.float64, rng=rng)
     small = {name: 0.15 * w for name, w in network.parameters().items()}
-    return network.with_parameters(small | {f"biases[{k}]": rng.uniform(0.35, 0.55, n) for k, n in enumerate(network.sizes[1:])})
+    return network.with_parameters(
+        small | {f"biases[{k}]": rng.uniform(0.35, 0.55, n) for k, n in enumerate(network.sizes[1:])}
+    )
 
 
 def _exact(network: Network, constant: Array, start: State) -> Array:
-    """The state after one unit of time, by the matrix exponential of the linear field (no unit saturates)."""
+    """The state after one unit of time, by the matrix exponential of the linear field (no unit
+    saturates).
+    """
     from scipy.linalg import expm
 
     units = sum(network.sizes[1:])
@@ -193,22 +234,35 @@ def _exact(network: Network, constant: Array, start: State) -> Array:
 
 
 def _random_loop(seed: int, dtype: str) -> tuple[Network, Array, Array]:
-    """A loop of 1 to 3 hidden layers, loop gain below 0.8 (a unique equilibrium), biases that saturate units at 0 and at 1."""
+    """A loop of 1 to 3 hidden layers, loop gain below 0.8 (a unique equilibrium), biases that
+    saturate units at 0 and at 1.
+    """
     rng = np.random.default_rng(seed)
     network = loop_network([4, *rng.integers(3, 12, rng.integers(1, 4)), 3], dtype=np.float64, rng=rng)
     factor = (rng.uniform(0.1, 0.8) / loop_gain(network)) ** (1 / network.depth)
     scaled = {name: factor * w for name, w in network.parameters().items() if name.startswith(("forward", "loop"))}
     scaled |= {f"biases[{k}]": rng.uniform(-0.7, 1.3, n) for k, n in enumerate(network.sizes[1:])}
-    return network.with_parameters(scaled).astype(dtype), rng.random((4, 4)).astype(dtype), np.eye(3, dtype=dtype)[rng.integers(0, 3, 4)]
+    return (
+        network.with_parameters(scaled).astype(dtype),
+        rng.random((4, 4)).astype(dtype),
+        np.eye(3, dtype=dtype)[rng.integers(0, 3, 4)],
+    )
 
 
 def _steady_masks() -> tuple[Network, Array, Array]:
-    """A network, images and targets for which the nudge changes no mask although some hidden units are saturated."""
+    """A network, images and targets for which the nudge changes no mask although some hidden units
+    are saturated.
+    """
     for seed in itertools.count():
         network, images, target = _random_loop(seed, "float64")
         masks = [_masks(network, images, nudge) for nudge in (None, Nudge(0.5, target))]
         hidden = masks[0][:, : -network.sizes[-1]]
-        if (masks[0] == masks[1]).all() and (hidden == 0).any() and hidden.mean() > 0.3 and masks[0][:, -network.sizes[-1] :].any():
+        if (
+            (masks[0] == masks[1]).all()
+            and (hidden == 0).any()
+            and hidden.mean() > 0.3
+            and masks[0][:, -network.sizes[-1] :].any()
+        ):
             return network, images, target
     raise AssertionError
 
@@ -220,7 +274,9 @@ def _masks(network: Network, images: Array, nudge: Nudge | None) -> Array:
 
 
 def _expected_update(network: Network, images: Array, free: State, target: Array, beta: float) -> dict[str, Array]:
-    """Eq. 14 with y^b = y0 + beta ((1 + beta) I - G_D)^-1 D (d - y0), the hidden layers its linear images; in float64."""
+    """Eq. 14 with y^b = y0 + beta ((1 + beta) I - G_D)^-1 D (d - y0), the hidden layers its linear
+    images; in float64.
+    """
     layers = [s.astype(np.float64) for s in free]
     weights = [w.astype(np.float64) for w in network.forward]
     sums = {name: np.zeros(w.shape) for name, w in network.parameters().items()}
@@ -228,11 +284,13 @@ def _expected_update(network: Network, images: Array, free: State, target: Array
     for sample, image in enumerate(np.asarray(images, np.float64)):
         rates = [s[sample] for s in layers]
         masks = [((r > 1e-4) & (r < 1 - 1e-4)).astype(float) for r in rates]
-        paths = [network.loop.astype(np.float64) * masks[0]]  # a move of the output, row by row -> moves of each layer
+        # a move of the output, row by row -> moves of each layer
+        paths = [network.loop.astype(np.float64) * masks[0]]
         for w, mask in zip(weights, masks[1:], strict=True):
             paths.append(paths[-1] @ w * mask)
         pull = masks[-1] * (target[sample] - rates[-1])
-        output = np.linalg.solve(((1 + beta) * np.eye(len(pull)) - paths[-1]).T, pull)  # (y^b - y0) / beta
+        # (y^b - y0) / beta
+        output = np.linalg.solve(((1 + beta) * np.eye(len(pull)) - paths[-1]).T, pull)
         moves = [*(output @ path for path in paths[:-1]), output]
         sums["input"] += np.outer(image, moves[0])
         sums["loop"] += np.outer(rates[-1], moves[0])
@@ -252,14 +310,18 @@ def _interior_reciprocal() -> tuple[Network, Array, Array]:
     return network.with_parameters(small), rng.random((3, 3)), rng.uniform(0.2, 0.8, (3, 2))
 
 
-def _rule(network: Network, images: Array, target: Array, beta: float, centred: bool, way: str, device: str | None) -> dict[str, Array]:
+def _rule(
+    network: Network, images: Array, target: Array, beta: float, centred: bool, way: str, device: str | None
+) -> dict[str, Array]:
     free, nudged = _relax(network, images, way, None, device), _relax(network, images, way, Nudge(beta, target), device)
     opposite = _relax(network, images, way, Nudge(-beta, target), device) if centred else None
     return hebbian_update(network, images, free, nudged, opposite=opposite, beta=beta).parameters()
 
 
 def _cost_gradient(network: Network, images: Array, target: Array, h: float = 1e-3) -> dict[str, Array]:
-    """-dC/dW, C = mean_B 1/2 ||s_L - d||^2 at rest: central differences with one Richardson step, O(h^4)."""
+    """-dC/dW, C = mean_B 1/2 ||s_L - d||^2 converged: central differences with one Richardson step,
+    O(h^4).
+    """
 
     def cost(name: str, weight: Array) -> float:
         output = _relax(network.with_parameters({name: weight}), images).output

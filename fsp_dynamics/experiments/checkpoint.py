@@ -1,9 +1,10 @@
 """Weights on disk: written aside and renamed, named by their content, verified when they are read.
 
-A checkpoint is a payload (safetensors) and a manifest (JSON) that names it and holds its SHA-256. The payload is written
-first, under a name of its own; renaming the manifest into place is what makes the checkpoint. Until then the previous one is
-whole, after it the new one is. `last` and `best` may name one payload. Networks that are kept for good, `kept-00003` after epoch 3, have each a
-payload of their own, which holds the weights and nothing else; pruning does not look at them.
+A checkpoint is a payload (safetensors) and a manifest (JSON) that names it and holds its SHA-256.
+The payload is written first, under a name of its own; renaming the manifest into place is what
+makes the checkpoint. Until then the previous one is whole, after it the new one is. `last` and
+`best` may name one payload. Networks that are kept for good, `kept-00003` after epoch 3, have each
+a payload of their own, which holds the weights and nothing else; pruning does not look at them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from fsp_dynamics.models.network import Array
 
 FORMAT = 1
 NAMES = ("last", "best")
-PARTS = ("parameters", "velocity", "memory")
+PARTS = ("parameters", "velocity", "warm_start")
+OLD_PARTS = {"memory": "warm_start"}  # what payloads called them before
 KEPT = re.compile(r"kept-(\d+)(-.*)?\.(json|safetensors)")
 
 
@@ -35,22 +37,25 @@ KEPT = re.compile(r"kept-(\d+)(-.*)?\.(json|safetensors)")
 class Checkpoint:
     """All that the next epoch depends on, beside the configuration.
 
-    epoch : finished epochs. parameters, velocity : arrays by the names of `Network.parameters`. rng : `bit_generator.state`.
-    memory : arrays by the names of `learning.engine.Memory` or `learning.sweeps.SweepMemory`; none where training keeps no memory.
+    epoch : finished epochs. parameters, velocity : arrays by the names of `Network.parameters`.
+        rng : `bit_generator.state`.
+    warm_start : arrays by the names of `training.loop_engine.LoopWarmStart` or
+    `training.reciprocal_engine.ReciprocalWarmStart`; none where training keeps no memory.
     """
 
     epoch: int
     parameters: dict[str, Array]
     velocity: dict[str, Array]
     rng: dict[str, Any]
-    memory: dict[str, Array] = field(default_factory=dict)
+    warm_start: dict[str, Array] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, names: Sequence[str] = ("last",)) -> None:
-    """Make `checkpoint` the one called by each of `names`, in that order, and drop payloads that no manifest names any more.
+    """Make `checkpoint` the one called by each of `names`, in that order, and drop payloads that
+    no manifest names any more.
 
-    Raises NotFiniteError for NaN or infinity, before anything is written, and OSError if the disk refuses; what was there
-    then stays valid.
+    Raises NotFiniteError for NaN or infinity, before anything is written, and OSError if the disk
+    refuses; what was there then stays valid.
     """
     manifest = _write_payload(folder, "epoch", checkpoint)
     for name in names:
@@ -70,10 +75,16 @@ def kept_epochs(folder: Path) -> tuple[int, ...]:
 
 
 def load_kept(folder: Path, epoch: int) -> Checkpoint:
-    """The network kept after `epoch`, verified as in `load_checkpoint`. Raises CheckpointError also for an epoch whose network was not kept."""
+    """The network kept after `epoch`, verified as in `load_checkpoint`. Raises CheckpointError
+    also for an epoch whose network was not kept.
+    """
     epochs = kept_epochs(folder)
     if epoch not in epochs:
-        there = f"there are those of {', '.join(map(str, epochs))}" if epochs else "none was kept, which takes probes.keep = 1 or more in training"
+        there = (
+            f"there are those of {', '.join(map(str, epochs))}"
+            if epochs
+            else "none was kept, which takes probes.keep = 1 or more in training"
+        )
         raise CheckpointError(f"{folder} holds no network of epoch {epoch}; {there}")
     return load_checkpoint(folder, _kept(epoch))
 
@@ -86,7 +97,9 @@ def drop_kept(folder: Path, after: int) -> None:
 
 
 def _write_payload(folder: Path, kind: str, checkpoint: Checkpoint) -> bytes:
-    """Write the arrays to a file that is named by kind, epoch and content; the manifest that describes it."""
+    """Write the arrays to a file that is named by kind, epoch and content; the manifest that
+    describes it.
+    """
     arrays = {f"{part}/{name}": w for part in PARTS for name, w in getattr(checkpoint, part).items()}
     for name, array in arrays.items():
         if not np.isfinite(array).all():
@@ -94,7 +107,14 @@ def _write_payload(folder: Path, kind: str, checkpoint: Checkpoint) -> bytes:
     payload = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     digest = hashlib.sha256(payload).hexdigest()
     file = f"{kind}-{checkpoint.epoch:05d}-{digest[:12]}.safetensors"
-    manifest = {"format": FORMAT, "epoch": checkpoint.epoch, "payload": file, "bytes": len(payload), "sha256": digest, "rng": checkpoint.rng}
+    manifest = {
+        "format": FORMAT,
+        "epoch": checkpoint.epoch,
+        "payload": file,
+        "bytes": len(payload),
+        "sha256": digest,
+        "rng": checkpoint.rng,
+    }
     manifest["manifest_sha256"] = _digest(manifest)
     folder.mkdir(parents=True, exist_ok=True)
     write_aside(folder / file, payload)
@@ -102,17 +122,27 @@ def _write_payload(folder: Path, kind: str, checkpoint: Checkpoint) -> bytes:
 
 
 def load_checkpoint(folder: Path, name: str = "last") -> Checkpoint:
-    """The checkpoint of that name, verified to the byte. Raises CheckpointError: missing, damaged, or of another format."""
+    """The checkpoint of that name, verified to the byte. Raises CheckpointError: missing, damaged,
+    or of another format.
+    """
     manifest = _read_manifest(folder / f"{name}.json")
     path = folder / str(manifest["payload"])
     payload = _read(path, f"the {name} checkpoint")
     if len(payload) != manifest["bytes"]:
-        raise CheckpointError(f"{path} has {len(payload)} bytes, its manifest says {manifest['bytes']}: it is damaged; {_remedy(name)}")
+        raise CheckpointError(
+            f"{path} has {len(payload)} bytes, its manifest says {manifest['bytes']}: it is damaged; {_remedy(name)}"
+        )
     digest = hashlib.sha256(payload).hexdigest()
     if digest != manifest["sha256"]:
-        raise CheckpointError(f"{path} has SHA-256 {digest[:12]}..., its manifest says {manifest['sha256'][:12]}...: it is damaged; {_remedy(name)}")
-    arrays = safetensors.numpy.load(payload)
-    parts = {part: {key.partition("/")[2]: w for key, w in arrays.items() if key.startswith(f"{part}/")} for part in PARTS}
+        raise CheckpointError(
+            f"{path} has SHA-256 {digest[:12]}..., its manifest says {manifest['sha256'][:12]}...: it is damaged; {_remedy(name)}"
+        )
+    parts: dict[str, dict[str, Array]] = {part: {} for part in PARTS}
+    for key, array in safetensors.numpy.load(payload).items():
+        part, _, own_name = key.partition("/")
+        part = OLD_PARTS.get(part, part)
+        if part in parts:
+            parts[part][own_name] = array
     return Checkpoint(manifest["epoch"], rng=manifest["rng"], **parts)
 
 
@@ -122,7 +152,8 @@ def has_checkpoint(folder: Path, name: str = "last") -> bool:
 
 
 def write_aside(path: Path, content: bytes) -> None:
-    """Write `content` to a file beside `path`, to the disk, and rename it into place: `path` is the old one or the new one, never half.
+    """Write `content` to a file beside `path`, to the disk, and rename it into place: `path` is
+    the old one or the new one, never half.
 
     Raises OSError if the disk refuses; nothing is then left behind.
     """
@@ -152,7 +183,8 @@ def _sync_folder(folder: Path) -> None:
     except OSError:
         return  # folders cannot be opened on every system
     try:
-        with contextlib.suppress(OSError):  # nor synchronised on every file system; the rename itself is done
+        # nor synchronised on every file system; the rename itself is done
+        with contextlib.suppress(OSError):
             os.fsync(handle)
     finally:
         os.close(handle)
@@ -184,11 +216,15 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(content)
         stated = manifest.pop("manifest_sha256")
     except (ValueError, AttributeError, KeyError, TypeError):
-        raise CheckpointError(f"{path} is not the manifest of a checkpoint: it is damaged; {_remedy(path.stem)}") from None
+        raise CheckpointError(
+            f"{path} is not the manifest of a checkpoint: it is damaged; {_remedy(path.stem)}"
+        ) from None
     if stated != _digest(manifest):
         raise CheckpointError(f"{path} does not match its own SHA-256: it is damaged; {_remedy(path.stem)}")
     if manifest["format"] != FORMAT:
-        raise CheckpointError(f"{path} has format {manifest['format']}, expected {FORMAT}; use the version of fsp_dynamics that wrote it")
+        raise CheckpointError(
+            f"{path} has format {manifest['format']}, expected {FORMAT}; use the version of fsp_dynamics that wrote it"
+        )
     return dict(manifest)
 
 

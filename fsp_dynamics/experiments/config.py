@@ -1,7 +1,9 @@
-"""What a run is, as a frozen record with ranges: unknown keys are refused, impossible values are refused, nothing is guessed.
+"""What a run is, as a frozen record with ranges: unknown keys are refused, impossible values are
+refused, nothing is guessed.
 
-A configuration describes the experiment and nothing of the machine: folders, threads and progress are arguments of `train`.
-`[notes]` says what a preset should give and what was measured; it is no part of the experiment.
+A configuration describes the experiment and nothing of the machine: folders, threads and progress
+are arguments of `train`. `[notes]` says what a preset should give and what was measured; it is no
+part of the experiment.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from fsp_dynamics.solvers import SOLVERS
 
 TOPOLOGIES = ("loop", "reciprocal")
 DTYPES = ("float32", "float64")
-TRAINING_SOLVERS = tuple(name for name in SOLVERS if name != "torch_fixed_point")  # which is what backend torch makes of fixed_point
+TRAINING_SOLVERS = tuple(
+    name for name in SOLVERS if name != "torch_fixed_point"
+)  # which is what backend torch makes of fixed_point
 
 
 def _one_of(field: str, choices: Iterable[str]) -> AfterValidator:
@@ -53,7 +57,9 @@ class DataConfig(Section):
 
     name: Annotated[str, _one_of("data.name", DATASETS), Field(description=f"data set: {_listing(DATASETS)}")]
     limit: Annotated[int | None, Field(None, ge=1, description="keep only so many training images")]
-    validation: Annotated[int | None, Field(None, ge=0, description="training images set aside to choose the best epoch")]
+    validation: Annotated[
+        int | None, Field(None, ge=0, description="training images set aside to choose the best epoch")
+    ]
 
 
 class NetworkConfig(Section):
@@ -61,19 +67,36 @@ class NetworkConfig(Section):
 
     kind: Annotated[str, _one_of("network.kind", TOPOLOGIES), Field("loop", description="loop or reciprocal")]
     hidden: Annotated[_Sizes, Field(min_length=1, description="units of each hidden layer")]
-    rho: Annotated[str, _one_of("network.rho", ACTIVATIONS), Field("hard_sigmoid", description=f"firing-rate function: {_listing(ACTIVATIONS)}")]
-    time_constants: Annotated[_Constants, Field((1.0,), min_length=1, description="r: one for all layers, or one for each, the output last")]
-    forward_scale: Annotated[float | None, Field(None, gt=0, description="factor of the initial weights between layers (default 1; reciprocal 0.4)")]
-    loop_scale: Annotated[float | None, Field(None, ge=0, description="factor of the loop's initial weights (default 1)")]
-    tied: Annotated[bool | None, Field(None, description="backward weights are the transposed forward ones (default true)")]
-    dtype: Annotated[str, _one_of("network.dtype", DTYPES), Field("float32", description=f"precision: {_listing(DTYPES)}")]
+    rho: Annotated[
+        str,
+        _one_of("network.rho", ACTIVATIONS),
+        Field("hard_sigmoid", description=f"firing-rate function: {_listing(ACTIVATIONS)}"),
+    ]
+    time_constants: Annotated[
+        _Constants, Field((1.0,), min_length=1, description="r: one for all layers, or one for each, the output last")
+    ]
+    forward_scale: Annotated[
+        float | None,
+        Field(None, gt=0, description="factor of the initial weights between layers (default 1; reciprocal 0.4)"),
+    ]
+    loop_scale: Annotated[
+        float | None, Field(None, ge=0, description="factor of the loop's initial weights (default 1)")
+    ]
+    tied: Annotated[
+        bool | None, Field(None, description="backward weights are the transposed forward ones (default true)")
+    ]
+    dtype: Annotated[
+        str, _one_of("network.dtype", DTYPES), Field("float32", description=f"precision: {_listing(DTYPES)}")
+    ]
 
     @model_validator(mode="after")
     def _fits(self) -> NetworkConfig:
         stray = "tied" if self.kind == "loop" else "loop_scale"
         if getattr(self, stray) is not None:
             owner = next(kind for kind in TOPOLOGIES if kind != self.kind)
-            raise ValueError(f"network.{stray} = {getattr(self, stray)!r} belongs to network.kind = {owner!r}, not to {self.kind!r}; leave it out")
+            raise ValueError(
+                f"network.{stray} = {getattr(self, stray)!r} belongs to network.kind = {owner!r}, not to {self.kind!r}; leave it out"
+            )
         if len(self.time_constants) not in (1, len(self.hidden) + 1):
             raise ValueError(
                 f"network.time_constants has {len(self.time_constants)} values, expected 1 or {len(self.hidden) + 1} (each hidden layer, the output)"
@@ -96,19 +119,30 @@ class LearningConfig(Section):
     epochs: Annotated[int, Field(ge=1, description="passes through the training images")]
     batch: Annotated[int, Field(20, ge=1, description="images for each weight update")]
     beta: Annotated[float, Field(1.0, description="strength of the nudge")]
-    phases: Annotated[str, _one_of("learning.phases", KINDS), Field("one-sided", description=f"sign of the nudge: {_listing(KINDS)}")]
+    phases: Annotated[
+        str, _one_of("learning.phases", KINDS), Field("one-sided", description=f"sign of the nudge: {_listing(KINDS)}")
+    ]
     rule: Annotated[
-        str, _one_of("learning.rule", RULES), Field("hebbian", description="hebbian (eq. 14), or exact: nudged through transposed weights")
+        str,
+        _one_of("learning.rule", RULES),
+        Field("hebbian", description="hebbian (eq. 14), or exact: nudged through transposed weights"),
     ]
     presynaptic: Annotated[
         str,
         _one_of("learning.presynaptic", PRESYNAPTIC),
         Field("whole", description="presynaptic rates: whole, or their deviation from the batch mean"),
     ]
-    mirror: Annotated[float, Field(0.0, ge=0, le=1, description="share by which the loop follows noise sent forward, every thousand images")]
+    mirror: Annotated[
+        float,
+        Field(0.0, ge=0, le=1, description="share by which the loop follows noise sent forward, every thousand images"),
+    ]
     rates: Annotated[RatesConfig, Field(description="learning rates")]
-    normalised: Annotated[bool, Field(True, description="divide rates by 1 + mean squared norm of the presynaptic rates")]
-    output_step: Annotated[float | None, Field(None, gt=0, description="largest change of an output's mean input in one batch")]
+    normalised: Annotated[
+        bool, Field(True, description="divide rates by 1 + mean squared norm of the presynaptic rates")
+    ]
+    output_step: Annotated[
+        float | None, Field(None, gt=0, description="largest change of an output's mean input in one batch")
+    ]
     momentum: Annotated[float, Field(0.0, ge=0, lt=1, description="share of the last change that is kept")]
     decay: Annotated[float, Field(0.0, ge=0, description="weight decay")]
     rate_factor: Annotated[float, Field(1.0, gt=0, le=1, description="factor of all rates after each epoch")]
@@ -117,16 +151,26 @@ class LearningConfig(Section):
     @model_validator(mode="after")
     def _pulls(self) -> LearningConfig:
         if self.beta == 0:
-            raise ValueError("learning.beta = 0.0 pulls nothing and nothing would be learned; give a number other than 0, such as 1.0")
+            raise ValueError(
+                "learning.beta = 0.0 pulls nothing and nothing would be learned; give a number other than 0, such as 1.0"
+            )
         return self
 
 
 class SolverConfig(Section):
-    """How the network comes to rest. What is left out takes the solver's own default; of absolute and relative, one alone sets the other to 0."""
+    """How the network converges. What is left out takes the solver's own default; of absolute
+    and relative, one alone sets the other to 0.
+    """
 
-    name: Annotated[str, _one_of("solver.name", TRAINING_SOLVERS), Field("fixed_point", description=f"solver: {_listing(TRAINING_SOLVERS)}")]
+    name: Annotated[
+        str,
+        _one_of("solver.name", TRAINING_SOLVERS),
+        Field("fixed_point", description=f"solver: {_listing(TRAINING_SOLVERS)}"),
+    ]
     method: Annotated[str | None, Field(None, description="method of that solver")]
-    absolute: Annotated[float | None, Field(None, ge=0, description="at rest: ||field|| <= absolute + relative ||state||")]
+    absolute: Annotated[
+        float | None, Field(None, ge=0, description="converged: ||field|| <= absolute + relative ||state||")
+    ]
     relative: Annotated[float | None, Field(None, ge=0, description="see absolute")]
     max_passes: Annotated[int | None, Field(None, ge=1, description="passes before a fixed point is given up")]
     memory: Annotated[int | None, Field(None, ge=1, description="earlier passes that Anderson's method mixes")]
@@ -149,15 +193,24 @@ class SolverConfig(Section):
                     f"solver.{key} = {self.settings[key]!r} is no setting of solver.name = {self.name!r}; leave it out or choose another solver"
                 )
         if (self.absolute, self.relative) != (None, None) and (self.absolute or 0) + (self.relative or 0) == 0:
-            raise ValueError("solver.absolute and solver.relative are both 0, which can never be met; give one of them a positive value")
+            raise ValueError(
+                "solver.absolute and solver.relative are both 0, which can never be met; give one of them a positive value"
+            )
         return self
 
 
 class ProbesConfig(Section):
     """What is looked at while it learns; it changes nothing, and is no part of the experiment."""
 
-    samples: Annotated[int, Field(50, ge=0, description="images whose angles, gradients and stability are measured after each epoch; 0: none")]
-    every: Annotated[int, Field(0, ge=0, description="batches between two records of the loop's angles within an epoch; 0: none")]
+    samples: Annotated[
+        int,
+        Field(
+            50, ge=0, description="images whose angles, gradients and stability are measured after each epoch; 0: none"
+        ),
+    ]
+    every: Annotated[
+        int, Field(0, ge=0, description="batches between two records of the loop's angles within an epoch; 0: none")
+    ]
     keep: Annotated[int, Field(0, ge=0, description="epochs between two kept networks; 0: none")]
 
 
@@ -197,7 +250,9 @@ class Config(Section):
         return self
 
     def experiment(self) -> dict[str, Any]:
-        """{dotted key: value} of all that decides the result; neither the notes and probes nor the number of epochs."""
+        """{dotted key: value} of all that decides the result; neither the notes and probes nor the
+        number of epochs.
+        """
         flat = flatten(self.model_dump(exclude={"notes": True, "probes": True, "learning": {"epochs"}}))
         return {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()}
 
@@ -207,10 +262,10 @@ class Config(Section):
         return {key: (here[key], there[key]) for key in here if here[key] != there[key]}
 
 
-def in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
+def format_differences(differing: Mapping[str, tuple[Any, Any]]) -> str:
     """What differs, {key: (before, now)}, in one line.
 
-    >>> in_words({"learning.beta": (0.5, 1.0), "seed": (0, 1)})
+    >>> format_differences({"learning.beta": (0.5, 1.0), "seed": (0, 1)})
     'learning.beta was 0.5, now 1.0, seed was 0, now 1'
     """
     return ", ".join(f"{key} was {old}, now {new}" for key, (old, new) in differing.items())
@@ -249,12 +304,18 @@ def _parameter_names(config: Config) -> list[str]:
 def _check_rates(config: Config) -> None:
     rates, hidden, names = config.learning.rates, len(config.network.hidden), _parameter_names(config)
     if len(rates.forward) != hidden:
-        raise ValueError(f"learning.rates.forward has {len(rates.forward)} values, expected {hidden}: one out of each hidden layer of network.hidden")
+        raise ValueError(
+            f"learning.rates.forward has {len(rates.forward)} values, expected {hidden}: one out of each hidden layer of network.hidden"
+        )
     backward = sum(name.startswith("backward") for name in names)
     if len(rates.backward) != backward:
-        raise ValueError(f"learning.rates.backward has {len(rates.backward)} values, expected {backward}: one for each backward matrix that learns")
+        raise ValueError(
+            f"learning.rates.backward has {len(rates.backward)} values, expected {backward}: one for each backward matrix that learns"
+        )
     if rates.loop and "loop" not in names:
-        raise ValueError(f"learning.rates.loop = {rates.loop!r}, but network.kind = {config.network.kind!r} has no loop; leave it out")
+        raise ValueError(
+            f"learning.rates.loop = {rates.loop!r}, but network.kind = {config.network.kind!r} has no loop; leave it out"
+        )
 
 
 def _check_beta(config: Config) -> None:
@@ -262,7 +323,9 @@ def _check_beta(config: Config) -> None:
     lowest = beta if config.learning.phases == "one-sided" else -abs(beta)
     if lowest <= -limit:
         used = "" if lowest == beta else f" is also used as {lowest!r} (learning.phases = {config.learning.phases!r})"
-        raise ValueError(f"learning.beta = {beta!r}{used}, expected above {-limit:g} (-1/r of the output), where the output no longer leaks")
+        raise ValueError(
+            f"learning.beta = {beta!r}{used}, expected above {-limit:g} (-1/r of the output), where the output no longer leaks"
+        )
 
 
 def _check_frozen(config: Config) -> None:
@@ -276,7 +339,9 @@ def _check_frozen(config: Config) -> None:
 def _check_extras(config: Config) -> None:
     given, kind = config.learning, config.network.kind
     if given.mirror and kind != "loop":
-        raise ValueError(f"learning.mirror = {given.mirror!r}, but network.kind = {kind!r} has no loop that could follow; leave it out")
+        raise ValueError(
+            f"learning.mirror = {given.mirror!r}, but network.kind = {kind!r} has no loop that could follow; leave it out"
+        )
     if given.presynaptic != "whole" and kind == "reciprocal" and config.network.tied is not False:
         raise ValueError(
             f"learning.presynaptic = {given.presynaptic!r}: a tied matrix is presynaptic at both ends; use 'whole', or network.tied = false"

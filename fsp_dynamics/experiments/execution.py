@@ -1,4 +1,6 @@
-"""What a run needs beside its loop: the objects a configuration describes, threads, signals, and a record of the machine."""
+"""What a run needs beside its loop: the objects a configuration describes, threads, signals, and a
+record of the machine.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,14 @@ from fsp_dynamics.experiments.config import Config
 
 if TYPE_CHECKING:
     from fsp_dynamics.experiments.checkpoint import Checkpoint
-    from fsp_dynamics.learning.training import Recipe
     from fsp_dynamics.models.network import Network
+    from fsp_dynamics.training.recipe import Recipe
 
 PACKAGES = ("numpy", "scipy", "numba", "safetensors", "scikit-learn", "threadpoolctl")
 
 
-class NoRestError(FspError, RuntimeError):
-    """No sample of a whole epoch came to rest, so nothing could be learned."""
+class NoConvergenceError(FspError, RuntimeError):
+    """No sample of a whole epoch converged, so nothing could be learned."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -61,9 +63,11 @@ class Stop:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
-    """SIGINT and SIGTERM ask the yielded `Stop` while the block runs; outside the main thread they are left alone.
+    """SIGINT and SIGTERM ask the yielded `Stop` while the block runs; outside the main thread they
+    are left alone.
 
-    In a block within another one the outer `Stop` hears nothing; what it has heard before is told the inner one.
+    In a block within another one the outer `Stop` hears nothing; what it has heard before is told
+    the inner one.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -88,11 +92,13 @@ def check_threads(threads: int | None) -> None:
 
 @contextlib.contextmanager
 def thread_limit(threads: int | None, kernels: int | None = None) -> Iterator[None]:
-    """BLAS, the compiled kernels and torch use at most so many threads in the block; None: one for BLAS and torch, `kernels` for the kernels (None:
-    as they are). Last bits depend on the number in BLAS and torch, in the kernels they do not.
+    """BLAS, the compiled kernels and torch use at most so many threads in the block; None: one for
+    BLAS and torch, `kernels` for the kernels (None: as they are). Last bits depend on the number
+    in BLAS and torch, in the kernels they do not.
 
-    A batch's products are too small to share: two threads were measured 1.0-1.1 times as fast as one. SciPy's BLAS, which adds the
-    updates to the weights, always gets one thread: its idle threads spin in the way of NumPy's (training was 2 to 20 times slower so, on two cores).
+    A batch's products are too small to share: two threads were measured 1.0-1.1 times as fast as
+    one. SciPy's BLAS, which adds the updates to the weights, always gets one thread: its idle
+    threads spin in the way of NumPy's (training was 2 to 20 times slower so, on two cores).
     """
     check_threads(threads)
     import threadpoolctl
@@ -118,12 +124,16 @@ def thread_limit(threads: int | None, kernels: int | None = None) -> Iterator[No
 
 
 def build_network(config: Config, pixels: int, classes: int) -> tuple[Network, np.random.Generator]:
-    """The network as it is before learning, and the random stream that training goes on with; both from the seed."""
+    """The network as it is before learning, and the random stream that training goes on with; both
+    from the seed.
+    """
     from fsp_dynamics.models.network import loop_network, reciprocal_network
 
     first, second = np.random.SeedSequence(config.seed).spawn(2)
     given = config.network
-    settings: dict[str, Any] = given.model_dump(include={"rho", "forward_scale", "loop_scale", "tied"}, exclude_none=True)
+    settings: dict[str, Any] = given.model_dump(
+        include={"rho", "forward_scale", "loop_scale", "tied"}, exclude_none=True
+    )
     make = loop_network if given.kind == "loop" else reciprocal_network
     network = make(
         [pixels, *given.hidden, classes],
@@ -136,12 +146,16 @@ def build_network(config: Config, pixels: int, classes: int) -> tuple[Network, n
 
 
 def restored(config: Config, checkpoint: Checkpoint) -> Network:
-    """The network of a checkpoint. Raises CheckpointError if it does not belong to the configuration."""
+    """The network of a checkpoint. Raises CheckpointError if it does not belong to the
+    configuration.
+    """
     parameters = checkpoint.parameters
     try:
         network, _ = build_network(config, *_ends(parameters))
     except (FspError, KeyError) as error:
-        raise CheckpointError(f"the checkpoint does not belong to this configuration: {error}; restore the run's config.toml") from None
+        raise CheckpointError(
+            f"the checkpoint does not belong to this configuration: {error}; restore the run's config.toml"
+        ) from None
     for name, expected in network.parameters().items():
         found = parameters.get(name)
         if found is None or (found.shape, found.dtype) != (expected.shape, expected.dtype):
@@ -160,14 +174,21 @@ def _ends(parameters: dict[str, Any]) -> tuple[int, int]:
 
 
 def build_recipe(config: Config, backend: Backend = NUMBA, local_rank: int = 0) -> Recipe:
-    """How to learn, from [learning] and [solver]. Raises ConfigurationError for settings that the solver refuses."""
+    """How to learn, from [learning] and [solver]. Raises ConfigurationError for settings that the
+    solver refuses.
+    """
     from fsp_dynamics.learning.optimisers import Rates, Sgd
-    from fsp_dynamics.learning.training import Recipe
     from fsp_dynamics.solvers.equilibrium import Tolerance
+    from fsp_dynamics.training.recipe import Recipe
 
     learning, given = config.learning, config.solver
     rates = Rates(**learning.rates.model_dump())
-    optimiser = Sgd(rates, **learning.model_dump(include={"normalised", "output_step", "momentum", "decay", "rate_factor", "frozen", "presynaptic"}))
+    optimiser = Sgd(
+        rates,
+        **learning.model_dump(
+            include={"normalised", "output_step", "momentum", "decay", "rate_factor", "frozen", "presynaptic"}
+        ),
+    )
     tolerance = Tolerance.default(config.network.dtype)
     if given.absolute is not None or given.relative is not None:
         tolerance = Tolerance(given.absolute or 0.0, given.relative or 0.0)
@@ -177,13 +198,18 @@ def build_recipe(config: Config, backend: Backend = NUMBA, local_rank: int = 0) 
 
 
 def environment(config: Config, command: str, backend: str = "numba", ranks: int = 1) -> dict[str, Any]:
-    """Where a run began: versions, commit, seed, CPU, threads, what computed (`Backend.described`) and in how many processes."""
+    """Where a run began: versions, commit, seed, CPU, threads, what computed (`Backend.described`)
+    and in how many processes.
+    """
     return {
         "command": command,
         "arguments": sys.argv[1:],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": config.seed,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in ("fsp_dynamics", *PACKAGES)}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in ("fsp_dynamics", *PACKAGES)},
+        },
         "commit": _commit(),
         "platform": platform.platform(),
         "cpu": _cpu(),
@@ -200,9 +226,15 @@ def cores() -> int:
 
 
 def changed_environment(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """{name: (before, now)} of what may change the last bits of a result: versions, CPU, threads, backend."""
+    """{name: (before, now)} of what may change the last bits of a result: versions, CPU, threads,
+    backend.
+    """
     old, new = (
-        {**record.get("versions", {}), **{key: record.get(key) for key in ("cpu", "threads")}, "backend": record.get("backend", "numba")}
+        {
+            **record.get("versions", {}),
+            **{key: record.get(key) for key in ("cpu", "threads")},
+            "backend": record.get("backend", "numba"),
+        }
         for record in (before, now)
     )
     return {key: (old.get(key), new[key]) for key in new if old.get(key) != new[key]}
@@ -216,7 +248,9 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree this package stands in, with + if it was changed; None where there is none."""
+    """The commit of the source tree this package stands in, with + if it was changed; None where
+    there is none.
+    """
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

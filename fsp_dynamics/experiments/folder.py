@@ -26,7 +26,7 @@ from typing import Any
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, RunExistsError, RunLockedError
 from fsp_dynamics.experiments.checkpoint import drop_kept, sweep, write_aside
 from fsp_dynamics.experiments.config import Config, flatten
-from fsp_dynamics.experiments.sources import load_config, to_toml
+from fsp_dynamics.experiments.config_io import load_config, to_toml
 
 Record = dict[str, Any]
 
@@ -66,11 +66,15 @@ class RunFolder:
     def refuse_run(self) -> None:
         """Raises RunExistsError if a run is already here."""
         if self.holds_run():
-            raise RunExistsError(f"{self.path} already holds a run; go on with it (--resume) or give another folder (--out)")
+            raise RunExistsError(
+                f"{self.path} already holds a run; go on with it (--resume) or give another folder (--out)"
+            )
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process alone; it is made if need be. Raises RunLockedError if another process holds it."""
+        """Hold the folder for this process alone; it is made if need be. Raises RunLockedError if
+        another process holds it.
+        """
         import fcntl
 
         self.path.mkdir(parents=True, exist_ok=True)
@@ -80,7 +84,9 @@ class RunFolder:
             except BlockingIOError:
                 file.seek(0)
                 owner = file.read().strip() or "another process"
-                raise RunLockedError(f"{self.path} is being written by {owner}; wait for it or give another folder (--out)") from None
+                raise RunLockedError(
+                    f"{self.path} is being written by {owner}; wait for it or give another folder (--out)"
+                ) from None
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()
@@ -106,7 +112,9 @@ class RunFolder:
         return self._records("metrics.jsonl")
 
     def probes(self) -> list[Record]:
-        """What was read off the network, by `epoch` (0 before the first, fractions within one). Raises CheckpointError as `metrics`."""
+        """What was read off the network, by `epoch` (0 before the first, fractions within one).
+        Raises CheckpointError as `metrics`.
+        """
         return self._records("probes.jsonl")
 
     def _records(self, name: str) -> list[Record]:
@@ -115,12 +123,15 @@ class RunFolder:
             return []
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         records: list[Record] = []
-        for number, line in enumerate(lines[:-1], 1):  # what follows the last line end was cut short
+        # what follows the last line end was cut short
+        for number, line in enumerate(lines[:-1], 1):
             try:
                 record = json.loads(line)
                 record["epoch"]
             except (ValueError, KeyError, TypeError):
-                raise CheckpointError(f"{path}:{number} is no record of an epoch; the file is damaged, restore it or train again") from None
+                raise CheckpointError(
+                    f"{path}:{number} is no record of an epoch; the file is damaged, restore it or train again"
+                ) from None
             records.append(record)
         return records
 
@@ -139,18 +150,26 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def rewind(self, epoch: int) -> list[Record]:
-        """Forget what came after `epoch` (a killed process may have got further than its checkpoint) and return the rest."""
+        """Forget what came after `epoch` (a killed process may have got further than its
+        checkpoint) and return the rest.
+        """
         self._sweep()
         kept = [record for record in self.metrics() if record["epoch"] <= epoch]
         if [record["epoch"] for record in kept] != list(range(1, epoch + 1)):
-            raise CheckpointError(f"{self.path / 'metrics.jsonl'} does not hold the {epoch} epochs of the checkpoint; restore it or train again")
+            raise CheckpointError(
+                f"{self.path / 'metrics.jsonl'} does not hold the {epoch} epochs of the checkpoint; restore it or train again"
+            )
         drop_kept(self.checkpoints, epoch)
         write_aside(self.path / "metrics.jsonl", _lines(kept))
-        write_aside(self.path / "probes.jsonl", _lines([record for record in self.probes() if record["epoch"] <= epoch]))
+        write_aside(
+            self.path / "probes.jsonl", _lines([record for record in self.probes() if record["epoch"] <= epoch])
+        )
         return kept
 
     def read_json(self, name: str) -> Record:
-        """A JSON file of the run, {} if there is none or it cannot be understood: nothing depends on it."""
+        """A JSON file of the run, {} if there is none or it cannot be understood: nothing depends
+        on it.
+        """
         try:
             found = json.loads((self.path / name).read_bytes())
         except (OSError, ValueError):
@@ -166,7 +185,9 @@ class RunFolder:
 
 
 class SeenFolder(RunFolder):
-    """The folder of a run that another rank writes: it is read, and every verb that would change it changes nothing."""
+    """The folder of a run that another rank writes: it is read, and every verb that would change
+    it changes nothing.
+    """
 
     __slots__ = ()
 
@@ -201,7 +222,9 @@ def _lines(records: list[Record]) -> bytes:
 
 
 def best_of(metrics: list[Record]) -> Record | None:
-    """The epoch with the lowest validation error (the first of equals); the last one where nothing was set aside to choose by."""
+    """The epoch with the lowest validation error (the first of equals); the last one where nothing
+    was set aside to choose by.
+    """
     judged = [record for record in metrics if record.get("valid_error") is not None]
     if judged:
         return min(judged, key=lambda record: record["valid_error"])
@@ -209,7 +232,9 @@ def best_of(metrics: list[Record]) -> Record | None:
 
 
 def flat(record: Record) -> Record:
-    """The record as one row of a table: {dotted key: value}, what stands in lists by its place (saturation.output.0), dead outputs as one text."""
+    """The record as one row of a table: {dotted key: value}, what stands in lists by its place
+    (saturation.output.0), dead outputs as one text.
+    """
     row: Record = {}
     for key, value in flatten(record).items():
         if key == "dead_outputs":
@@ -222,7 +247,9 @@ def flat(record: Record) -> Record:
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold: numbers of NumPy as Python's, arrays and tuples as lists, numbers that are not finite as null."""
+    """What JSON can hold: numbers of NumPy as Python's, arrays and tuples as lists, numbers that
+    are not finite as null.
+    """
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -17,9 +17,11 @@ RUN = "FSP_RUN"  # where the notebook looks for the run to explore
 
 
 def explore(run: str | Path | None = None, *, port: int | None = None, browser: bool = True) -> int:
-    """Open the explorer's notebook in JupyterLab, on `run` if one is given, and wait until it is closed; its exit code.
+    """Open the explorer's notebook in JupyterLab, on `run` if one is given, and wait until it is
+    closed; its exit code.
 
-    Raises ConfigurationError for what is no run, where there is no source tree, and where JupyterLab or anywidget is not installed.
+    Raises ConfigurationError for what is no run, where there is no source tree, and where
+    JupyterLab or anywidget is not installed.
     """
     command, environment = prepared(run, port=port, browser=browser)
     try:
@@ -28,7 +30,9 @@ def explore(run: str | Path | None = None, *, port: int | None = None, browser: 
         return 0
 
 
-def prepared(run: str | Path | None = None, *, port: int | None = None, browser: bool = True) -> tuple[Sequence[str], dict[str, str]]:
+def prepared(
+    run: str | Path | None = None, *, port: int | None = None, browser: bool = True
+) -> tuple[Sequence[str], dict[str, str]]:
     """(command, environment) of `explore`."""
     root = Path(__file__).parents[2]
     if not (root / NOTEBOOK).is_file():
@@ -38,12 +42,20 @@ def prepared(run: str | Path | None = None, *, port: int | None = None, browser:
         )
     for module in ("jupyterlab", "anywidget"):
         if importlib.util.find_spec(module) is None:
-            raise ConfigurationError(f"fsp explore needs {module}, which is not installed; install fsp_dynamics[notebook], or say: make explore")
+            raise ConfigurationError(
+                f"fsp explore needs {module}, which is not installed; install fsp_dynamics[notebook], or say: make explore"
+            )
     environment = dict(os.environ)
     environment.pop(RUN, None)
     if run is not None:
         environment[RUN] = str(RunFolder(Path(run)).require_run().path.resolve())
-    command = [sys.executable, "-m", "jupyterlab", str(root / NOTEBOOK), f"--LabApp.default_url=/lab/tree/{NOTEBOOK.name}"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        str(root / NOTEBOOK),
+        f"--LabApp.default_url=/lab/tree/{NOTEBOOK.name}",
+    ]
     command += [] if port is None else [f"--ServerApp.port={port}"]
     command += [] if browser else ["--no-browser"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:

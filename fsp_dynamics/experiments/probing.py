@@ -11,9 +11,9 @@ from fsp_dynamics.analysis.alignment import loop_alignment, loop_angles
 from fsp_dynamics.analysis.probe import Probe
 from fsp_dynamics.datasets import Dataset, Split
 from fsp_dynamics.experiments.config import Config
-from fsp_dynamics.learning.training import Recipe
 from fsp_dynamics.models.network import Network
 from fsp_dynamics.solvers.packed_loop import PackedLoop
+from fsp_dynamics.training.recipe import Recipe
 
 Record = dict[str, Any]
 
@@ -22,7 +22,8 @@ Record = dict[str, Any]
 class Probing:
     """Looks at the network as `[probes]` of the configuration asks.
 
-    probe : None where no samples were asked for. every : batches between two records within an epoch; 0: none. batches : in an epoch.
+    probe : None where no samples were asked for. every : batches between two records within an
+        epoch; 0: none. batches : in an epoch.
     waiting : records of the present epoch, which are written when it is finished.
     """
 
@@ -36,7 +37,11 @@ class Probing:
         """As the configuration asks, with `first_images` of the data."""
         asked, (_, split) = config.probes, first_images(data, config.probes.samples)
         probe = Probe(split.images, split.labels, recipe) if asked.samples else None
-        return cls(probe, asked.every if config.network.kind == "loop" else 0, -(-len(data.train.labels) // config.learning.batch))
+        return cls(
+            probe,
+            asked.every if config.network.kind == "loop" else 0,
+            -(-len(data.train.labels) // config.learning.batch),
+        )
 
     def within(self, epoch: int) -> Callable[[int, Network | PackedLoop], None] | None:
         """What training calls between the batches of epoch number `epoch`."""
@@ -46,7 +51,9 @@ class Probing:
 
         def note(done: int, loop: Network | PackedLoop) -> None:
             if done < self.batches:  # the last batch's record is that of the epoch
-                self.waiting.append({"epoch": epoch - 1 + done / self.batches, "alignment": {"degrees": loop_angles(loop)}})
+                self.waiting.append(
+                    {"epoch": epoch - 1 + done / self.batches, "alignment": {"degrees": loop_angles(loop)}}
+                )
 
         return note
 
@@ -57,7 +64,9 @@ class Probing:
 
 
 def first_images(data: Dataset, samples: int) -> tuple[str, Split]:
-    """(part, its first images): of the validation set, where there is none of the test set, else of the training set."""
+    """(part, its first images): of the validation set, where there is none of the test set, else
+    of the training set.
+    """
     part = next(part for part in ("valid", "test", "train") if len(getattr(data, part).labels))
     split: Split = getattr(data, part)
     return part, Split(split.images[:samples], split.labels[:samples])

@@ -1,4 +1,6 @@
-"""What is shown while a run goes on: a bar, lines, or nothing. Everything goes to stderr; stdout belongs to results."""
+"""What is shown while a run goes on: a bar, lines, or nothing. Everything goes to stderr; stdout
+belongs to results.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from typing import Any, Protocol
 
 Record = dict[str, Any]
 Progress = bool | Callable[[Record], None]
-"""True: bars and a line for each epoch. False: nothing. A callable is given the record of each epoch."""
+"""True: bars and a line for each epoch. False: nothing. A callable is given the record of each
+epoch.
+"""
 
 
 class Reporter(Protocol):
@@ -96,7 +100,9 @@ class Bars(Lines):
         from tqdm.auto import tqdm
 
         self.close()
-        self._bar = tqdm(total=images, desc=f"epoch {epoch}/{epochs}", unit="img", leave=False, disable=None, file=sys.stderr)
+        self._bar = tqdm(
+            total=images, desc=f"epoch {epoch}/{epochs}", unit="img", leave=False, disable=None, file=sys.stderr
+        )
 
     def batch(self, done: int, total: int, error: float) -> None:
         if self._bar is not None:
@@ -123,8 +129,18 @@ def epoch_line(record: Record) -> str:
     >>> epoch_line({"epoch": 3, "train_error": 1.5, "test_error": 2.25, "alignment_degrees": {"loop": 61.2}, "images_per_second": 900.0})
     'epoch   3   train  1.50   test  2.25 %   loop 61   900 img/s'
     """
-    errors = [f"{part} {record[f'{part}_error']:5.2f}" for part in ("train", "valid", "test") if record.get(f"{part}_error") is not None]
-    angles = [f"{name} {degrees:.0f}" for name, degrees in (record.get("alignment_degrees") or {}).items() if degrees is not None]
-    restless = f"NOT AT REST {record['unrested']}" if record.get("unrested") else ""
+    errors = [
+        f"{part} {record[f'{part}_error']:5.2f}"
+        for part in ("train", "valid", "test")
+        if record.get(f"{part}_error") is not None
+    ]
+    angles = [
+        f"{name} {degrees:.0f}"
+        for name, degrees in (record.get("alignment_degrees") or {}).items()
+        if degrees is not None
+    ]
+    restless = f"UNCONVERGED {record['unconverged']}" if record.get("unconverged") else ""
     speed = f"{record.get('images_per_second') or 0:.0f} img/s"
-    return "   ".join(filter(None, (f"epoch {record['epoch']:3d}", "   ".join(errors) + " %", " ".join(angles), restless, speed)))
+    return "   ".join(
+        filter(None, (f"epoch {record['epoch']:3d}", "   ".join(errors) + " %", " ".join(angles), restless, speed))
+    )

@@ -1,4 +1,6 @@
-"""The first run of a stranger: digits, a minute at most, one picture; done again it replaces its own earlier run and nothing else."""
+"""The first run of a stranger: digits, a minute at most, one picture; done again it replaces its
+own earlier run and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +8,27 @@ import shutil
 from pathlib import Path
 
 from fsp_dynamics.errors import RunExistsError
+from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.progress import Reporter
 from fsp_dynamics.experiments.runner import Run, run
-from fsp_dynamics.experiments.sources import load_config
 
 PICTURE = "quickstart.png"
-_OWN = ("metrics.jsonl", "probes.jsonl", "summary.json", "checkpoints", "figures", PICTURE, "config.toml", "environment.json")
+_OWN = (
+    "metrics.jsonl",
+    "probes.jsonl",
+    "summary.json",
+    "checkpoints",
+    "figures",
+    PICTURE,
+    "config.toml",
+    "environment.json",
+)
 
 
 def quickstart(out: str | Path, told: Reporter, threads: int | None = None) -> tuple[Run, Path]:
-    """Train the preset `digits` in `out` and draw `out`/quickstart.png: the run, and where the picture is.
+    """Train the preset `digits` in `out` and draw `out`/quickstart.png: the run, and where the
+    picture is.
 
     Raises RunExistsError if `out` holds a run that is no quickstart.
     """
@@ -31,7 +43,9 @@ def quickstart(out: str | Path, told: Reporter, threads: int | None = None) -> t
 
 
 def _clear(folder: RunFolder) -> None:
-    """Remove an earlier quickstart; what tells that it is one goes last, so that it can be cleared after a kill in between."""
+    """Remove an earlier quickstart; what tells that it is one goes last, so that it can be cleared
+    after a kill in between.
+    """
     with folder.locked():
         if folder.read_json("environment.json").get("command") != "quickstart":
             raise RunExistsError(f"{folder.path} holds a run that is no quickstart; give another folder (--out)")

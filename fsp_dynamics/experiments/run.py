@@ -15,8 +15,8 @@ from fsp_dynamics.experiments.checkpoint import kept_epochs, load_checkpoint, lo
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.execution import restored
 from fsp_dynamics.experiments.folder import Record, RunFolder, flat
-from fsp_dynamics.learning.evaluation import Evaluation, evaluate
 from fsp_dynamics.models.network import Network
+from fsp_dynamics.training.evaluation import Evaluation, evaluate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,8 @@ UNITS = {
 class Run:
     """A run on disk.
 
-    folder : where it is. config : what it is. metrics : one record for each finished epoch. summary : best epoch and last.
+    folder : where it is. config : what it is. metrics : one record for each finished epoch.
+    summary : best epoch and last.
     """
 
     folder: Path
@@ -45,19 +46,28 @@ class Run:
 
     def __repr__(self) -> str:
         best = self.summary.get("best") or {}
-        errors = ", ".join(f"{part} {best[key]:.2f} %" for part in PARTS if best.get(key := f"{part}_error") is not None)
+        errors = ", ".join(
+            f"{part} {best[key]:.2f} %" for part in PARTS if best.get(key := f"{part}_error") is not None
+        )
         found = f"; best epoch {best['epoch']}, errors: {errors}" if best else ""
         return f"<Run {self.folder}: {self.summary.get('status', 'unfinished')}, {len(self.metrics)} epoch{'s' * (len(self.metrics) != 1)}{found}>"
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """The epochs after which the network was kept (`probes.keep`), in order; 0 is before the first."""
+        """The epochs after which the network was kept (`probes.keep`), in order; 0 is before the
+        first.
+        """
         return kept_epochs(RunFolder(self.folder).checkpoints)
 
     def network(self, which: Which | int = "best") -> Network:
-        """The network of the best epoch (by validation error), of the last one, or of an epoch that was `kept`; verified. Raises CheckpointError."""
+        """The network of the best epoch (by validation error), of the last one, or of an epoch
+        that was `kept`; verified. Raises CheckpointError.
+        """
         checkpoints = RunFolder(self.folder).checkpoints
-        return restored(self.config, load_checkpoint(checkpoints, which) if isinstance(which, str) else load_kept(checkpoints, which))
+        return restored(
+            self.config,
+            load_checkpoint(checkpoints, which) if isinstance(which, str) else load_kept(checkpoints, which),
+        )
 
     def evaluate(
         self,
@@ -70,31 +80,39 @@ class Run:
         device: str | None = None,
         products: str | None = None,
     ) -> Evaluation:
-        """What that network does on a part of the data ("train", "valid" or "test"). Raises ConfigurationError for an empty part.
+        """What that network does on a part of the data ("train", "valid" or "test"). Raises
+        ConfigurationError for an empty part.
 
         backend, device, products : as for `train`.
         """
         backend = backend_of(backend, device, products)
         network, given = self.network(which), self.config.data
         data = load_dataset(given.name, data_dir=data_dir, validation=given.validation, limit=given.limit)
-        recipe = execution.build_recipe(self.config, backend)  # it may bring torch, whose threads are limited too
+        # it may bring torch, whose threads are limited too
+        recipe = execution.build_recipe(self.config, backend)
         with execution.thread_limit(threads):
             return evaluate(network, getattr(data, check_choice("split", split, PARTS)), recipe)
 
     def to_frame(self) -> DataFrame:
-        """A pandas.DataFrame of the metrics, a row for each finished epoch, tables by dotted keys (alignment_degrees.W1). `.to_csv(path)` saves it.
+        """A pandas.DataFrame of the metrics, a row for each finished epoch, tables by dotted keys
+        (alignment_degrees.W1). `.to_csv(path)` saves it.
 
-        saturation.LAYER.0 and .1 : shares of its rates at 0 and at 1. dead_outputs : the units, as text. Units are in `attrs["units"]`: errors in
-        percent, angles in degrees, residuals per unit time.
+        saturation.LAYER.0 and .1 : shares of its rates at 0 and at 1. dead_outputs : the units, as
+        text. Units are in `attrs["units"]`: errors in percent, angles in degrees, residuals per
+        unit time.
         """
         import pandas
 
         frame = pandas.DataFrame([flat(record) for record in self.metrics])
-        frame.attrs["units"] = {key: unit for key in frame.columns for start, unit in UNITS.items() if key.startswith(start)}
+        frame.attrs["units"] = {
+            key: unit for key in frame.columns for start, unit in UNITS.items() if key.startswith(start)
+        }
         return frame
 
     def plot(self, ax: Axes | Sequence[Axes] | None = None, *, path: str | Path | None = None) -> Figure:
-        """The learning curve and beside it the loop's angles (`plotting.plot_run`); `path`: the picture is also written there."""
+        """The learning curve and beside it the loop's angles (`plotting.plot_run`); `path`: the
+        picture is also written there.
+        """
         from fsp_dynamics.plotting import plot_run
 
         if path is not None:

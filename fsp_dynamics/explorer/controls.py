@@ -1,6 +1,8 @@
-"""What can be changed in the explorer: one control for each parameter, with its range, and `Parameters`, a value for each.
+"""What can be changed in the explorer: one control for each parameter, with its range, and
+`Parameters`, a value for each.
 
-A control is a slider (`Number`), a list (`Choice`) or the drawing pad (`Pad`). Which there are depends on what is explored: see `controls_of`.
+A control is a slider (`Number`), a list (`Choice`) or the drawing pad (`Pad`). Which there are
+depends on what is explored: see `controls_of`.
 """
 
 from __future__ import annotations
@@ -31,14 +33,20 @@ VALUES = 27  # values of a sweep, at most
 class Parameters:
     """What the controls say. Durations and time steps are in the time unit of the time constants.
 
-    sample : index of the image among the test images of class `label`. label : a class, as text, or "any". noise : standard deviation of Gaussian
-    pixel noise, clipped to [0, 1] after it is added. drawing : the pixels of an image that was drawn, or None.
-    beta : strength of the nudge; 0 makes the second phase free too. dt, integrator : step and method of the path.
-    r : factor of the network's time constants. gain : factor of its loop. rho : its firing-rate function.
+    sample : index of the image among the test images of class `label`. label : a class, as text,
+        or "any". noise : standard deviation of Gaussian
+    pixel noise, clipped to [0, 1] after it is added. drawing : the pixels of an image that was
+    drawn, or None.
+    beta : strength of the nudge; 0 makes the second phase free too. dt, integrator : step and
+        method of the path.
+    r : factor of the network's time constants. gain : factor of its loop. rho : its firing-rate
+        function.
     free, nudged : durations of the phases. start : the state at time 0.
-    source : "random", or the network or run that was given. seed : of the random network. epoch : of the run.
+    source : "random", or the network or run that was given. seed : of the random network. epoch :
+        of the run.
     learning_rate : factor of the learning rates of "apply one Hebbian update".
-    plane : principal components of the path, or two units. unit_x, unit_y : flat indices of those units.
+    plane : principal components of the path, or two units. unit_x, unit_y : flat indices of those
+    units.
     """
 
     sample: int
@@ -73,7 +81,9 @@ class Control(Protocol):
     def default(self) -> Any: ...
 
     def check(self, value: Any) -> Any:
-        """The value as `Parameters` holds it. Raises ConfigurationError for one that the control cannot have."""
+        """The value as `Parameters` holds it. Raises ConfigurationError for one that the control
+        cannot have.
+        """
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -83,7 +93,9 @@ class Control(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A slider from low to high in steps, logarithmic if `log`; it snaps to the values `snap` when it comes near."""
+    """A slider from low to high in steps, logarithmic if `log`; it snaps to the values `snap` when
+    it comes near.
+    """
 
     name: str
     label: str
@@ -101,8 +113,15 @@ class Number:
 
     def check(self, value: Any) -> float:
         whole = self.integer and isinstance(value, int | float) and math.isfinite(value) and value == int(value)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or (self.integer and not whole):
-            raise ConfigurationError(f"{self.name} = {value!r}, expected a {'whole' if self.integer else 'finite'} number")
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+            or (self.integer and not whole)
+        ):
+            raise ConfigurationError(
+                f"{self.name} = {value!r}, expected a {'whole' if self.integer else 'finite'} number"
+            )
         if not self.low <= value <= self.high:
             raise ConfigurationError(f"{self.name} = {value!r}, expected {self.low:g} to {self.high:g}")
         return int(value) if self.integer else float(value)
@@ -153,8 +172,12 @@ class Pad:
         if value is None:
             return None
         pixels = np.asarray(value, np.float64)
-        if pixels.shape != (self.side**2,) or not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
-            raise ConfigurationError(f"{self.name} has shape {pixels.shape}, expected {self.side**2} pixels in [0, 1], or None")
+        if pixels.shape != (self.side**2,) or not (
+            np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1
+        ):
+            raise ConfigurationError(
+                f"{self.name} has shape {pixels.shape}, expected {self.side**2} pixels in [0, 1], or None"
+            )
         return tuple(pixels.round(3).tolist())
 
     def describe(self) -> dict[str, Any]:
@@ -169,7 +192,8 @@ def controls_of(subject: Subject, sample: int = 0) -> tuple[Control, ...]:
 def checked(controls: Sequence[Control], given: Mapping[str, Any]) -> Parameters:
     """The parameters that `given` names, all others at the default of their control.
 
-    A parameter without a control has the one value that it can have. Raises ConfigurationError for unknown names and impossible values.
+    A parameter without a control has the one value that it can have. Raises ConfigurationError for
+    unknown names and impossible values.
     """
     by_name = {control.name: control for control in controls}
     for name in given:
@@ -177,7 +201,9 @@ def checked(controls: Sequence[Control], given: Mapping[str, Any]) -> Parameters
             raise ConfigurationError(f"the explorer has no parameter {name!r} here; {nearest(str(name), by_name)}")
     alone = {"drawing": None, "gain": 1.0, "source": RANDOM, "seed": 0, "epoch": 0, "unit_x": 0, "unit_y": 1}
     values = {**alone, **defaults(controls), **given}
-    return Parameters(**{name: by_name[name].check(value) if name in by_name else value for name, value in values.items()})
+    return Parameters(
+        **{name: by_name[name].check(value) if name in by_name else value for name, value in values.items()}
+    )
 
 
 def defaults(controls: Sequence[Control]) -> dict[str, Any]:
@@ -188,7 +214,17 @@ def defaults(controls: Sequence[Control]) -> dict[str, Any]:
 def _image(subject: Subject, sample: int) -> list[Control]:
     images, classes = len(subject.images), tuple(map(str, range(subject.classes)))
     found: list[Control] = [
-        Number("sample", "image", "image", sample, 0, images - 1, 1, "which of the test images (of the class below)", integer=True),
+        Number(
+            "sample",
+            "image",
+            "image",
+            sample,
+            0,
+            images - 1,
+            1,
+            "which of the test images (of the class below)",
+            integer=True,
+        ),
         Choice("label", "class", "image", ANY, (ANY, *classes), "images of this class alone; of a drawing, its target"),
         Number("noise", "pixel noise", "image", 0.0, 0.0, 1.0, 0.02, "standard deviation of noise added to each pixel"),
     ]
@@ -199,7 +235,9 @@ def _image(subject: Subject, sample: int) -> list[Control]:
 
 def _phases() -> list[Control]:
     return [
-        Number("beta", "β", "phases", 1.0, -0.9, 2.0, 0.05, "strength of the nudge; 0: none", "per time unit", snap=(0.0,)),
+        Number(
+            "beta", "β", "phases", 1.0, -0.9, 2.0, 0.05, "strength of the nudge; 0: none", "per time unit", snap=(0.0,)
+        ),
         Number("free", "free phase", "phases", 20.0, 1.0, 60.0, 1.0, "duration", "time units"),
         Number("nudged", "nudged phase", "phases", 10.0, 0.0, 60.0, 1.0, "duration", "time units"),
     ]
@@ -207,12 +245,31 @@ def _phases() -> list[Control]:
 
 def _dynamics(subject: Subject) -> list[Control]:
     found: list[Control] = [
-        Choice("integrator", "integrator", "dynamics", "rk4", tuple(TABLEAUX), "the method that follows the field, in constant steps"),
+        Choice(
+            "integrator",
+            "integrator",
+            "dynamics",
+            "rk4",
+            tuple(TABLEAUX),
+            "the method that follows the field, in constant steps",
+        ),
         Number("dt", "step dt", "dynamics", 0.1, 0.01, 5.0, 0.01, "of the integrator", "time units", log=True),
         Number("r", "time constants ×", "dynamics", 1.0, 0.25, 2.0, 0.05, "factor of every layer's r", snap=(1.0,)),
     ]
     if subject.has_loop:
-        found.append(Number("gain", "loop ×", "dynamics", 1.0, 0.0, 10.0, 0.05, "factor of the loop's weights; 0: pure feedforward", snap=(1.0,)))
+        found.append(
+            Number(
+                "gain",
+                "loop ×",
+                "dynamics",
+                1.0,
+                0.0,
+                10.0,
+                0.05,
+                "factor of the loop's weights; 0: pure feedforward",
+                snap=(1.0,),
+            )
+        )
     return [
         *found,
         Choice("rho", "activation ρ", "dynamics", subject.rho.name, subject.activations, "firing-rate function"),
@@ -223,23 +280,63 @@ def _dynamics(subject: Subject) -> list[Control]:
 def _network(subject: Subject) -> list[Control]:
     found: list[Control] = []
     if subject.source != RANDOM:
-        found.append(Choice("source", "weights", "network", subject.source, (subject.source, RANDOM), "as given, or drawn at random"))
+        found.append(
+            Choice(
+                "source", "weights", "network", subject.source, (subject.source, RANDOM), "as given, or drawn at random"
+            )
+        )
     found.append(Number("seed", "random seed", "network", 0, 0, 99, 1, "of the random network", integer=True))
     if len(subject.epochs) > 1:
         kept = subject.epochs
         found.append(
-            Number("epoch", "epoch", "network", subject.start_epoch, kept[0], kept[-1], 1, "of the run", integer=True, snap=tuple(map(float, kept)))
+            Number(
+                "epoch",
+                "epoch",
+                "network",
+                subject.start_epoch,
+                kept[0],
+                kept[-1],
+                1,
+                "of the run",
+                integer=True,
+                snap=tuple(map(float, kept)),
+            )
         )
     found.append(
-        Number("learning_rate", "learning rate ×", "network", 1.0, 0.01, 10.0, 0.01, "factor, for one update", log=True, sweep=False, snap=(1.0,))
+        Number(
+            "learning_rate",
+            "learning rate ×",
+            "network",
+            1.0,
+            0.01,
+            10.0,
+            0.01,
+            "factor, for one update",
+            log=True,
+            sweep=False,
+            snap=(1.0,),
+        )
     )
     return found
 
 
 def _view(subject: Subject) -> list[Control]:
     last = sum(subject.sizes[1:]) - 1
-    found: list[Control] = [Choice("plane", "phase plane", "view", PLANES[0], PLANES, "principal components of the path, or two units")]
+    found: list[Control] = [
+        Choice("plane", "phase plane", "view", PLANES[0], PLANES, "principal components of the path, or two units")
+    ]
     return found + [
-        Number(f"unit_{axis}", f"unit on {axis}", "view", start, 0, last, 1, "counted through the layers, the output last", integer=True, sweep=False)
+        Number(
+            f"unit_{axis}",
+            f"unit on {axis}",
+            "view",
+            start,
+            0,
+            last,
+            1,
+            "counted through the layers, the output last",
+            integer=True,
+            sweep=False,
+        )
         for axis, start in (("x", last - 1), ("y", last))
     ]

@@ -17,7 +17,8 @@ Layout = list[tuple[str, tuple[int, ...], int]]
 class Frame:
     """What one setting of the controls looks like.
 
-    layout : (name, shape, offset) of each array; the offset counts floats. buffer : the arrays one after another, float32.
+    layout : (name, shape, offset) of each array; the offset counts floats. buffer : the arrays one
+        after another, float32.
     readouts : plain values beside them (JSON).
     """
 

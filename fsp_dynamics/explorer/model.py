@@ -14,7 +14,8 @@ from fsp_dynamics.analysis.alignment import loop_angles
 from fsp_dynamics.analysis.spectra import spectrum
 from fsp_dynamics.errors import ConfigurationError, FspError
 from fsp_dynamics.experiments.compiling import compile_aside
-from fsp_dynamics.explorer import views, words
+from fsp_dynamics.explorer import summary as words
+from fsp_dynamics.explorer import views
 from fsp_dynamics.explorer.controls import PIECES, Number, Parameters, checked, controls_of, defaults
 from fsp_dynamics.explorer.frame import Frame
 from fsp_dynamics.explorer.scene import SETTLED, Scene
@@ -32,8 +33,9 @@ LABELS = {"input": "input", "loop": "loop"}  # of matrices that are not W1, W2, 
 class Model:
     """Everything the explorer can show of one subject.
 
-    ready : names of the firing-rate functions whose kernels are compiled; with any other, plain NumPy does the same, to rounding, while they are
-        compiled aside, so that no frame waits for the compiler. None: every frame waits for what it needs.
+    ready : names of the firing-rate functions whose kernels are compiled; with any other, plain
+        NumPy does the same, to rounding, while they are compiled aside, so that no frame waits for
+        the compiler. None: every frame waits for what it needs.
     """
 
     subject: Subject
@@ -44,7 +46,9 @@ class Model:
     def __post_init__(self) -> None:
         images = len(self.subject.images)
         if not (isinstance(self.sample, int | np.integer) and 0 <= self.sample < images):
-            raise ConfigurationError(f"sample = {self.sample!r}, expected 0 to {images - 1}, the test images of {self.subject.data.name}")
+            raise ConfigurationError(
+                f"sample = {self.sample!r}, expected 0 to {images - 1}, the test images of {self.subject.data.name}"
+            )
         self.sample = int(self.sample)
 
     @property
@@ -63,20 +67,29 @@ class Model:
         subject, network = self.subject, self.subject.template
         sizes, layers = [int(n) for n in network.sizes], views.layers_in_words(network)
         return {
-            "title": f"{'-'.join(map(str, sizes))}" + ("" if subject.run is None else f", run {subject.run.folder.name}"),
+            "title": f"{'-'.join(map(str, sizes))}"
+            + ("" if subject.run is None else f", run {subject.run.folder.name}"),
             "dataset": subject.data.name,
             "side": subject.side,
             "sizes": sizes,
-            "layers": [{"name": name, "units": n, "shown": len(views.shown(n))} for name, n in zip(layers, sizes[1:], strict=True)],
+            "layers": [
+                {"name": name, "units": n, "shown": len(views.shown(n))}
+                for name, n in zip(layers, sizes[1:], strict=True)
+            ],
             "classes": [str(k) for k in range(subject.classes)],
-            "matrices": [self._matrix(name, w) for name, w in network.parameters().items() if not name.startswith("biases")],
+            "matrices": [
+                self._matrix(name, w) for name, w in network.parameters().items() if not name.startswith("biases")
+            ],
         }
 
     def parameters(self, given: Mapping[str, Any]) -> Parameters:
         """Checked, all that is not given at its default. Raises ConfigurationError."""
         found = checked(controls_of(self.subject, self.sample), given)
-        if found.source == TRAINED and self.subject.epochs:  # the nearest epoch of which there is a network
-            found = dataclasses.replace(found, epoch=min(self.subject.epochs, key=lambda epoch: abs(epoch - found.epoch)))
+        # the nearest epoch of which there is a network
+        if found.source == TRAINED and self.subject.epochs:
+            found = dataclasses.replace(
+                found, epoch=min(self.subject.epochs, key=lambda epoch: abs(epoch - found.epoch))
+            )
         return dataclasses.replace(found, sample=min(found.sample, len(self.subject.rows(found.label)) - 1))
 
     def scene(self, given: Mapping[str, Any]) -> Scene:
@@ -93,7 +106,9 @@ class Model:
         return scene.path(self._compiled(scene.network))
 
     def frame(self, given: Mapping[str, Any]) -> Frame:
-        """All views of these parameters, as the page draws them. Raises ConfigurationError for parameters that cannot be."""
+        """All views of these parameters, as the page draws them. Raises ConfigurationError for
+        parameters that cannot be.
+        """
         begin = time.perf_counter()
         scene = self.scene(given)
         path, rests = self._followed(scene)
@@ -102,16 +117,30 @@ class Model:
         updates, said = views.updates(scene, rests)
         alignment = self._alignment(scene.network)
         target = np.full(self.subject.classes, np.nan) if scene.target is None else scene.target[0]
-        arrays = {"image": scene.images[0], **views.rasters(path), "target": target, "norms": views.norms(scene, path), **plane, **spectra, **updates}
+        arrays = {
+            "image": scene.images[0],
+            **views.rasters(path),
+            "target": target,
+            "norms": views.norms(scene, path),
+            **plane,
+            **spectra,
+            **updates,
+        }
         arrays["history"] = self._history(scene.parameters, [each["label"] for each in alignment])
         readouts = self._readouts(scene, path, rests, abscissas, limit)
-        readouts |= {"plane": axes, "alignment": alignment, "updates": [each | {"label": self._label(str(each["name"]))} for each in said]}
+        readouts |= {
+            "plane": axes,
+            "alignment": alignment,
+            "updates": [each | {"label": self._label(str(each["name"]))} for each in said],
+        }
         readouts["text"] = words.sentence(scene, readouts)
         readouts["milliseconds"] = 1000 * (time.perf_counter() - begin)
         return Frame.of(arrays, readouts)
 
     def learn(self, given: Mapping[str, Any]) -> None:
-        """One Hebbian update of the weights from this image. Raises ConfigurationError where there is none."""
+        """One Hebbian update of the weights from this image. Raises ConfigurationError where there
+        is none.
+        """
         scene = self.scene(given)
         _, rests = self._followed(scene)
         self.subject.learn(scene.parameters, scene.images, scene.phases(*rests))
@@ -121,10 +150,12 @@ class Model:
         self.subject.forget(self.parameters(given))
 
     def sweep(self, given: Mapping[str, Any], name: str, piece: int) -> Frame:
-        """One of PIECES pieces of a sweep over the control `name`: output rates at rest, settle time and abscissa by value.
+        """One of PIECES pieces of a sweep over the control `name`: output rates converged, settle
+        time and abscissa by value.
 
-        They are those of the free phase, but for what the free phase does not know of (NUDGING): there they are those of the nudged one.
-        Values that cannot be (a beta below -1/r, say) and rests that are not found are NaN. Raises ConfigurationError for what is no slider.
+        They are those of the free phase, but for what the free phase does not know of (NUDGING):
+        there they are those of the nudged one. Values that cannot be (a beta below -1/r, say) and
+        rests that are not found are NaN. Raises ConfigurationError for what is no slider.
         """
         controls = {control.name: control for control in controls_of(self.subject, self.sample)}
         control = controls.get(name)
@@ -150,14 +181,18 @@ class Model:
         return path, scene.rests(path, compiled)
 
     def _compiled(self, network: Network) -> bool:
-        """Whether this network's kernels may be used. If they are not there yet, a thread sees to it that they are compiled."""
+        """Whether this network's kernels may be used. If they are not there yet, a thread sees to
+        it that they are compiled.
+        """
         name = network.rho.name
         if network.rho not in ACTIVATIONS.values():
             return False  # an activation of one's own is compiled in every process anew
         if self.ready is None or name in self.ready:
             return True
         if name not in self.compiling:
-            self.compiling[name] = threading.Thread(target=self._compile, args=(network,), name=f"compiles {name}", daemon=True)
+            self.compiling[name] = threading.Thread(
+                target=self._compile, args=(network,), name=f"compiles {name}", daemon=True
+            )
             self.compiling[name].start()
         return False
 
@@ -167,7 +202,7 @@ class Model:
             self.ready.add(network.rho.name)
 
     def _point(self, given: Mapping[str, Any], nudged: bool) -> tuple[Array, float, float]:
-        """(output rates at rest, settle time, abscissa) of one phase, NaN where there is none."""
+        """(output rates converged, settle time, abscissa) of one phase, NaN where there is none."""
         nothing = np.full(self.subject.classes, np.nan)
         try:
             scene = self.scene(given if nudged else {**given, "nudged": 0.0})
@@ -176,19 +211,26 @@ class Model:
         path, rests = self._followed(scene)
         phase = -1 if nudged else 0
         rest, nudge, settle = rests[phase], scene.nudge if nudged else None, views.settle_times(path)[phase]
-        if not rest.at_rest.all():
+        if not rest.converged.all():
             return nothing, np.nan if settle is None else settle, np.nan
         abscissa = float(spectrum(scene.network, scene.images, rest, nudge).abscissa[0])
         return scene.network.rho.rate(rest.output[0]), np.nan if settle is None else settle, abscissa
 
     def _readouts(
-        self, scene: Scene, path: Trajectory, rests: tuple[Equilibrium, Equilibrium], abscissas: list[float | None], limit: float | None
+        self,
+        scene: Scene,
+        path: Trajectory,
+        rests: tuple[Equilibrium, Equilibrium],
+        abscissas: list[float | None],
+        limit: float | None,
     ) -> dict[str, Any]:
         learned = self.subject.weights(scene.parameters)[1]
         settle = views.settle_times(path)
         names = self.defaults
         return {
-            "parameters": {name: value for name, value in dataclasses.asdict(scene.parameters).items() if name in names},
+            "parameters": {
+                name: value for name, value in dataclasses.asdict(scene.parameters).items() if name in names
+            },
             "border": scene.parameters.free,
             "end": float(path.borders[-1]),
             **words.answers(path, scene.label),
@@ -206,9 +248,13 @@ class Model:
         }
 
     def _alignment(self, network: Network) -> list[dict[str, Any]]:
-        """The angle of each matrix of the loop; none in a network without one, None where a matrix is zero."""
+        """The angle of each matrix of the loop; none in a network without one, None where a matrix
+        is zero.
+        """
         angles = {} if network.loop is None else loop_angles(network)
-        return [{"label": name, "degrees": degrees if np.isfinite(degrees) else None} for name, degrees in angles.items()]
+        return [
+            {"label": name, "degrees": degrees if np.isfinite(degrees) else None} for name, degrees in angles.items()
+        ]
 
     def _history(self, parameters: Parameters, names: list[str]) -> Array:
         """(E, 1 + A) epoch and angles of the run's metrics; no rows for other sources."""
@@ -220,7 +266,14 @@ class Model:
 
     def _matrix(self, name: str, weight: Array) -> dict[str, Any]:
         rows, columns = views.picture_shape(weight)
-        return {"name": name, "label": self._label(name), "pre": weight.shape[0], "post": weight.shape[1], "rows": rows, "cols": columns}
+        return {
+            "name": name,
+            "label": self._label(name),
+            "pre": weight.shape[0],
+            "post": weight.shape[1],
+            "rows": rows,
+            "cols": columns,
+        }
 
     def _label(self, name: str) -> str:
         """W1 for forward[0], and so on; backward[0] is B1."""

@@ -1,4 +1,6 @@
-"""What the parameters describe: one image before one network, its path through both phases, and the two points of rest."""
+"""What the parameters describe: one image before one network, its path through both phases, and
+the two points of rest.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ from fsp_dynamics.solvers.reference import ReferenceSolver
 
 POINTS = 160  # saved times of a path, about
 SETTLED = 1e-4  # ||ds/dt|| at which a phase counts as settled, as in the presets
-REST = {np.dtype(np.float32): Tolerance(1e-5, 1e-6), np.dtype(np.float64): Tolerance(1e-10)}  # of the points of rest
+# of the points of rest
+REST = {np.dtype(np.float32): Tolerance(1e-5, 1e-6), np.dtype(np.float64): Tolerance(1e-10)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +50,9 @@ class Scene:
 
     @classmethod
     def of(cls, subject: Subject, parameters: Parameters) -> Scene:
-        """The scene of parameters whose sample its class has. Raises ConfigurationError for a beta that removes the output's leak."""
+        """The scene of parameters whose sample its class has. Raises ConfigurationError for a beta
+        that removes the output's leak.
+        """
         network, rows = subject.network(parameters), subject.rows(parameters.label)
         row = int(rows[parameters.sample])
         label: int | None = int(subject.data.test.labels[row])
@@ -57,7 +62,9 @@ class Scene:
         if parameters.noise:
             image = np.clip(image + parameters.noise * np.random.default_rng(row).normal(size=image.shape), 0, 1)
         target = None if label is None else np.eye(subject.classes, dtype=network.dtype)[[label]]
-        nudge = None if target is None or parameters.beta == 0 or parameters.nudged == 0 else Nudge(parameters.beta, target)
+        nudge = (
+            None if target is None or parameters.beta == 0 or parameters.nudged == 0 else Nudge(parameters.beta, target)
+        )
         if nudge is not None:
             nudge.check(network, 1)
         return cls(parameters, network, image[None].astype(network.dtype), target, label, row, len(rows), nudge)
@@ -70,7 +77,9 @@ class Scene:
 
     @property
     def bounds(self) -> tuple[int, int]:
-        """Between which states paths begin: the walls 0 and 1 of a hard sigmoid; -4 and 4 of a smooth rho, where it is nearly 0 and 1."""
+        """Between which states paths begin: the walls 0 and 1 of a hard sigmoid; -4 and 4 of a
+        smooth rho, where it is nearly 0 and 1.
+        """
         return (0, 1) if self.network.rho.projected else (-4, 4)
 
     @property
@@ -91,41 +100,59 @@ class Scene:
         return given.dt * max(1, math.ceil((given.free + given.nudged) / (POINTS * given.dt)))
 
     def times(self) -> Array:
-        """(T,) when the path is looked at: after whole steps of dt, so that steps are as long as dt says, and at the borders."""
+        """(T,) when the path is looked at: after whole steps of dt, so that steps are as long as
+        dt says, and at the borders.
+        """
         borders = np.cumsum([0.0, *(duration for duration, _ in self.pieces)])
         grids = [np.arange(begin, end, self.stride) for begin, end in itertools.pairwise(borders)]
         return np.unique(np.concatenate([*grids, borders]))
 
     def path(self, compiled: bool = True) -> Trajectory:
-        """The way through both phases; `compiled` says whether kernels may be used (they take seconds to compile, once)."""
+        """The way through both phases; `compiled` says whether kernels may be used (they take
+        seconds to compile, once).
+        """
         given = self.parameters
         kind = NumbaSolver if compiled else ReferenceSolver
         integrator: Integrator = kind(given.integrator, dt=given.dt)
         with np.errstate(over="ignore", invalid="ignore"):  # an unstable step is worth seeing
-            return simulate(self.network, self.images, self.pieces, solver=integrator, start=self.start, save=self.times())
+            return simulate(
+                self.network, self.images, self.pieces, solver=integrator, start=self.start, save=self.times()
+            )
 
     def rests(self, path: Trajectory, compiled: bool = True) -> tuple[Equilibrium, Equilibrium]:
-        """The free rest and the nudged one, each looked for from where the path was at the end of its phase."""
+        """The free rest and the nudged one, each looked for from where the path was at the end of
+        its phase.
+        """
         free = self._rest(path, 0, None, None, compiled)
         return free, self._rest(path, len(path.betas) - 1, self.nudge, free, compiled)
 
     def obstacle(self, free: Equilibrium, nudged: Equilibrium) -> str | None:
         """Why there is no update, or None if there is one."""
         if self.nudge is None:
-            missing = "a class for the drawing" if self.target is None else "a beta other than 0" if self.parameters.nudged else "a nudged phase"
+            missing = (
+                "a class for the drawing"
+                if self.target is None
+                else "a beta other than 0"
+                if self.parameters.nudged
+                else "a nudged phase"
+            )
             return f"nothing is nudged, so there is no update; choose {missing}"
-        if not (free.at_rest.all() and nudged.at_rest.all()):
+        if not (free.converged.all() and nudged.converged.all()):
             return "the image has no point of rest in both phases, so there is no update; weaken the loop"
         return None
 
     def phases(self, free: Equilibrium, nudged: Equilibrium) -> Phases:
-        """Both rests as the learning rule takes them. Raises ConfigurationError where there is an `obstacle`."""
+        """Both rests as the learning rule takes them. Raises ConfigurationError where there is an
+        `obstacle`.
+        """
         obstacle = self.obstacle(free, nudged)
         if obstacle is not None or self.nudge is None:
             raise ConfigurationError(str(obstacle))
         return Phases(self.nudge.beta, free, np.arange(1), nudged)
 
-    def _rest(self, path: Trajectory, piece: int, nudge: Nudge | None, before: Equilibrium | None, compiled: bool) -> Equilibrium:
+    def _rest(
+        self, path: Trajectory, piece: int, nudge: Nudge | None, before: Equilibrium | None, compiled: bool
+    ) -> Equilibrium:
         last = np.flatnonzero(path.phase == piece)[-1]
         start = tuple(s[last] for s in path.states)
         if not all(np.isfinite(s).all() for s in start):

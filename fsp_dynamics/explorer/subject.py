@@ -11,9 +11,9 @@ import numpy as np
 
 from fsp_dynamics.datasets import Dataset, load_dataset
 from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.execution import build_recipe
 from fsp_dynamics.experiments.run import Run, Which, open_run
-from fsp_dynamics.experiments.sources import load_config
 from fsp_dynamics.explorer.controls import ANY, RANDOM, Parameters
 from fsp_dynamics.learning.optimisers import Rates, Sgd
 from fsp_dynamics.learning.phases import Phases
@@ -31,8 +31,10 @@ Key = tuple[str, int]
 class Subject:
     """The images and networks of one explorer, and what its networks have learned by hand.
 
-    data : the data set; its test images are shown. source : "given", "trained" (a run) or "random". run : the run, or None.
-    template : a network of the kind that is explored. optimiser : what applies an update; `batch` by how many it divides the rates.
+    data : the data set; its test images are shown. source : "given", "trained" (a run) or
+        "random". run : the run, or None.
+    template : a network of the kind that is explored. optimiser : what applies an update; `batch`
+    by how many it divides the rates.
     """
 
     data: Dataset
@@ -46,24 +48,38 @@ class Subject:
 
     @classmethod
     def of(cls, given: Network | Run | str | Path | None, dataset: str | Dataset | None = None) -> Subject:
-        """A network, a run or its folder, or None for a random network of 48 and 32 hidden units; a data set or its name.
+        """A network, a run or its folder, or None for a random network of 48 and 32 hidden units;
+        a data set or its name.
 
-        None as data set: the run's, else digits. Raises ConfigurationError where images and network do not fit, the package's errors for a
-        run or data that cannot be read.
+        None as data set: the run's, else digits. Raises ConfigurationError where images and
+        network do not fit, the package's errors for a run or data that cannot be read.
         """
         run = open_run(given) if isinstance(given, str | Path) else given if isinstance(given, Run) else None
-        data = dataset if isinstance(dataset, Dataset) else load_dataset(dataset or (run.config.data.name if run else "digits"))
+        data = (
+            dataset
+            if isinstance(dataset, Dataset)
+            else load_dataset(dataset or (run.config.data.name if run else "digits"))
+        )
         if run is not None:
             recipe = build_recipe(run.config)
             return cls(data, TRAINED, run.network(), recipe.optimiser, recipe.batch, run)._fitting()
         pixels = data.test.images.shape[1]
-        network = given if given is not None else loop_network([pixels, *HIDDEN, data.classes], loop_scale=LOOP_SCALE, rng=0)
+        network = (
+            given if given is not None else loop_network([pixels, *HIDDEN, data.classes], loop_scale=LOOP_SCALE, rng=0)
+        )
         if not isinstance(network, Network):
-            raise ConfigurationError(f"explore was given a {type(network).__name__}, expected a Network, a run or its folder, or nothing")
+            raise ConfigurationError(
+                f"explore was given a {type(network).__name__}, expected a Network, a run or its folder, or nothing"
+            )
         config = load_config("digits", {})[1].learning
         depth, rates = network.depth - 1, config.rates
         forward = tuple([rates.forward[0]] * (depth - 1) + [rates.forward[-1]])
-        own = Rates(rates.input, forward, rates.loop if network.loop is not None else 0.0, forward if network.backward is not None else ())
+        own = Rates(
+            rates.input,
+            forward,
+            rates.loop if network.loop is not None else 0.0,
+            forward if network.backward is not None else (),
+        )
         optimiser = Sgd(own, output_step=config.output_step)
         return cls(data, RANDOM if given is None else GIVEN, network, optimiser, config.batch)._fitting()
 
@@ -162,7 +178,9 @@ class Subject:
         )
 
     def learn(self, parameters: Parameters, images: Array, phases: Phases) -> None:
-        """Change those weights by one update from these phases, as much as the images would within a whole batch."""
+        """Change those weights by one update from these phases, as much as the images would within
+        a whole batch.
+        """
         base, times = self.weights(parameters)
         rates, factor = self.optimiser.rates, parameters.learning_rate / self.batch
 
@@ -190,8 +208,12 @@ class Subject:
     def _random(self, seed: int) -> Network:
         like = self.template
         if like.loop is None:
-            return reciprocal_network(like.sizes, tied=like.tied, time_constants=like.time_constants, dtype=like.dtype, rng=seed)
-        return loop_network(like.sizes, loop_scale=LOOP_SCALE, time_constants=like.time_constants, dtype=like.dtype, rng=seed)
+            return reciprocal_network(
+                like.sizes, tied=like.tied, time_constants=like.time_constants, dtype=like.dtype, rng=seed
+            )
+        return loop_network(
+            like.sizes, loop_scale=LOOP_SCALE, time_constants=like.time_constants, dtype=like.dtype, rng=seed
+        )
 
     def _precise(self, network: Network) -> Network:
         size = sum(w.size for w in network.parameters().values())

@@ -10,7 +10,7 @@ from fsp_dynamics.analysis.plane import principal_plane, unit_flow
 from fsp_dynamics.analysis.spectra import Spectrum, spectrum
 from fsp_dynamics.analysis.stability import admissible_dt, growth
 from fsp_dynamics.explorer.scene import SETTLED, Scene
-from fsp_dynamics.learning.hebbian import hebbian_update
+from fsp_dynamics.learning.rules.hebbian import hebbian_update
 from fsp_dynamics.learning.simulation import Trajectory
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
@@ -45,9 +45,11 @@ def norms(scene: Scene, path: Trajectory) -> Array:
     found = np.empty((len(path.times), scene.network.depth))
     for piece, (_, nudge) in enumerate(scene.pieces):
         rows = np.flatnonzero(path.phase == piece)
-        pulled = None if nudge is None else nudge.rows(np.zeros(len(rows), int))
+        positive = None if nudge is None else nudge.rows(np.zeros(len(rows), int))
         with np.errstate(over="ignore", invalid="ignore"):
-            field = rate.rate_field(scene.network, np.repeat(drive, len(rows), axis=0), tuple(s[rows, 0] for s in path.states), pulled)
+            field = rate.rate_field(
+                scene.network, np.repeat(drive, len(rows), axis=0), tuple(s[rows, 0] for s in path.states), positive
+            )
             found[rows] = np.stack([np.linalg.norm(f, axis=1) for f in field], axis=1)
     return found
 
@@ -65,11 +67,13 @@ def settle_times(path: Trajectory) -> list[float | None]:
     return times
 
 
-def plane(scene: Scene, path: Trajectory, rests: tuple[Equilibrium, Equilibrium]) -> tuple[dict[str, Array], dict[str, str]]:
+def plane(
+    scene: Scene, path: Trajectory, rests: tuple[Equilibrium, Equilibrium]
+) -> tuple[dict[str, Array], dict[str, str]]:
     """(path, points of rest and flow in the phase plane; what its axes are)."""
     states = flatten(tuple(s[:, 0] for s in path.states))
     ends = np.concatenate([flatten(rest.state) for rest in rests])
-    ends[~np.array([rest.at_rest[0] for rest in rests])] = np.nan
+    ends[~np.array([rest.converged[0] for rest in rests])] = np.nan
     given = scene.parameters
     if given.plane == "two units" and given.unit_x != given.unit_y:
         units = (given.unit_x, given.unit_y)
@@ -78,7 +82,10 @@ def plane(scene: Scene, path: Trajectory, rests: tuple[Equilibrium, Equilibrium]
     if not np.isfinite(states).all(1).any():
         return {"path": np.full((len(states), 2), np.nan), "rests": np.full((2, 2), np.nan)}, {"x": "", "y": ""}
     found = principal_plane(states)
-    names = {axis: f"principal component {k} ({100 * share:.0f} %)" for axis, k, share in zip("xy", (1, 2), found.share, strict=True)}
+    names = {
+        axis: f"principal component {k} ({100 * share:.0f} %)"
+        for axis, k, share in zip("xy", (1, 2), found.share, strict=True)
+    }
     return {"path": found.project(states), "rests": found.project(ends)}, names
 
 
@@ -95,32 +102,56 @@ def layers_in_words(network: Network) -> list[str]:
     return [name.replace("_", " ") for name in layer_names(network.depth)]
 
 
-def spectra(scene: Scene, rests: tuple[Equilibrium, Equilibrium]) -> tuple[dict[str, Array], list[float | None], float | None]:
-    """(eigenvalues at both rests and the integrator's region, the abscissa of each, the longest stable step; None where unknown)."""
+def spectra(
+    scene: Scene, rests: tuple[Equilibrium, Equilibrium]
+) -> tuple[dict[str, Array], list[float | None], float | None]:
+    """(eigenvalues at both rests and the integrator's region, the abscissa of each, the longest
+    stable step; None where unknown).
+    """
     found = [_spectrum(scene, rest, nudge) for rest, nudge in zip(rests, (None, scene.nudge), strict=True)]
     points = [np.full((1, 2), np.nan) if each is None else _distinct(each) for each in found]
     window = _window(np.concatenate(points))
     x0, x1, y0, y1 = window.tolist()
     x, y = np.linspace(x0, x1, REGION), np.linspace(y0, y1, REGION)
     region = growth(scene.parameters.integrator, scene.parameters.dt * (x + 1j * y[:, None]))
-    limits = [float(admissible_dt(each, scene.parameters.integrator)[0]) for each in found if each is not None and each.complete]
+    limits = [
+        float(admissible_dt(each, scene.parameters.integrator)[0])
+        for each in found
+        if each is not None and each.complete
+    ]
     limit = min(limits, default=np.inf)
     arrays = {"eigen_free": points[0], "eigen_nudged": points[1], "window": window, "region": np.minimum(region, 1e6)}
-    return arrays, [None if each is None else float(each.abscissa[0]) for each in found], limit if np.isfinite(limit) else None
+    return (
+        arrays,
+        [None if each is None else float(each.abscissa[0]) for each in found],
+        limit if np.isfinite(limit) else None,
+    )
 
 
-def updates(scene: Scene, rests: tuple[Equilibrium, Equilibrium]) -> tuple[dict[str, Array], list[dict[str, float | str | None]]]:
-    """(a picture of eq. 14's update of each matrix, its norm and its angle to the gradient); zeros and None where there is no update."""
+def updates(
+    scene: Scene, rests: tuple[Equilibrium, Equilibrium]
+) -> tuple[dict[str, Array], list[dict[str, float | str | None]]]:
+    """(a picture of eq. 14's update of each matrix, its norm and its angle to the gradient); zeros
+    and None where there is no update.
+    """
     names = [name for name in scene.network.parameters() if not name.startswith("biases")]
     if scene.target is None or scene.obstacle(*rests) is not None:
         shapes = [picture_shape(scene.network.parameters()[name]) for name in names]
-        return {f"update_{i}": np.zeros(shape) for i, shape in enumerate(shapes)}, [{"name": name, "degrees": None, "norm": 0.0} for name in names]
+        return {f"update_{i}": np.zeros(shape) for i, shape in enumerate(shapes)}, [
+            {"name": name, "degrees": None, "norm": 0.0} for name in names
+        ]
     update = hebbian_update(scene.network, scene.images, *rests).parameters()
     gradient = true_gradient(scene.network, scene.images, scene.target, rests[0]).parameters()
     said: list[dict[str, float | str | None]] = []
     for name in names:
         degrees = angle(update[name], gradient[name])
-        said.append({"name": name, "degrees": degrees if np.isfinite(degrees) else None, "norm": float(np.linalg.norm(update[name]))})
+        said.append(
+            {
+                "name": name,
+                "degrees": degrees if np.isfinite(degrees) else None,
+                "norm": float(np.linalg.norm(update[name])),
+            }
+        )
     return {f"update_{i}": picture(update[name]) for i, name in enumerate(names)}, said
 
 
@@ -139,8 +170,12 @@ def picture_shape(matrix: Array) -> tuple[int, int]:
     return min(BLOCKS, rows), min(BLOCKS, columns)
 
 
-def _flow(scene: Scene, states: Array, rests: tuple[Equilibrium, Equilibrium], units: tuple[int, int]) -> dict[str, Array]:
-    """The flow of two units, the others as they rest in each phase (or as the path ended), on a grid that holds the path."""
+def _flow(
+    scene: Scene, states: Array, rests: tuple[Equilibrium, Equilibrium], units: tuple[int, int]
+) -> dict[str, Array]:
+    """The flow of two units, the others as they rest in each phase (or as the path ended), on a
+    grid that holds the path.
+    """
     seen = states[np.isfinite(states).all(1)][:, units]
     low, high = (seen.min(0), seen.max(0)) if len(seen) else (np.zeros(2), np.ones(2))
     if scene.network.rho.projected:
@@ -156,8 +191,10 @@ def _flow(scene: Scene, states: Array, rests: tuple[Equilibrium, Equilibrium], u
 
 
 def _spectrum(scene: Scene, rest: Equilibrium, nudge: Nudge | None) -> Spectrum | None:
-    """Each eigenvalue -kappa that many units share is counted once: what is drawn, and the longest step, need it no oftener."""
-    if not rest.at_rest.all():
+    """Each eigenvalue -kappa that many units share is counted once: what is drawn, and the longest
+    step, need it no oftener.
+    """
+    if not rest.converged.all():
         return None
     found = spectrum(scene.network, scene.images, rest, nudge)
     return Spectrum(found.values, tuple((kappa, min(times, 1)) for kappa, times in found.rest), found.complete)
@@ -171,7 +208,9 @@ def _distinct(found: Spectrum) -> Array:
 
 
 def _window(points: Array) -> Array:
-    """(4,) x0, x1, y0, y1 that hold these eigenvalues (K, 2), 0 and some room; twice as wide as high, as the picture is."""
+    """(4,) x0, x1, y0, y1 that hold these eigenvalues (K, 2), 0 and some room; twice as wide as
+    high, as the picture is.
+    """
     points = np.concatenate([points[np.isfinite(points).all(1)], [[0.0, 0.0], [-1.0, 0.0]]])
     x0, x1, y1 = points[:, 0].min(), points[:, 0].max(), np.abs(points[:, 1]).max()
     half = max(0.7 * (x1 - x0), 2.8 * y1)

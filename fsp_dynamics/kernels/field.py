@@ -1,9 +1,12 @@
-"""The field of models/rate.py over the state of one sample, compiled for one activation, and how kernels are compiled for activations.
+"""The field of models/rate.py over the state of one sample, compiled for one activation, and how
+kernels are compiled for activations.
 
-The equations are the one-liners of models/rate.py, compiled and never rewritten. A state is a row of an array (., P): the layers side by side, each
-padded with zeros to whole panels (kernels/panels.py). Arrays and row numbers are handed over, not rows: views take longer than the work on a small
-layer. inputs = (constant, d, beta): constant (B, P) is the drive, then the biases of the other layers; d (B, P_L) the target of the last layer, the
-output, which begins at `output` and is pulled by beta (0 in a free phase). leak (P,) is 1 / r of each unit.
+The equations are the one-liners of models/rate.py, compiled and never rewritten. A state is a row
+of an array (., P): the layers side by side, each padded with zeros to whole panels
+(kernels/panels.py). Arrays and row numbers are handed over, not rows: views take longer than the
+work on a small layer. inputs = (constant, d, beta): constant (B, P) is the drive, then the biases
+of the other layers; d (B, P_L) the target of the last layer, the output, which begins at `output`
+and is positive by beta (0 in a free phase). leak (P,) is 1 / r of each unit.
 """
 
 from __future__ import annotations
@@ -26,22 +29,34 @@ Unit = Callable[[Any], Any]
 
 INNER: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 BARE: dict[str, Any] = INNER | {"_nrt": False}
-jit = numba.njit(error_model="numpy")  # x / 0 is inf or NaN, as in arrays: nothing inside a loop can raise
+# x / 0 is inf or NaN, as in arrays: nothing inside a loop can raise
+jit = numba.njit(error_model="numpy")
 inner = numba.njit(**INNER)  # called by kernels only: compiles in half the time
-bare = numba.njit(**BARE)  # counts no references besides: each is an atomic operation, and there are some for every view of an array
-view = numba.njit(error_model="numpy", inline="always")  # what is counted nowhere can be returned by nobody: views are made where they are used
+bare = numba.njit(
+    **BARE
+)  # counts no references besides: each is an atomic operation, and there are some for every view of an array
+view = numba.njit(
+    error_model="numpy", inline="always"
+)  # what is counted nowhere can be returned by nobody: views are made where they are used
 unit_field = jit(rate.unit_field)
 unit_target = jit(rate.unit_target)
 unit_rate_field = jit(rate.unit_rate_field)
-rho, rho_slope = activations.hard_sigmoid, activations.hard_sigmoid_slope  # `compiled_for` puts an activation's own in their place
+rho, rho_slope = (
+    activations.hard_sigmoid,
+    activations.hard_sigmoid_slope,
+)  # `compiled_for` puts an activation's own in their place
 
 
 def rho_pair(s: Any) -> Any:
-    """(rho(s), rho'(s)); the fast twins of kernels/exponential.py stand here for the activations that have one."""
+    """(rho(s), rho'(s)); the fast twins of kernels/exponential.py stand here for the activations
+    that have one.
+    """
     return rho(s), rho_slope(s)
 
 
-@numba.njit(error_model="numpy", fastmath={"reassoc"})  # lets the sum be vectorised; NaN and infinity keep their meaning
+@numba.njit(
+    error_model="numpy", fastmath={"reassoc"}
+)  # lets the sum be vectorised; NaN and infinity keep their meaning
 def dot(weights: Array, rates: Array) -> Any:
     """sum_i weights[i] rates[i]."""
     total = weights.dtype.type(0)
@@ -64,8 +79,22 @@ def fill_rates(s: Array, b: int, rates: Array, slopes: Array, r: int) -> None:
         rates[r, i], slopes[r, i] = rho_pair(s[b, i])
 
 
-def fill_field(s: Array, b: int, a: Array, slopes: Array, r: int, inputs: Any, leak: Array, output: int, literal: bool, out: Array, o: int) -> None:
-    """out[o] <- ds/dt at s[b], where a[r] comes in from others: eq. 13 (`literal`, slopes[r] = rho'(s[b])) or the rate form of the hard sigmoid."""
+def fill_field(
+    s: Array,
+    b: int,
+    a: Array,
+    slopes: Array,
+    r: int,
+    inputs: Any,
+    leak: Array,
+    output: int,
+    literal: bool,
+    out: Array,
+    o: int,
+) -> None:
+    """out[o] <- ds/dt at s[b], where a[r] comes in from others: eq. 13 (`literal`, slopes[r] =
+    rho'(s[b])) or the rate form of the hard sigmoid.
+    """
     constant, d, beta = inputs[0], inputs[1], s.dtype.type(inputs[2])
     none, units = s.dtype.type(0), s.shape[1]
     free = units if beta == 0 else output  # without a nudge the output is like the others
@@ -76,9 +105,13 @@ def fill_field(s: Array, b: int, a: Array, slopes: Array, r: int, inputs: Any, l
             out[o, i] = unit_field(s[b, i], a[r, i] + constant[b, i], slopes[r, i], leak[i], beta, d[b, i - output])
     else:
         for i in range(free):
-            out[o, i] = unit_rate_field(s[b, i], rho(unit_target(a[r, i] + constant[b, i], leak[i], none, none)), leak[i], none)
+            out[o, i] = unit_rate_field(
+                s[b, i], rho(unit_target(a[r, i] + constant[b, i], leak[i], none, none)), leak[i], none
+            )
         for i in range(free, units):
-            out[o, i] = unit_rate_field(s[b, i], rho(unit_target(a[r, i] + constant[b, i], leak[i], beta, d[b, i - output])), leak[i], beta)
+            out[o, i] = unit_rate_field(
+                s[b, i], rho(unit_target(a[r, i] + constant[b, i], leak[i], beta, d[b, i - output])), leak[i], beta
+            )
 
 
 FIELD = (fill_rates, fill_field)
@@ -86,18 +119,25 @@ OURS = frozenset(f for a in activations.ACTIVATIONS.values() for f in (a.rate, a
 
 
 @lru_cache(maxsize=64)
-def compiled_for(rate: Unit, slope: Unit, templates: tuple[Any, ...], pair: Unit | None = None, counted: bool = True) -> Any:
-    """The last of the templates, compiled for one activation together with the others, which it calls by their names.
+def compiled_for(
+    rate: Unit, slope: Unit, templates: tuple[Any, ...], pair: Unit | None = None, counted: bool = True
+) -> Any:
+    """The last of the templates, compiled for one activation together with the others, which it
+    calls by their names.
 
-    Copies of the templates share globals in which `rho`, `rho_slope`, `rho_pair` and the templates' own names mean the compiled
-    functions; `pair` may be another way to (rho(s), rho'(s)). (Closures would do the same, but Numba never finds a closure over
-    compiled functions in its disk cache.) Without `counted` the templates count no references, and must not make arrays.
-    What is made of this package's activations is kept on disk, under a name that changes with any source it is made of.
+    Copies of the templates share globals in which `rho`, `rho_slope`, `rho_pair` and the
+    templates' own names mean the compiled functions; `pair` may be another way to (rho(s),
+    rho'(s)). (Closures would do the same, but Numba never finds a closure over compiled functions
+    in its disk cache.) Without `counted` the templates count no references, and must not make
+    arrays. What is made of this package's activations is kept on disk, under a name that changes
+    with any source it is made of.
     """
     *others, top = templates
     kept = rate in OURS and slope in OURS
     marks = (rate.__name__, slope.__name__, *([_fingerprint()] if kept else []))
-    world: dict[str, Any] = {name: value for template in (rho_pair, *templates) for name, value in template.__globals__.items()}
+    world: dict[str, Any] = {
+        name: value for template in (rho_pair, *templates) for name, value in template.__globals__.items()
+    }
     world |= {"rho": jitted(rate), "rho_slope": jitted(slope)}
     world["rho_pair"] = jit(_copy(rho_pair, world, marks)) if pair is None else pair
     for template in others:
@@ -106,7 +146,9 @@ def compiled_for(rate: Unit, slope: Unit, templates: tuple[Any, ...], pair: Unit
 
 
 def jitted(function: Any, kept: bool = False, nogil: bool = False, counted: bool = True) -> Any:
-    """The function compiled; if `kept`, also on disk, where a folder for it can be written (the package's, else the user's cache)."""
+    """The function compiled; if `kept`, also on disk, where a folder for it can be written (the
+    package's, else the user's cache).
+    """
     if hasattr(function, "py_func"):
         return function
     if not isinstance(function, FunctionType):
@@ -121,8 +163,9 @@ def jitted(function: Any, kept: bool = False, nogil: bool = False, counted: bool
 def _copy(template: Any, world: dict[str, Any], marks: tuple[str, ...]) -> FunctionType:
     """The template with `world` for its globals and the marks in its name.
 
-    Numba names files and machine code after a function: without the marks, code kept for two activations by two processes
-    could bear one name, and a third process that loads both would run one for the other.
+    Numba names files and machine code after a function: without the marks, code kept for two
+    activations by two processes could bear one name, and a third process that loads both would run
+    one for the other.
     """
     template = getattr(template, "py_func", template)
     copy = FunctionType(template.__code__, world, template.__name__)
@@ -131,14 +174,18 @@ def _copy(template: Any, world: dict[str, Any], marks: tuple[str, ...]) -> Funct
 
 
 def entry(function: Any) -> Any:
-    """The function compiled as a way in from Python: it lets other threads run, and is kept on disk until the source of any kernel changes."""
+    """The function compiled as a way in from Python: it lets other threads run, and is kept on
+    disk until the source of any kernel changes.
+    """
     function.__qualname__ = f"{function.__name__}_{_fingerprint()}"
     return jitted(function, kept=True, nogil=True, counted=False)
 
 
 @cache
 def _fingerprint() -> str:
-    """Changes with the sources of the equations, the activations and all kernels; Numba itself watches the file of the top function only."""
+    """Changes with the sources of the equations, the activations and all kernels; Numba itself
+    watches the file of the top function only.
+    """
     files = [Path(str(module.__file__)) for module in (rate, activations)] + sorted(Path(__file__).parent.glob("*.py"))
     try:
         sources = b"".join(file.read_bytes() for file in files)

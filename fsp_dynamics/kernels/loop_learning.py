@@ -1,14 +1,16 @@
-"""Batch after batch of a loop with a hard sigmoid, walked by a team: both phases, eq. 14, the weights changed in place.
+"""Batch after batch of a loop with a hard sigmoid, walked by a team: both phases, eq. 14, the
+weights changed in place.
 
-Beside what kernels/loop_rest.py and kernels/loop_phases.py are given, as tuples:
+Beside what kernels/loop_relaxation.py and kernels/loop_phases.py are given, as tuples:
 
     work       as there, and rates (members, 3, .) of each member's own: LR of the matrix into each layer, the loop's last, BIAS_LR of each bias, and
                how far a learning rate of 1 would MOVE the mean input of each output
     teaching   (betas, eta, centred, normalised, output_step, momentum, decay, deviation): beta of each batch; eta (2, L + 1) of each matrix into a
-               layer, the loop's last, and of each bias; 0 where nothing learns; whether presynaptic rates enter as deviations from their mean
+               layer, the loop's last, and of each bias; 0 where nothing learns; whether
+               presynaptic rates enter as deviations from their mean
     velocity   (weights, loop, biases) laid out as in net; of no size without momentum
     report     (count, strongest): sums in the order of COUNTED; the largest rate of each output (n_L,)
-    ranks      (rank, how many): which part of each batch is mine to bring to rest
+    ranks      (rank, how many): which part of each batch is mine to bring to convergence
     cursor     (batch, stage, phase): where the work stands; the phase whose samples need attention, TELL where the ranks have to tell each other
                what they found, or DONE
 
@@ -26,23 +28,23 @@ from fsp_dynamics.kernels.loop_phases import (
     CLASS,
     FREE,
     PLACE,
-    PULLED,
+    POSITIVE,
     begin_batch,
     begin_nudge,
     contrast,
     learns,
     mean_below,
-    needs_attention,
+    needs_recovery,
     remember,
 )  # fmt: skip
-from fsp_dynamics.kernels.loop_rest import (
+from fsp_dynamics.kernels.loop_relaxation import (
     BASE_Y,
     CHOSEN,
+    CONVERGED,
     EVERYONE,
     IMAGES,
     PASSES,
     RESIDUAL,
-    RESTING,
     STATUS,
     Y,
     come_to_rest,
@@ -52,19 +54,21 @@ from fsp_dynamics.kernels.loop_rest import (
 )
 from fsp_dynamics.kernels.loop_weights import add_rows, add_scaled, add_to_loop, bias_part, part, shrink, sum_rows
 from fsp_dynamics.kernels.panels import add_outer, add_outer_used, find_used
-from fsp_dynamics.kernels.team import meet, share
+from fsp_dynamics.kernels.team import barrier, partition
 from fsp_dynamics.kernels.tiles import ROWS
 
-COUNTED = ("samples", "wrong", "residual", "residual_max", "passes_free", "nudged", "passes_nudged", "unrested")
-SAMPLES, WRONG, SUM, MOST, PASSES_FREE, NUDGED, PASSES_NUDGED, UNRESTED = range(len(COUNTED))
+COUNTED = ("samples", "wrong", "residual", "residual_max", "passes_free", "nudged", "passes_nudged", "unconverged")
+SAMPLES, WRONG, SUM, MOST, PASSES_FREE, NUDGED, PASSES_NUDGED, UNCONVERGED = range(len(COUNTED))
 LR, BIAS_LR, MOVE = 0, 1, 2
 DONE, TELL = -1, -2
-TOLD = 4  # the stage in which a batch is at rest in all ranks
+TOLD = 4  # the stage in which a batch has converged in all ranks
 
 
 @bare
 def choose(data: Any, room: Any, centred: bool, first: int, rows: int, chosen: Array, images: Array) -> int:
-    """chosen <- the samples to learn from, images <- their places among the images; how many they are."""
+    """chosen <- the samples to learn from, images <- their places among the images; how many they
+    are.
+    """
     count = 0
     for b in range(rows):
         if learns(room, centred, b):
@@ -75,7 +79,9 @@ def choose(data: Any, room: Any, centred: bool, first: int, rows: int, chosen: A
 
 @bare
 def learning_rates(eta: Array, normalised: bool, norms: Array, image_norm: float, rows: int, rates: Array) -> None:
-    """lr = eta / (1 + mean_B ||rho(s_pre^0)||^2) of each matrix into a layer, of the loop (last), and of each bias."""
+    """lr = eta / (1 + mean_B ||rho(s_pre^0)||^2) of each matrix into a layer, of the loop (last),
+    and of each bias.
+    """
     for k in range(eta.shape[1]):
         size = 0.0
         if normalised:
@@ -87,7 +93,9 @@ def learning_rates(eta: Array, normalised: bool, norms: Array, image_norm: float
 
 @bare
 def limit_output(rates: Array, n: int, output_step: float, last: int) -> None:
-    """Lower the rates into the output, layer `last`, where its mean input would move by more than output_step."""
+    """Lower the rates into the output, layer `last`, where its mean input would move by more than
+    output_step.
+    """
     largest = 0.0
     for j in range(n):
         largest = max(largest, abs(rates[MOVE, j]))
@@ -97,9 +105,13 @@ def limit_output(rates: Array, n: int, output_step: float, last: int) -> None:
 
 
 @bare
-def mean_move(net: Any, room: Any, mean_rates: Array, chosen: Array, rows: int, beta: float, deviation: bool, moved: Array) -> None:
-    """moved_j = 1/B sum_b (1 + h_b . h) change_bj / beta, h_b the rates below the output (`deviation`: from their mean over b) and h their mean."""
-    shapes, n, change = net[1], net[2].shape[0], room[1][PULLED, BASE_Y]
+def mean_move(
+    net: Any, room: Any, mean_rates: Array, chosen: Array, rows: int, beta: float, deviation: bool, moved: Array
+) -> None:
+    """moved_j = 1/B sum_b (1 + h_b . h) change_bj / beta, h_b the rates below the output
+    (`deviation`: from their mean over b) and h their mean.
+    """
+    shapes, n, change = net[1], net[2].shape[0], room[1][POSITIVE, BASE_Y]
     deepest = layer(room[0][FREE], shapes, shapes.shape[0] - 2, change.shape[0])
     common = 0.0
     if deviation:
@@ -139,7 +151,7 @@ def prepare_weights(me: int, all: int, net: Any, velocity: Any, momentum: float,
             shrink(velocity[0], momentum, low, high)
             begin, end = bias_part(shapes, k, wide, me, all)
             shrink(velocity[2], momentum, begin, end)
-    low, high = share(loop.shape[1], me, all)
+    low, high = partition(loop.shape[1], me, all)
     for j in range(loop.shape[0]):
         if decay > 0:
             shrink(loop[j], 1 - lr[layers] * decay, low, high)
@@ -157,7 +169,7 @@ def apply_velocity(me: int, all: int, net: Any, velocity: Any, rates: Array) -> 
         add_scaled(weights, 1.0, velocity[0], rates[LR, k], low, high)
         low, high = bias_part(shapes, k, wide, me, all)
         add_scaled(biases, 1.0, velocity[2], rates[BIAS_LR, k], low, high)
-    low, high = share(loop.shape[1], me, all)
+    low, high = partition(loop.shape[1], me, all)
     for j in range(loop.shape[0]):
         add_scaled(loop[j], 1.0, velocity[1][j], rates[LR, shapes.shape[0]], low, high)
 
@@ -167,17 +179,19 @@ def accumulate(
     me: int, all: int, into: Any, net: Any, data: Any, room: Any, work: Any, chosen: Array, images: Array, rates: Array, plain: bool, scale: float,
     deviation: bool,
 ) -> None:  # fmt: skip
-    """into += scale lr (eq. 14 summed over the samples `chosen`), for every matrix and bias that learns (my part); `plain`: without lr.
+    """into += scale lr (eq. 14 summed over the samples `chosen`), for every matrix and bias that
+    learns (my part); `plain`: without lr.
 
-    deviation : sum_b (x_b - mean x) change_b, which is sum_b x_b change_b - (mean x) sum_b change_b, one more row.
+    deviation : sum_b (x_b - mean x) change_b, which is sum_b x_b change_b - (mean x) sum_b
+    change_b, one more row.
     """
     shapes, states, ways = net[1], room[0], room[1]
     wide, capacity, layers = 64 // net[0].itemsize, ways.shape[2], shapes.shape[0]
     pair, one = work[11][me], work[4][me, EVERYONE][:1]
     for k in range(layers):
-        change = ways[PULLED, BASE_Y] if k == layers - 1 else layer(states[PULLED], shapes, k, capacity)
+        change = ways[POSITIVE, BASE_Y] if k == layers - 1 else layer(states[POSITIVE], shapes, k, capacity)
         if rates[LR, k] != 0:
-            low, high = share(shapes[k, 1] * shapes[k, 2], me, all)
+            low, high = partition(shapes[k, 1] * shapes[k, 2], me, all)
             gain, panels = scale * (1.0 if plain else rates[LR, k]), matrix(into[0], shapes, k)
             if k == 0:
                 find_used(data[0], images, shapes[0, 1], ROWS, work[9][me], work[10][me])
@@ -193,10 +207,18 @@ def accumulate(
                 add_outer(pair[:1], one, pair[1:], one, gain, panels, low, high)
         if rates[BIAS_LR, k] != 0:
             low, high = bias_part(shapes, k, wide, me, all)
-            add_rows(into[2], first_unit(shapes, k, wide), change, chosen, scale * (1.0 if plain else rates[BIAS_LR, k]), low, high)
+            add_rows(
+                into[2],
+                first_unit(shapes, k, wide),
+                change,
+                chosen,
+                scale * (1.0 if plain else rates[BIAS_LR, k]),
+                low,
+                high,
+            )
     if rates[LR, layers] != 0:
-        change = layer(states[PULLED], shapes, 0, capacity)
-        low, high = share(change.shape[1], me, all)
+        change = layer(states[POSITIVE], shapes, 0, capacity)
+        low, high = partition(change.shape[1], me, all)
         gain = scale * (1.0 if plain else rates[LR, layers])
         add_to_loop(into[1], ways[FREE, Y], change, chosen, gain, low, high)
         if deviation:
@@ -223,9 +245,23 @@ def learn(
         limit_output(rates, n, output_step, last)
     if count > 0:
         into = velocity if momentum > 0 else (net[0], net[2], net[3])
-        accumulate(me, all, into, net, data, room, work, chosen[:count], images[:count], rates, momentum > 0, 1 / (rows * beta), deviation)
+        accumulate(
+            me,
+            all,
+            into,
+            net,
+            data,
+            room,
+            work,
+            chosen[:count],
+            images[:count],
+            rates,
+            momentum > 0,
+            1 / (rows * beta),
+            deviation,
+        )
     if momentum > 0:
-        meet(all, counters)
+        barrier(all, counters)
         if output_step > 0:
             mean_velocity(net, velocity, mean_rates, rates[MOVE])
             limit_output(rates, n, output_step, last)
@@ -236,7 +272,7 @@ def learn(
 def count_batch(data: Any, room: Any, centred: bool, first: int, rows: int, n: int, report: Any) -> None:
     """Add a batch to the sums of the report."""
     count, strongest = report
-    marks, tallies = room[3], room[4]
+    marks, statistics = room[3], room[4]
     for b in range(rows):
         y, best = room[1][FREE, Y, b], 0
         for j in range(n):
@@ -247,12 +283,12 @@ def count_batch(data: Any, room: Any, centred: bool, first: int, rows: int, n: i
         count[WRONG] += best != data[1][CLASS, first + b]
         count[SUM] += marks[FREE, RESIDUAL, b]
         count[MOST] = max(count[MOST], marks[FREE, RESIDUAL, b])
-        count[PASSES_FREE] += tallies[FREE, PASSES, b]
-        count[UNRESTED] += tallies[FREE, STATUS, b] != RESTING
-        if tallies[PULLED, STATUS, b] >= RESTING:
+        count[PASSES_FREE] += statistics[FREE, PASSES, b]
+        count[UNCONVERGED] += statistics[FREE, STATUS, b] != CONVERGED
+        if statistics[POSITIVE, STATUS, b] >= CONVERGED:
             count[NUDGED] += 1
-            count[PASSES_NUDGED] += tallies[PULLED, PASSES, b]
-            count[UNRESTED] += not learns(room, centred, b)
+            count[PASSES_NUDGED] += statistics[POSITIVE, PASSES, b]
+            count[UNCONVERGED] += not learns(room, centred, b)
 
 
 @bare
@@ -267,39 +303,41 @@ def learn_batches(
     me: int, all: int, counters: Array, net: Any, data: Any, memory: Any, room: Any, teaching: Any, velocity: Any, work: Any, rule: Any,
     report: Any, ranks: Any, cursor: Array,
 ) -> None:  # fmt: skip
-    """Every batch from where the cursor stands; gives back before learning where a sample needs attention or ranks tell each other.
+    """Every batch from where the cursor stands; gives back before learning where a sample needs
+    attention or ranks tell each other.
 
-    The stages of a batch are its phases, FREE, PULLED and (centred) PUSHED, and then learning from them.
+    The stages of a batch are its phases, FREE, POSITIVE and (centred) NEGATIVE, and then learning
+    from them.
     """
     betas, centred = teaching[0], teaching[2]
     samples, capacity, n = data[1].shape[1], work[0].shape[0], net[2].shape[0]
     start, stage = cursor[0], cursor[1]
-    meet(all, counters)
+    barrier(all, counters)
     for batch in range(start, betas.size):
         first = batch * capacity
         rows = min(capacity, samples - first)
-        mine = share(rows, ranks[0], ranks[1])
+        mine = partition(rows, ranks[0], ranks[1])
         for phase in range(stage, 3 if centred else 2):
-            beta = 0.0 if phase == FREE else betas[batch] if phase == PULLED else -betas[batch]
+            beta = 0.0 if phase == FREE else betas[batch] if phase == POSITIVE else -betas[batch]
             if phase == FREE:
                 begin_batch(me, all, net, data, memory, room, work, first, mine)
             else:
                 begin_nudge(me, all, net, room, work, phase, beta, rule, rows)
-            meet(all, counters)
+            barrier(all, counters)
             come_to_rest(me, all, counters, net, room, work, phase, beta, rule)
-            if needs_attention(room[4][phase]):
+            if needs_recovery(room[4][phase]):
                 return pause(me, cursor, batch, phase + 1, phase)
         if stage != TOLD:
             contrast(me, all, net, room, work, centred, mine)
             if ranks[1] > 1:
-                meet(all, counters)
+                barrier(all, counters)
                 return pause(me, cursor, batch, TOLD, TELL)
         stage = 0
         if me == 0:
             remember(data, memory, room, work[8][me], first, rows)
             count_batch(data, room, centred, first, rows, n, report)
         mean_below(me, all, net, room, work, rows)
-        meet(all, counters)
+        barrier(all, counters)
         learn(me, all, counters, net, data, room, teaching, velocity, work, first, rows, betas[batch])
-        meet(all, counters)
+        barrier(all, counters)
     return pause(me, cursor, betas.size, 0, DONE)

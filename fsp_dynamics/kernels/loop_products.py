@@ -1,4 +1,6 @@
-"""Products of all rows with a matrix in panels, as ways in from Python: for what is read off a loop between two batches."""
+"""Products of all rows with a matrix in panels, as ways in from Python: for what is read off a
+loop between two batches.
+"""
 
 from __future__ import annotations
 

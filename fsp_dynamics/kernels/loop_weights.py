@@ -1,10 +1,12 @@
-"""What is done to the weights of a loop, part by part: shrunk, added to, by rows of rates and changes; and which part is whose."""
+"""What is done to the weights of a loop, part by part: shrunk, added to, by rows of rates and
+changes; and which part is whose.
+"""
 
 from __future__ import annotations
 
 from fsp_dynamics.kernels.field import Array, bare
-from fsp_dynamics.kernels.loop_rest import first_unit
-from fsp_dynamics.kernels.team import share
+from fsp_dynamics.kernels.loop_relaxation import first_unit
+from fsp_dynamics.kernels.team import partition
 
 
 @bare
@@ -65,13 +67,13 @@ def sum_rows(left: Array, left_rows: Array, change: Array, chosen: Array, pair: 
 @bare
 def part(shapes: Array, k: int, wide: int, me: int, all: int) -> tuple[int, int]:
     """My part of the matrix into layer k, as places of the flat weights; whole rows of panels."""
-    low, high = share(shapes[k, 1] * shapes[k, 2], me, all)
+    low, high = partition(shapes[k, 1] * shapes[k, 2], me, all)
     return shapes[k, 0] + low * wide, shapes[k, 0] + high * wide
 
 
 @bare
 def bias_part(shapes: Array, k: int, wide: int, me: int, all: int) -> tuple[int, int]:
     """My part of the biases of layer k, as places of all biases."""
-    low, high = share(shapes[k, 2] * wide, me, all)
+    low, high = partition(shapes[k, 2] * wide, me, all)
     begin = first_unit(shapes, k, wide)
     return begin + low, begin + high

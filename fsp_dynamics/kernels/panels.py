@@ -1,9 +1,10 @@
 """Weights in panels, and products with them that never copy a weight.
 
-A (K, N) matrix is kept as w (P, K, COLUMNS), P = ceil(N / COLUMNS), the columns beyond N zero: each panel is read and written from its first byte
-to its last. General BLAS libraries bring a matrix into such an order inside every product; for the few rows of a batch that costs more than the
-product. Kept in order, a product of 5 rows was measured at 96 GFLOP/s where NumPy's matmul gave 27 (1500 x 1500, float32, one core of an AMD EPYC
-whose best is about 98).
+A (K, N) matrix is kept as w (P, K, COLUMNS), P = ceil(N / COLUMNS), the columns beyond N zero:
+each panel is read and written from its first byte to its last. General BLAS libraries bring a
+matrix into such an order inside every product; for the few rows of a batch that costs more than
+the product. Kept in order, a product of 5 rows was measured at 96 GFLOP/s where NumPy's matmul
+gave 27 (1500 x 1500, float32, one core of an AMD EPYC whose best is about 98).
 
 Matrices of rows that belong to panels have their row padded to P COLUMNS elements (`padded`).
 """
@@ -19,8 +20,10 @@ from fsp_dynamics.kernels.tiles import ROWS, columns, dot_tile, outer_tile, used
 from fsp_dynamics.kernels.turned_tiles import TURNED_ROWS, TURNED_STEPS, turned_tile
 from fsp_dynamics.kernels.vectors import BYTES
 
-TURNED_PANELS = 32  # of which four rows, and the same columns of three rows of rates, stay in the first cache
-USED_ROWS = 4  # five rows and a list are too many registers, and fewer rows have fewer pixels between them
+# of which four rows, and the same columns of three rows of rates, stay in the first cache
+TURNED_PANELS = 32
+# five rows and a list are too many registers, and fewer rows have fewer pixels between them
+USED_ROWS = 4
 DENSE, ALL = 0.9, -1  # a list of more than this share of all k costs more than it saves
 TURNED_CHUNK = 48  # rows whose part of these columns stays in the second
 
@@ -32,7 +35,9 @@ def padded(n: int, dtype: object) -> int:
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
-    """Zeros of that shape whose first byte begins a cache line: no vector of a panel lies across two (NumPy promises 16 bytes only)."""
+    """Zeros of that shape whose first byte begins a cache line: no vector of a panel lies across
+    two (NumPy promises 16 bytes only).
+    """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     bytes_ = np.zeros(size + BYTES, np.uint8)
     begin = -bytes_.ctypes.data % BYTES
@@ -49,7 +54,9 @@ def to_panels(matrix: Array) -> Array:
 
 
 def fill_panels(matrix: Array, panels: Array) -> None:
-    """panels (P, K, COLUMNS) <- the matrix (K, N), in one pass: with a large net and one sample, copies would take longer than its path."""
+    """panels (P, K, COLUMNS) <- the matrix (K, N), in one pass: with a large net and one sample,
+    copies would take longer than its path.
+    """
     k, wide = panels.shape[1:]
     whole = matrix.shape[1] // wide
     panels[:whole] = matrix[:, : whole * wide].reshape(k, whole, wide).transpose(1, 0, 2)
@@ -67,10 +74,11 @@ def from_panels(panels: Array, out: Array) -> None:
 
 @jit
 def multiply(a: Array, a_rows: Array, w: Array, c: Array, c_rows: Array, first: int, last: int, keep: bool) -> None:
-    """c[c_rows[i]] <- [itself, if `keep`] + a[a_rows[i]] @ w, in the columns of the panels first ... last - 1.
+    """c[c_rows[i]] <- [itself, if `keep`] + a[a_rows[i]] @ w, in the columns of the panels first
+    ... last - 1.
 
-    a (., K or more), w (P, K, COLUMNS), c (., P COLUMNS), all in C order; a_rows, c_rows (m,) int64, at any place of their arrays, no row twice
-    in c_rows.
+    a (., K or more), w (P, K, COLUMNS), c (., P COLUMNS), all in C order; a_rows, c_rows (m,)
+    int64, at any place of their arrays, no row twice in c_rows.
     """
     steps, wide = w.shape[1], w.shape[2]
     m = a_rows.size
@@ -84,10 +92,14 @@ def multiply(a: Array, a_rows: Array, w: Array, c: Array, c_rows: Array, first: 
 
 
 @jit
-def multiply_transposed(a: Array, a_rows: Array, w: Array, c: Array, c_rows: Array, first: int, last: int, keep: bool) -> None:
-    """c[c_rows[i], k] <- [itself, if `keep`] + sum_n a[a_rows[i], n] w[k, n], for first <= k < last: the product with the transposed matrix.
+def multiply_transposed(
+    a: Array, a_rows: Array, w: Array, c: Array, c_rows: Array, first: int, last: int, keep: bool
+) -> None:
+    """c[c_rows[i], k] <- [itself, if `keep`] + sum_n a[a_rows[i], n] w[k, n], for first <= k <
+    last: the product with the transposed matrix.
 
-    a (., P COLUMNS), finite beyond N; w (P, K, COLUMNS), c (., K or more), all in C order; a_rows, c_rows (m,) int64, no row twice in c_rows.
+    a (., P COLUMNS), finite beyond N; w (P, K, COLUMNS), c (., K or more), all in C order; a_rows,
+    c_rows (m,) int64, no row twice in c_rows.
     """
     m = a_rows.size
     for p in range(0, max(w.shape[0], 1), TURNED_PANELS):  # once even for none: then the sum is 0
@@ -107,7 +119,8 @@ def multiply_transposed(a: Array, a_rows: Array, w: Array, c: Array, c_rows: Arr
 
 @jit
 def add_outer(l: Array, l_rows: Array, r: Array, r_rows: Array, scale: float, w: Array, first: int, last: int) -> None:  # noqa: E741
-    """w += scale sum_i l[l_rows[i]].T r[r_rows[i]], for the rows first ... last - 1 of the panels laid end to end (P K of them).
+    """w += scale sum_i l[l_rows[i]].T r[r_rows[i]], for the rows first ... last - 1 of the panels
+    laid end to end (P K of them).
 
     l (., K or more), r (., P COLUMNS), w (P, K, COLUMNS), in C order; l_rows, r_rows (m,) int64.
     """
@@ -122,14 +135,18 @@ def add_outer(l: Array, l_rows: Array, r: Array, r_rows: Array, scale: float, w:
         row = 0
         for tile in range(tiles):
             rows = (m - row + tiles - tile - 1) // (tiles - tile)
-            outer_tile(rows, l, l_rows, begin - p * steps, r, r_rows, p * wide, row, scale, w, begin * wide, end - begin)
+            outer_tile(
+                rows, l, l_rows, begin - p * steps, r, r_rows, p * wide, row, scale, w, begin * wide, end - begin
+            )
             row += rows
         begin = end
 
 
 @jit
 def first_from(rising: Array, count: int, k: int) -> int:
-    """The first place among `count` rising numbers where k or more stands; `count` if there is none."""
+    """The first place among `count` rising numbers where k or more stands; `count` if there is
+    none.
+    """
     low, high = 0, count
     while low < high:
         middle = (low + high) // 2
@@ -142,10 +159,12 @@ def first_from(rising: Array, count: int, k: int) -> int:
 
 @jit
 def find_used(a: Array, a_rows: Array, steps: int, most: int, used: Array, counts: Array) -> None:
-    """used[t, : counts[t]] <- the k < steps, rising, at which some row of tile t is not 0; counts[t] <- ALL where these are most.
+    """used[t, : counts[t]] <- the k < steps, rising, at which some row of tile t is not 0;
+    counts[t] <- ALL where these are most.
 
-    The tiles have `most` rows of a_rows (m,) or fewer, as equal as can be: USED_ROWS for `multiply_used`, ROWS for `add_outer_used`.
-    used (tiles or more, steps or more), counts (tiles or more,), int64.
+    The tiles have `most` rows of a_rows (m,) or fewer, as equal as can be: USED_ROWS for
+    `multiply_used`, ROWS for `add_outer_used`. used (tiles or more, steps or more), counts (tiles
+    or more,), int64.
     """
     m = a_rows.size
     tiles, row = (m + most - 1) // most, 0
@@ -167,7 +186,9 @@ def find_used(a: Array, a_rows: Array, steps: int, most: int, used: Array, count
 
 
 @jit
-def multiply_used(a: Array, a_rows: Array, w: Array, c: Array, c_rows: Array, first: int, last: int, used: Array, counts: Array) -> None:
+def multiply_used(
+    a: Array, a_rows: Array, w: Array, c: Array, c_rows: Array, first: int, last: int, used: Array, counts: Array
+) -> None:
     """`multiply` without what `find_used` found to be 0; the same bits, as long as w is finite."""
     steps, wide, m = w.shape[1], w.shape[2], a_rows.size
     tiles = (m + USED_ROWS - 1) // USED_ROWS
@@ -178,7 +199,9 @@ def multiply_used(a: Array, a_rows: Array, w: Array, c: Array, c_rows: Array, fi
             if counts[t] == ALL:
                 dot_tile(rows, a, a_rows, w, p * steps * wide, steps, c, c_rows, p * wide, row, False)
             else:
-                used_dot_tile(rows, a, a_rows, w, p * steps * wide, counts[t], c, c_rows, p * wide, row, False, used[t], 0)
+                used_dot_tile(
+                    rows, a, a_rows, w, p * steps * wide, counts[t], c, c_rows, p * wide, row, False, used[t], 0
+                )
             row += rows
 
 
@@ -186,7 +209,9 @@ def multiply_used(a: Array, a_rows: Array, w: Array, c: Array, c_rows: Array, fi
 def add_outer_used(
     l: Array, l_rows: Array, r: Array, r_rows: Array, scale: float, w: Array, first: int, last: int, used: Array, counts: Array  # noqa: E741
 ) -> None:  # fmt: skip
-    """`add_outer` without the rows of panels that `find_used` found to stay as they are; the same bits."""
+    """`add_outer` without the rows of panels that `find_used` found to stay as they are; the same
+    bits.
+    """
     steps, wide, m = w.shape[1], w.shape[2], l_rows.size
     tiles = (m + ROWS - 1) // ROWS
     scale = w.dtype.type(scale)
@@ -201,6 +226,8 @@ def add_outer_used(
                 outer_tile(rows, l, l_rows, low, r, r_rows, p * wide, row, scale, w, begin * wide, end - begin)
             else:
                 here, past = first_from(used[t], counts[t], low), first_from(used[t], counts[t], high)
-                used_outer_tile(rows, l, l_rows, 0, r, r_rows, p * wide, row, scale, w, p * steps * wide, past - here, used[t], here)
+                used_outer_tile(
+                    rows, l, l_rows, 0, r, r_rows, p * wide, row, scale, w, p * steps * wide, past - here, used[t], here
+                )
             row += rows
         begin = end

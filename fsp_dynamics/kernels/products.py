@@ -1,7 +1,9 @@
-"""Matrix products that accumulate in place, through SciPy's BLAS: NumPy's matmul cannot add to what stands there.
+"""Matrix products that accumulate in place, through SciPy's BLAS: NumPy's matmul cannot add to
+what stands there.
 
-Meant for updates of weights, where a temporary would have their size. The products of a pass go through `numpy.matmul`: they are small,
-and the OpenBLAS that NumPy brings was measured at about half the time of SciPy's on (20 x 500)(500 x 500).
+Meant for updates of weights, where a temporary would have their size. The products of a pass go
+through `numpy.matmul`: they are small, and the OpenBLAS that NumPy brings was measured at about
+half the time of SciPy's on (20 x 500)(500 x 500).
 """
 
 from __future__ import annotations
@@ -20,15 +22,17 @@ _GEMM = {np.dtype(np.float32): blas.sgemm, np.dtype(np.float64): blas.dgemm}
 def add_product(out: Array, a: Array, b: Array, alpha: float = 1.0, beta: float = 1.0) -> None:
     """out <- beta out + alpha a @ b, without temporaries.
 
-    out (m, n) in C order; a (m, k) and b (k, n) in C order or transposed views of such arrays (others are copied), all of
-    one dtype, float32 or float64.
+    out (m, n) in C order; a (m, k) and b (k, n) in C order or transposed views of such arrays
+    (others are copied), all of one dtype, float32 or float64.
     """
     if out.size == 0:
         return
     assert out.flags.c_contiguous, "BLAS would change a copy and leave `out` as it was"
     left, transpose_left = _fortran(b.T)  # BLAS counts columns first: it is told out.T = b.T @ a.T
     right, transpose_right = _fortran(a.T)
-    _GEMM[out.dtype](alpha, left, right, beta=beta, c=out.T, trans_a=transpose_left, trans_b=transpose_right, overwrite_c=True)
+    _GEMM[out.dtype](
+        alpha, left, right, beta=beta, c=out.T, trans_a=transpose_left, trans_b=transpose_right, overwrite_c=True
+    )
 
 
 def _fortran(matrix: Array) -> tuple[Array, bool]:

@@ -1,16 +1,22 @@
-"""Samples on their way through time, to rest or along a path: who steps, how far, and who has arrived.
+"""Samples on their way through time, to rest or along a path: who steps, how far, and who has
+arrived.
 
-`integrate` is walked by a team (kernels/team.py), each member with a part of the batch. A member keeps up to G samples going at once
-(kernels/steps.py), each with a clock, a step size and a stop of its own; where one arrives, the next of the batch takes its place. With `shared`,
-all samples of the batch take steps of one size instead, and the team meets at each. Beside what kernels/steps.py describes:
+`integrate` is walked by a team (kernels/team.py), each member with a part of the batch. A member
+keeps up to G samples going at once (kernels/steps.py), each with a clock, a step size and a stop
+of its own; where one arrives, the next of the batch takes its place. With `shared`, all samples of
+the batch take steps of one size instead, and the team meets at each. Beside what kernels/steps.py
+describes:
 
     control   (absolute, relative, share, longest, shortest): allowed in a step is, with share = 0, for each unit absolute + relative |s|, and the
-              root mean square over the units of error / allowed counts; else for the 2-norm max(absolute + relative ||s||, share ||rate field||)
-    rest      (absolute, relative): at rest when ||rate field|| <= absolute + relative ||s||; absolute < 0: never
+              root mean square over the units of error / allowed counts; else for the 2-norm
+              max(absolute + relative ||s||, share ||rate field||)
+    rest      (absolute, relative): converged when ||rate field|| <= absolute + relative ||s||; absolute < 0: never
     course    (after, spans, dt, dense, limit): the time from each saved time to the last (T,); the T-1 spans between them, and the step to take
-              in each, or 0 to go on with the step that was last; a step runs over saved times (`dense`) or lands on each; steps tried between two
+              in each, or 0 to go on with the step that was last; a step runs over saved times
+              (`dense`) or lands on each; steps tried between two
     clock     (8, B) float64: H the step size to try, STEP the one tried, LEFT the time to where the sample must land, RESIDUAL ||rate field||,
-              SIZE ||s||, FOUND the residual after the attempt; ERROR and the row after it, by turns, the mean square of error / allowed
+              SIZE ||s||, FOUND the residual after the attempt; ERROR and the row after it, by
+              turns, the mean square of error / allowed
     count     (4, B): TRIED and STEPS, since the last saved time and in all; REACHED, saved times; REJECTED, whether the last step failed
     spans     (L, 3), of each layer: where it begins in a padded row, where among the N units, how many they are
 """
@@ -27,8 +33,21 @@ from numba.core.errors import NumbaError as CompilationError
 
 from fsp_dynamics.kernels.exponential import twin
 from fsp_dynamics.kernels.field import Array, Unit, bare, compiled_for
-from fsp_dynamics.kernels.steps import FIRST, LAST, MIDDLE, RATES, STEPS, S, X, add_stages, attempt, copy, norm, sum_of_squares
-from fsp_dynamics.kernels.team import meet, share
+from fsp_dynamics.kernels.steps import (
+    FIRST,
+    LAST,
+    MIDDLE,
+    RATES,
+    STEPS,
+    S,
+    X,
+    add_stages,
+    attempt,
+    copy,
+    norm,
+    sum_of_squares,
+)
+from fsp_dynamics.kernels.team import barrier, partition
 
 __all__ = ["CompilationError", "integrator", "threads"]
 
@@ -41,8 +60,8 @@ NOT_GOING = -1.0  # in place of an error
 def next_step(h: float, step: float, ratio: float, order: int, rejected: bool, longest: float) -> float:
     """The step size to take after a step whose error was `ratio` times what is allowed.
 
-    0.9 ratio^(-1/order) times the step, between a fifth and five times; no growth straight after a rejection. A step that
-    was cut short to land on a time (step < h) does not pull down h.
+    0.9 ratio^(-1/order) times the step, between a fifth and five times; no growth straight after a
+    rejection. A step that was cut short to land on a time (step < h) does not pull down h.
     """
     factor = 0.9 * ratio ** (-1 / order) if ratio > 0 else 5.0 if ratio == 0 else 0.2
     factor = min(max(factor, 0.2), 1.0 if rejected else 5.0)
@@ -64,10 +83,15 @@ def save(rows: Array, r: int, spans: Array, path: Array, here: int, b: int) -> b
 
 @bare
 def between(theta: float, h: float, standing: Array, b: int, out: Array) -> None:
-    """out[0] <- the polynomial of degree 4 through S, MIDDLE and X of sample b at theta = 0, 1/2, 1 with the slopes FIRST and LAST at its ends."""
+    """out[0] <- the polynomial of degree 4 through S, MIDDLE and X of sample b at theta = 0, 1/2,
+    1 with the slopes FIRST and LAST at its ends.
+    """
     t2, t3, t4 = theta * theta, theta * theta * theta, theta * theta * theta * theta
     of_x, of_middle = out.dtype.type(-8 * t4 + 14 * t3 - 5 * t2), out.dtype.type(16 * (t4 - 2 * t3 + t2))
-    of_first, of_last = out.dtype.type(h * (-2 * t4 + 5 * t3 - 4 * t2 + theta)), out.dtype.type(h * (2 * t4 - 3 * t3 + t2))
+    of_first, of_last = (
+        out.dtype.type(h * (-2 * t4 + 5 * t3 - 4 * t2 + theta)),
+        out.dtype.type(h * (2 * t4 - 3 * t3 + t2)),
+    )
     for i in range(out.shape[1]):
         s = standing[S, b, i]
         out[0, i] = s + of_x * (standing[X, b, i] - s) + of_middle * (standing[MIDDLE, b, i] - s)
@@ -78,7 +102,9 @@ def between(theta: float, h: float, standing: Array, b: int, out: Array) -> None
 @bare
 def add_all_stages(share: float, s: Array, first: Array, last: Array, b: int, k: Array, r: int, weights: Array, h: float, scaled: Array,
                    out: Array, o: int) -> None:  # fmt: skip
-    """out[o] <- share s[b] + h sum_i weights_i k_i, over all stages of the step that sample b, row r of its block, attempted."""
+    """out[o] <- share s[b] + h sum_i weights_i k_i, over all stages of the step that sample b, row
+    r of its block, attempted.
+    """
     final = weights.size - 1
     add_stages(share, s, first, b, k, r, weights, final, h, scaled, out, o)
     w = out.dtype.type(h * weights[final])
@@ -97,7 +123,9 @@ def choose_steps(samples: Array, clock: Array) -> None:
 @bare
 def weigh_steps(samples: Array, turn: int, units: int, tableau: Any, standing: Array, work: Any, control: Any, course: Any, clock: Array,
                 count: Array) -> None:  # fmt: skip
-    """What the steps that were attempted come to: the error of each and, where a saved time lies inside, what is in the middle."""
+    """What the steps that were attempted come to: the error of each and, where a saved time lies
+    inside, what is in the middle.
+    """
     after, dense = course[0], course[3]
     k, block, _, scaled = work
     s, x, first, last = standing[S], standing[X], standing[FIRST], standing[LAST]
@@ -106,7 +134,9 @@ def weigh_steps(samples: Array, turn: int, units: int, tableau: Any, standing: A
         b = samples[r]
         h, found = clock[STEP, b], 0.0
         inside = dense and after[count[REACHED, b] + 1] > clock[LEFT, b] - h
-        for turned in range(0 if inside else 1, 2 if tableau[1].size > 0 else 1):  # one call of what takes LLVM a second to compile
+        for turned in range(
+            0 if inside else 1, 2 if tableau[1].size > 0 else 1
+        ):  # one call of what takes LLVM a second to compile
             weights = tableau[2] if turned == 0 else tableau[1]
             out, o = (standing[MIDDLE], b) if turned == 0 else (error, r)
             add_all_stages(1.0 - turned, s, first, last, b, k, r, weights, h, scaled, out, o)
@@ -127,7 +157,9 @@ def mean_square(error: Array, r: int, s: Array, x: Array, b: int, units: int, co
 @bare
 def save_passed(b: int, remaining: float, course: Any, standing: Array, clock: Array, count: Array, spans: Array, path: Array,
                 spare: Array) -> bool:  # fmt: skip
-    """Save what sample b passed in the step it took, after which `remaining` is left; whether all of it was finite."""
+    """Save what sample b passed in the step it took, after which `remaining` is left; whether all
+    of it was finite.
+    """
     after, dense = course[0], course[3]
     while count[REACHED, b] + 1 < after.size:
         here = count[REACHED, b] + 1
@@ -149,7 +181,9 @@ def save_passed(b: int, remaining: float, course: Any, standing: Array, clock: A
 @bare
 def settle(b: int, ratio: float, rest: Any, tableau: Any, standing: Array, control: Any, course: Any, clock: Array, count: Array, spans: Array,
            path: Array, spare: Array) -> bool:  # fmt: skip
-    """Take or refuse the step that sample b attempted, whose error was `ratio` times what is allowed; whether it goes on."""
+    """Take or refuse the step that sample b attempted, whose error was `ratio` times what is
+    allowed; whether it goes on.
+    """
     lengths, dt, limit = course[1], course[2], course[4]
     count[TRIED, b] += 1
     count[STEPS_IN_ALL, b] += 1
@@ -176,7 +210,7 @@ def settle(b: int, ratio: float, rest: Any, tableau: Any, standing: Array, contr
 
 @bare
 def goes_on(b: int, rest: Any, standing: Array, clock: Array) -> bool:
-    """Whether sample b is finite and not at rest, where its residual is known."""
+    """Whether sample b is finite and not converged, where its residual is known."""
     if rest[0] >= 0:
         clock[SIZE, b] = norm(standing[S], b)
     return clock[RESIDUAL, b] > rest[0] + rest[1] * clock[SIZE, b] and clock[RESIDUAL, b] < np.inf
@@ -184,7 +218,9 @@ def goes_on(b: int, rest: Any, standing: Array, clock: Array) -> bool:
 
 @bare
 def common_error(errors: Array) -> tuple[int, float]:
-    """How many samples are still on their way, and the root mean square of their errors, added in the order of the batch."""
+    """How many samples are still on their way, and the root mean square of their errors, added in
+    the order of the batch.
+    """
     going, total = 0, 0.0
     for b in range(errors.size):
         if errors[b] != NOT_GOING:
@@ -199,10 +235,11 @@ def integrate(
 ) -> None:  # fmt: skip
     """Each sample from the first of the saved times to each later one, or to rest.
 
-    path (T, B, N) takes at row i > 0 what was found at the i-th saved time, and count[REACHED] how many rows were reached; where a sample
-    stopped stands in standing[S]. works: (k, block, numbers, scaled, lists (B,), spare (1, P)) with an axis before it for the members of the team.
+    path (T, B, N) takes at row i > 0 what was found at the i-th saved time, and count[REACHED] how
+    many rows were reached; where a sample stopped stands in standing[S]. works: (k, block,
+    numbers, scaled, lists (B,), spare (1, P)) with an axis before it for the members of the team.
     """
-    begin, end = share(standing.shape[1], me, all)
+    begin, end = partition(standing.shape[1], me, all)
     work, samples, spare = (works[0][me], works[1][me], works[2][me], works[3][me]), works[4][me], works[5][me]
     together, final = work[2].size, tableau[0].shape[0] - 1
     m, turn, starting, ratio = end - begin, 0, True, 0.0
@@ -223,7 +260,7 @@ def integrate(
             if not starting:
                 weigh_steps(some, turn, units_in_all, tableau, standing, work, control, course, clock, count)
         if shared and not starting:
-            meet(all, counters)
+            barrier(all, counters)
             going, ratio = common_error(clock[ERROR + turn])
             if going == 0:
                 return
@@ -252,7 +289,8 @@ def integrator(rate: Unit, slope: Unit) -> Any:
 def threads(count: int | None) -> Iterator[None]:
     """Let kernels use `count` threads inside the block (None: as before); no result depends on it.
 
-    At most NUMBA_NUM_THREADS, which is the number of processors unless the environment says otherwise.
+    At most NUMBA_NUM_THREADS, which is the number of processors unless the environment says
+    otherwise.
     """
     before = numba.get_num_threads()
     numba.set_num_threads(before if count is None else count)

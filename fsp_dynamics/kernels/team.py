@@ -1,7 +1,8 @@
 """A few threads that walk through one kernel together and meet where one needs what another wrote.
 
-Every member runs the same kernel with its own number `me` of `all`; between two meetings each writes only what is its own. The
-number of members decides who computes an element, never how, so results have the same bits for any number of them.
+Every member runs the same kernel with its own number `me` of `all`; between two meetings each
+writes only what is its own. The number of members decides who computes an element, never how, so
+results have the same bits for any number of them.
 """
 
 from __future__ import annotations
@@ -20,8 +21,13 @@ from numba.extending import intrinsic
 
 from fsp_dynamics.kernels.field import Array, jit
 
-ARRIVED, MEETINGS, LOST = 0, 16, 24  # places in the counters, on cache lines of their own; LOST is not 0 once a member will never come again
-SMALL = 2_000_000  # multiplications that one thread does in about the 40 microseconds that sending a second one takes
+ARRIVED, MEETINGS, LOST = (
+    0,
+    16,
+    24,
+)  # places in the counters, on cache lines of their own; LOST is not 0 once a member will never come again
+# multiplications that one thread does in about the 40 microseconds that sending a second one takes
+SMALL = 2_000_000
 PATIENCE = 20_000  # looks at a counter before the processor is offered to others
 
 
@@ -56,15 +62,19 @@ def _give_way(typing: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if os.name == "posix":
-            builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.IntType(32), []), "sched_yield"), [])
+            builder.call(
+                cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.IntType(32), []), "sched_yield"), []
+            )
         return context.get_dummy_value()
 
     return types.void(), generate
 
 
 @jit
-def meet(all: int, counters: Array) -> None:
-    """Wait until every member is here; what each wrote before is then seen by all. Where one is lost, nobody waits any more."""
+def barrier(all: int, counters: Array) -> None:
+    """Wait until every member is here; what each wrote before is then seen by all. Where one is
+    lost, nobody waits any more.
+    """
     if all == 1 or is_lost(counters):
         return
     meeting: int = _fetch(counters, MEETINGS)  # type: ignore[call-arg]
@@ -95,7 +105,9 @@ def post(counters: Array, place: int) -> None:
 
 @jit
 def posted(counters: Array, place: int, count: int, looks: int) -> bool:
-    """Whether counters[place] has reached `count`, after so many looks at most; what was written before is then seen here."""
+    """Whether counters[place] has reached `count`, after so many looks at most; what was written
+    before is then seen here.
+    """
     for look in range(looks):
         if _fetch(counters, place) >= count:  # type: ignore[call-arg]
             return True
@@ -105,7 +117,7 @@ def posted(counters: Array, place: int, count: int, looks: int) -> bool:
 
 
 @jit
-def share(count: int, me: int, all: int) -> tuple[int, int]:
+def partition(count: int, me: int, all: int) -> tuple[int, int]:
     """(first, last + 1) of the part of range(count) that is mine."""
     return count * me // all, count * (me + 1) // all
 
@@ -116,25 +128,29 @@ def available() -> int:
 
 
 def helpers(multiplications: float) -> int:
-    """How many threads to send for so much work: one where it is done before another could be woken, else all that are `available`."""
+    """How many threads to send for so much work: one where it is done before another could be
+    woken, else all that are `available`.
+    """
     return 1 if multiplications < SMALL else available()
 
 
-def can_meet() -> bool:
+def can_synchronise() -> bool:
     """Whether there is a compiler: plain Python cannot meet."""
-    return hasattr(meet, "py_func")
+    return hasattr(barrier, "py_func")
 
 
 class Team:
     """Threads that stay between calls. A context manager; the caller is its first member.
 
-    run(kernel, *args) calls kernel(me, all, counters, *args) in every member, which must be compiled with `nogil`. Without the compiler there is one
-    member. first, all, counters : of a team of several processes, the number of this one's first member, how many there are in all, and counters in
-    memory that they share; each calls `run` with the same.
+    run(kernel, *args) calls kernel(me, all, counters, *args) in every member, which must be
+    compiled with `nogil`. Without the compiler there is one
+    member. first, all, counters : of a team of several processes, the number of this one's first
+    member, how many there are in all, and counters in memory that they share; each calls `run`
+    with the same.
     """
 
     def __init__(self, members: int, first: int = 0, all: int | None = None, counters: Array | None = None) -> None:
-        self.members = max(1, members) if can_meet() else 1
+        self.members = max(1, members) if can_synchronise() else 1
         self.first, self.all = first, all
         self.counters = np.zeros(32, np.int64) if counters is None else counters
         self._others = ThreadPoolExecutor(self.members - 1, thread_name_prefix="fsp-team") if self.members > 1 else None
@@ -159,16 +175,22 @@ class Team:
         """kernel(me, all, counters, *args) in so many members (all if None)."""
         here = self.members if members is None else min(members, self.members)
         all = here if self.all is None else self.all
-        others = [self._others.submit(kernel, self.first + me, all, self.counters, *args) for me in range(1, here)] if self._others else []
+        others = (
+            [self._others.submit(kernel, self.first + me, all, self.counters, *args) for me in range(1, here)]
+            if self._others
+            else []
+        )
         kernel(self.first, all, self.counters, *args)
         for other in others:
             other.result()
 
 
-class Pace:
-    """How many members to send, found by trying all of them and one alone: on a busy machine waiting for each other can cost more than help brings.
+class ThreadTuner:
+    """How many members to send, found by trying all of them and one alone: on a busy machine
+    waiting for each other can cost more than help brings.
 
-    Ask `members` before each piece of work, a small one if it is a `trial`, and tell `took` after it. No result depends on the answers.
+    Ask `members` before each piece of work, a small one if it is a `trial`, and tell `took` after
+    it. No result depends on the answers.
     """
 
     def __init__(self, most: int, fixed: bool = False) -> None:

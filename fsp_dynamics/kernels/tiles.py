@@ -1,16 +1,20 @@
-"""The innermost loops of a matrix product, in registers: written as LLVM vectors, so that no compiler has to guess them.
+"""The innermost loops of a matrix product, in registers: written as LLVM vectors, so that no
+compiler has to guess them.
 
-Weights lie in panels (kernels/panels.py): w (P, K, COLUMNS), each panel COLUMNS neighbouring columns of a (K, N) matrix, row after row, so that
-both loops walk memory in order. A tile is up to ROWS rows by one panel.
+Weights lie in panels (kernels/panels.py): w (P, K, COLUMNS), each panel COLUMNS neighbouring
+columns of a (K, N) matrix, row after row, so that both loops walk memory in order. A tile is up to
+ROWS rows by one panel.
 
     dot_tile      c_i <- [c_i +] sum_k a_i[k] w[k]                     a tile of rates times a panel: c stays in registers, w streams
     outer_tile    w[k] <- w[k] + scale sum_i l_i[k] r_i                a tile of outer products into a panel: r stays in registers, w streams
 
-Rows are reached through lists of row numbers, so that samples need no compacting. Every element is one chain of fused multiply-adds in the order
-of k (of i), whatever the tile; the twins used_dot_tile and used_outer_tile take only the k's of a list. So no result depends on how rows and
+Rows are reached through lists of row numbers, so that samples need no compacting. Every element is
+one chain of fused multiply-adds in the order of k (of i), whatever the tile; the twins
+used_dot_tile and used_outer_tile take only the k's of a list. So no result depends on how rows and
 panels are dealt out. The product with the transposed matrix is in kernels/turned_tiles.py.
 
-Without the compiler (NUMBA_DISABLE_JIT) the same functions run as a few lines of NumPy, to rounding.
+Without the compiler (NUMBA_DISABLE_JIT) the same functions run as a few lines of NumPy, to
+rounding.
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ from numba.extending import intrinsic
 from fsp_dynamics.kernels.field import Array, jit
 from fsp_dynamics.kernels.vectors import BYTES, Vectors, row_pointer
 
-ROWS = 6  # 6 rows x 2 vectors of sums, 2 of weights and 1 of a rate: the 16 vector registers of AVX2
+# 6 rows x 2 vectors of sums, 2 of weights and 1 of a rate: the 16 vector registers of AVX2
+ROWS = 6
 
 
 def columns(dtype: Any) -> int:
@@ -71,10 +76,14 @@ def _dot(rows: int, listed: bool = False) -> Any:
                         builder.store(ir.Constant(vectors.vector, [0.0] * vectors.lanes), place)
             with cgutils.for_range(builder, steps) as loop:
                 k = _step(builder, loop.index, used, used_at)
-                weights = vectors.load(vectors.pair(builder.gep(panel, [builder.mul(k, ir.Constant(steps.type, 2 * vectors.lanes))])))
+                weights = vectors.load(
+                    vectors.pair(builder.gep(panel, [builder.mul(k, ir.Constant(steps.type, 2 * vectors.lanes))]))
+                )
                 for row, places in zip(a_row, sums, strict=True):
                     rate = vectors.splat(builder.load(builder.gep(row, [k])))
-                    for value, place in zip(vectors.add_product(rate, weights, [builder.load(p) for p in places]), places, strict=True):
+                    for value, place in zip(
+                        vectors.add_product(rate, weights, [builder.load(p) for p in places]), places, strict=True
+                    ):
                         builder.store(value, place)
             for pair, places in zip(out, sums, strict=True):
                 vectors.store([builder.load(place) for place in places], pair)
@@ -102,9 +111,18 @@ def _outer(rows: int, listed: bool = False) -> Any:
             used = arrays[11].data if listed else None
             vectors = Vectors(builder, arrays[8].data.type.pointee)
             width = [cgutils.unpack_tuple(builder, arrays[i].shape, 2)[1] for i in (0, 3)]
-            l_row = [builder.gep(row_pointer(builder, arrays[0].data, width[0], arrays[1].data, at, i), [l_at]) for i in range(rows)]
-            r_row = [builder.gep(row_pointer(builder, arrays[3].data, width[1], arrays[4].data, at, i), [r_at]) for i in range(rows)]
-            scaled = [[builder.fmul(vectors.splat(scale), value) for value in vectors.load(vectors.pair(row))] for row in r_row]
+            l_row = [
+                builder.gep(row_pointer(builder, arrays[0].data, width[0], arrays[1].data, at, i), [l_at])
+                for i in range(rows)
+            ]
+            r_row = [
+                builder.gep(row_pointer(builder, arrays[3].data, width[1], arrays[4].data, at, i), [r_at])
+                for i in range(rows)
+            ]
+            scaled = [
+                [builder.fmul(vectors.splat(scale), value) for value in vectors.load(vectors.pair(row))]
+                for row in r_row
+            ]
             panel = builder.gep(arrays[8].data, [w_at])
             with cgutils.for_range(builder, steps) as loop:
                 k = _step(builder, loop.index, used, used_at)
@@ -122,16 +140,31 @@ def _outer(rows: int, listed: bool = False) -> Any:
 
 
 _dot1, _dot2, _dot3, _dot4, _dot5, _dot6 = (_dot(rows) for rows in range(1, ROWS + 1))
-_used_dot1, _used_dot2, _used_dot3, _used_dot4, _used_dot5, _used_dot6 = (_dot(rows, listed=True) for rows in range(1, ROWS + 1))
+_used_dot1, _used_dot2, _used_dot3, _used_dot4, _used_dot5, _used_dot6 = (
+    _dot(rows, listed=True) for rows in range(1, ROWS + 1)
+)
 _outer1, _outer2, _outer3, _outer4, _outer5, _outer6 = (_outer(rows) for rows in range(1, ROWS + 1))
-_used_outer1, _used_outer2, _used_outer3, _used_outer4, _used_outer5, _used_outer6 = (_outer(rows, listed=True) for rows in range(1, ROWS + 1))
+_used_outer1, _used_outer2, _used_outer3, _used_outer4, _used_outer5, _used_outer6 = (
+    _outer(rows, listed=True) for rows in range(1, ROWS + 1)
+)
 
 
 @jit
 def _compiled_dot_tile(
-    rows: int, a: Array, a_rows: Array, w: Array, w_at: int, steps: int, c: Array, c_rows: Array, c_at: int, at: int, keep: bool
+    rows: int,
+    a: Array,
+    a_rows: Array,
+    w: Array,
+    w_at: int,
+    steps: int,
+    c: Array,
+    c_rows: Array,
+    c_at: int,
+    at: int,
+    keep: bool,
 ) -> None:
-    """c[c_rows[at + i], c_at : c_at + COLUMNS] <- [itself, if `keep`] + sum_k a[a_rows[at + i], k] w.flat[w_at + COLUMNS k :].
+    """c[c_rows[at + i], c_at : c_at + COLUMNS] <- [itself, if `keep`] + sum_k a[a_rows[at + i], k]
+    w.flat[w_at + COLUMNS k :].
 
     i < rows, k < steps.
     """
@@ -153,7 +186,9 @@ def _compiled_dot_tile(
 def _compiled_outer_tile(
     rows: int, l: Array, l_rows: Array, l_at: int, r: Array, r_rows: Array, r_at: int, at: int, scale: float, w: Array, w_at: int, steps: int  # noqa: E741
 ) -> None:  # fmt: skip
-    """w.flat[w_at + COLUMNS k :] += sum_i l[l_rows[at + i], l_at + k] (scale r[r_rows[at + i], r_at : r_at + COLUMNS]), i < rows, k < steps."""
+    """w.flat[w_at + COLUMNS k :] += sum_i l[l_rows[at + i], l_at + k] (scale r[r_rows[at + i],
+    r_at : r_at + COLUMNS]), i < rows, k < steps.
+    """
     if rows == 6:
         _outer6(l, l_rows, l_at, r, r_rows, r_at, at, scale, w, w_at, steps, l_rows, 0)
     elif rows == 5:
@@ -184,7 +219,8 @@ def _compiled_used_dot_tile(
     used: Array,
     used_at: int,
 ) -> None:
-    """c[c_rows[at + i], c_at : c_at + COLUMNS] <- [itself, if `keep`] + sum_k a[a_rows[at + i], k] w.flat[w_at + COLUMNS k :].
+    """c[c_rows[at + i], c_at : c_at + COLUMNS] <- [itself, if `keep`] + sum_k a[a_rows[at + i], k]
+    w.flat[w_at + COLUMNS k :].
 
     i < rows, k in used[used_at : used_at + steps], which rise.
     """
@@ -207,7 +243,8 @@ def _compiled_used_outer_tile(
     rows: int, l: Array, l_rows: Array, l_at: int, r: Array, r_rows: Array, r_at: int, at: int, scale: float, w: Array, w_at: int, steps: int,  # noqa: E741
     used: Array, used_at: int,
 ) -> None:  # fmt: skip
-    """w.flat[w_at + COLUMNS k :] += sum_i l[l_rows[at + i], l_at + k] (scale r[r_rows[at + i], r_at : r_at + COLUMNS]).
+    """w.flat[w_at + COLUMNS k :] += sum_i l[l_rows[at + i], l_at + k] (scale r[r_rows[at + i],
+    r_at : r_at + COLUMNS]).
 
     i < rows, k in used[used_at : used_at + steps].
     """
@@ -226,7 +263,17 @@ def _compiled_used_outer_tile(
 
 
 def _plain_dot_tile(
-    rows: int, a: Array, a_rows: Array, w: Array, w_at: int, steps: int, c: Array, c_rows: Array, c_at: int, at: int, keep: bool
+    rows: int,
+    a: Array,
+    a_rows: Array,
+    w: Array,
+    w_at: int,
+    steps: int,
+    c: Array,
+    c_rows: Array,
+    c_at: int,
+    at: int,
+    keep: bool,
 ) -> None:
     wide = columns(w.dtype)
     panel = w.reshape(-1)[w_at : w_at + wide * steps].reshape(steps, wide)
@@ -240,7 +287,9 @@ def _plain_outer_tile(
 ) -> None:  # fmt: skip
     wide = columns(w.dtype)
     panel = w.reshape(-1)[w_at : w_at + wide * steps].reshape(steps, wide)
-    panel += l[l_rows[at : at + rows], l_at : l_at + steps].T @ (w.dtype.type(scale) * r[r_rows[at : at + rows], r_at : r_at + wide])
+    panel += l[l_rows[at : at + rows], l_at : l_at + steps].T @ (
+        w.dtype.type(scale) * r[r_rows[at : at + rows], r_at : r_at + wide]
+    )
 
 
 def _plain_used_dot_tile(
@@ -258,7 +307,9 @@ def _plain_used_outer_tile(
 ) -> None:  # fmt: skip
     wide, ks = columns(w.dtype), used[used_at : used_at + steps]
     left = l[np.ix_(l_rows[at : at + rows], l_at + ks)]
-    w.reshape(-1)[(w_at + wide * ks)[:, None] + np.arange(wide)] += left.T @ (w.dtype.type(scale) * r[r_rows[at : at + rows], r_at : r_at + wide])
+    w.reshape(-1)[(w_at + wide * ks)[:, None] + np.arange(wide)] += left.T @ (
+        w.dtype.type(scale) * r[r_rows[at : at + rows], r_at : r_at + wide]
+    )
 
 
 _COMPILED = hasattr(_compiled_dot_tile, "py_func")

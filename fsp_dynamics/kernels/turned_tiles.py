@@ -1,9 +1,11 @@
-"""The innermost loop of a product with a transposed matrix, from the same panels: kernels/tiles.py, turned by a right angle.
+"""The innermost loop of a product with a transposed matrix, from the same panels:
+kernels/tiles.py, turned by a right angle.
 
     turned_tile   c_i[k] <- [c_i[k] +] sum_p a_i[p] . w[p, k]          up to TURNED_ROWS rows by TURNED_STEPS rows of all panels
 
-Its sums stay in registers. An element is one chain of fused multiply-adds for each lane of a vector, in the order of the panels; the lanes are
-added in pairs at the end. So no result depends on how rows and steps are dealt out.
+Its sums stay in registers. An element is one chain of fused multiply-adds for each lane of a
+vector, in the order of the panels; the lanes are added in pairs at the end. So no result depends
+on how rows and steps are dealt out.
 """
 
 from __future__ import annotations
@@ -20,14 +22,28 @@ from numba.extending import intrinsic
 from fsp_dynamics.kernels.field import Array
 from fsp_dynamics.kernels.vectors import Vectors, row_pointer
 
-TURNED_ROWS, TURNED_STEPS = 3, 4  # 12 sums, 3 of rates and 1 of weights: the 16 vector registers of AVX2
+# 12 sums, 3 of rates and 1 of weights: the 16 vector registers of AVX2
+TURNED_ROWS, TURNED_STEPS = 3, 4
 
 
 def _turned(rows: int, steps: int) -> Any:
     """turned_tile for so many rows and steps (TURNED_STEPS or 1)."""
 
     @intrinsic
-    def turned(typing: Any, a: Any, a_rows: Any, w: Any, p: Any, panels: Any, k: Any, c: Any, c_rows: Any, at: Any, keep: Any, fetch: Any) -> Any:
+    def turned(
+        typing: Any,
+        a: Any,
+        a_rows: Any,
+        w: Any,
+        p: Any,
+        panels: Any,
+        k: Any,
+        c: Any,
+        c_rows: Any,
+        at: Any,
+        keep: Any,
+        fetch: Any,
+    ) -> Any:
         whole = types.intp
         signature = types.void(a, a_rows, w, whole, whole, whole, c, c_rows, whole, types.boolean, types.boolean)
 
@@ -38,7 +54,10 @@ def _turned(rows: int, steps: int) -> Any:
             _, length, wide = cgutils.unpack_tuple(builder, arrays[2].shape, 3)
             width = [cgutils.unpack_tuple(builder, arrays[i].shape, 2)[1] for i in (0, 6)]
             a_row = [row_pointer(builder, arrays[0].data, width[0], arrays[1].data, at, i) for i in range(rows)]
-            c_row = [builder.gep(row_pointer(builder, arrays[6].data, width[1], arrays[7].data, at, i), [k]) for i in range(rows)]
+            c_row = [
+                builder.gep(row_pointer(builder, arrays[6].data, width[1], arrays[7].data, at, i), [k])
+                for i in range(rows)
+            ]
             first = builder.gep(arrays[2].data, [builder.mul(k, wide)])
             sums = [[cgutils.alloca_once(builder, vectors.vector) for _ in range(steps)] for _ in range(rows)]
             for place in (place for places in sums for place in places):
@@ -47,7 +66,10 @@ def _turned(rows: int, steps: int) -> Any:
                 column = builder.mul(builder.add(p, loop.index), wide)
                 step = builder.gep(first, [builder.mul(column, length)])
                 rates = [vectors.pair(builder.gep(row, [column])) for row in a_row]
-                weights = [vectors.pair(builder.gep(step, [builder.mul(wide, ir.Constant(wide.type, j))])) for j in range(steps)]
+                weights = [
+                    vectors.pair(builder.gep(step, [builder.mul(wide, ir.Constant(wide.type, j))]))
+                    for j in range(steps)
+                ]
                 with builder.if_then(builder.icmp_unsigned("!=", fetch, ir.Constant(fetch.type, 0))):
                     vectors.fetch(step, steps)
                 for half in (0, 1):  # one after the other, or the registers are too few
@@ -83,13 +105,29 @@ _turned11, _turned21, _turned31 = (_turned(rows, 1) for rows in range(1, TURNED_
 _turned14, _turned24, _turned34 = (_turned(rows, TURNED_STEPS) for rows in range(1, TURNED_ROWS + 1))
 
 
-@numba.njit(error_model="numpy", inline="always")  # its tiles are short: a call with so many arguments was measured at 200 cycles
+@numba.njit(
+    error_model="numpy", inline="always"
+)  # its tiles are short: a call with so many arguments was measured at 200 cycles
 def _compiled_turned_tile(
-    rows: int, steps: int, a: Array, a_rows: Array, w: Array, p: int, panels: int, k: int, c: Array, c_rows: Array, at: int, keep: bool, fetch: bool
+    rows: int,
+    steps: int,
+    a: Array,
+    a_rows: Array,
+    w: Array,
+    p: int,
+    panels: int,
+    k: int,
+    c: Array,
+    c_rows: Array,
+    at: int,
+    keep: bool,
+    fetch: bool,
 ) -> None:
-    """c[c_rows[at + i], k + j] <- [itself, if `keep`] + sum_q a[a_rows[at + i], COLUMNS q :] . w[q, k + j], p <= q < p + panels, i < rows, j < steps.
+    """c[c_rows[at + i], k + j] <- [itself, if `keep`] + sum_q a[a_rows[at + i], COLUMNS q :] .
+    w[q, k + j], p <= q < p + panels, i < rows, j < steps.
 
-    rows <= TURNED_ROWS; steps is TURNED_STEPS or 1. `fetch`: the weights of the next steps are asked for meanwhile.
+    rows <= TURNED_ROWS; steps is TURNED_STEPS or 1. `fetch`: the weights of the next steps are
+    asked for meanwhile.
     """
     if steps == TURNED_STEPS:
         if rows == 3:
@@ -107,7 +145,19 @@ def _compiled_turned_tile(
 
 
 def _plain_turned_tile(
-    rows: int, steps: int, a: Array, a_rows: Array, w: Array, p: int, panels: int, k: int, c: Array, c_rows: Array, at: int, keep: bool, fetch: bool
+    rows: int,
+    steps: int,
+    a: Array,
+    a_rows: Array,
+    w: Array,
+    p: int,
+    panels: int,
+    k: int,
+    c: Array,
+    c_rows: Array,
+    at: int,
+    keep: bool,
+    fetch: bool,
 ) -> None:
     wide = w.shape[2]
     block = w[p : p + panels, k : k + steps].transpose(0, 2, 1).reshape(panels * wide, steps)
@@ -116,4 +166,6 @@ def _plain_turned_tile(
     c[into, k : k + steps] = (c[into, k : k + steps] if keep else 0) + total
 
 
-turned_tile: Callable[..., None] = _compiled_turned_tile if hasattr(_compiled_turned_tile, "py_func") else _plain_turned_tile
+turned_tile: Callable[..., None] = (
+    _compiled_turned_tile if hasattr(_compiled_turned_tile, "py_func") else _plain_turned_tile
+)

@@ -18,7 +18,9 @@ class Vectors:
         self.lanes = BYTES // self.size // 2
         self.vector = ir.VectorType(element, self.lanes)
         name = f"llvm.fma.v{self.lanes}f{8 * self.size}"
-        self.fused = cgutils.get_or_insert_function(builder.module, ir.FunctionType(self.vector, [self.vector] * 3), name)
+        self.fused = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(self.vector, [self.vector] * 3), name
+        )
 
     def pair(self, row: Any) -> list[Any]:
         """Pointers to the two vectors that begin at `row`."""
@@ -35,7 +37,9 @@ class Vectors:
     def splat(self, scalar: Any) -> Any:
         undefined = ir.Constant(self.vector, ir.Undefined)
         first = self.builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
-        return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes))
+        return self.builder.shuffle_vector(
+            first, undefined, ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        )
 
     def add_product(self, x: Any, values: list[Any], sums: list[Any]) -> list[Any]:
         """sums + x values, each in one rounding."""
@@ -49,10 +53,14 @@ class Vectors:
         )
         for j in range(steps, 2 * steps):
             line = self.builder.gep(row, [ir.Constant(ir.IntType(64), 2 * self.lanes * j)])
-            self.builder.call(prefetch, [self.builder.bitcast(line, byte), *(ir.Constant(whole, value) for value in (0, 3, 1))])
+            self.builder.call(
+                prefetch, [self.builder.bitcast(line, byte), *(ir.Constant(whole, value) for value in (0, 3, 1))]
+            )
 
     def sums_of_lanes(self, four: list[Any]) -> Any:
-        """(., ., ., .): the lanes of each of four vectors added in pairs, ((0 + 1) + (2 + 3)) + ..., each sum in the same order."""
+        """(., ., ., .): the lanes of each of four vectors added in pairs, ((0 + 1) + (2 + 3)) +
+        ..., each sum in the same order.
+        """
         half = self.lanes // 2
         low, high = (self._interleaved(four[i], four[i + 1]) for i in (0, 2))
         if half == 2:  # two lanes a sum are left
@@ -67,7 +75,10 @@ class Vectors:
 
     def _added(self, x: Any, y: Any, first: list[int], second: list[int]) -> Any:
         """The sum of two selections from the lanes of x and y, counted through."""
-        pick = [self.builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(which)), which)) for which in (first, second)]
+        pick = [
+            self.builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(which)), which))
+            for which in (first, second)
+        ]
         return self.builder.fadd(*pick)
 
 

@@ -1,13 +1,16 @@
-"""Stochastic gradient-like descent for an update that is not a gradient: rates per matrix, momentum, decay, two safeguards.
+"""Stochastic gradient-like descent for an update that is not a gradient: rates per matrix,
+momentum, decay, two safeguards.
 
-Rates transfer across widths when each is divided by the mean squared norm of the rates it multiplies (normalised LMS):
+Rates transfer across widths when each is divided by the mean squared norm of the rates it
+multiplies (normalised LMS):
 
     lr_W = eta_W / (1 + mean_B ||rho(s_pre^0)||^2)
 
-where the 1 is the constant presynaptic rate of the bias, which shares lr_W with the matrix into its layer. Hidden rates have a
-large common part, so a batch can still move the input of every sample of an output together and silence it for good: where the
-rate is 0 and its input below -beta, no nudge wakes it. Hence `output_step`, the largest change of an output's mean input that one
-batch may cause; the output matrix's rate is lowered in batches that would exceed it.
+where the 1 is the constant presynaptic rate of the bias, which shares lr_W with the matrix into
+its layer. Hidden rates have a large common part, so a batch can still move the input of every
+sample of an output together and silence it for good: where the rate is 0 and its input below
+-beta, no nudge wakes it. Hence `output_step`, the largest change of an output's mean input that
+one batch may cause; the output matrix's rate is lowered in batches that would exceed it.
 """
 
 from __future__ import annotations
@@ -17,14 +20,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive, nearest
-from fsp_dynamics.learning.hebbian import Term, accumulate, contrast, terms
 from fsp_dynamics.learning.phases import PRESYNAPTIC, Phases
+from fsp_dynamics.learning.rules.hebbian import Term, accumulate, contrast, terms
 from fsp_dynamics.models.network import Array, Network
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Learning rates eta, one for each matrix; a bias shares the rate of the matrix into its layer."""
+    """Learning rates eta, one for each matrix; a bias shares the rate of the matrix into its
+    layer.
+    """
 
     input: float
     forward: tuple[float, ...]
@@ -37,7 +42,9 @@ class Rates:
         k = int(index[:-1]) if index else 0
         if name == "biases":
             return self.input if k == 0 else self.forward[k - 1]
-        return {"input": (self.input,), "loop": (self.loop,), "forward": self.forward, "backward": self.backward}[name][k]
+        return {"input": (self.input,), "loop": (self.loop,), "forward": self.forward, "backward": self.backward}[name][
+            k
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +55,15 @@ class Sgd:
     ----------
     rates : eta for each matrix.
     normalised : divide each rate by 1 + mean_B ||rho(s_pre^0)||^2.
-    output_step : the largest change of an output's mean input in one batch (same unit as the state); None: no limit.
+    output_step : the largest change of an output's mean input in one batch (same unit as the
+        state); None: no limit.
     momentum : mu in V <- mu V + dW, W <- W + lr V, in [0, 1).
     decay : W <- (1 - lr decay) W before each step, matrices only.
     rate_factor : every rate is multiplied by it after each epoch.
     frozen : parameters that never change, by their names in `Network.parameters`.
-    presynaptic : "whole" (eq. 14), or "deviation": presynaptic rates enter as deviations from their mean over the samples the batch learns from,
-        rho(s_i^0) - mean rho(s_i^0). The common part of the input is left to the biases.
+    presynaptic : "whole" (eq. 14), or "deviation": presynaptic rates enter as deviations from
+        their mean over the samples the batch learns from, rho(s_i^0) - mean rho(s_i^0). The common
+        part of the input is left to the biases.
     """
 
     rates: Rates
@@ -80,20 +89,31 @@ class Sgd:
         """Refuse rates or frozen names that do not fit the network. Raises ConfigurationError."""
         names = list(network.parameters())
         if self.presynaptic != "whole" and network.tied:
-            raise ConfigurationError(f"presynaptic = {self.presynaptic!r}: a tied matrix is presynaptic at both ends; use 'whole', or tied = false")
+            raise ConfigurationError(
+                f"presynaptic = {self.presynaptic!r}: a tied matrix is presynaptic at both ends; use 'whole', or tied = false"
+            )
         for name in self.frozen:
             if name not in names:
-                raise ConfigurationError(f"frozen names {name!r}, which the network does not have; {nearest(name, names)}")
-        for field, rates, matrices in (("forward", self.rates.forward, network.forward), ("backward", self.rates.backward, network.backward or ())):
+                raise ConfigurationError(
+                    f"frozen names {name!r}, which the network does not have; {nearest(name, names)}"
+                )
+        for field, rates, matrices in (
+            ("forward", self.rates.forward, network.forward),
+            ("backward", self.rates.backward, network.backward or ()),
+        ):
             if len(rates) != len(matrices):
-                raise ConfigurationError(f"rates.{field} has {len(rates)} values, expected {len(matrices)}, one for each {field} matrix")
+                raise ConfigurationError(
+                    f"rates.{field} has {len(rates)} values, expected {len(matrices)}, one for each {field} matrix"
+                )
         for name in names:
             rate = self.rates.of(name)
             if not (np.isfinite(rate) and rate >= 0):
                 raise ConfigurationError(f"the rate of {name} is {rate!r}, expected a finite number, 0 or more")
 
     def learning_rates(self, network: Network, phases: Phases, image_norm: float, epoch: int) -> dict[str, float]:
-        """lr of each parameter for one batch; `image_norm` is its mean_B ||image||^2, `epoch` the number of finished epochs."""
+        """lr of each parameter for one batch; `image_norm` is its mean_B ||image||^2, `epoch` the
+        number of finished epochs.
+        """
         factor = self.rate_factor**epoch
         lr = {name: factor * self.rates.of(name) for name in network.parameters() if name not in self.frozen}
         if self.normalised:
@@ -102,14 +122,18 @@ class Sgd:
                 lr[name] /= 1 + presynaptic_norm(name, image_norm, norms)
         return lr
 
-    def step(self, network: Network, velocity: dict[str, Array], images: Array, phases: Phases, image_norm: float, epoch: int) -> None:
-        """Learn from one batch, in place. `velocity` holds V by name and stays empty without momentum.
+    def step(
+        self, network: Network, velocity: dict[str, Array], images: Array, phases: Phases, image_norm: float, epoch: int
+    ) -> None:
+        """Learn from one batch, in place. `velocity` holds V by name and stays empty without
+        momentum.
 
         images (B, n_in).
         """
         rows, free, change = contrast(network, phases)
         parameters = network.parameters()
-        mean_rates = network.rho.rate(phases.free.state[-2]).mean(0)  # what enters the output, (n_L-1,)
+        # what enters the output, (n_L-1,)
+        mean_rates = network.rho.rate(phases.free.state[-2]).mean(0)
         lr = self.learning_rates(network, phases, image_norm, epoch)
         self._decay(parameters, lr)
         if self.momentum:
@@ -148,10 +172,12 @@ class Sgd:
             accumulate(parameter, term, rate / batch)
 
     def limit_output(self, lr: dict[str, float], layer: int, moved: Array) -> None:
-        """Lower the rates into the output where its input, averaged over the batch, would move by more than `output_step`.
+        """Lower the rates into the output where its input, averaged over the batch, would move by
+        more than `output_step`.
 
-        moved (n_L,) is that move for a rate of 1: with h_b the free rates below the output and h their mean over the batch, unit j moves
-        by lr/B sum_b (1 + h.h_b) change_bj; with momentum by lr (h @ V_W + V_b)_j.
+        moved (n_L,) is that move for a rate of 1: with h_b the free rates below the output and h
+        their mean over the batch, unit j moves by lr/B sum_b (1 + h.h_b) change_bj; with momentum
+        by lr (h @ V_W + V_b)_j.
         """
         largest = float(np.abs(moved).max())
         for name in (f"forward[{layer - 1}]", f"biases[{layer}]"):
@@ -166,12 +192,19 @@ class Sgd:
 
 
 def presynaptic_norm(parameter: str, image_norm: float, norms: list[float]) -> float:
-    """mean_B ||rho(s_pre)||^2 of the layer that `parameter` (a bias: the matrix into its layer) comes from."""
+    """mean_B ||rho(s_pre)||^2 of the layer that `parameter` (a bias: the matrix into its layer)
+    comes from.
+    """
     name, _, index = parameter.partition("[")
     k = int(index[:-1]) if index else 0
     if name == "input" or (name == "biases" and k == 0):
         return image_norm
-    return {"loop": norms[-1], "forward": norms[k], "backward": norms[min(k + 1, len(norms) - 1)], "biases": norms[k - 1]}[name]
+    return {
+        "loop": norms[-1],
+        "forward": norms[k],
+        "backward": norms[min(k + 1, len(norms) - 1)],
+        "biases": norms[k - 1],
+    }[name]
 
 
 def _mean_square(rates: Array) -> float:

@@ -24,8 +24,9 @@ class Phases:
 
     beta : the nudge's strength and sign.
     free : the free equilibrium of all B samples.
-    rows : (A,) the samples that were nudged: at rest in the free phase, with an output that differs from the target.
-        Where the two are equal to the bit (a saturated, correct output) nudging moves nothing and the update is exactly 0.
+    rows : (A,) the samples that were nudged: converged in the free phase, with an output that
+        differs from the target. Where the two are equal to the bit (a saturated, correct output)
+        nudging moves nothing and the update is exactly 0.
     nudged : their equilibrium under +beta.
     opposite : their equilibrium under -beta, in the centred kind; else None.
     """
@@ -37,17 +38,21 @@ class Phases:
     opposite: Equilibrium | None = None
 
     @property
-    def at_rest(self) -> Array:
-        """(A,) bool: which of `rows` came to rest in every phase; the others are never learned from."""
-        return self.nudged.at_rest if self.opposite is None else self.nudged.at_rest & self.opposite.at_rest
+    def converged(self) -> Array:
+        """(A,) bool: which of `rows` converged in every phase; the others are never learned
+        from.
+        """
+        return self.nudged.converged if self.opposite is None else self.nudged.converged & self.opposite.converged
 
     @property
-    def unrested(self) -> int:
-        """How many of the B samples did not come to rest in one phase or another."""
-        return int((~self.free.at_rest).sum() + (~self.at_rest).sum())
+    def unconverged(self) -> int:
+        """How many of the B samples did not converge in one phase or another."""
+        return int((~self.free.converged).sum() + (~self.converged).sum())
 
 
-def free(network: Network, drive: Array, solver: Solver, tolerance: Tolerance | None = None, start: State | None = None) -> Equilibrium:
+def free(
+    network: Network, drive: Array, solver: Solver, tolerance: Tolerance | None = None, start: State | None = None
+) -> Equilibrium:
     """The free equilibrium: no nudge, from `start` or from silence."""
     return solver.relax(network, drive, start, None, tolerance)
 
@@ -62,24 +67,31 @@ def nudged(
     tolerance: Tolerance | None = None,
     rule: str = "hebbian",
 ) -> Equilibrium:
-    """The equilibrium under Nudge(beta, target), reached from the free one; of the exact rule the one through transposed connections."""
+    """The equilibrium under Nudge(beta, target), reached from the free one; of the exact rule the
+    one through transposed connections.
+    """
     if rule == "exact":
         return relax_transposed(network, drive, rest, Nudge(beta, target), tolerance)
     return solver.relax(network, drive, rest.state, Nudge(beta, target), tolerance)
 
 
 def refuse_broken(phase: str, batch: int, images: Array, state: State) -> None:
-    """Say of a batch with a state that is not finite in which layer that begins, and whether its images are why. Raises NotFiniteError.
+    """Say of a batch with a state that is not finite in which layer that begins, and whether its
+    images are why. Raises NotFiniteError.
 
     images (B, n_in) of the batch; state : layers (A, n_k) of its samples, or of those that broke.
     """
     check_finite(f"images of batch {batch}", images)
     bad = [k for k, s in enumerate(state) if not np.isfinite(s).all()] or [len(state) - 1]
-    raise NotFiniteError(f"the {phase} phase of batch {batch} is not finite from layer {bad[0] + 1} on; lower the learning rates")
+    raise NotFiniteError(
+        f"the {phase} phase of batch {batch} is not finite from layer {bad[0] + 1} on; lower the learning rates"
+    )
 
 
 def signed(beta: float, kind: str, batches: int, rng: np.random.Generator) -> Array:
-    """The beta of each batch (batches,): of random sign, drawn from `rng`, in that kind; else as it is."""
+    """The beta of each batch (batches,): of random sign, drawn from `rng`, in that kind; else as
+    it is.
+    """
     if kind != "random-sign":
         return np.full(batches, beta)
     return np.where(rng.random(batches) < 0.5, beta, -beta)
@@ -102,20 +114,23 @@ def run(
     Parameters
     ----------
     drive : (B, n_1). target : (B, n_L) target firing rates.
-    kind : "one-sided" (+beta, the paper), "random-sign" (one sign for the batch, drawn from `rng`; the original equilibrium
-        propagation) or "centred" (+beta and -beta, error O(beta^2)).
-    rule : "hebbian" (the paper), or "exact": the nudge acts through the transposed connections, and eq. 14 follows the gradient of the cost
-        (solvers/transposed.py).
+    kind : "one-sided" (+beta, the paper), "random-sign" (one sign for the batch, drawn from `rng`;
+        the original equilibrium propagation) or "centred" (+beta and -beta, error O(beta^2)).
+    rule : "hebbian" (the paper), or "exact": the nudge acts through the transposed connections,
+        and eq. 14 follows the gradient of the cost (solvers/transposed.py).
 
-    Raises ConfigurationError for a beta that removes the output's leak (beta <= -1/r_L in either sign that is used).
+    Raises ConfigurationError for a beta that removes the output's leak (beta <= -1/r_L in either
+    sign that is used).
     """
     rest = free(network, drive, solver, tolerance)
     if kind == "random-sign":
         if rng is None:
             raise ConfigurationError("kind = 'random-sign' draws the sign of beta and needs an rng")
         beta = beta if rng.random() < 0.5 else -beta
-    rows = np.flatnonzero(rest.at_rest & (rest.output != target).any(1))
+    rows = np.flatnonzero(rest.converged & (rest.output != target).any(1))
     start = rest.rows(rows)
-    pulled = nudged(network, drive[rows], start, target[rows], beta, solver, tolerance, rule)
-    pushed = nudged(network, drive[rows], start, target[rows], -beta, solver, tolerance, rule) if kind == "centred" else None
-    return Phases(beta, rest, rows, pulled, pushed)
+    positive = nudged(network, drive[rows], start, target[rows], beta, solver, tolerance, rule)
+    negative = (
+        nudged(network, drive[rows], start, target[rows], -beta, solver, tolerance, rule) if kind == "centred" else None
+    )
+    return Phases(beta, rest, rows, positive, negative)

@@ -40,9 +40,11 @@ class Trajectory:
 
     times : (T,) from 0, in the time unit of the time constants.
     states : tuple of (T, B, n_k), the unit states of each layer.
-    phase : (T,) index of the piece of the protocol; the border of two pieces belongs to the one that ends there.
+    phase : (T,) index of the piece of the protocol; the border of two pieces belongs to the one
+        that ends there.
     betas : strength of the nudge in each piece, 0 in a free one.
-    residual : (T, B) ||ds/dt|| (rate form, per unit time) under the piece's own nudge; NaN where the solver gave up.
+    residual : (T, B) ||ds/dt|| (rate form, per unit time) under the piece's own nudge; NaN where
+        the solver gave up.
     rho : the activation of the network.
     """
 
@@ -81,30 +83,47 @@ class Trajectory:
     def to_xarray(self) -> xarray.Dataset:
         """An xarray.Dataset that saves to NetCDF.
 
-        Variables state_hidden_1, ..., state_output and their rate_... (time, sample, units of that layer), residual (time, sample);
-        coordinates time, sample, phase, beta and one index for each layer; units in attributes.
+        Variables state_hidden_1, ..., state_output and their rate_... (time, sample, units of that
+        layer), residual (time, sample); coordinates time, sample, phase, beta and one index for
+        each layer; units in attributes.
         """
         import xarray
 
         names = layer_names(len(self.states))
-        variables: dict[str, Any] = {"residual": (("time", "sample"), self.residual, {"units": "1 / time", "long_name": "2-norm of ds/dt"})}
+        variables: dict[str, Any] = {
+            "residual": (("time", "sample"), self.residual, {"units": "1 / time", "long_name": "2-norm of ds/dt"})
+        }
         for name, s, r in zip(names, self.states, self.rates, strict=True):
-            variables[f"state_{name}"] = (("time", "sample", name), s, {"units": "1", "long_name": f"unit states, {name}"})
-            variables[f"rate_{name}"] = (("time", "sample", name), r, {"units": "1", "long_name": f"firing rates rho(s), {name}"})
+            variables[f"state_{name}"] = (
+                ("time", "sample", name),
+                s,
+                {"units": "1", "long_name": f"unit states, {name}"},
+            )
+            variables[f"rate_{name}"] = (
+                ("time", "sample", name),
+                r,
+                {"units": "1", "long_name": f"firing rates rho(s), {name}"},
+            )
         coordinates: dict[str, Any] = {name: np.arange(s.shape[-1]) for name, s in zip(names, self.states, strict=True)}
         coordinates |= {
             "time": ("time", self.times, {"units": "time unit of the time constants r"}),
             "sample": np.arange(self.residual.shape[1]),
             "phase": ("time", self.labels),
-            "beta": ("time", np.array(self.betas)[self.phase], {"units": "1 / time", "long_name": "strength of the nudge"}),
+            "beta": (
+                "time",
+                np.array(self.betas)[self.phase],
+                {"units": "1 / time", "long_name": "strength of the nudge"},
+            ),
         }
         return xarray.Dataset(variables, coordinates, {"rho": self.rho.name})
 
     def to_frame(self, *, hidden: bool = False) -> DataFrame:
-        """A pandas.DataFrame with a row for each time, sample and output unit; hidden : the units of the hidden layers too. `.to_csv(path)` saves it.
+        """A pandas.DataFrame with a row for each time, sample and output unit; hidden : the units
+        of the hidden layers too. `.to_csv(path)` saves it.
 
-        Columns time (unit of the time constants), phase, beta (per unit time), sample, layer, unit, state (1), rate (1), residual (per unit time);
-        what belongs to a time and sample stands in all of their rows. Units are in `attrs["units"]` too.
+        Columns time (unit of the time constants), phase, beta (per unit time), sample, layer,
+        unit, state (1), rate (1), residual (per unit time); what belongs to a time and sample
+        stands in all of their rows. Units are in `attrs["units"]` too.
         """
         import pandas
 
@@ -115,11 +134,16 @@ class Trajectory:
             part = data[[state, rate, "residual"]].to_dataframe(["time", "sample", name]).reset_index()
             parts.append(part.assign(layer=name, unit=part[name], state=part[state], rate=part[rate])[columns])
         frame = pandas.concat(parts, ignore_index=True)
-        frame.attrs["units"] = {name: data[name].attrs["units"] for name in ("time", "beta", "residual")} | {"state": "1", "rate": "1"}
+        frame.attrs["units"] = {name: data[name].attrs["units"] for name in ("time", "beta", "residual")} | {
+            "state": "1",
+            "rate": "1",
+        }
         return frame
 
     def plot(self, ax: Axes | Sequence[Axes] | None = None, sample: int = 0) -> Figure:
-        """Output rates of one sample, and below them how every sample settles (`plotting.plot_trajectory`)."""
+        """Output rates of one sample, and below them how every sample settles
+        (`plotting.plot_trajectory`).
+        """
         return plot_trajectory(self, ax, sample=sample)
 
 
@@ -140,23 +164,27 @@ def simulate(
     Parameters
     ----------
     images : (B, n_in), shown all the time.
-    protocol : (duration, nudge) pieces, one after another; nudge None is a free piece. Durations are in the time unit of the
-        time constants.
-    solver : name of a tableau, or any `Integrator`. None: `dopri5` with controlled steps for a smooth rho. A hard sigmoid's network follows
-        eq. 13 as it stands, clipped to [0, 1] after every step, in constant steps of `rk4`; with rtol or atol it follows the rate form, which
-        has the same points of rest and takes another way there, in controlled steps of `bosh3` (at kinks the estimate of dopri5 misses too
-        much). With dt it is `rk4` for both.
-    dt : constant step of the tableau. None: steps are controlled, or 0.05 long where the tableau estimates no error.
-    rtol, atol : error allowed in a controlled step, for each unit atol + rtol |s|, as root mean square; None as in `NumbaSolver`.
+    protocol : (duration, nudge) pieces, one after another; nudge None is a free piece. Durations
+        are in the time unit of the time constants.
+    solver : name of a tableau, or any `Integrator`. None: `dopri5` with controlled steps for a
+        smooth rho. A hard sigmoid's network follows eq. 13 as it stands, clipped to [0, 1] after
+        every step, in constant steps of `rk4`; with rtol or atol it follows the rate form, which
+        has the same points of rest and takes another way there, in controlled steps of `bosh3` (at
+        kinks the estimate of dopri5 misses too much). With dt it is `rk4` for both.
+    dt : constant step of the tableau. None: steps are controlled, or 0.05 long where the tableau
+        estimates no error.
+    rtol, atol : error allowed in a controlled step, for each unit atol + rtol |s|, as root mean
+    square; None as in `NumbaSolver`.
     start : the states at time 0, or an equilibrium; zeros if None.
-    save : interval between saved times, or the times themselves, from 0 to the protocol's end. Default: 200 intervals. The borders
-        of the pieces are always saved.
+    save : interval between saved times, or the times themselves, from 0 to the protocol's end.
+        Default: 200 intervals. The borders of the pieces are always saved.
 
-    A tableau is integrated by `NumbaSolver` (which compiles for some seconds when an activation is first used on a machine), and by
-    `ReferenceSolver`, in NumPy, for an activation of your own, for which compiling would be due in every process; give `NumbaSolver(...)` to
-    have it compiled.
+    A tableau is integrated by `NumbaSolver` (which compiles for some seconds when an activation is
+    first used on a machine), and by `ReferenceSolver`, in NumPy, for an activation of your own,
+    for which compiling would be due in every process; give `NumbaSolver(...)` to have it compiled.
 
-    Raises ConfigurationError, ShapeError or NotFiniteError for unusable input, never for a path that ends in NaN.
+    Raises ConfigurationError, ShapeError or NotFiniteError for unusable input, never for a path
+    that ends in NaN.
 
     >>> from fsp_dynamics.models.network import loop_network
     >>> network, images = loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
@@ -180,7 +208,8 @@ def simulate(
         here = times[(begin <= times) & (times <= end)]
         path = layers(network, integrator.follow(network, drive, state, nudge, here))
         state = tuple(s[-1] for s in path)
-        kept = slice(1 if paths else 0, None)  # the first row of a later piece is the last of the one before
+        # the first row of a later piece is the last of the one before
+        kept = slice(1 if paths else 0, None)
         paths.append([s[kept] for s in path])
         with np.errstate(over="ignore", invalid="ignore"):
             residuals.append(rate.residual(network, drive, tuple(paths[-1]), nudge))
@@ -197,17 +226,23 @@ def simulate(
 def _check_protocol(network: Network, protocol: Sequence[Piece], batch: int) -> list[Piece]:
     pieces = list(protocol)
     if not pieces:
-        raise ConfigurationError("protocol is empty, expected (duration, nudge) pieces, such as [(20.0, None), (10.0, Nudge(1.0, targets))]")
+        raise ConfigurationError(
+            "protocol is empty, expected (duration, nudge) pieces, such as [(20.0, None), (10.0, Nudge(1.0, targets))]"
+        )
     for i, piece in enumerate(pieces):
         if not (isinstance(piece, (tuple, list)) and len(piece) == 2 and isinstance(piece[1], Nudge | None)):
-            raise ConfigurationError(f"protocol[{i}] is {type(piece).__name__}, expected a pair (duration, None or Nudge)")
+            raise ConfigurationError(
+                f"protocol[{i}] is {type(piece).__name__}, expected a pair (duration, None or Nudge)"
+            )
         check_positive(f"duration of protocol[{i}]", piece[0])
         if piece[1] is not None:
             piece[1].check(network, batch)
     return pieces
 
 
-def _integrator(network: Network, solver: str | Integrator | None, dt: float | None, rtol: float | None, atol: float | None) -> Integrator:
+def _integrator(
+    network: Network, solver: str | Integrator | None, dt: float | None, rtol: float | None, atol: float | None
+) -> Integrator:
     """The integrator that `simulate` was asked for."""
     if solver is not None and not isinstance(solver, str):
         if not isinstance(solver, Integrator):
@@ -216,7 +251,9 @@ def _integrator(network: Network, solver: str | Integrator | None, dt: float | N
             )
         for name, value in (("dt", dt), ("rtol", rtol), ("atol", atol)):
             if value is not None:
-                raise ConfigurationError(f"{name} = {value!r} beside a {type(solver).__name__}, which has settings of its own; set it there")
+                raise ConfigurationError(
+                    f"{name} = {value!r} beside a {type(solver).__name__}, which has settings of its own; set it there"
+                )
         return solver
     if solver is None:
         literal = network.rho.projected and rtol is None and atol is None
@@ -233,7 +270,9 @@ def _saved_times(save: float | npt.ArrayLike | None, borders: Array) -> Array:
     if save is None or np.ndim(save) == 0:
         interval = total / POINTS if save is None else check_positive("save", save)  # type: ignore[arg-type]
         if total / interval > MOST_POINTS:
-            raise ConfigurationError(f"save = {save!r} asks for {total / interval:.3g} times, expected at most {MOST_POINTS:,}; save less often")
+            raise ConfigurationError(
+                f"save = {save!r} asks for {total / interval:.3g} times, expected at most {MOST_POINTS:,}; save less often"
+            )
         chosen = np.arange(0, total, interval)
     else:
         chosen = np.asarray(save, np.float64)
@@ -242,6 +281,10 @@ def _saved_times(save: float | npt.ArrayLike | None, borders: Array) -> Array:
                 f"save has shape {chosen.shape}, expected an interval, or one axis of finite times, each above the one before it"
             )
         if chosen[0] < 0 or chosen[-1] > total * (1 + 1e-9):
-            raise ConfigurationError(f"save runs from {chosen[0]:g} to {chosen[-1]:g}, expected times from 0 to {total:g}, the protocol's end")
-    apart = np.abs(chosen[:, None] - borders).min(1) > 1e-9 * total  # a time that only rounding tells from a border is the border
+            raise ConfigurationError(
+                f"save runs from {chosen[0]:g} to {chosen[-1]:g}, expected times from 0 to {total:g}, the protocol's end"
+            )
+    apart = (
+        np.abs(chosen[:, None] - borders).min(1) > 1e-9 * total
+    )  # a time that only rounding tells from a border is the border
     return np.sort(np.concatenate([chosen[apart], borders]))

@@ -1,4 +1,5 @@
-"""Firing-rate functions rho(s) and their slopes, each one line in operators that NumPy, Numba and torch take.
+"""Firing-rate functions rho(s) and their slopes, each one line in operators that NumPy, Numba and
+torch take.
 
 =================  ==============================  ===================================================================
 name               rho(s)                          choose it when
@@ -25,7 +26,9 @@ def hard_sigmoid(s: Any) -> Any:
 
 
 def hard_sigmoid_slope(s: Any) -> Any:
-    """rho'(s) = 1 on the CLOSED interval [0, 1], else 0: with an open one a unit at 0 would never wake."""
+    """rho'(s) = 1 on the CLOSED interval [0, 1], else 0: with an open one a unit at 0 would never
+    wake.
+    """
     return ((s >= 0) & (s <= 1)) + 0 * s
 
 
@@ -61,11 +64,13 @@ def shifted_tanh_curvature(s: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """One firing-rate function: its rate rho(s), its slope rho'(s), and whether the state is kept in [0, 1].
+    """One firing-rate function: its rate rho(s), its slope rho'(s), and whether the state is kept
+    in [0, 1].
 
-    ``projected`` is true for the hard sigmoid alone: its states are clipped to [0, 1] after every step (the projected
-    system of the original equilibrium propagation), and its equilibria have the closed form clip(a / leak).
-    ``curvature`` is rho''(s); only gradients and spectra of smooth networks need it.
+    ``projected`` is true for the hard sigmoid alone: its states are clipped to [0, 1] after every
+    step (the projected system of the original equilibrium propagation), and its equilibria have
+    the closed form clip(a / leak). ``curvature`` is rho''(s); only gradients and spectra of smooth
+    networks need it.
     """
 
     name: str
@@ -83,5 +88,7 @@ ACTIVATIONS = {
 
 
 def activation(rho: str | Activation) -> Activation:
-    """The activation of that name, or `rho` itself. Raises ConfigurationError, offering the nearest name."""
+    """The activation of that name, or `rho` itself. Raises ConfigurationError, offering the
+    nearest name.
+    """
     return rho if isinstance(rho, Activation) else ACTIVATIONS[check_choice("rho", rho, ACTIVATIONS)]

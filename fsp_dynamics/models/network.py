@@ -1,7 +1,8 @@
-"""What the network is: layers, connections, time constants and a firing-rate function. It does not run; a solver runs it.
+"""What the network is: layers, connections, time constants and a firing-rate function. It does not
+run; a solver runs it.
 
-Layers are numbered 0 .. L-1 in code (layer k of the paper is k-1 here), the last is the output. Every matrix is
-pre x post, w_ij is i -> j as in eq. 13.
+Layers are numbered 0 .. L-1 in code (layer k of the paper is k-1 here), the last is the output.
+Every matrix is pre x post, w_ij is i -> j as in eq. 13.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fsp_dynamics.errors import ConfigurationError, check_positive, check_shape
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation, activation
 
 if TYPE_CHECKING:
-    from fsp_dynamics.models.torch_module import RateModule
+    from fsp_dynamics.torch_backend.module import RateModule
 
 Array = npt.NDArray[Any]
 Rng = np.random.Generator | int | None
@@ -37,14 +38,15 @@ class Connection(NamedTuple):
 class Network:
     """The weights and constants of one rate network (eq. 13).
 
-    Two topologies are one record. The feedforward loop has ``loop``; the reciprocal network of equilibrium propagation
-    has none, and instead either ``backward`` matrices of its own or ``tied=True``, which uses the transposes of
-    ``forward``.
+    Two topologies are one record. The feedforward loop has ``loop``; the reciprocal network of
+    equilibrium propagation has none, and instead either ``backward`` matrices of its own or
+    ``tied=True``, which uses the transposes of ``forward``.
 
     Parameters
     ----------
     input : (n_in, n_1) image pixels -> first hidden layer.
-    forward : L-1 matrices, ``forward[k]`` (n_k+1, n_k+2) in the paper's numbers: each layer -> the next.
+    forward : L-1 matrices, ``forward[k]`` (n_k+1, n_k+2) in the paper's numbers: each layer -> the
+        next.
     biases : L vectors, one for each layer.
     loop : (n_L, n_1) output -> first hidden layer, or None. It has no bias.
     backward : L-1 matrices, ``backward[k]`` has the shape of ``forward[k].T``, or None.
@@ -52,8 +54,8 @@ class Network:
     time_constants : r_k > 0 for each layer, in the time unit of the simulation (default 1).
     rho : the activation, or its name.
 
-    Raises ShapeError where the matrices do not fit, ConfigurationError for mixed dtypes, contradicting topologies or
-    time constants that are not positive.
+    Raises ShapeError where the matrices do not fit, ConfigurationError for mixed dtypes,
+    contradicting topologies or time constants that are not positive.
     """
 
     input: Array
@@ -67,7 +69,8 @@ class Network:
 
     def __post_init__(self) -> None:
         depth = len(self.biases)
-        set_field = object.__setattr__  # the record is frozen; here its fields get their final form
+        # the record is frozen; here its fields get their final form
+        set_field = object.__setattr__
         for name in ("input", "loop"):
             set_field(self, name, _contiguous(getattr(self, name)))
         for name in ("forward", "biases", "backward"):
@@ -79,7 +82,15 @@ class Network:
         _check_shapes(self)
 
     def __repr__(self) -> str:
-        way = "loop" if self.loop is not None else "tied reciprocal" if self.tied else "feedforward" if self.backward is None else "reciprocal"
+        way = (
+            "loop"
+            if self.loop is not None
+            else "tied reciprocal"
+            if self.tied
+            else "feedforward"
+            if self.backward is None
+            else "reciprocal"
+        )
         return f"<Network {'-'.join(map(str, self.sizes))}, {way}, {self.rho.name}, {self.dtype}>"
 
     @property
@@ -97,7 +108,9 @@ class Network:
         return self.input.dtype
 
     def connections(self) -> tuple[Connection, ...]:
-        """Every matrix between layers, in the order forward, loop, backward (tied ones as transposed views)."""
+        """Every matrix between layers, in the order forward, loop, backward (tied ones as
+        transposed views).
+        """
         found = [Connection(k, k + 1, w) for k, w in enumerate(self.forward)]
         if self.loop is not None:
             found.append(Connection(self.depth - 1, 0, self.loop))
@@ -108,11 +121,15 @@ class Network:
         return tuple(found)
 
     def parameters(self) -> dict[str, Array]:
-        """Every array that learning may change, by name: input, forward[0], ..., loop, backward[0], ..., biases[0], ..."""
+        """Every array that learning may change, by name: input, forward[0], ..., loop,
+        backward[0], ..., biases[0], ...
+        """
         return named_arrays(self)
 
     def with_parameters(self, named: dict[str, Array]) -> Network:
-        """The same network with other arrays, given by the names of `parameters` (each shape is checked)."""
+        """The same network with other arrays, given by the names of `parameters` (each shape is
+        checked).
+        """
         merged = self.parameters()
         for name in named:
             if name not in merged:
@@ -142,33 +159,43 @@ class Network:
         max_passes: int | None = None,
         *,
         damping: float = 1.0,
-        require_rest: bool = True,
+        require_converged: bool = True,
     ) -> RateModule:
-        """This network as a `torch.nn.Module`: forward(images (B, n_in)) -> the firing rates of the output (B, n_L) at rest, in the free phase.
+        """This network as a `torch.nn.Module`: forward(images (B, n_in)) -> the firing rates of
+        the output (B, n_L) converged, in the free phase.
 
-        The module holds copies of the weights, as parameters; `rates(images)` has all layers, `rest(images)` how each sample came to rest,
-        `to_network()` leads back. What it does and how gradients come about stands in `models.torch_module`.
+        The module holds copies of the weights, as parameters; `rates(images)` has all layers,
+        `rest(images)` how each sample converged, `to_network()` leads back. What it does and
+        how gradients come about stands in `torch_backend.module`.
 
         Parameters
         ----------
-        passes : None: until every sample is at rest. A number: exactly so many passes from silence, which can be exported (ONNX).
-        tolerance : a sample is at rest when ||ds/dt|| is within it, per unit time; None: what rounding allows, 1e-12 + 1e-13 ||s|| in float64 and
-            1e-5 + 1e-6 ||s|| in all else. Given passes are made whatever the tolerance is; `rest` says how near they came.
-        max_passes : mixed passes for a sample before it is followed through time, in 20 steps for each of them (None: 200). Not beside `passes`.
-        damping : how much of its way each of `passes` goes, in (0, 1]; below 1 for loops that inhibit so strongly that whole passes swing.
-        require_rest : refuse samples that did not come to rest (NotAtRestError), or return what was reached. Given passes are never refused.
+        passes : None: until every sample has converged. A number: exactly so many passes from
+            silence, which can be exported (ONNX).
+        tolerance : a sample has converged when ||ds/dt|| is within it, per unit time; None: what
+            rounding allows, 1e-12 + 1e-13 ||s|| in float64 and 1e-5 + 1e-6 ||s|| in all else.
+            Given passes are made whatever the tolerance is; `rest` says how near they came.
+        max_passes : mixed passes for a sample before it is followed through time, in 20 steps for
+            each of them (None: 200). Not beside `passes`.
+        damping : how much of its way each of `passes` goes, in (0, 1]; below 1 for loops that
+            inhibit so strongly that whole passes swing.
+        require_converged : refuse samples that did not converge (NotConvergedError), or return
+            what was reached. Given passes are never refused.
 
-        Raises ConfigurationError for options that contradict each other and for a smooth rho without curvature, ModuleNotFoundError without torch
-        (``pip install 'fsp_dynamics[torch]'``).
+        Raises ConfigurationError for options that contradict each other and for a smooth rho
+        without curvature, ModuleNotFoundError without torch (``pip install
+        'fsp_dynamics[torch]'``).
         """
-        from fsp_dynamics.models.torch_module import RateModule
+        from fsp_dynamics.torch_backend.module import RateModule
 
-        return RateModule(self, passes, tolerance, max_passes, damping=damping, require_rest=require_rest)
+        return RateModule(self, passes, tolerance, max_passes, damping=damping, require_converged=require_converged)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
-    """Arrays in the shapes of a network's weights: the fields of `Network` that learning may change."""
+    """Arrays in the shapes of a network's weights: the fields of `Network` that learning may
+    change.
+    """
 
     input: Array
     forward: tuple[Array, ...]
@@ -192,7 +219,9 @@ class Weights:
 
 
 def named_arrays(weights: Any) -> dict[str, Array]:
-    """The arrays of a record with a network's weight fields (`input, forward, loop, backward, biases`), by name."""
+    """The arrays of a record with a network's weight fields (`input, forward, loop, backward,
+    biases`), by name.
+    """
     named = {"input": weights.input}
     named |= {f"forward[{k}]": w for k, w in enumerate(weights.forward)}
     if weights.loop is not None:
@@ -213,8 +242,8 @@ def loop_network(
 ) -> Network:
     """A feedforward loop with Glorot-uniform matrices and zero biases.
 
-    W ~ U(-c, c), c = sqrt(6 / (n_pre + n_post)); the c of the loop and of the matrices between layers are multiplied by
-    `loop_scale` and `forward_scale`.
+    W ~ U(-c, c), c = sqrt(6 / (n_pre + n_post)); the c of the loop and of the matrices between
+    layers are multiplied by `loop_scale` and `forward_scale`.
 
     Parameters
     ----------
@@ -247,15 +276,18 @@ def reciprocal_network(
 ) -> Network:
     """The layered network of equilibrium propagation: every layer also hears the next one.
 
-    With ``tied`` the backward weights are the transposes of the forward ones (the symmetric network, which has an
-    energy); otherwise they are drawn on their own. Parameters as for `loop_network`; at the full Glorot scale wide reciprocal
-    networks excite themselves into saturation before they learn anything, hence the default of `forward_scale`.
+    With ``tied`` the backward weights are the transposes of the forward ones (the symmetric
+    network, which has an energy); otherwise they are drawn on their own. Parameters as for
+    `loop_network`; at the full Glorot scale wide reciprocal networks excite themselves into
+    saturation before they learn anything, hence the default of `forward_scale`.
     """
     sizes = _check_sizes(sizes)
     rng = np.random.default_rng(rng)
     return Network(
         **_chain(rng, sizes, forward_scale, dtype),
-        backward=None if tied else tuple(_scaled(rng, post, pre, forward_scale, dtype) for pre, post in itertools.pairwise(sizes[1:])),
+        backward=None
+        if tied
+        else tuple(_scaled(rng, post, pre, forward_scale, dtype) for pre, post in itertools.pairwise(sizes[1:])),
         tied=tied,
         time_constants=_per_layer(time_constants, len(sizes) - 1),
         rho=activation(rho),
@@ -263,7 +295,8 @@ def reciprocal_network(
 
 
 def loop_gain(network: Network) -> float:
-    """||loop|| prod_k ||forward[k]|| in 2-norms (float64); below 1 the equilibrium is unique and reached (time constants 1).
+    """||loop|| prod_k ||forward[k]|| in 2-norms (float64); below 1 the equilibrium is unique and
+    reached (time constants 1).
 
     Sufficient only. Raises ConfigurationError for a network without a loop.
     """
@@ -273,24 +306,32 @@ def loop_gain(network: Network) -> float:
 
 
 def cut_layers(network: Network) -> tuple[int, ...]:
-    """The layers whose removal leaves no cycle: the output of a feedforward loop, every second layer of a reciprocal network."""
+    """The layers whose removal leaves no cycle: the output of a feedforward loop, every second
+    layer of a reciprocal network.
+    """
     reciprocal = network.tied or network.backward is not None
     return tuple(range(1, network.depth, 2)) if reciprocal else (network.depth - 1,)
 
 
 def _contiguous(weight: Any) -> Any:
-    """The array in C order, as products that accumulate in place need it (tensors and None are left alone)."""
+    """The array in C order, as products that accumulate in place need it (tensors and None are
+    left alone).
+    """
     return np.ascontiguousarray(weight) if isinstance(weight, np.ndarray | list | tuple) else weight
 
 
 def _check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     sizes = tuple(sizes)
     if len(sizes) < 3 or any(n != int(n) or n < 1 for n in sizes):
-        raise ConfigurationError(f"sizes = {list(sizes)}, expected input, one hidden layer or more, output, each whole and at least 1")
+        raise ConfigurationError(
+            f"sizes = {list(sizes)}, expected input, one hidden layer or more, output, each whole and at least 1"
+        )
     return tuple(int(n) for n in sizes)
 
 
-def _chain(rng: np.random.Generator, sizes: tuple[int, ...], forward_scale: float, dtype: npt.DTypeLike) -> dict[str, Any]:
+def _chain(
+    rng: np.random.Generator, sizes: tuple[int, ...], forward_scale: float, dtype: npt.DTypeLike
+) -> dict[str, Any]:
     """The input matrix, the forward ones and zero biases, by their fields; drawn in this order."""
     first = _scaled(rng, sizes[0], sizes[1], 1.0, dtype)
     forward = tuple(_scaled(rng, pre, post, forward_scale, dtype) for pre, post in itertools.pairwise(sizes[1:]))
@@ -313,9 +354,13 @@ def _check_topology(network: Network) -> None:
     if sum((network.loop is not None, network.backward is not None, network.tied)) > 1:
         raise ConfigurationError("a network has a loop, or backward matrices, or tied = True; more than one was given")
     if network.depth < 2:
-        raise ConfigurationError(f"the network has {network.depth} layer(s), expected one hidden layer or more and the output")
+        raise ConfigurationError(
+            f"the network has {network.depth} layer(s), expected one hidden layer or more and the output"
+        )
     if len(network.time_constants) != network.depth:
-        raise ConfigurationError(f"time_constants has {len(network.time_constants)} values, expected {network.depth}, one for each layer")
+        raise ConfigurationError(
+            f"time_constants has {len(network.time_constants)} values, expected {network.depth}, one for each layer"
+        )
     for k, r in enumerate(network.time_constants):
         check_positive(f"time_constants[{k}]", r)
 
@@ -323,7 +368,9 @@ def _check_topology(network: Network) -> None:
 def _check_shapes(network: Network) -> None:
     sizes = network.sizes
     if len(network.forward) != network.depth - 1:
-        raise ConfigurationError(f"{len(network.forward)} forward matrices and {network.depth} biases, expected one matrix fewer than biases")
+        raise ConfigurationError(
+            f"{len(network.forward)} forward matrices and {network.depth} biases, expected one matrix fewer than biases"
+        )
     check_shape("input", network.input, (None, sizes[1]))
     for k, weight in enumerate(network.forward):
         check_shape(f"forward[{k}]", weight, (sizes[k + 1], sizes[k + 2]))

@@ -1,16 +1,19 @@
 """The equation, once (eq. 13): in operators that NumPy, Numba and torch take.
 
-With a_j the weighted rates entering unit j, leak = 1 / r and the pull of the nudge on the output layer alone:
+With a_j the weighted rates entering unit j, leak = 1 / r and the pull of the nudge on the output
+layer alone:
 
     ds/dt = rho'(s) a - leak s - beta (s - d)                                       `unit_field`
 
-The literal sum over all outputs in eq. 13 would give each output the same pull and carry no class, so the pull is per
-neuron. For the hard sigmoid rho' is 1 on the closed interval [0, 1] and solvers clip the state to it after every step.
-That projected system rests exactly where the rate form does, whose right-hand side is continuous:
+The literal sum over all outputs in eq. 13 would give each output the same pull and carry no class,
+so the pull is per neuron. For the hard sigmoid rho' is 1 on the closed interval [0, 1] and solvers
+clip the state to it after every step. That projected system rests exactly where the rate form
+does, whose right-hand side is continuous:
 
     ds/dt = (leak + beta) (rho((a + beta d) / (leak + beta)) - s)                   `unit_rate_field`
 
-There is no energy: the loop is not symmetric. Only the reciprocal network has one, and nothing here uses it.
+There is no energy: the loop is not symmetric. Only the reciprocal network has one, and nothing
+here uses it.
 """
 
 from __future__ import annotations
@@ -48,8 +51,8 @@ class Nudge:
 
     Parameters
     ----------
-    beta : strength and sign, per unit time; not 0. It must stay above -leak of the output (= -1/r_L), where the
-        output's leak would change sign.
+    beta : strength and sign, per unit time; not 0. It must stay above -leak of the output (=
+        -1/r_L), where the output's leak would change sign.
     target : (B, n_L) target firing rates d, one-hot in classification.
     """
 
@@ -60,10 +63,14 @@ class Nudge:
         if not hasattr(self.target, "shape"):
             object.__setattr__(self, "target", np.asarray(self.target))
         if not (isinstance(self.beta, int | float | np.number) and np.isfinite(self.beta)) or self.beta == 0:
-            raise ConfigurationError(f"beta = {self.beta!r}, expected a finite number other than 0; leave the nudge out for a free phase")
+            raise ConfigurationError(
+                f"beta = {self.beta!r}, expected a finite number other than 0; leave the nudge out for a free phase"
+            )
 
     def check(self, network: Network, batch: int) -> None:
-        """Refuse a nudge that does not fit the network. Raises ConfigurationError, ShapeError, NotFiniteError."""
+        """Refuse a nudge that does not fit the network. Raises ConfigurationError, ShapeError,
+        NotFiniteError.
+        """
         limit = -1 / network.time_constants[-1]
         if self.beta <= limit:
             raise ConfigurationError(
@@ -83,7 +90,8 @@ def beta_of(nudge: Nudge | None) -> float:
 
 
 def drive(network: Network, images: Array) -> Array:
-    """images @ input + biases[0], (B, n_1): the constant input to the first hidden layer, shared by both phases.
+    """images @ input + biases[0], (B, n_1): the constant input to the first hidden layer, shared
+    by both phases.
 
     Raises ShapeError for images that are not (B, n_in), NotFiniteError for NaN or infinite pixels.
     """
@@ -116,7 +124,9 @@ def layers(network: Network, flat: Array) -> State:
 
 
 def total_input(network: Network, drive: Array, rates: Sequence[Array]) -> list[Array]:
-    """a_k for each layer: the drive or the bias, plus rates[pre] @ weight over every connection into layer k (B, n_k)."""
+    """a_k for each layer: the drive or the bias, plus rates[pre] @ weight over every connection
+    into layer k (B, n_k).
+    """
     a: list[Array] = [drive, *network.biases[1:]]
     for pre, post, weight in network.connections():
         a[post] = a[post] + rates[pre] @ weight
@@ -124,7 +134,9 @@ def total_input(network: Network, drive: Array, rates: Sequence[Array]) -> list[
 
 
 def field(network: Network, drive: Array, state: State, nudge: Nudge | None = None) -> State:
-    """ds/dt of eq. 13, literally, for each layer (B, n_k). With a hard sigmoid clip the state after each step."""
+    """ds/dt of eq. 13, literally, for each layer (B, n_k). With a hard sigmoid clip the state
+    after each step.
+    """
     rho = network.rho
     a = total_input(network, drive, [rho.rate(s) for s in state])
     terms = zip(state, a, _pulls(network, nudge), strict=True)
@@ -132,7 +144,8 @@ def field(network: Network, drive: Array, state: State, nudge: Nudge | None = No
 
 
 def rate_field(network: Network, drive: Array, state: State, nudge: Nudge | None = None) -> State:
-    """ds/dt of the rate form, for each layer (B, n_k): zero exactly at the equilibria, and what a residual is measured in.
+    """ds/dt of the rate form, for each layer (B, n_k): zero exactly at the equilibria, and what a
+    residual is measured in.
 
     For a smooth rho, whose eq. 13 needs no clipping, it is eq. 13 itself.
     """
@@ -156,8 +169,10 @@ def residual(network: Network, drive: Array, state: State, nudge: Nudge | None =
     return sum(squares[1:], squares[0]) ** 0.5
 
 
-def stiffness(network: Network, nudge: Nudge | None = None) -> tuple[float, ...]:
-    """leak + beta of each layer: 1 / r_k, and the nudge's beta on top at the output. Its inverse is how fast a lone unit settles."""
+def decay_rates(network: Network, nudge: Nudge | None = None) -> tuple[float, ...]:
+    """leak + beta of each layer: 1 / r_k, and the nudge's beta on top at the output. Its inverse
+    is how fast a lone unit settles.
+    """
     leaks = [1 / r for r in network.time_constants]
     leaks[-1] += beta_of(nudge)
     return tuple(leaks)

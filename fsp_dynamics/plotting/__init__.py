@@ -1,12 +1,15 @@
-"""Records into axes; computes nothing. The one room that imports matplotlib, and only inside its functions.
+"""Records into axes; computes nothing. The one room that imports matplotlib, and only inside its
+functions.
 
-Figures are built from `matplotlib.figure.Figure` and drawn by Agg: no display, no pyplot, no state left behind; a notebook shows what is returned.
-They all have one style, `fsp.mplstyle` beside this file, whatever matplotlib has been told elsewhere. To take it for figures of your own:
+Figures are built from `matplotlib.figure.Figure` and drawn by Agg: no display, no pyplot, no state
+left behind; a notebook shows what is returned. They all have one style, `fsp.mplstyle` beside this
+file, whatever matplotlib has been told elsewhere. To take it for figures of your own:
 
     matplotlib.style.use(plotting.STYLE)  # "fsp_dynamics.plotting.fsp"
 
-Axes that are given (`ax`) keep the style they were made in, its colours and dashes included. Figures of pyplot are shown by pyplot: end such a line
-of a notebook with a semicolon, or the picture is there twice, as pyplot's and as the value of the cell.
+Axes that are given (`ax`) keep the style they were made in, its colours and dashes included.
+Figures of pyplot are shown by pyplot: end such a line of a notebook with a semicolon, or the
+picture is there twice, as pyplot's and as the value of the cell.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
     from fsp_dynamics.learning.simulation import Trajectory
 
 STYLE = "fsp_dynamics.plotting.fsp"  # as matplotlib names a style file of a package
-# Paul Tol's "muted" set and black: told apart with any kind of colour vision. The lines of the style have them in this order.
+# Paul Tol's "muted" set and black: told apart with any kind of colour vision. The lines of the
+# style have them in this order.
 COLOURS = ("#332288", "#CC6677", "#117733", "#88CCEE", "#882255", "#DDCC77", "#44AA99", "#999933", "#AA4499", "#000000")
 FORMATS = (".png", ".svg", ".pdf")
 GREY = "#666666"
@@ -36,9 +40,11 @@ SHADE = "#F0EDE4"
 
 @contextlib.contextmanager
 def styled(changed: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """While it lasts, matplotlib's settings are its defaults, the package's style and what is `changed`; afterwards they are what they were.
+    """While it lasts, matplotlib's settings are its defaults, the package's style and what is
+    `changed`; afterwards they are what they were.
 
-    Also a decorator. Matplotlib looks at its settings when a part of a figure is made, so all of a figure is made within.
+    Also a decorator. Matplotlib looks at its settings when a part of a figure is made, so all of a
+    figure is made within.
     """
     import matplotlib.style
 
@@ -47,7 +53,9 @@ def styled(changed: Mapping[str, Any] | None = None) -> Iterator[None]:
 
 
 def new_figure(width: float, height: float, changed: Mapping[str, Any] | None = None) -> Figure:
-    """An empty Figure of that size in inches, drawn by Agg, in the style with what is `changed`; a notebook shows it."""
+    """An empty Figure of that size in inches, drawn by Agg, in the style with what is `changed`; a
+    notebook shows it.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     from fsp_dynamics.plotting.notebook import Figure
@@ -59,8 +67,11 @@ def new_figure(width: float, height: float, changed: Mapping[str, Any] | None = 
 
 
 @contextlib.contextmanager
-def axes_for(ax: Axes | Sequence[Axes] | None, size: tuple[float, float], most: int = 2, **grid: Any) -> Iterator[Sequence[Axes]]:
-    """Axes to draw into: those given, as they are; where none are, those of a new figure of that size, `grid` as `Figure.subplots` takes it, styled.
+def axes_for(
+    ax: Axes | Sequence[Axes] | None, size: tuple[float, float], most: int = 2, **grid: Any
+) -> Iterator[Sequence[Axes]]:
+    """Axes to draw into: those given, as they are; where none are, those of a new figure of that
+    size, `grid` as `Figure.subplots` takes it, styled.
 
     Raises ConfigurationError for what are no Axes, ShapeError for more than `most` of them.
     """
@@ -84,19 +95,25 @@ def figure_of(axes: Sequence[Axes]) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write the figure, one of the package's, in the format its extension names. Raises ConfigurationError for another than .png, .svg, .pdf."""
+    """Write the figure, one of the package's, in the format its extension names. Raises
+    ConfigurationError for another than .png, .svg, .pdf.
+    """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
-        raise ConfigurationError(f"picture {path.name!r} ends in {path.suffix!r}, expected one of: {', '.join(FORMATS)}")
+        raise ConfigurationError(
+            f"picture {path.name!r} ends in {path.suffix!r}, expected one of: {', '.join(FORMATS)}"
+        )
     with styled():
         figure.savefig(path)
     return path
 
 
 def plot_trajectory(trajectory: Trajectory, ax: Axes | Sequence[Axes] | None = None, *, sample: int = 0) -> Figure:
-    """Output rates of one sample over time, the nudged pieces shaded; and below, on a log scale, how the batch settles.
+    """Output rates of one sample over time, the nudged pieces shaded; and below, on a log scale,
+    how the batch settles.
 
-    ax : None for a new figure of both; one Axes for the rates alone; two for both. Returns the figure.
+    ax : None for a new figure of both; one Axes for the rates alone; two for both. Returns the
+    figure.
     """
     if not 0 <= sample < trajectory.residual.shape[1]:
         raise ConfigurationError(f"sample = {sample}, expected 0 to {trajectory.residual.shape[1] - 1}")
@@ -108,12 +125,15 @@ def plot_trajectory(trajectory: Trajectory, ax: Axes | Sequence[Axes] | None = N
     return figure_of(axes)
 
 
-def plot_run(records: Iterable[Mapping[str, Any]], ax: Axes | Sequence[Axes] | None = None, *, path: str | Path | None = None) -> Figure:
+def plot_run(
+    records: Iterable[Mapping[str, Any]], ax: Axes | Sequence[Axes] | None = None, *, path: str | Path | None = None
+) -> Figure:
     """The learning curve, and beside it the loop's alignment angles where there are any.
 
-    records : one mapping for each epoch with `epoch`, `train_error`, `valid_error`, `test_error` in percent and `alignment_degrees`
-    {name: degrees}; what is missing or None is left out. The legends tell the last values. ax : None for a new figure; one Axes for the learning
-    curve alone; two for both. path : also write the picture there. Returns the figure.
+    records : one mapping for each epoch with `epoch`, `train_error`, `valid_error`, `test_error`
+    in percent and `alignment_degrees` {name: degrees}; what is missing or None is left out. The
+    legends tell the last values. ax : None for a new figure; one Axes for the learning curve
+    alone; two for both. path : also write the picture there. Returns the figure.
     """
     records = list(records)
     if not records:
@@ -141,10 +161,18 @@ def _draw_rates(ax: Axes, trajectory: Trajectory, sample: int) -> None:
 
 
 def _draw_settling(ax: Axes, trajectory: Trajectory, sample: int) -> None:
-    positive = np.where(trajectory.residual > 0, trajectory.residual, np.nan)  # a log axis has no place for 0
+    # a log axis has no place for 0
+    positive = np.where(trajectory.residual > 0, trajectory.residual, np.nan)
     for other in range(positive.shape[1]):
         if other != sample:
-            ax.plot(trajectory.times, positive[:, other], color="#AAAAAA", linestyle="-", linewidth=0.8, label="_" if ax.lines else "others")
+            ax.plot(
+                trajectory.times,
+                positive[:, other],
+                color="#AAAAAA",
+                linestyle="-",
+                linewidth=0.8,
+                label="_" if ax.lines else "others",
+            )
     ax.plot(trajectory.times, positive[:, sample], label=str(sample))
     ax.set_yscale("log")
     ax.set_ylabel("residual ‖ds/dt‖\n(per unit time)")
@@ -153,7 +181,9 @@ def _draw_settling(ax: Axes, trajectory: Trajectory, sample: int) -> None:
 
 
 def _shade_pieces(ax: Axes, trajectory: Trajectory, named: bool) -> None:
-    """Nudged pieces shaded, a line at each border, and above the axes their names, as long as there is room for."""
+    """Nudged pieces shaded, a line at each border, and above the axes their names, as long as
+    there is room for.
+    """
     borders = trajectory.borders
     total = borders[-1] - borders[0]
     ax.set_xlim(borders[0], borders[-1])
@@ -162,16 +192,40 @@ def _shade_pieces(ax: Axes, trajectory: Trajectory, named: bool) -> None:
             ax.axvspan(begin, end, color=SHADE, zorder=0)
         if end < borders[-1]:
             ax.axvline(end, color=GREY, linewidth=0.8, linestyle=":")
-        fitting = [t for t in ((f"nudged, β = {beta:g}", f"β = {beta:g}") if beta else ("free",)) if 0.014 * len(t) < (end - begin) / total]
+        fitting = [
+            t
+            for t in ((f"nudged, β = {beta:g}", f"β = {beta:g}") if beta else ("free",))
+            if 0.014 * len(t) < (end - begin) / total
+        ]
         if named and fitting:
-            ax.annotate(fitting[0], ((begin + end) / 2, 1), (0, 4), ("data", "axes fraction"), "offset points", ha="center", fontsize=9, color=GREY)
+            ax.annotate(
+                fitting[0],
+                ((begin + end) / 2, 1),
+                (0, 4),
+                ("data", "axes fraction"),
+                "offset points",
+                ha="center",
+                fontsize=9,
+                color=GREY,
+            )
 
 
 def _draw_errors(ax: Axes, records: Sequence[Mapping[str, Any]]) -> None:
-    for key, colour, dash in (("train_error", GREY, "--"), ("valid_error", COLOURS[1], "-."), ("test_error", COLOURS[0], "-")):
+    for key, colour, dash in (
+        ("train_error", GREY, "--"),
+        ("valid_error", COLOURS[1], "-."),
+        ("test_error", COLOURS[0], "-"),
+    ):
         epochs, errors = _series(records, lambda record, key=key: record.get(key))
         if epochs:
-            ax.plot(epochs, errors, dash, color=colour, marker="o", label=f"{key.removesuffix('_error')} ({errors[-1]:.2f} %)")
+            ax.plot(
+                epochs,
+                errors,
+                dash,
+                color=colour,
+                marker="o",
+                label=f"{key.removesuffix('_error')} ({errors[-1]:.2f} %)",
+            )
     ax.set_title("learning curve")
     ax.set_ylabel("error (%)")
     ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
@@ -180,7 +234,17 @@ def _draw_errors(ax: Axes, records: Sequence[Mapping[str, Any]]) -> None:
 
 def _draw_angles(ax: Axes, records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
     ax.axhline(90, color=GREY, linewidth=1.0, linestyle=":")
-    ax.annotate("90°: no alignment", (1, 90), (0, 3), ("axes fraction", "data"), "offset points", ha="right", va="bottom", fontsize=8, color=GREY)
+    ax.annotate(
+        "90°: no alignment",
+        (1, 90),
+        (0, 3),
+        ("axes fraction", "data"),
+        "offset points",
+        ha="right",
+        va="bottom",
+        fontsize=8,
+        color=GREY,
+    )
     for name in names:
         epochs, degrees = _series(records, lambda record, name=name: (record.get("alignment_degrees") or {}).get(name))
         last = f"{degrees[-1]:.1f}°" if degrees else "no angle"  # as a matrix that is zero

@@ -19,26 +19,41 @@ SPREAD = 0.56  # of a line's height over which its samples lie, in their order
 
 
 def plot_alignment(alignment: Alignment, ax: Axes | None = None) -> Figure:
-    """Of each matrix the raw angle, the angle inside the subspace of the product, and the bound: no raw angle can lie in the shaded ranges.
+    """Of each matrix the raw angle, the angle inside the subspace of the product, and the bound:
+    no raw angle can lie in the shaded ranges.
 
-    z : the raw cosine in standard deviations of a random matrix. ax : None for a new figure, or one Axes. Returns the figure.
+    z : the raw cosine in standard deviations of a random matrix. ax : None for a new figure, or
+    one Axes. Returns the figure.
     """
     names = list(alignment.degrees)
-    raw, bound, inside = (np.array([angles[name] for name in names]) for angles in (alignment.degrees, alignment.bound, alignment.inside))
+    raw, bound, inside = (
+        np.array([angles[name] for name in names]) for angles in (alignment.degrees, alignment.bound, alignment.inside)
+    )
     lines = np.arange(len(names))
     with axes_for(ax, (7.2, 1.6 + 0.5 * len(names)), most=1) as axes:
-        axes[0].barh([*lines, *lines], [*bound, *bound], 0.7, [*(0 * bound), *(180 - bound)], color=SHADE, label="no raw angle here")
+        axes[0].barh(
+            [*lines, *lines],
+            [*bound, *bound],
+            0.7,
+            [*(0 * bound), *(180 - bound)],
+            color=SHADE,
+            label="no raw angle here",
+        )
         axes[0].plot(bound, lines, "|", color=GREY, markersize=14, markeredgewidth=1.6, label="bound")
         axes[0].plot(inside, lines, "D", color=COLOURS[1], markersize=7, markerfacecolor="none", label="inside")
         axes[0].plot(raw, lines, "o", color=COLOURS[0], markersize=6, label="raw")
-        _lines(axes[0], [f"{name}: {_angle(alignment.degrees[name])}\nz = {alignment.z_score[name]:.3g}" for name in names])
+        _lines(
+            axes[0], [f"{name}: {_angle(alignment.degrees[name])}\nz = {alignment.z_score[name]:.3g}" for name in names]
+        )
     return figure_of(axes)
 
 
 def plot_sample_alignment(alignment: SampleAlignment, ax: Axes | None = None) -> Figure:
-    """Of each matrix the angles as the samples see them, in their order from top to bottom, their mean, and one standard deviation to either side.
+    """Of each matrix the angles as the samples see them, in their order from top to bottom, their
+    mean, and one standard deviation to either side.
 
-    Named beside it, also how many samples have no angle. ax : None for a new figure, or one Axes. Returns the figure.
+    Named beside it, also how many samples have no angle. ax : None for a new figure, or one Axes.
+    Returns the figure.
     """
     mean, std, undefined = alignment.mean, alignment.std, alignment.undefined
     labels = []
@@ -57,7 +72,16 @@ def plot_sample_alignment(alignment: SampleAlignment, ax: Axes | None = None) ->
 def _lines(ax: Axes, labels: Sequence[str]) -> None:
     """One line for each label, from top to bottom, from 0 to 180 degrees, and 90 marked."""
     ax.axvline(90, color=GREY, linewidth=1, linestyle=":")
-    ax.annotate("90°: no alignment", (90, 1), (0, 4), ("data", "axes fraction"), "offset points", ha="center", fontsize=8, color=GREY)
+    ax.annotate(
+        "90°: no alignment",
+        (90, 1),
+        (0, 4),
+        ("data", "axes fraction"),
+        "offset points",
+        ha="center",
+        fontsize=8,
+        color=GREY,
+    )
     ax.set_xlim(0, 180)
     ax.set_xticks(range(0, 181, 30))
     ax.set_ylim(len(labels) - 0.5, -0.5)

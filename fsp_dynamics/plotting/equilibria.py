@@ -1,4 +1,6 @@
-"""A batch at rest, or one sample of it: states and residuals into axes. An equilibrium knows no firing rates, so states are what is drawn."""
+"""A batch converged, or one sample of it: states and residuals into axes. An equilibrium knows no
+firing rates, so states are what is drawn.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,21 @@ if TYPE_CHECKING:
 
     from fsp_dynamics.solvers.equilibrium import Equilibrium
 
-MARKS = {"at rest": ("o", 3.5, COLOURS[0]), "out of steps": ("X", 6, COLOURS[1]), "not finite": ("^", 6, "#000000")}
+MARKS = {"converged": ("o", 3.5, COLOURS[0]), "out of steps": ("X", 6, COLOURS[1]), "not finite": ("^", 6, "#000000")}
 ZERO = ("v", 4, COLOURS[2])
 FEW = 30  # units that are marked one by one
 
 
-def plot_equilibrium(equilibrium: Equilibrium, ax: Axes | Sequence[Axes] | None = None, *, sample: int | None = None) -> Figure:
+def plot_equilibrium(
+    equilibrium: Equilibrium, ax: Axes | Sequence[Axes] | None = None, *, sample: int | None = None
+) -> Figure:
     """The batch, or one sample of it.
 
-    The batch: how large the field still is for each sample, on a log scale, and by its marker how its relaxation ended; below, the states of the
-    output, a column for each sample. One sample: the states of its output; below, those of every layer in increasing order, which shows how many
-    units are silent or saturated. ax : None for a new figure of both; one Axes for the upper picture alone; two for both. Returns the figure.
+    The batch: how large the field still is for each sample, on a log scale, and by its marker how
+    its relaxation ended; below, the states of the output, a column for each sample. One sample:
+    the states of its output; below, those of every layer in increasing order, which shows how many
+    units are silent or saturated. ax : None for a new figure of both; one Axes for the upper
+    picture alone; two for both. Returns the figure.
 
     Raises ConfigurationError for a sample that is not there.
     """
@@ -49,21 +55,36 @@ def plot_equilibrium(equilibrium: Equilibrium, ax: Axes | Sequence[Axes] | None 
 
 def _draw_residuals(ax: Axes, equilibrium: Equilibrium) -> None:
     residual, ended = equilibrium.residual, equilibrium.endings
-    sample, drawable = np.arange(len(residual)), np.isfinite(residual) & (residual > 0)  # a log axis has no place for the others
+    sample, drawable = (
+        np.arange(len(residual)),
+        np.isfinite(residual) & (residual > 0),
+    )  # a log axis has no place for the others
     for name, (marker, size, colour) in MARKS.items():
         chosen = drawable & (ended == name)
         if chosen.any():
-            ax.plot(sample[chosen], residual[chosen], marker, markersize=size, color=colour, label=f"{name} ({chosen.sum()})")
+            ax.plot(
+                sample[chosen],
+                residual[chosen],
+                marker,
+                markersize=size,
+                color=colour,
+                label=f"{name} ({chosen.sum()})",
+            )
     edges = (("not finite", ~np.isfinite(residual), 1.0, "above"), ("residual 0", residual == 0, 0.0, "below"))
     for name, chosen, edge, where in edges:
         if chosen.any():
             (marker, size, colour), place = MARKS.get(name, ZERO), np.full(chosen.sum(), edge)
-            look: dict[str, Any] = {"markersize": size, "color": colour, "transform": ax.get_xaxis_transform(), "clip_on": False}
+            look: dict[str, Any] = {
+                "markersize": size,
+                "color": colour,
+                "transform": ax.get_xaxis_transform(),
+                "clip_on": False,
+            }
             ax.plot(sample[chosen], place, marker, label=f"{name}, {where} ({chosen.sum()})", **look)
     ax.set_yscale("log")
     ax.set_xlim(-0.5, len(residual) - 0.5)
     ax.set_ylabel("residual ‖ds/dt‖\n(per unit time)")
-    title = f"{_phase(equilibrium)}: {equilibrium.at_rest.sum()} of {len(residual)} samples at rest"
+    title = f"{_phase(equilibrium)}: {equilibrium.converged.sum()} of {len(residual)} samples converged"
     ax.legend(title=title, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
 
 
@@ -100,7 +121,9 @@ def _draw_layers(ax: Axes, equilibrium: Equilibrium, sample: int) -> None:
     for name, state in zip(equilibrium.layers, equilibrium.state, strict=True):
         units = np.sort(state[sample])
         share = (np.arange(len(units)) + 0.5) / len(units)
-        ax.plot(share, units, marker="o" if len(units) <= FEW else None, label=f"{name.replace('_', ' ')} ({len(units)})")
+        ax.plot(
+            share, units, marker="o" if len(units) <= FEW else None, label=f"{name.replace('_', ' ')} ({len(units)})"
+        )
     ax.set_xlim(0, 1)
     _from_0_to_1(ax)
     ax.set_xlabel("share of the layer's units")

@@ -1,4 +1,5 @@
-"""The figures of what learning does to the loop: rows (experiments/curves.py) into axes. Two columns wide, nothing smaller than 7 points.
+"""The figures of what learning does to the loop: rows (experiments/figures/curves.py) into axes.
+Two columns wide, nothing smaller than 7 points.
 
 Every row is drawn as it is; rows that share all but their epoch are one curve.
 """
@@ -18,11 +19,22 @@ Row = Mapping[str, Any]
 
 WIDTH = 7.0  # inches: two columns
 SIZE = 8.0  # points
-SMALL = {"figure.dpi": 200, "axes.titlesize": SIZE, "axes.labelsize": SIZE, "xtick.labelsize": SIZE - 0.5, "ytick.labelsize": SIZE - 0.5}
+SMALL = {
+    "figure.dpi": 200,
+    "axes.titlesize": SIZE,
+    "axes.labelsize": SIZE,
+    "xtick.labelsize": SIZE - 0.5,
+    "ytick.labelsize": SIZE - 0.5,
+}
 THIN, THICK = 0.8, 1.6
 STYLES: tuple[tuple[str, Any], ...] = (  # the dark ones first: thin lines of the light ones are hard to see
     *((COLOURS[0], "-"), (COLOURS[1], "--"), (COLOURS[2], "-."), (COLOURS[9], ":")),
-    *((COLOURS[6], (0, (5, 1, 1, 1, 1, 1))), (COLOURS[4], (0, (8, 2))), (COLOURS[7], (0, (2, 1))), (COLOURS[8], (0, (1, 3)))),
+    *(
+        (COLOURS[6], (0, (5, 1, 1, 1, 1, 1))),
+        (COLOURS[4], (0, (8, 2))),
+        (COLOURS[7], (0, (2, 1))),
+        (COLOURS[8], (0, (1, 3))),
+    ),
 )
 SOURCES = {
     "non-reciprocity": "not reciprocal (β → 0)",
@@ -34,7 +46,9 @@ LOOP_ANGLE, SUBSPACE_ANGLE = "angle (degrees)", "angle inside (degrees)"
 
 @styled(SMALL)
 def draw_alignment(rows: Sequence[Row], matrices: Sequence[str], above: Sequence[str], below: Sequence[str]) -> Figure:
-    """Angles by matrix, a column each; the variants `above` in the first row, `below` in the second."""
+    """Angles by matrix, a column each; the variants `above` in the first row, `below` in the
+    second.
+    """
     figure, axes = _grid(2, len(matrices), 4.3)
     styles = _styles([*above, *below])
     for line, shown in zip(axes, (above, below), strict=True):
@@ -43,7 +57,9 @@ def draw_alignment(rows: Sequence[Row], matrices: Sequence[str], above: Sequence
             for variant in shown:
                 colour, dash = styles[variant]
                 _curve(ax, _chosen(rows, quantity="network", variant=variant, matrix=matrix), colour, dash, THIN)
-                _curve(ax, _chosen(rows, quantity="sample", variant=variant, matrix=matrix), colour, dash, THICK, band=0.2)
+                _curve(
+                    ax, _chosen(rows, quantity="sample", variant=variant, matrix=matrix), colour, dash, THICK, band=0.2
+                )
     _titles(axes, matrices, ("loop learned or fixed", "one matrix fixed"), [LOOP_ANGLE, LOOP_ANGLE])
     entries = [(variant, *styles[variant], THICK) for variant in styles]
     _legend(figure, [*entries, ("thin: whole matrices", GREY, "-", THIN)])
@@ -52,7 +68,9 @@ def draw_alignment(rows: Sequence[Row], matrices: Sequence[str], above: Sequence
 
 @styled(SMALL)
 def draw_subspace(rows: Sequence[Row], matrices: Sequence[str], above: Sequence[str], below: Sequence[str]) -> Figure:
-    """Angles inside the subspace of the product, for the variants `above` and `below`; then, for those `above`, the raw angle and its bound."""
+    """Angles inside the subspace of the product, for the variants `above` and `below`; then, for
+    those `above`, the raw angle and its bound.
+    """
     figure, axes = _grid(3, len(matrices), 5.8, sharey="row")
     styles = _styles([*above, *below])
     for line, shown, quantity in zip(axes, (above, below, above), ("inside", "inside", "raw"), strict=True):
@@ -60,9 +78,13 @@ def draw_subspace(rows: Sequence[Row], matrices: Sequence[str], above: Sequence[
             _right_angle(ax)
             for variant in shown:
                 colour, dash = styles[variant]
-                _curve(ax, _chosen(rows, quantity=quantity, variant=variant, matrix=matrix), colour, dash, THICK, band=0.2)
+                _curve(
+                    ax, _chosen(rows, quantity=quantity, variant=variant, matrix=matrix), colour, dash, THICK, band=0.2
+                )
                 if quantity == "raw":
-                    _curve(ax, _chosen(rows, quantity="bound", variant=variant, matrix=matrix), colour, ":", THIN, band=0.1)
+                    _curve(
+                        ax, _chosen(rows, quantity="bound", variant=variant, matrix=matrix), colour, ":", THIN, band=0.1
+                    )
     _titles(
         axes,
         matrices,
@@ -76,16 +98,36 @@ def draw_subspace(rows: Sequence[Row], matrices: Sequence[str], above: Sequence[
 
 @styled(SMALL)
 def draw_gradients(rows: Sequence[Row]) -> Figure:
-    """Angle of the update to the gradient by matrix and source, and below its norm and what each source adds, beside the gradient's norm."""
+    """Angle of the update to the gradient by matrix and source, and below its norm and what each
+    source adds, beside the gradient's norm.
+    """
     names = list(dict.fromkeys(row["matrix"] for row in rows))
     figure, axes = _grid(2, len(names), 4.4, sharey="row")
-    looks = [(COLOURS[1], "-", 2.6), (COLOURS[3], "-", 3.0), (COLOURS[0], "--", 1.2)]  # the later ones lie on the earlier ones
+    looks = [
+        (COLOURS[1], "-", 2.6),
+        (COLOURS[3], "-", 3.0),
+        (COLOURS[0], "--", 1.2),
+    ]  # the later ones lie on the earlier ones
     sources = list(dict.fromkeys(row["source"] for row in rows if row["source"]))
     for column, name in enumerate(names):
         _right_angle(axes[0][column])
         for source, (colour, dash, width) in zip(sources, looks, strict=False):
-            _curve(axes[0][column], _chosen(rows, quantity="angle", source=source, matrix=name), colour, dash, width, band=0.2)
-            _curve(axes[1][column], _chosen(rows, quantity="share", source=source, matrix=name), colour, dash, width, band=0.2)
+            _curve(
+                axes[0][column],
+                _chosen(rows, quantity="angle", source=source, matrix=name),
+                colour,
+                dash,
+                width,
+                band=0.2,
+            )
+            _curve(
+                axes[1][column],
+                _chosen(rows, quantity="share", source=source, matrix=name),
+                colour,
+                dash,
+                width,
+                band=0.2,
+            )
         _curve(axes[1][column], _chosen(rows, quantity="norm", matrix=name), "#000000", "-", 1.2, band=0.15)
         axes[1][column].set_yscale("log")
         axes[0][column].set_title(_parameter(name))
@@ -100,7 +142,9 @@ def draw_gradients(rows: Sequence[Row]) -> Figure:
 
 @styled(SMALL)
 def draw_spectra(rows: Sequence[Row]) -> Figure:
-    """Eigenvalues in the complex plane, one for each epoch; below, the gain of the loop and the time to settle."""
+    """Eigenvalues in the complex plane, one for each epoch; below, the gain of the loop and the
+    time to settle.
+    """
     figure = _new(4.4)
     points = _chosen(rows, quantity="eigenvalue")
     epochs = list(dict.fromkeys(row["epoch"] for row in points))
@@ -135,7 +179,9 @@ def draw_spectra(rows: Sequence[Row]) -> Figure:
 
 @styled(SMALL)
 def draw_errors(rows: Sequence[Row]) -> Figure:
-    """Errors in percent by epoch: that of the test set thick, with its band, that of training thin."""
+    """Errors in percent by epoch: that of the test set thick, with its band, that of training
+    thin.
+    """
     figure = _new(3.4)
     ax = figure.subplots()
     styles = _styles(dict.fromkeys(row["variant"] for row in rows))
@@ -179,13 +225,23 @@ def _curve(ax: Axes, rows: Sequence[Row], colour: str, dash: Any, width: float, 
     epochs = [row["epoch"] for row in rows]
     ax.plot(epochs, [row["value"] for row in rows], linestyle=dash, color=colour, linewidth=width)
     if band:
-        ax.fill_between(epochs, [row["low"] for row in rows], [row["high"] for row in rows], color=colour, alpha=band, linewidth=0)
+        ax.fill_between(
+            epochs, [row["low"] for row in rows], [row["high"] for row in rows], color=colour, alpha=band, linewidth=0
+        )
 
 
 def _plane(ax: Axes, points: Sequence[Row]) -> None:
     ax.axvline(0, color="#000000", linewidth=1)
     ax.axvline(-1, color=GREY, linewidth=1, linestyle=":")
-    ax.plot([p["real"] for p in points], [p["imaginary"] for p in points], "o", color=COLOURS[0], markersize=2, alpha=0.5, markeredgewidth=0)
+    ax.plot(
+        [p["real"] for p in points],
+        [p["imaginary"] for p in points],
+        "o",
+        color=COLOURS[0],
+        markersize=2,
+        alpha=0.5,
+        markeredgewidth=0,
+    )
 
 
 def _right_angle(ax: Axes) -> None:
@@ -202,7 +258,8 @@ def _titles(axes: Any, matrices: Sequence[str], lines: Sequence[str], quantities
 
 
 def _angle_name(name: str, matrices: Sequence[str]) -> str:
-    """The angle of that matrix in the paper's notation: the others in loop order, from the layer it leads to, and the matrix.
+    """The angle of that matrix in the paper's notation: the others in loop order, from the layer
+    it leads to, and the matrix.
 
     >>> _angle_name("W2", ["W1", "W2", "loop"])
     '$W_{3}W_{1}\\\\angle W_{2}$'
@@ -233,5 +290,8 @@ def _legend(figure: Figure, entries: Sequence[tuple[str, str, Any, float]], colu
     """Below everything: (text, colour, dash, width) of each line."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=colour, linestyle=dash, linewidth=width, label=text) for text, colour, dash, width in entries]
+    handles = [
+        Line2D([], [], color=colour, linestyle=dash, linewidth=width, label=text)
+        for text, colour, dash, width in entries
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))

@@ -1,4 +1,6 @@
-"""The Figure that every picture of the package is. Imported when the first one is made, since it imports matplotlib."""
+"""The Figure that every picture of the package is. Imported when the first one is made, since it
+imports matplotlib.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,12 @@ from fsp_dynamics.plotting import styled
 
 
 class Figure(matplotlib.figure.Figure):
-    """A Figure in the package's style, `changed` as in `styled`, that a notebook shows as the value of its cell.
+    """A Figure in the package's style, `changed` as in `styled`, that a notebook shows as the
+    value of its cell.
 
-    Matplotlib's own shows its size there and nothing else, unless pyplot has been loaded with the notebook's backend. Where it has been, that
-    backend draws it, and its picture takes the place of this one.
+    Matplotlib's own shows its size there and nothing else, unless pyplot has been loaded with the
+    notebook's backend. Where it has been, that backend draws it, and its picture takes the place
+    of this one.
     """
 
     def __init__(self, changed: Mapping[str, Any] | None, **given: Any) -> None:

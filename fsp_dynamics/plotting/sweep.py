@@ -1,7 +1,10 @@
-"""The test errors of a sweep by its grid: every seed a dot, and beside the dots their mean with its 95 % interval.
+"""The test errors of a sweep by its grid: every seed a dot, and beside the dots their mean with
+its 95 % interval.
 
-No field in the grid: errors by seed. One: by its values, numbers on an axis of numbers (logarithmic if the largest is `DECADES` times the smallest),
-others side by side. Two: the one with more numbers along the axis, the other by colour and marker. More: a line for each point, the best at the top.
+No field in the grid: errors by seed. One: by its values, numbers on an axis of numbers
+(logarithmic if the largest is `DECADES` times the smallest), others side by side. Two: the one
+with more numbers along the axis, the other by colour and marker. More: a line for each point, the
+best at the top.
 """
 
 from __future__ import annotations
@@ -21,8 +24,16 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 DECADES = 20
-LOOKS = tuple(zip((COLOURS[0], COLOURS[1], COLOURS[2], COLOURS[9], COLOURS[6], COLOURS[4], COLOURS[7], COLOURS[8]), "os^Dv<>P", strict=True))
-SCALED = 3  # series that stand at their numbers; more of them would run into their neighbours' and stand side by side
+LOOKS = tuple(
+    zip(
+        (COLOURS[0], COLOURS[1], COLOURS[2], COLOURS[9], COLOURS[6], COLOURS[4], COLOURS[7], COLOURS[8]),
+        "os^Dv<>P",
+        strict=True,
+    )
+)
+# series that stand at their numbers; more of them would run into their neighbours' and stand side
+# by side
+SCALED = 3
 APART = 11.0  # points between the dots of two series
 LABELLED = 20  # seeds that are named below the axis
 ERROR = "test error (%)"
@@ -31,16 +42,23 @@ ERROR = "test error (%)"
 def plot_sweep(fields: Sequence[str], rows: Sequence[Row], points: Sequence[Row], ax: Axes | None = None) -> Figure:
     """Draw the runs that are finished and have a test error.
 
-    fields : dotted keys of the grid. rows : a mapping for each run with these keys, `seed`, `status` and `test_error` in percent. points : one for
-    each point of the grid with these keys, `test_error`, `test_error_low` and `test_error_high`; None where there is none. ax : None for a
+    fields : dotted keys of the grid. rows : a mapping for each run with these keys, `seed`,
+    `status` and `test_error` in percent. points : one for each point of the grid with these keys,
+    `test_error`, `test_error_low` and `test_error_high`; None where there is none. ax : None for a
     new figure. Returns the figure. Raises ConfigurationError if no run is finished.
     """
     drawn = [row for row in rows if row["status"] == "finished" and row["test_error"] is not None]
     if not drawn:
-        raise ConfigurationError(f"none of {len(rows)} runs is finished, so there is nothing to draw yet; run the sweep again to go on with it")
+        raise ConfigurationError(
+            f"none of {len(rows)} runs is finished, so there is nothing to draw yet; run the sweep again to go on with it"
+        )
     means = [point for point in points if point["test_error"] is not None]
     along, across = _axes_of(fields, means)
-    missing = f"\n{len(rows) - len(drawn)} of {len(rows)} runs are not finished and not drawn" if len(drawn) < len(rows) else ""
+    missing = (
+        f"\n{len(rows) - len(drawn)} of {len(rows)} runs are not finished and not drawn"
+        if len(drawn) < len(rows)
+        else ""
+    )
     with axes_for(ax, _size(along, across, fields, means, drawn), most=1) as (only,):
         if not fields:
             _by_seed(only, drawn, means[0], missing)
@@ -67,7 +85,9 @@ def _axes_of(fields: Sequence[str], means: Sequence[Row]) -> tuple[str | None, s
     return along, others[0] if others else None
 
 
-def _size(along: str | None, across: str | None, fields: Sequence[str], means: Sequence[Row], drawn: Sequence[Row]) -> tuple[float, float]:
+def _size(
+    along: str | None, across: str | None, fields: Sequence[str], means: Sequence[Row], drawn: Sequence[Row]
+) -> tuple[float, float]:
     if along is not None:
         series = len(_values(across, means)) if across else 1
         return min(14.0, max(5.6, 1.4 + (0.3 + 0.16 * series) * len(_values(along, means)))), 4.3
@@ -77,11 +97,17 @@ def _size(along: str | None, across: str | None, fields: Sequence[str], means: S
 
 
 def _by_seed(ax: Axes, drawn: Sequence[Row], mean: Row, missing: str) -> None:
-    ax.plot(range(len(drawn)), [row["test_error"] for row in drawn], "o", color=COLOURS[0], markersize=5, label="a seed")
-    ax.axhline(mean["test_error"], color="#000000", linewidth=1.2, linestyle="--", label=f"mean ({mean['test_error']:.2f} %)")
+    ax.plot(
+        range(len(drawn)), [row["test_error"] for row in drawn], "o", color=COLOURS[0], markersize=5, label="a seed"
+    )
+    ax.axhline(
+        mean["test_error"], color="#000000", linewidth=1.2, linestyle="--", label=f"mean ({mean['test_error']:.2f} %)"
+    )
     if mean["test_error_low"] is not None:
         low, high = mean["test_error_low"], mean["test_error_high"]
-        ax.axhspan(low, high, color=GREY, alpha=0.18, linewidth=0, label=f"its 95 % interval ({low:.2f} to {high:.2f} %)")
+        ax.axhspan(
+            low, high, color=GREY, alpha=0.18, linewidth=0, label=f"its 95 % interval ({low:.2f} to {high:.2f} %)"
+        )
     if len(drawn) <= LABELLED:
         ax.set_xticks(range(len(drawn)), [str(row["seed"]) for row in drawn])
     else:
@@ -92,7 +118,9 @@ def _by_seed(ax: Axes, drawn: Sequence[Row], mean: Row, missing: str) -> None:
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=2, borderaxespad=0)
 
 
-def _by_value(ax: Axes, along: str, across: str | None, drawn: Sequence[Row], means: Sequence[Row], missing: str) -> None:
+def _by_value(
+    ax: Axes, along: str, across: str | None, drawn: Sequence[Row], means: Sequence[Row], missing: str
+) -> None:
     values, series = _values(along, means), _values(across, means) if across else [None]
     numeric = _numeric(values) and len(series) <= SCALED
     for k, (look, value) in enumerate(zip(LOOKS, series, strict=False)):
@@ -101,13 +129,33 @@ def _by_value(ax: Axes, along: str, across: str | None, drawn: Sequence[Row], me
             _dot(ax, row[along] if numeric else values.index(row[along]), row["test_error"], look, (shift, 0))
         own = [(point[along] if numeric else values.index(point[along]), point) for point in _of(means, across, value)]
         if numeric:
-            _moved(ax, [x for x, _ in own], [p["test_error"] for _, p in own], (shift + 4, 0), color=look[0], linewidth=0.8, alpha=0.6)
+            _moved(
+                ax,
+                [x for x, _ in own],
+                [p["test_error"] for _, p in own],
+                (shift + 4, 0),
+                color=look[0],
+                linewidth=0.8,
+                alpha=0.6,
+            )
         for x, point in own:
-            _mean(ax, ([x, x], [point["test_error_low"], point["test_error_high"]]), x, point["test_error"], look, (shift + 4, 0))
+            _mean(
+                ax,
+                ([x, x], [point["test_error_low"], point["test_error_high"]]),
+                x,
+                point["test_error"],
+                look,
+                (shift + 4, 0),
+            )
     _scale(ax, values) if numeric else _categories(ax, values)
     ax.set_xlabel(along + missing)
     ax.set_ylabel(ERROR)
-    _legend(ax, [(f"{_short(across)} {_text(value)}", *look) for look, value in zip(LOOKS, series, strict=False)] if across else [])
+    _legend(
+        ax,
+        [(f"{_short(across)} {_text(value)}", *look) for look, value in zip(LOOKS, series, strict=False)]
+        if across
+        else [],
+    )
 
 
 def _by_line(ax: Axes, fields: Sequence[str], drawn: Sequence[Row], means: Sequence[Row], missing: str) -> None:
@@ -118,7 +166,10 @@ def _by_line(ax: Axes, fields: Sequence[str], drawn: Sequence[Row], means: Seque
     for i, point in enumerate(ordered):
         ends = [point["test_error_low"], point["test_error_high"]]
         _mean(ax, (ends, [i, i]), point["test_error"], i, (COLOURS[0], "D"), (0, -5))
-    ax.set_yticks(range(len(ordered)), [", ".join(f"{_short(field)} {_text(point[field])}" for field in fields) for point in ordered])
+    ax.set_yticks(
+        range(len(ordered)),
+        [", ".join(f"{_short(field)} {_text(point[field])}" for field in fields) for point in ordered],
+    )
     ax.set_ylim(-0.7, len(ordered) - 0.3)
     ax.grid(True, axis="both")
     ax.set_xlabel(ERROR + missing)
@@ -126,7 +177,9 @@ def _by_line(ax: Axes, fields: Sequence[str], drawn: Sequence[Row], means: Seque
 
 
 def _possible(limits: tuple[float, float]) -> tuple[float, float]:
-    """The ends of an axis of errors: an interval of few seeds may reach beyond what an error can be, its axis does not."""
+    """The ends of an axis of errors: an interval of few seeds may reach beyond what an error can
+    be, its axis does not.
+    """
     return max(limits[0], -1.0), min(limits[1], 101.0)
 
 
@@ -134,7 +187,14 @@ def _dot(ax: Axes, x: float, y: float, look: tuple[str, str], shift: tuple[float
     _moved(ax, [x], [y], shift, color=look[0], marker=look[1], markersize=4, alpha=0.5, markeredgewidth=0)
 
 
-def _mean(ax: Axes, ends: tuple[Sequence[float], Sequence[float]], x: float, y: float, look: tuple[str, str], shift: tuple[float, float]) -> None:
+def _mean(
+    ax: Axes,
+    ends: tuple[Sequence[float], Sequence[float]],
+    x: float,
+    y: float,
+    look: tuple[str, str],
+    shift: tuple[float, float],
+) -> None:
     """A mean, and between the `ends` of its interval a line."""
     if None not in (*ends[0], *ends[1]):
         _moved(ax, *ends, shift, color="#000000", linewidth=1.2)
@@ -142,7 +202,9 @@ def _mean(ax: Axes, ends: tuple[Sequence[float], Sequence[float]], x: float, y: 
 
 
 def _moved(ax: Axes, x: Sequence[float], y: Sequence[float], shift: tuple[float, float], **style: Any) -> None:
-    """A line or a marker, moved to the right and up by so many points; the axes' limits are those of what was not moved."""
+    """A line or a marker, moved to the right and up by so many points; the axes' limits are those
+    of what was not moved.
+    """
     from matplotlib.lines import Line2D
     from matplotlib.transforms import ScaledTranslation
 
@@ -163,7 +225,9 @@ def _scale(ax: Axes, values: Sequence[float]) -> None:
         roomy = len(ordered) <= 10 and all(12 * math.log(step) >= math.log(whole) for step in steps)
         ax.xaxis.set_minor_formatter(NullFormatter())
     else:
-        roomy = len(ordered) <= 10 and all(12 * (b - a) >= ordered[-1] - ordered[0] for a, b in itertools.pairwise(ordered))
+        roomy = len(ordered) <= 10 and all(
+            12 * (b - a) >= ordered[-1] - ordered[0] for a, b in itertools.pairwise(ordered)
+        )
     if roomy:
         ax.set_xticks(ordered, [f"{value:g}" for value in ordered])
         ax.xaxis.set_minor_locator(NullLocator())
@@ -184,11 +248,31 @@ def _legend(ax: Axes, series: Sequence[tuple[str, str, str]]) -> None:
     """Above the axes: each series, and what dots and bars are."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=colour, marker=marker, linestyle="", markersize=5, label=text) for text, colour, marker in series]
-    handles.append(Line2D([], [], color=GREY if series else COLOURS[0], marker="o", linestyle="", markersize=4, alpha=0.5, label="a seed"))
+    handles = [
+        Line2D([], [], color=colour, marker=marker, linestyle="", markersize=5, label=text)
+        for text, colour, marker in series
+    ]
+    handles.append(
+        Line2D(
+            [],
+            [],
+            color=GREY if series else COLOURS[0],
+            marker="o",
+            linestyle="",
+            markersize=4,
+            alpha=0.5,
+            label="a seed",
+        )
+    )
     handles.append(Line2D([], [], color="#000000", linewidth=1.2, label="mean, 95 % interval"))
     widest = max(len(str(handle.get_label())) for handle in handles)
-    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1.01), ncols=max(1, min(4, 64 // (widest + 8))), borderaxespad=0)
+    ax.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(0, 1.01),
+        ncols=max(1, min(4, 64 // (widest + 8))),
+        borderaxespad=0,
+    )
 
 
 def _values(field: str | None, points: Sequence[Row]) -> list[Any]:
@@ -215,4 +299,12 @@ def _short(field: str | None) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        f"{value:g}"
+        if isinstance(value, float)
+        else "none"
+        if value is None
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
+    )

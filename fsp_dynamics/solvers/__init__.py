@@ -1,10 +1,10 @@
-"""How a network comes to rest: one protocol (`equilibrium.Solver`), several ways.
+"""How a network converges: one protocol (`equilibrium.Solver`), several ways.
 
 =====================  ==========================================================================================
 solver                 take it when
 =====================  ==========================================================================================
 ``fixed_point``        the equilibrium is all that counts (training): a handful of passes, no time axis
-``numba_ode``          the path in time counts, or a fixed point does not come to rest: compiled, samples in parallel
+``numba_ode``          the path in time counts, or a fixed point does not converge: compiled, samples in parallel
 ``reference``          you want to read, extend or check: the same methods in plain NumPy
 ``torch_fixed_point``  the same passes on torch tensors, on a GPU where there is one
 ``torch_ode``          torchdiffeq's methods, the implicit ones among them, on any device
@@ -23,21 +23,24 @@ from fsp_dynamics.models.rate import Nudge, State, drive
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance
 
 PRODUCTS = ("bf16", "full", "tf32")
-"""How torch may make products with weights (solvers/torch_products.py), named here for those that must not import torch."""
+"""How torch may make products with weights (torch_backend/products.py), named here for those that
+must not import torch.
+"""
 SOLVERS = {
     "fixed_point": ("fsp_dynamics.solvers.fixed_point", "FixedPointSolver"),
     "numba_ode": ("fsp_dynamics.solvers.numba_ode", "NumbaSolver"),
     "reference": ("fsp_dynamics.solvers.reference", "ReferenceSolver"),
-    "torch_fixed_point": ("fsp_dynamics.solvers.torch_fixed_point", "TorchFixedPointSolver"),
-    "torch_ode": ("fsp_dynamics.solvers.torch_ode", "TorchSolver"),
+    "torch_fixed_point": ("fsp_dynamics.torch_backend.fixed_point", "TorchFixedPointSolver"),
+    "torch_ode": ("fsp_dynamics.torch_backend.ode", "TorchSolver"),
 }
 
 
 def make_solver(name: str = "fixed_point", **settings: Any) -> Solver:
     """The solver of that name with these settings (the fields of its class; imported only now).
 
-    A fixed-point solver made here integrates, with `NumbaSolver`, the samples that its passes do not bring to rest; give
-    ``fallback=None`` to leave them. Raises ConfigurationError for unknown names or settings, offering the nearest.
+    A fixed-point solver made here integrates, with `NumbaSolver`, the samples that its passes do
+    not bring to convergence; give ``fallback=None`` to leave them. Raises ConfigurationError for unknown
+    names or settings, offering the nearest.
 
     >>> make_solver("reference", method="rk4", dt=0.1).method
     'rk4'
@@ -72,8 +75,8 @@ def relax(
     solver : a solver or the name of one; `make_solver()` if None.
     tolerance : when it counts as rest; `Tolerance.default` of the network's dtype if None.
 
-    Raises ShapeError, NotFiniteError and ConfigurationError for unusable input. Samples that do not come to rest are
-    reported in `status`; `Equilibrium.require_rest` refuses them.
+    Raises ShapeError, NotFiniteError and ConfigurationError for unusable input. Samples that do
+    not converge are reported in `status`; `Equilibrium.require_converged` refuses them.
     """
     if tolerance is not None and not isinstance(tolerance, Tolerance):
         raise ConfigurationError(f"tolerance = {tolerance!r}, expected Tolerance(absolute, relative)")

@@ -2,9 +2,9 @@
 
 1. Rest means a small FIELD, for every sample; the status tells why it stopped; a tighter tolerance tightens the residual.
 2. A sample's equilibrium does not depend on its neighbours in the batch.
-3. A start that is already at rest returns with zero steps.
+3. A start that is already converged returns with zero steps.
 4. Inputs are never modified.
-5. Failure is data: `Equilibrium.require_rest` raises NotAtRestError carrying the equilibrium.
+5. Failure is data: `Equilibrium.require_converged` raises NotConvergedError carrying the equilibrium.
 
 `tests/test_solvers_agree.py` holds every solver to them.
 """
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from fsp_dynamics.errors import ConfigurationError, NotAtRestError, check_shape
+from fsp_dynamics.errors import ConfigurationError, NotConvergedError, check_shape
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, zero_state
 from fsp_dynamics.plotting.equilibria import plot_equilibrium
@@ -33,18 +33,21 @@ if TYPE_CHECKING:
 class Status(IntEnum):
     """How the relaxation of one sample ended."""
 
-    AT_REST = 0
+    CONVERGED = 0
     OUT_OF_STEPS = 1
     NOT_FINITE = 2
 
 
 ENDINGS = np.array([status.name.lower().replace("_", " ") for status in Status])
-AT_REST, OUT_OF_STEPS, NOT_FINITE = (int(s) for s in Status)  # an enum's members are slow to look up in every pass
+# an enum's members are slow to look up in every pass
+CONVERGED, OUT_OF_STEPS, NOT_FINITE = (int(s) for s in Status)
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """A sample is at rest when ||field|| <= absolute + relative ||state|| (2-norms over all its units; field per unit time)."""
+    """A sample has converged when ||field|| <= absolute + relative ||state|| (2-norms over all its
+    units; field per unit time).
+    """
 
     absolute: float = 1e-6
     relative: float = 0.0
@@ -55,7 +58,9 @@ class Tolerance:
             if not (isinstance(value, int | float | np.number) and np.isfinite(value) and value >= 0):
                 raise ConfigurationError(f"tolerance {name} = {value!r}, expected a finite number, 0 or more")
         if self.absolute == self.relative == 0:
-            raise ConfigurationError("tolerance absolute = relative = 0 can never be met; give one of them a positive value")
+            raise ConfigurationError(
+                "tolerance absolute = relative = 0 can never be met; give one of them a positive value"
+            )
 
     @staticmethod
     def default(dtype: npt.DTypeLike) -> Tolerance:
@@ -87,7 +92,9 @@ class Equilibrium:
     def __repr__(self) -> str:
         counts = zip(np.bincount(self.status, minlength=len(ENDINGS)), ENDINGS, strict=True)
         ended = ", ".join(f"{count} {ending}" for count, ending in counts if count) or "no sample"
-        furthest = f"; residual up to {self.residual.max():.2g}, steps up to {self.steps.max()}" if len(self.status) else ""
+        furthest = (
+            f"; residual up to {self.residual.max():.2g}, steps up to {self.steps.max()}" if len(self.status) else ""
+        )
         return f"<Equilibrium of layers {', '.join(str(s.shape[1]) for s in self.state)}: {ended}{furthest}; beta {self.beta:g}>"
 
     @property
@@ -101,13 +108,13 @@ class Equilibrium:
         return layer_names(len(self.state))
 
     @property
-    def at_rest(self) -> Array:
+    def converged(self) -> Array:
         """(B,) bool."""
-        return self.status == Status.AT_REST
+        return self.status == Status.CONVERGED
 
     @property
     def endings(self) -> Array:
-        """(B,) the status in words: "at rest", "out of steps" or "not finite"."""
+        """(B,) the status in words: "converged", "out of steps" or "not finite"."""
         return ENDINGS[self.status]
 
     def rows(self, index: Array) -> Equilibrium:
@@ -115,23 +122,27 @@ class Equilibrium:
         state = tuple(s[index] for s in self.state)
         return Equilibrium(state, self.residual[index], self.status[index], self.steps[index], self.beta)
 
-    def require_rest(self) -> Equilibrium:
-        """This equilibrium, if every sample is at rest. Raises NotAtRestError, which carries it, otherwise."""
-        if self.at_rest.all():
+    def require_converged(self) -> Equilibrium:
+        """This equilibrium, if every sample has converged. Raises NotConvergedError, which carries
+        it, otherwise.
+        """
+        if self.converged.all():
             return self
-        restless = np.flatnonzero(~self.at_rest)
+        restless = np.flatnonzero(~self.converged)
         first = int(restless[0])
-        raise NotAtRestError(
-            f"{len(restless)} of {len(self.status)} samples are not at rest (first: sample {first}, {Status(int(self.status[first])).name}, "
+        raise NotConvergedError(
+            f"{len(restless)} of {len(self.status)} samples have not converged (first: sample {first}, {Status(int(self.status[first])).name}, "
             f"residual {self.residual[first]:.3g} after {int(self.steps[first])} steps); allow more steps, a looser tolerance or a weaker loop",
             self,
         )
 
     def to_frame(self, *, hidden: bool = False) -> DataFrame:
-        """A pandas.DataFrame with a row for each sample and output unit; hidden : the units of the hidden layers too. `.to_csv(path)` saves it.
+        """A pandas.DataFrame with a row for each sample and output unit; hidden : the units of the
+        hidden layers too. `.to_csv(path)` saves it.
 
-        Columns sample, layer, unit, state (1), residual (per unit time), status, steps, beta (per unit time); what belongs to a sample stands in all
-        of its rows. An equilibrium knows no activation: rates are `network.rho.rate` of the states. Units are in `attrs["units"]` too.
+        Columns sample, layer, unit, state (1), residual (per unit time), status, steps, beta (per
+        unit time); what belongs to a sample stands in all of its rows. An equilibrium knows no
+        activation: rates are `network.rho.rate` of the states. Units are in `attrs["units"]` too.
         """
         import pandas
 
@@ -147,13 +158,20 @@ class Equilibrium:
                 "state": np.concatenate([s for _, s in chosen], axis=1).ravel(),
             }
         )
-        of_samples = {"residual": self.residual, "status": self.endings, "steps": self.steps, "beta": np.full(count, self.beta)}
+        of_samples = {
+            "residual": self.residual,
+            "status": self.endings,
+            "steps": self.steps,
+            "beta": np.full(count, self.beta),
+        }
         frame = frame.assign(**{name: np.repeat(values, len(unit)) for name, values in of_samples.items()})
         frame.attrs["units"] = {"state": "1", "residual": "1 / time", "beta": "1 / time"}
         return frame
 
     def plot(self, ax: Axes | Sequence[Axes] | None = None, *, sample: int | None = None) -> Figure:
-        """Residuals and outputs of the batch, or the states of one sample (`plotting.equilibria.plot_equilibrium`)."""
+        """Residuals and outputs of the batch, or the states of one sample
+        (`plotting.equilibria.plot_equilibrium`).
+        """
         return plot_equilibrium(self, ax, sample=sample)
 
 
@@ -176,8 +194,9 @@ class Solver(Protocol):
     ) -> Equilibrium:
         """Follow the field from `start` (zeros if None) to rest.
 
-        drive : (B, n_1) from `models.rate.drive`. nudge : None in the free phase. tolerance : `Tolerance.default` of the
-        network's dtype if None. Raises ShapeError and ConfigurationError for unusable input, never for a sample that does not come to rest; one
+        drive : (B, n_1) from `models.rate.drive`. nudge : None in the free phase. tolerance :
+        `Tolerance.default` of the network's dtype if None. Raises ShapeError and
+        ConfigurationError for unusable input, never for a sample that does not converge; one
         whose drive or start is not finite has status NOT_FINITE.
         """
         ...
@@ -188,14 +207,17 @@ class Integrator(Solver, Protocol):
     """A solver that walks through time, and can therefore also tell where the state was."""
 
     def follow(self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array) -> Array:
-        """The flat states (T, B, N) at the increasing `times`, the first of which is the time of `start`."""
+        """The flat states (T, B, N) at the increasing `times`, the first of which is the time of
+        `start`.
+        """
         ...
 
 
 def prepare(network: Network, drive: Array, start: State | None, nudge: Nudge | None) -> State:
     """Check what came in, as every solver must, and return the start (zeros if None).
 
-    Raises ShapeError for shapes that do not fit the network, ConfigurationError for an impossible nudge.
+    Raises ShapeError for shapes that do not fit the network, ConfigurationError for an impossible
+    nudge.
     """
     check_shape("drive", drive, (None, network.sizes[1]))
     if nudge is not None:
@@ -210,8 +232,10 @@ def prepare(network: Network, drive: Array, start: State | None, nudge: Nudge | 
 
 
 def judge(residual: Array, state_norm: Array, tolerance: Tolerance) -> Array:
-    """(B,) uint8 status: AT_REST within tolerance, NOT_FINITE for NaN or infinity, else OUT_OF_STEPS."""
+    """(B,) uint8 status: CONVERGED within tolerance, NOT_FINITE for NaN or infinity, else
+    OUT_OF_STEPS.
+    """
     status = np.full(len(residual), OUT_OF_STEPS, np.uint8)
-    status[residual <= tolerance.bound(state_norm)] = AT_REST
+    status[residual <= tolerance.bound(state_norm)] = CONVERGED
     status[~np.isfinite(residual + state_norm)] = NOT_FINITE
     return status

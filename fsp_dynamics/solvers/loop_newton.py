@@ -1,4 +1,5 @@
-"""The n_L-dimensional problem of a loop with a hard sigmoid: its Jacobian, Newton's method, and stability in time.
+"""The n_L-dimensional problem of a loop with a hard sigmoid: its Jacobian, Newton's method, and
+stability in time.
 
 With D_k the 0/1 masks of the unsaturated units and kappa_k = leak_k (+ beta at the output),
 
@@ -12,16 +13,19 @@ from __future__ import annotations
 import numpy as np
 
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, stiffness
+from fsp_dynamics.models.rate import Nudge, State, decay_rates
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance, judge
 from fsp_dynamics.solvers.passes import Passes
 from fsp_dynamics.solvers.response import gains, loop_matrix
 
 
-def newton(network: Network, drive: Array, start: State, nudge: Nudge | None, tolerance: Tolerance, max_steps: int = 50) -> tuple[State, Array]:
-    """Newton's method on T(y) - y = 0 with halved steps where the residual would rise -> (state, passes (B,)).
+def newton(
+    network: Network, drive: Array, start: State, nudge: Nudge | None, tolerance: Tolerance, max_steps: int = 50
+) -> tuple[State, Array]:
+    """Newton's method on T(y) - y = 0 with halved steps where the residual would rise -> (state,
+    passes (B,)).
 
-    Returns for each sample the state with the smallest residual met, at rest or not.
+    Returns for each sample the state with the smallest residual met, converged or not.
     """
     best = tuple(np.array(s) for s in start)
     best_size, steps = np.full(len(drive), np.inf), np.zeros(len(drive), np.int64)
@@ -42,7 +46,9 @@ def newton(network: Network, drive: Array, start: State, nudge: Nudge | None, to
         scale[rows] = np.where(better, 1.0, scale[rows] / 2)
         base[rows[better]] = passes.y[better]
         if better.any():
-            jacobian = loop_jacobian(network, tuple(s[better] for s in state), None if nudge is None else nudge.rows(rows[better]))
+            jacobian = loop_jacobian(
+                network, tuple(s[better] for s in state), None if nudge is None else nudge.rows(rows[better])
+            )
             direction[rows[better]] = _solve(jacobian, target[better] - passes.y[better])
         going = (judge(size, norm, tolerance) == Status.OUT_OF_STEPS) & (scale[rows] > 1e-3)
         passes.keep(going)
@@ -52,22 +58,27 @@ def newton(network: Network, drive: Array, start: State, nudge: Nudge | None, to
 
 
 def loop_jacobian(network: Network, state: State, nudge: Nudge | None = None) -> Array:
-    """J = dT/dy at these states (B, n_L, n_L), float64, with the masks of the units strictly inside (0, 1)."""
+    """J = dT/dy at these states (B, n_L, n_L), float64, with the masks of the units strictly
+    inside (0, 1).
+    """
     return loop_matrix(network, gains(network, state, nudge))
 
 
 def stable(network: Network, state: State, nudge: Nudge | None = None) -> Array:
     """(B,) bool: does the field hold on to these equilibria?
 
-    With the masks fixed, the eigenvalues of the field's Jacobian are -kappa_k (saturated and hidden directions) and the roots
-    of prod_k (1 + lambda / kappa_k) = mu for every eigenvalue mu of J; stable when all of them have a negative real part.
+    With the masks fixed, the eigenvalues of the field's Jacobian are -kappa_k (saturated and
+    hidden directions) and the roots of prod_k (1 + lambda / kappa_k) = mu for every eigenvalue mu
+    of J; stable when all of them have a negative real part.
     """
     jacobian = loop_jacobian(network, state, nudge)
-    held = np.einsum("bij,bij->b", jacobian, jacobian) < 1  # then every |mu| < 1, and so is every product of |1 + lambda / kappa_k|
+    held = (
+        np.einsum("bij,bij->b", jacobian, jacobian) < 1
+    )  # then every |mu| < 1, and so is every product of |1 + lambda / kappa_k|
     if held.all():
         return held
     base = np.poly1d([1.0])
-    for kappa in stiffness(network, nudge):
+    for kappa in decay_rates(network, nudge):
         base = base * np.poly1d([1 / kappa, 1.0])
     for b in np.flatnonzero(~held):
         eigenvalues = np.linalg.eigvals(jacobian[b])

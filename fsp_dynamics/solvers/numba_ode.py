@@ -1,9 +1,11 @@
-"""The methods of `solvers.tableaux` compiled: samples step together, each with its own clock, step size and stop, and share only the products.
+"""The methods of `solvers.tableaux` compiled: samples step together, each with its own clock, step
+size and stop, and share only the products.
 
-Same settings and same meaning as `solvers.reference`, to rounding. With steps="sample" the result has the same bits for any number of threads
-and any company in the batch; with steps="batch" for any number of threads. Compiling takes some seconds once (the result is kept on disk for
-the activations of this package, and compiled in every process for an activation of your own); with NUMBA_DISABLE_JIT=1 the same code runs as
-plain Python, the same to rounding.
+Same settings and same meaning as `solvers.reference`, to rounding. With steps="sample" the result
+has the same bits for any number of threads and any company in the batch; with steps="batch" for
+any number of threads. Compiling takes some seconds once (the result is kept on disk for the
+activations of this package, and compiled in every process for an activation of your own); with
+NUMBA_DISABLE_JIT=1 the same code runs as plain Python, the same to rounding.
 """
 
 from __future__ import annotations
@@ -35,36 +37,46 @@ from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
 
 NEVER = (-1.0, 0.0)  # a rest tolerance that no residual meets
 UNLIMITED = 2**62
-FEW = 8_000  # units and weights of all samples, below which a second thread costs more than it brings
+# units and weights of all samples, below which a second thread costs more than it brings
+FEW = 8_000
 TOGETHER = 48  # samples that step together, as `NumbaSolver` says; eight tiles of a product
 STEPS = ("sample", "batch")
 
 
 @dataclass(frozen=True, slots=True)
 class NumbaSolver:
-    """Compiled Runge-Kutta integration with a constant step or a controlled step for each sample (an `Integrator`).
+    """Compiled Runge-Kutta integration with a constant step or a controlled step for each sample
+    (an `Integrator`).
 
     Parameters
     ----------
     method : name of a tableau (`solvers.tableaux`).
-    dt : constant step, in the time unit of the time constants; None: controlled, for methods with an error estimate.
+    dt : constant step, in the time unit of the time constants; None: controlled, for methods with
+        an error estimate.
     max_steps : steps a sample may try, in a relaxation or, controlled, between two saved times.
-    form : "rate", "projected" (eq. 13 literally, every state clipped to [0, 1], stages included) or None: projected for
-        constant steps, rate for controlled ones. For a smooth rho all mean eq. 13.
-    rtol, atol : error allowed in a controlled step along a path, for each unit atol + rtol |s|, as root mean square over the units.
-        None: rtol 1e-9 (float32: 1e-6), atol as rtol. At the kinks of a hard sigmoid errors of 200 times that were seen with dopri5, and of 15
-        times with bosh3.
-    steps : "sample": each sample has a step size of its own. "batch": one for all samples still on their way, allowed when the root mean
-        square over all of them is, as where the batch is integrated as one large state; a sample that fails then fails the batch.
+    form : "rate", "projected" (eq. 13 literally, every state clipped to [0, 1], stages included)
+        or None: projected for constant steps, rate for controlled ones. For a smooth rho all mean
+        eq. 13.
+    rtol, atol : error allowed in a controlled step along a path, for each unit atol + rtol |s|, as
+        root mean square over the units. None: rtol 1e-9 (float32: 1e-6), atol as rtol. At the
+        kinks of a hard sigmoid errors of 200 times that were seen with dopri5, and of 15 times
+        with bosh3.
+    steps : "sample": each sample has a step size of its own. "batch": one for all samples still on
+        their way, allowed when the root mean square over all of them is, as where the batch is
+        integrated as one large state; a sample that fails then fails the batch.
 
-    Relaxing, a step's error may be MOTION times the distance covered in one fastest time constant at the present residual, down to rounding,
-    and a step no longer than that time constant. Following, controlled steps are as long as their error allows and run over the saved
-    times, where a polynomial of degree 4 through the step (3 for methods of lower order) is read off; constant steps land on each, and so
-    do controlled ones of a hard sigmoid, at whose kinks a polynomial would be less exact than the step.
+    Relaxing, a step's error may be MOTION times the distance covered in one fastest time constant
+    at the present residual, down to rounding, and a step no longer than that time constant.
+    Following, controlled steps are as long as their error allows and run over the saved times,
+    where a polynomial of degree 4 through the step (3 for methods of lower order) is read off;
+    constant steps land on each, and so do controlled ones of a hard sigmoid, at whose kinks a
+    polynomial would be less exact than the step.
 
-    How it runs: up to TOGETHER samples step together, each its own step, and what enters their units is one product for each matrix and
-    stage; where one arrives, the next of the batch takes its place. Small nets need no way of their own. Microseconds for a step of Dormand
-    and Prince and a sample (batch 192, logistic, float64, one thread of an AMD EPYC), by how many step together:
+    How it runs: up to TOGETHER samples step together, each its own step, and what enters their
+    units is one product for each matrix and stage; where one arrives, the next of the batch takes
+    its place. Small nets need no way of their own. Microseconds for a step of Dormand and Prince
+    and a sample (batch 192, logistic, float64, one thread of an AMD EPYC), by how many step
+    together:
 
     ======  =====  =====  =====  =====  =====  =====
     units     1      6     12     24     48     96
@@ -74,7 +86,8 @@ class NumbaSolver:
       3000           900    870    816    782    774
     ======  =====  =====  =====  =====  =====  =====
 
-    Raises ConfigurationError for settings that do not fit each other, and for an activation that Numba cannot compile.
+    Raises ConfigurationError for settings that do not fit each other, and for an activation that
+    Numba cannot compile.
     """
 
     method: str = "dopri5"
@@ -97,7 +110,9 @@ class NumbaSolver:
         nudge: Nudge | None = None,
         tolerance: Tolerance | None = None,
     ) -> Equilibrium:
-        """Integrate to rest, as `equilibrium.Solver.relax` says; `steps` counts rejected steps too."""
+        """Integrate to rest, as `equilibrium.Solver.relax` says; `steps` counts rejected steps
+        too.
+        """
         start = prepare(network, drive, start, nudge)
         tolerance = tolerance or Tolerance.default(network.dtype)
         longest, eps = longest_step(network, nudge), float(np.finfo(network.dtype).eps)
@@ -116,8 +131,8 @@ class NumbaSolver:
     def follow(self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array) -> Array:
         """The flat states (T, B, N) at the increasing `times`.
 
-        Constant steps are at most dt long and equal between two times. A sample that stops being finite or, controlled,
-        needs more than max_steps between two times is NaN from there on.
+        Constant steps are at most dt long and equal between two times. A sample that stops being
+        finite or, controlled, needs more than max_steps between two times is NaN from there on.
         """
         return self.walk(network, drive, start, nudge, times).states
 
@@ -132,8 +147,11 @@ class NumbaSolver:
             dt[:], limit = [span / equal_steps(span, self.dt) for span in np.diff(times)], UNLIMITED
         run = _Run.of(network, start, times, dt[0] if self.dt is not None and len(dt) else 0.1 * longest, keep=True)
         if len(dt):
-            dense = self.dt is None and not network.rho.projected  # at a kink no polynomial is as exact as the step
-            self._integrate(run, network, drive, nudge, NEVER, (atol, rtol, 0.0, np.inf, eps * longest), dt, dense, limit)
+            # at a kink no polynomial is as exact as the step
+            dense = self.dt is None and not network.rho.projected
+            self._integrate(
+                run, network, drive, nudge, NEVER, (atol, rtol, 0.0, np.inf, eps * longest), dt, dense, limit
+            )
         run.path[np.arange(len(times))[:, None] > run.count[REACHED]] = np.nan
         steps = run.count[STEPS_IN_ALL]
         stages = len(extended(TABLEAUX[self.method], False)[0]) - 1
@@ -178,7 +196,9 @@ class NumbaSolver:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Run:
-    """What the kernel writes (kernels/relax.py): the standing rows, the path (T, B, N), clock and count of each sample."""
+    """What the kernel writes (kernels/relax.py): the standing rows, the path (T, B, N), clock and
+    count of each sample.
+    """
 
     times: Array
     standing: Array
@@ -188,7 +208,9 @@ class _Run:
 
     @staticmethod
     def of(network: Network, start: State, times: Array, h: float, keep: bool) -> _Run:
-        """As it is before the first step; without `keep` there is no path, only where the samples are in the end."""
+        """As it is before the first step; without `keep` there is no path, only where the samples
+        are in the end.
+        """
         batch = len(start[0])
         path = np.empty((len(times), batch if keep else 0, sum(network.sizes[1:])), network.dtype)
         standing = np.zeros((5, batch, begins(network)[-1]), network.dtype)
@@ -224,7 +246,9 @@ def begins(network: Network) -> list[int]:
 
 
 def pad(network: Network, state: State, rows: Array) -> Array:
-    """rows (B, P), zeros until now, <- the layers side by side, each padded to whole panels; in the network's dtype."""
+    """rows (B, P), zeros until now, <- the layers side by side, each padded to whole panels; in
+    the network's dtype.
+    """
     for s, begin, n in zip(state, begins(network), network.sizes[1:], strict=False):
         rows[:, begin : begin + n] = s
     return rows
@@ -232,11 +256,15 @@ def pad(network: Network, state: State, rows: Array) -> Array:
 
 def unpad(network: Network, rows: Array) -> Array:
     """(B, N) of padded rows."""
-    return np.concatenate([rows[:, begin : begin + n] for begin, n in zip(begins(network), network.sizes[1:], strict=False)], axis=1)
+    return np.concatenate(
+        [rows[:, begin : begin + n] for begin, n in zip(begins(network), network.sizes[1:], strict=False)], axis=1
+    )
 
 
 def pack_inputs(network: Network, drive: Array, nudge: Nudge | None) -> tuple[Array, Array, float]:
-    """(constant, d, beta): what enters each unit whatever the others do (B, P); where to (B, P_L) and how strongly the nudge pulls the outputs."""
+    """(constant, d, beta): what enters each unit whatever the others do (B, P); where to (B, P_L)
+    and how strongly the nudge pulls the outputs.
+    """
     batch = len(drive)
     constant = pad(network, (drive, *network.biases[1:]), np.zeros((batch, begins(network)[-1]), network.dtype))
     d = np.zeros((batch, padded(network.sizes[-1], network.dtype)), network.dtype)

@@ -1,4 +1,6 @@
-"""A reciprocal network with a hard sigmoid as the arrays of kernels/layer_sweeps.py, and its relaxation by a team of threads."""
+"""A reciprocal network with a hard sigmoid as the arrays of kernels/layer_relaxation.py, and its
+relaxation by a team of threads.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsp_dynamics.kernels.layer_sweeps import FROM_CUT, FROM_STATE, SQUARE, settle_layers
-from fsp_dynamics.kernels.loop_rest import ABSENT, ON_THE_WAY, PASSES, RESIDUAL, STATUS
+from fsp_dynamics.kernels.layer_relaxation import FROM_CUT, FROM_STATE, SQUARE, settle_layers
+from fsp_dynamics.kernels.loop_relaxation import ABSENT, PASSES, RESIDUAL, RUNNING, STATUS
 from fsp_dynamics.kernels.panels import aligned, fill_panels, from_panels, padded
 from fsp_dynamics.kernels.team import Team, helpers
 from fsp_dynamics.kernels.tiles import columns
@@ -28,10 +30,12 @@ def members(network: Network, samples: int) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedLayers:
-    """The weights between the layers of a reciprocal network as kernels take them, copies of the network's; the input is not among them.
+    """The weights between the layers of a reciprocal network as kernels take them, copies of the
+    network's; the input is not among them.
 
-    weights : forward and (unless tied) backward matrices, in panels laid end to end. shapes (2, L-1, 3) : where forward[k] and backward[k]
-    begin, K and P; P = 0 where tied. ends (L+1,) : of the padded layers side by side. biases (ends[L],) : those of the first layer are 0, the
+    weights : forward and (unless tied) backward matrices, in panels laid end to end. shapes (2,
+    L-1, 3) : where forward[k] and backward[k] begin, K and P; P = 0 where tied. ends (L+1,) : of
+    the padded layers side by side. biases (ends[L],) : those of the first layer are 0, the
     drive holds them. leaks (L,) : 1 / r.
     """
 
@@ -49,7 +53,13 @@ class PackedLayers:
             shapes[side, k] = at, len(w), padded(w.shape[1], network.dtype) // wide
             at += shapes[side, k, 1:].prod() * wide
         ends = np.cumsum([0, *(padded(n, network.dtype) for n in network.sizes[1:])])
-        packed = cls(aligned((at,), network.dtype), shapes, ends, np.zeros(ends[-1], network.dtype), 1 / np.array(network.time_constants))
+        packed = cls(
+            aligned((at,), network.dtype),
+            shapes,
+            ends,
+            np.zeros(ends[-1], network.dtype),
+            1 / np.array(network.time_constants),
+        )
         packed.read_from(network)
         return packed
 
@@ -78,34 +88,44 @@ class PackedLayers:
 
 
 class Room:
-    """The arrays in which so many samples of a network come to rest; made once and used again.
+    """The arrays in which so many samples of a network converge; made once and used again.
 
-    `room` and `work` are what kernels/layer_sweeps.py calls so; memory : earlier passes that are mixed.
+    `room` and `work` are what kernels/layer_relaxation.py calls so; memory : earlier passes that
+    are mixed.
     """
 
     def __init__(self, packed: PackedLayers, sizes: tuple[int, ...], rows: int, team: int, memory: int) -> None:
         self.sizes, self.ends, self.rows, dtype = sizes, packed.ends, rows, packed.weights.dtype
         widths = np.diff(packed.ends)
         cut = int(widths[1::2].sum())
-        self.states, self.inputs = aligned((rows * int(packed.ends[-1]),), dtype), aligned((rows * int(packed.ends[-1]),), dtype)
-        self.marks, self.tallies = np.zeros((2, rows)), np.zeros((4, rows), np.int64)
+        self.states, self.inputs = (
+            aligned((rows * int(packed.ends[-1]),), dtype),
+            aligned((rows * int(packed.ends[-1]),), dtype),
+        )
+        self.marks, self.statistics = np.zeros((2, rows)), np.zeros((4, rows), np.int64)
         self.drive, self.targets = np.zeros((rows, int(widths[0])), dtype), np.zeros((rows, int(widths[-1])), dtype)
         history, grams = np.zeros((rows, 2 * memory + 2, cut), dtype), np.zeros((rows, memory, memory))
-        self.room = (self.states, self.inputs, history, grams, self.marks, self.tallies, self.drive, self.targets)
-        self.work = (np.zeros(rows, np.int64), np.zeros((team, 2, int(packed.ends[-1])), dtype), np.zeros((team, memory + 1, memory)))
+        self.room = (self.states, self.inputs, history, grams, self.marks, self.statistics, self.drive, self.targets)
+        self.work = (
+            np.zeros(rows, np.int64),
+            np.zeros((team, 2, int(packed.ends[-1])), dtype),
+            np.zeros((team, memory + 1, memory)),
+        )
         self.begin(np.arange(rows))
 
     def begin(self, rows: Array) -> None:
         """Put these samples, and no others, at the beginning of their way."""
         self.marks[RESIDUAL], self.marks[SQUARE] = 0, np.inf
-        self.tallies[:] = 0
-        self.tallies[STATUS] = ABSENT
-        self.tallies[STATUS, rows] = ON_THE_WAY
+        self.statistics[:] = 0
+        self.statistics[STATUS] = ABSENT
+        self.statistics[STATUS, rows] = RUNNING
 
     def layer(self, k: int, what: Array | None = None) -> Array:
         """(rows, N_k) padded states (or inputs) of layer k, a view."""
         values = self.states if what is None else what
-        return values[self.rows * self.ends[k] : self.rows * self.ends[k + 1]].reshape(self.rows, int(self.ends[k + 1] - self.ends[k]))
+        return values[self.rows * self.ends[k] : self.rows * self.ends[k + 1]].reshape(
+            self.rows, int(self.ends[k + 1] - self.ends[k])
+        )
 
     def place(self, state: State, rows: Array | None = None) -> None:
         """Put the states (A, n_k) into these rows (None: the first A)."""
@@ -130,9 +150,18 @@ class Room:
 
 
 def sweep_together(
-    network: Network, drive: Array, start: State, given: bool, nudge: Nudge | None, tolerance: Tolerance, max_passes: int, memory: int
+    network: Network,
+    drive: Array,
+    start: State,
+    given: bool,
+    nudge: Nudge | None,
+    tolerance: Tolerance,
+    max_passes: int,
+    memory: int,
 ) -> Equilibrium:
-    """Samples from their start (of which only every second layer counts, unless it was `given`) to rest."""
+    """Samples from their start (of which only every second layer counts, unless it was `given`) to
+    rest.
+    """
     packed = PackedLayers.of(network)
     with Team(members(network, len(drive))) as team:
         room = Room(packed, network.sizes[1:], len(drive), team.members, memory)
@@ -141,11 +170,15 @@ def sweep_together(
         if nudge is not None:
             room.targets[:, : network.sizes[-1]] = nudge.target
         rule = (float(tolerance.absolute), float(tolerance.relative), int(max_passes))
-        team.run(settle_layers, packed.net, room.room, room.work, FROM_STATE if given else FROM_CUT, beta_of(nudge), rule)
-    passes, status = room.tallies[PASSES], room.tallies[STATUS].astype(np.uint8)
+        team.run(
+            settle_layers, packed.net, room.room, room.work, FROM_STATE if given else FROM_CUT, beta_of(nudge), rule
+        )
+    passes, status = room.statistics[PASSES], room.statistics[STATUS].astype(np.uint8)
     return Equilibrium(tuple(np.array(s) for s in room.state()), room.marks[RESIDUAL], status, passes, beta_of(nudge))
 
 
 def _matrices(network: Network) -> dict[tuple[int, int], Array]:
     """Each matrix between layers by (0, k) for forward[k] and (1, k) for backward[k]."""
-    return {(0, k): w for k, w in enumerate(network.forward)} | {(1, k): w for k, w in enumerate(network.backward or ())}
+    return {(0, k): w for k, w in enumerate(network.forward)} | {
+        (1, k): w for k, w in enumerate(network.backward or ())
+    }

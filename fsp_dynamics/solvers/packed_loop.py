@@ -1,4 +1,6 @@
-"""A loop with a hard sigmoid as the arrays of kernels/loop_rest.py, and its relaxation by a team of threads."""
+"""A loop with a hard sigmoid as the arrays of kernels/loop_relaxation.py, and its relaxation by a
+team of threads.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsp_dynamics.kernels.loop_products import times, times_transposed
-from fsp_dynamics.kernels.loop_rest import EVERYONE, ON_THE_WAY, PACE, PASSES, RESIDUAL, STATUS, U, Y, come_to_rest
+from fsp_dynamics.kernels.loop_relaxation import EVERYONE, PACE, PASSES, RESIDUAL, RUNNING, STATUS, U, Y, come_to_rest
 from fsp_dynamics.kernels.panels import USED_ROWS, aligned, fill_panels, from_panels, padded
 from fsp_dynamics.kernels.team import Team, helpers
 from fsp_dynamics.kernels.tiles import columns
@@ -32,8 +34,10 @@ def members(network: Network, samples: int) -> int:
 class PackedLoop:
     """The weights of a loop as kernels take them, copies of the network's.
 
-    weights : every forward matrix, the input first, in panels laid end to end. shapes (L, 3) : where each begins, its K and P.
-    loop (n_L, N_1). biases : end to end, padded. leaks (L,) : 1 / r. Padded columns are zero and stay zero.
+    weights : every forward matrix, the input first, in panels laid end to end. shapes (L, 3) :
+        where each begins, its K and P.
+    loop (n_L, N_1). biases : end to end, padded. leaks (L,) : 1 / r. Padded columns are zero and
+    stay zero.
     """
 
     weights: Array
@@ -48,7 +52,9 @@ class PackedLoop:
         matrices, widths = (network.input, *network.forward), [padded(n, network.dtype) for n in network.sizes[1:]]
         at = np.cumsum([0, *(len(w) * width for w, width in zip(matrices, widths, strict=True))])
         wide = columns(network.dtype)
-        shapes = np.array([(begin, len(w), width // wide) for begin, w, width in zip(at, matrices, widths, strict=False)], np.int64)
+        shapes = np.array(
+            [(begin, len(w), width // wide) for begin, w, width in zip(at, matrices, widths, strict=False)], np.int64
+        )
         biases = np.concatenate([_widened(b[None], n)[0] for b, n in zip(network.biases, widths, strict=True)])
         leaks = 1 / np.array(network.time_constants)
         weights = aligned((int(at[-1]),), network.dtype)
@@ -71,8 +77,9 @@ class PackedLoop:
         return [int(panels) * columns(self.weights.dtype) for panels in self.shapes[:, 2]]
 
     def products(self) -> tuple[list[Array], list[Array], list[float]]:
-        """Of the loop and each forward matrix W, in ring order: the product of those before it (n_L, N_k), that of those after it, transposed
-        (n_L, N_k+1), and ||W||; taken in the panels, so that they can be asked for between two batches.
+        """Of the loop and each forward matrix W, in ring order: the product of those before it
+        (n_L, N_k), that of those after it, transposed (n_L, N_k+1), and ||W||; taken in the
+        panels, so that they can be asked for between two batches.
         """
         n, dtype = len(self.loop), self.weights.dtype
         everyone, panels = np.arange(n), [self._panels(k) for k in range(1, len(self.shapes))]
@@ -103,21 +110,36 @@ class PackedLoop:
 
 
 class Room:
-    """The arrays in which a batch of so many samples comes to rest, in one phase or more; made once and used again.
+    """The arrays in which a batch of so many samples converges, in one phase or more; made
+    once and used again.
 
-    `room` and `work` are what kernels/loop_rest.py calls so.
+    `room` and `work` are what kernels/loop_relaxation.py calls so.
     """
 
-    def __init__(self, packed: PackedLoop, rows: int, team: int, phases: int = 1, to: Callable[[Array], Array] = lambda array: array) -> None:
-        """team : of how many members. to : puts the arrays where a team of several processes has them in common."""
+    def __init__(
+        self,
+        packed: PackedLoop,
+        rows: int,
+        team: int,
+        phases: int = 1,
+        to: Callable[[Array], Array] = lambda array: array,
+    ) -> None:
+        """team : of how many members. to : puts the arrays where a team of several processes has
+        them in common.
+        """
         self.packed, self.rows, dtype = packed, rows, packed.weights.dtype
         n, layers, widths = len(packed.loop), len(packed.shapes), packed.widths
-        self.states, self.ways = np.zeros((phases, rows * sum(widths[:-1])), dtype), np.zeros((phases, 4, rows, widths[-1]), dtype)
-        self.marks, self.tallies = np.full((phases, 3, rows), np.inf), np.zeros((phases, 3, rows), np.int64)
-        self.marks[:, PACE], self.tallies[:, STATUS] = 1, ON_THE_WAY
+        self.states, self.ways = (
+            np.zeros((phases, rows * sum(widths[:-1])), dtype),
+            np.zeros((phases, 4, rows, widths[-1]), dtype),
+        )
+        self.marks, self.statistics = np.full((phases, 3, rows), np.inf), np.zeros((phases, 3, rows), np.int64)
+        self.marks[:, PACE], self.statistics[:, STATUS] = 1, RUNNING
         self.slopes = np.zeros((phases, rows, n, widths[-1]), dtype)
-        self.states, self.ways, self.slopes, self.marks, self.tallies = map(to, (self.states, self.ways, self.slopes, self.marks, self.tallies))
-        self.room = (self.states, self.ways, self.slopes, self.marks, self.tallies)
+        self.states, self.ways, self.slopes, self.marks, self.statistics = map(
+            to, (self.states, self.ways, self.slopes, self.marks, self.statistics)
+        )
+        self.room = (self.states, self.ways, self.slopes, self.marks, self.statistics)
         self.drive, self.targets = np.zeros((rows, widths[0]), dtype), np.zeros((rows, widths[-1]), dtype)
         lists = np.zeros((team, 4, rows), np.int64)
         lists[:, EVERYONE] = np.arange(rows)
@@ -128,11 +150,16 @@ class Room:
             np.zeros((team, 3, max(n, layers + 1))),
             np.zeros((team, 2, n, n)),
         )
-        tiles = -(-rows // USED_ROWS) if phases > 1 else 0  # of images, which relaxing alone does not see
+        # of images, which relaxing alone does not see
+        tiles = -(-rows // USED_ROWS) if phases > 1 else 0
         used = np.zeros((team, tiles, int(packed.shapes[0, 1])), np.int64), np.zeros((team, tiles), np.int64)
         widest = max(int(packed.shapes[:, 1].max()), *widths) if phases > 1 else 0
         pair = np.zeros((team, 2, widest), dtype)
-        self.work = tuple(map(to, (self.drive, self.targets, np.zeros((rows, layers)), np.zeros(widths[-2], dtype), *own, *used, pair)))
+        self.work = tuple(
+            map(
+                to, (self.drive, self.targets, np.zeros((rows, layers)), np.zeros(widths[-2], dtype), *own, *used, pair)
+            )
+        )
         self.drive, self.targets = self.work[:2]
 
     def layer(self, k: int, phase: int = 0) -> Array:
@@ -152,8 +179,8 @@ class Room:
             self.layer(k, phase)[rows, : s.shape[1]] = s
         self.ways[phase, Y, rows, :n] = found.output
         self.ways[phase, U, rows, :n] = found.state[-2] @ network.forward[-1] + network.biases[-1]
-        self.marks[phase, RESIDUAL, rows], self.tallies[phase, STATUS, rows] = found.residual, found.status
-        self.tallies[phase, PASSES, rows] = found.steps
+        self.marks[phase, RESIDUAL, rows], self.statistics[phase, STATUS, rows] = found.residual, found.status
+        self.statistics[phase, PASSES, rows] = found.steps
 
 
 def relax_together(
@@ -165,9 +192,11 @@ def relax_together(
     max_passes: int,
     known: tuple[PackedLoop, Array | float] | None = None,
 ) -> tuple[Equilibrium, Array]:
-    """Samples from their outputs (B, n_L) to rest, each by secants of its own; and how doubtful each is (> 0: it may not be stable in time).
+    """Samples from their outputs (B, n_L) to rest, each by secants of its own; and how doubtful
+    each is (> 0: it may not be stable in time).
 
-    known : the network's weights, packed already, and the slope (n_L, N_L) with which each sample's model begins.
+    known : the network's weights, packed already, and the slope (n_L, N_L) with which each
+    sample's model begins.
     """
     packed, slope = known or (PackedLoop.of(network), 0.0)
     sizes = network.sizes[1:]
@@ -180,8 +209,10 @@ def relax_together(
         if nudge is not None:
             room.targets[:, : sizes[-1]] = nudge.target
         team.run(come_to_rest, packed.net, room.room, room.work, 0, beta_of(nudge), rule)
-    passes, status, doubts = room.tallies[0]
-    return Equilibrium(room.state(sizes), room.marks[0, RESIDUAL], status.astype(np.uint8), passes, beta_of(nudge)), doubts
+    passes, status, doubts = room.statistics[0]
+    return Equilibrium(
+        room.state(sizes), room.marks[0, RESIDUAL], status.astype(np.uint8), passes, beta_of(nudge)
+    ), doubts
 
 
 def _widened(matrix: Array, width: int) -> Array:

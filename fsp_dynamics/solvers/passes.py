@@ -1,4 +1,6 @@
-"""One pass around a network: from the states of the cut to all other layers and back to where the cut would rest."""
+"""One pass around a network: from the states of the cut to all other layers and back to where the
+cut would rest.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from fsp_dynamics.models.rate import Nudge, State, beta_of, unit_field, unit_rat
 
 
 class Passes:
-    """The samples on their way, packed in the first rows of buffers made once, and the pass that moves them.
+    """The samples on their way, packed in the first rows of buffers made once, and the pass that
+    moves them.
 
     rows (A,) sample numbers; y (A, n_cut) the states of the cut, side by side.
     """
@@ -25,17 +28,23 @@ class Passes:
         self._drive = drive.astype(network.dtype, copy=False)
         self._beta = beta_of(nudge)
         self._d = np.zeros((0, 0), network.dtype) if nudge is None else nudge.target.astype(network.dtype, copy=False)
-        self._biases = (np.zeros(network.sizes[1], network.dtype), *network.biases[1:])  # the drive holds the first
-        self._incoming = [[(c.pre, c.weight) for c in network.connections() if c.post == k] for k in range(network.depth)]
+        # the drive holds the first
+        self._biases = (np.zeros(network.sizes[1], network.dtype), *network.biases[1:])
+        self._incoming = [
+            [(c.pre, c.weight) for c in network.connections() if c.post == k] for k in range(network.depth)
+        ]
         self._settle = settle_kernel(network.rho.rate, network.rho.slope, network.rho.projected)
         self._inputs = [np.empty((len(drive), n), network.dtype) for n in network.sizes[1:]]
-        self._states = [np.array(s, network.dtype) for s in start]  # smooth units search from where they were
+        # smooth units search from where they were
+        self._states = [np.array(s, network.dtype) for s in start]
         self._rates = self._states if network.rho.projected else [np.empty_like(s) for s in self._states]
 
     def run(self, given: bool = False) -> tuple[Array, Array, Array]:
-        """T(y) (A, n_cut), ||field|| (A,) and ||state|| (A,) of the present rows (zeros where no norms were asked for).
+        """T(y) (A, n_cut), ||field|| (A,) and ||state|| (A,) of the present rows (zeros where no
+        norms were asked for).
 
-        The layers outside the cut follow from y; with `given` they are taken as they stand (the start, before any pass).
+        The layers outside the cut follow from y; with `given` they are taken as they stand (the
+        start, before any pass).
         """
         count = len(self.rows)
         self._place_cut(count)
@@ -81,7 +90,9 @@ class Passes:
                 self._rates[k][:count] = self.network.rho.rate(self.y[:, begin:end])
 
     def _input(self, k: int, count: int) -> None:
-        """The drive and the weighted rates that enter layer k (its bias is added where it settles)."""
+        """The drive and the weighted rates that enter layer k (its bias is added where it
+        settles).
+        """
         a, incoming = self._inputs[k][:count], self._incoming[k]
         if k == 0:
             a[:] = self._drive
@@ -110,7 +121,9 @@ class Passes:
         leak, s = 1 / self.network.time_constants[k], self._states[k][:count]
         beta, d = self._pull(k)
         if not self.network.rho.projected:
-            return unit_field(s, self._inputs[k][:count] + self._biases[k], self.network.rho.slope(s), leak, beta, d if beta else 0.0)
+            return unit_field(
+                s, self._inputs[k][:count] + self._biases[k], self.network.rho.slope(s), leak, beta, d if beta else 0.0
+            )
         if k in self._cut:
             begin = sum(self._sizes[c] for c in self._cut if c < k)
             rest = target[:, begin : begin + self._sizes[k]]

@@ -1,9 +1,11 @@
-"""The methods in plain NumPy, to be read, extended and checked against; flat states (B, N), the layers side by side.
+"""The methods in plain NumPy, to be read, extended and checked against; flat states (B, N), the
+layers side by side.
 
-Two fields lead to the same equilibria. ``rate``: the rate form, whose right-hand side is continuous, so that its error
-can be estimated. ``projected``: eq. 13 literally, every state clipped to [0, 1], the stages of a step included: a unit
-held at 1 by its input would otherwise see rho' = 0 in the next stage, and where it rests would depend on the step size.
-A smooth rho needs neither: there both names mean eq. 13 itself.
+Two fields lead to the same equilibria. ``rate``: the rate form, whose right-hand side is
+continuous, so that its error can be estimated. ``projected``: eq. 13 literally, every state
+clipped to [0, 1], the stages of a step included: a unit held at 1 by its input would otherwise see
+rho' = 0 in the next stage, and where it rests would depend on the step size. A smooth rho needs
+neither: there both names mean eq. 13 itself.
 """
 
 from __future__ import annotations
@@ -18,19 +20,32 @@ from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, flatten, layers
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Status, Tolerance, judge, prepare
-from fsp_dynamics.solvers.integration import MOTION, accuracy, check_settings, check_times, equal_steps, in_precision, longest_step
+from fsp_dynamics.solvers.integration import (
+    MOTION,
+    accuracy,
+    check_settings,
+    check_times,
+    equal_steps,
+    in_precision,
+    longest_step,
+)
 from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
 
 Field = Callable[[Array], Array]
 
-SAFETY, SHRINK, GROW = 0.9, 0.2, 5.0  # step size control: aim below the allowed error, change h at most by these factors
+SAFETY, SHRINK, GROW = (
+    0.9,
+    0.2,
+    5.0,
+)  # step size control: aim below the allowed error, change h at most by these factors
 
 
 def step(tableau: Tableau, field: Field, state: Array, h: float | Array) -> tuple[Array, Array | None]:
-    """One step of size h from `state` (B, N): k_i = field(s + h sum_j a_ij k_j), s + h sum_i b_i k_i.
+    """One step of size h from `state` (B, N): k_i = field(s + h sum_j a_ij k_j), s + h sum_i b_i
+    k_i.
 
-    h is a number, or (B, 1) with a step for each sample. Returns the new state and the error estimate h sum_i e_i k_i
-    (B, N), None for a method without one. `state` is not modified.
+    h is a number, or (B, 1) with a step for each sample. Returns the new state and the error
+    estimate h sum_i e_i k_i (B, N), None for a method without one. `state` is not modified.
     """
     h = np.asarray(h, state.dtype)
     slopes: list[Array] = []
@@ -41,7 +56,9 @@ def step(tableau: Tableau, field: Field, state: Array, h: float | Array) -> tupl
 
 
 def flat_field(network: Network, drive: Array, nudge: Nudge | None, form: str) -> Field:
-    """ds/dt as a function (B, N) -> (B, N): the rate form, or eq. 13 at the state clipped to [0, 1] (``projected``)."""
+    """ds/dt as a function (B, N) -> (B, N): the rate form, or eq. 13 at the state clipped to [0,
+    1] (``projected``).
+    """
     if form == "rate" or not network.rho.projected:
         return lambda flat: flatten(rate.rate_field(network, drive, layers(network, flat), nudge))
     return lambda flat: flatten(rate.field(network, drive, layers(network, flat.clip(0, 1)), nudge))
@@ -49,25 +66,27 @@ def flat_field(network: Network, drive: Array, nudge: Nudge | None, form: str) -
 
 @dataclass(frozen=True, slots=True)
 class ReferenceSolver:
-    """Runge-Kutta integration in NumPy, with a constant step or with a controlled step for each sample (an `Integrator`).
+    """Runge-Kutta integration in NumPy, with a constant step or with a controlled step for each
+    sample (an `Integrator`).
 
     Parameters
     ----------
     method : name of a tableau (`solvers.tableaux`).
-    dt : constant step, in the time unit of the time constants; None: controlled. Then each sample has its own step size,
-        clock and stop; it needs a method with an error estimate.
+    dt : constant step, in the time unit of the time constants; None: controlled. Then each sample
+        has its own step size, clock and stop; it needs a method with an error estimate.
     max_steps : steps a sample may try, in a relaxation or, controlled, between two saved times.
-    form : "rate", "projected", or None: projected for constant steps, rate for controlled ones. A controlled step in the
-        projected form creeps at kinks.
-    rtol, atol : error allowed in a controlled step along a path, for each unit atol + rtol |s|, as root mean square over the units.
-        None: rtol 1e-9 (float32: 1e-6), atol as rtol.
+    form : "rate", "projected", or None: projected for constant steps, rate for controlled ones. A
+        controlled step in the projected form creeps at kinks.
+    rtol, atol : error allowed in a controlled step along a path, for each unit atol + rtol |s|, as
+        root mean square over the units. None: rtol 1e-9 (float32: 1e-6), atol as rtol.
 
-    Control: h stays below 1 / (largest leak + beta). Relaxing, the 2-norm of the error estimate may be MOTION times the residual, so
-    that the error vanishes together with the motion: a constant allowance would let h ride the limit of stability and the residual
-    stall there. Following, rtol and atol decide.
+    Control: h stays below 1 / (largest leak + beta). Relaxing, the 2-norm of the error estimate
+    may be MOTION times the residual, so that the error vanishes together with the motion: a
+    constant allowance would let h ride the limit of stability and the residual stall there.
+    Following, rtol and atol decide.
 
-    Raises ConfigurationError for an unknown method or form, dt or max_steps not above 0, no dt where the method cannot
-    control it, or rtol and atol that do not fit.
+    Raises ConfigurationError for an unknown method or form, dt or max_steps not above 0, no dt
+    where the method cannot control it, or rtol and atol that do not fit.
     """
 
     method: str = "dopri5"
@@ -92,7 +111,9 @@ class ReferenceSolver:
         nudge: Nudge | None = None,
         tolerance: Tolerance | None = None,
     ) -> Equilibrium:
-        """Integrate to rest, as `equilibrium.Solver.relax` says; `steps` counts rejected steps too."""
+        """Integrate to rest, as `equilibrium.Solver.relax` says; `steps` counts rejected steps
+        too.
+        """
         start = prepare(network, drive, start, nudge)
         drive, state, nudge = in_precision(network, drive, start, nudge)
         tolerance = tolerance or Tolerance.default(network.dtype)
@@ -117,8 +138,8 @@ class ReferenceSolver:
     def follow(self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array) -> Array:
         """The flat states (T, B, N) at the increasing `times`, each of them hit exactly.
 
-        Constant steps are at most dt long and equal between two times. A sample that stops being finite or, controlled, needs
-        more than max_steps between two times is NaN from there on.
+        Constant steps are at most dt long and equal between two times. A sample that stops being
+        finite or, controlled, needs more than max_steps between two times is NaN from there on.
         """
         start = prepare(network, drive, start, nudge)
         times = check_times(times)
@@ -135,7 +156,9 @@ class ReferenceSolver:
         return path
 
     def _constant(self, network: Network, drive: Array, nudge: Nudge | None, state: Array, duration: float) -> Array:
-        """The state `duration` later, by equal steps of at most dt; NaN for a sample that stops being finite."""
+        """The state `duration` later, by equal steps of at most dt; NaN for a sample that stops
+        being finite.
+        """
         count = equal_steps(duration, self.dt or duration)
         working = _Rows(self, network, drive, nudge)
         h = np.full((len(state), 1), duration / count, state.dtype)
@@ -144,8 +167,12 @@ class ReferenceSolver:
         state[~np.isfinite(state).all(-1)] = np.nan
         return state
 
-    def _controlled(self, network: Network, drive: Array, nudge: Nudge | None, state: Array, duration: float, h: Array) -> Array:
-        """The state `duration` later; `h` (B, 1), each sample's step size, is carried on in place from call to call."""
+    def _controlled(
+        self, network: Network, drive: Array, nudge: Nudge | None, state: Array, duration: float, h: Array
+    ) -> Array:
+        """The state `duration` later; `h` (B, 1), each sample's step size, is carried on in place
+        from call to call.
+        """
         state = state.copy()
         left = np.full((len(state), 1), duration)
         shortest = np.finfo(state.dtype).eps * longest_step(network, nudge)
@@ -158,7 +185,8 @@ class ReferenceSolver:
             trial = np.where(last, left[rows], h[rows])
             state[rows], proposed, accepted = working.advance(state[rows], trial)
             left[rows] = np.where(accepted, np.where(last, 0, left[rows] - trial), left[rows])
-            h[rows] = np.where(last & accepted, np.maximum(h[rows], proposed), proposed)  # a step cut short says little
+            # a step cut short says little
+            h[rows] = np.where(last & accepted, np.maximum(h[rows], proposed), proposed)
         state[(left > 0)[:, 0]] = np.nan
         return state
 
@@ -173,7 +201,8 @@ class _Rows:
     nudge: Nudge | None
 
     def advance(self, state: Array, h: Array, allowed: Array | None = None) -> tuple[Array, Array, Array]:
-        """One step each: (state, next h, accepted), (b, N), (b, 1), (b, 1). A rejected sample keeps its state.
+        """One step each: (state, next h, accepted), (b, N), (b, 1), (b, 1). A rejected sample
+        keeps its state.
 
         allowed (b, 1) is the 2-norm that the error may have; None: what rtol and atol allow.
         """
@@ -185,17 +214,25 @@ class _Rows:
         if solver.dt is not None or error is None:
             return moved, h, np.ones_like(h, bool)
         ratio = self.along_a_path(error, state, moved) if allowed is None else _norm(error)[:, None] / allowed
-        ratio = np.where(np.isfinite(ratio) & np.isfinite(moved).all(-1, keepdims=True), np.maximum(ratio, 1e-9), np.inf)
+        ratio = np.where(
+            np.isfinite(ratio) & np.isfinite(moved).all(-1, keepdims=True), np.maximum(ratio, 1e-9), np.inf
+        )
         accepted = ratio <= 1
         factor = np.clip(SAFETY * ratio ** (-1 / solver.tableau.order), SHRINK, GROW)
-        return np.where(accepted, moved, state), np.minimum(h * factor, longest_step(self.network, self.nudge)), accepted
+        return (
+            np.where(accepted, moved, state),
+            np.minimum(h * factor, longest_step(self.network, self.nudge)),
+            accepted,
+        )
 
     def residual(self, state: Array) -> Array:
         """||ds/dt|| of the rate form, (b,)."""
         return rate.residual(self.network, self.drive, layers(self.network, state), self.nudge)
 
     def allowance(self, state: Array, residual: Array) -> Array:
-        """Error allowed in one step of a relaxation, (b, 1): it follows the residual all the way, down to rounding."""
+        """Error allowed in one step of a relaxation, (b, 1): it follows the residual all the way,
+        down to rounding.
+        """
         motion = MOTION * residual * longest_step(self.network, self.nudge)
         return np.maximum(motion, np.finfo(state.dtype).eps * (1 + _norm(state)))[:, None]
 

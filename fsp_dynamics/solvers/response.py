@@ -1,22 +1,25 @@
 """How an equilibrium answers a small pull on its outputs: the field, linearised where it rests.
 
-With leak = 1/r and, at the output, the beta of the nudge it rests under, a small constant push e on the outputs' field moves the rest by delta s:
+With leak = 1/r and, at the output, the beta of the nudge it rests under, a small constant push e
+on the outputs' field moves the rest by delta s:
 
     delta s_j = h_j (e_j + p_j sum_i w_ij p_i delta s_i)         p = rho'(s),  1/h = leak + beta - rho''(s) a       (the response)
     lambda_j  = h_j (e_j + p_j sum_k w_jk p_k lambda_k)                                                               (the adjoint)
 
-For a hard sigmoid p is 1 for units strictly inside (0, 1) and 0 for all others, and h = p / (leak + beta): saturated units do not answer.
-The two differ in the direction in which weights are walked, and in nothing else. With e = d - s_L the adjoint is the gradient,
--dC/da_j = p_j lambda_j for the cost C = 1/2 ||s_L - d||^2, and the response is what eq. 14 sees as beta -> 0: d rho(s_j) / d beta = p_j delta s_j
-(model fact 10).
+For a hard sigmoid p is 1 for units strictly inside (0, 1) and 0 for all others, and h = p / (leak
++ beta): saturated units do not answer. The two differ in the direction in which weights are
+walked, and in nothing else. With e = d - s_L the adjoint is the gradient, -dC/da_j = p_j lambda_j
+for the cost C = 1/2 ||s_L - d||^2, and the response is what eq. 14 sees as beta -> 0: d rho(s_j) /
+d beta = p_j delta s_j (model fact 10).
 
-In a feedforward loop both are n_L x n_L problems. With gamma = h p^2 and the chain round the loop, cut at the output,
+In a feedforward loop both are n_L x n_L problems. With gamma = h p^2 and the chain round the loop,
+cut at the output,
 
     C = loop gamma_1 forward[0] gamma_2 ... gamma_L-1 forward[L-2]     (n_L, n_L)
     q_L (I - C gamma_L) = p_L h_L e   (response, q = p delta s)        (I - gamma_L C) v_L = p_L h_L e   (adjoint, v = p lambda)
 
-G_D = C gamma_L, the loop matrix, is how a small change of the output rates comes back after one turn. Reciprocal networks are solved
-iteratively (GMRES).
+G_D = C gamma_L, the loop matrix, is how a small change of the output rates comes back after one
+turn. Reciprocal networks are solved iteratively (GMRES).
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, flatten, layers, stiffness, total_input
+from fsp_dynamics.models.rate import Nudge, State, decay_rates, flatten, layers, total_input
 
 CHUNK = 64  # samples whose (n_L, n_k) chains are held at once
 
@@ -51,17 +54,24 @@ class Gains:
 
 
 def gains(network: Network, state: State, nudge: Nudge | None = None, drive: Array | None = None) -> Gains:
-    """p and h of every unit at these equilibria (`drive` (B, n_1) is needed for a smooth rho only).
+    """p and h of every unit at these equilibria (`drive` (B, n_1) is needed for a smooth rho
+    only).
 
     Raises ConfigurationError for a smooth rho without curvature or drive.
     """
-    kappa = stiffness(network, nudge)
+    kappa = decay_rates(network, nudge)
     if network.rho.projected:
         inside = tuple(((s > 0) & (s < 1)).astype(np.float64) for s in state)
         return Gains(inside, tuple(p / k for p, k in zip(inside, kappa, strict=True)))
     if network.rho.curvature is None or drive is None:
-        missing = "curvature of rho: give Activation(..., curvature=...)" if network.rho.curvature is None else "drive of the images"
-        raise ConfigurationError(f"the linear response of a network with rho = {network.rho.name!r} needs the {missing}")
+        missing = (
+            "curvature of rho: give Activation(..., curvature=...)"
+            if network.rho.curvature is None
+            else "drive of the images"
+        )
+        raise ConfigurationError(
+            f"the linear response of a network with rho = {network.rho.name!r} needs the {missing}"
+        )
     exact = tuple(s.astype(np.float64) for s in state)
     a = total_input(network, drive, [network.rho.rate(s) for s in exact])
     slope = tuple(network.rho.slope(s) for s in exact)
@@ -70,7 +80,9 @@ def gains(network: Network, state: State, nudge: Nudge | None = None, drive: Arr
 
 
 def chain(network: Network, found: Gains) -> Array:
-    """C = loop gamma_1 forward[0] ... gamma_L-1 forward[L-2] of each sample, (B, n_L, n_L) float64. Raises ConfigurationError without a loop."""
+    """C = loop gamma_1 forward[0] ... gamma_L-1 forward[L-2] of each sample, (B, n_L, n_L)
+    float64. Raises ConfigurationError without a loop.
+    """
     if network.loop is None:
         raise ConfigurationError("the network has no loop (loop = None); give one made by loop_network")
     loop, forward = network.loop.astype(np.float64), [w.astype(np.float64) for w in network.forward]
@@ -85,12 +97,16 @@ def chain(network: Network, found: Gains) -> Array:
 
 
 def loop_matrix(network: Network, found: Gains) -> Array:
-    """G_D = C gamma_L of each sample, (B, n_L, n_L): row i is how output i's rate comes back to all outputs. Raises as `chain`."""
+    """G_D = C gamma_L of each sample, (B, n_L, n_L): row i is how output i's rate comes back to
+    all outputs. Raises as `chain`.
+    """
     return chain(network, found) * found.round_trip[-1][:, None, :]
 
 
 def response(network: Network, found: Gains, push: Array) -> State:
-    """delta rho = p delta s of every layer (B, n_k) for a constant push (B, n_L) on the outputs' field, per unit of it."""
+    """delta rho = p delta s of every layer (B, n_k) for a constant push (B, n_L) on the outputs'
+    field, per unit of it.
+    """
     first = found.slope[-1] * found.answer[-1] * push
     if network.loop is None:
         return _iterated(network, found, first, forwards=True)
@@ -103,7 +119,9 @@ def response(network: Network, found: Gains, push: Array) -> State:
 
 
 def adjoint(network: Network, found: Gains, push: Array) -> State:
-    """v = p lambda of every layer (B, n_k): with push = d - s_L (B, n_L) it is -dC/da, C = 1/2 ||s_L - d||^2."""
+    """v = p lambda of every layer (B, n_k): with push = d - s_L (B, n_L) it is -dC/da, C = 1/2
+    ||s_L - d||^2.
+    """
     first = found.slope[-1] * found.answer[-1] * push
     if network.loop is None:
         return _iterated(network, found, first, forwards=False)
@@ -131,7 +149,9 @@ def _solve(matrices: Array, right: Array) -> Array:
 
 
 def _iterated(network: Network, found: Gains, first: Array, forwards: bool) -> State:
-    """x = first + gamma W^T x, or W x, by GMRES over the whole batch. Raises ConfigurationError where it does not converge."""
+    """x = first + gamma W^T x, or W x, by GMRES over the whole batch. Raises ConfigurationError
+    where it does not converge.
+    """
     from scipy.sparse.linalg import LinearOperator, gmres
 
     gamma, batch = found.round_trip, len(first)
@@ -148,5 +168,7 @@ def _iterated(network: Network, found: Gains, first: Array, forwards: bool) -> S
     operator = LinearOperator((right.size, right.size), matvec=operate, dtype=np.float64)
     solution, failed = gmres(operator, right, rtol=1e-12, atol=0.0, restart=60, maxiter=50)
     if failed:
-        raise ConfigurationError("the linear response did not converge: the network amplifies a small change at this equilibrium; weaken its weights")
+        raise ConfigurationError(
+            "the linear response did not converge: the network amplifies a small change at this equilibrium; weaken its weights"
+        )
     return layers(network, solution.reshape(batch, -1))

@@ -26,10 +26,12 @@ class Tableau:
 
     a : stage i has the i weights of the stages before it.
     b, c : weights of the step; times of the stages in units of h.
-    error : b minus the weights of the embedded method of order `order` - 1, or None where there is none.
+    error : b minus the weights of the embedded method of order `order` - 1, or None where there is
+        none.
     order : the local error of the step is O(h^(order + 1)).
     fsal : the last stage is the first of the next step.
-    middle : s + h sum_i middle[i] k_i is close to the state half-way through the step, to order 4; None where there is no such thing.
+    middle : s + h sum_i middle[i] k_i is close to the state half-way through the step, to order 4;
+    None where there is no such thing.
     """
 
     name: str

@@ -1,12 +1,15 @@
-"""The exact-gradient nudged phase: the nudge acts through the transposed connections (model fact 11).
+"""The exact-gradient nudged phase: the nudge acts through the transposed connections (model fact
+11).
 
-Adding (J^T - J)(s - s^0) to the nudged field, J the free field's Jacobian at the free equilibrium s^0, turns the linear part of the field into
-J^T. With p = rho'(s^0) and a^0 the input at s^0, a unit of a hard sigmoid then rests at
+Adding (J^T - J)(s - s^0) to the nudged field, J the free field's Jacobian at the free equilibrium
+s^0, turns the linear part of the field into J^T. With p = rho'(s^0) and a^0 the input at s^0, a
+unit of a hard sigmoid then rests at
 
     s_j = rho((a^0_j + p_j sum_k w_jk p_k (s_k - s^0_k) + beta d_j) / (leak + beta))          (beta and d at the output only)
 
-and eq. 14 between s^0 and s becomes -dC/dW of C = 1/2 ||s_L - d||^2 as beta -> 0, for any connections. The field's higher orders in s - s^0, which no
-limit sees, are left out. It is an oracle and a yardstick for learning rules: no neuron could know the transposed weights.
+and eq. 14 between s^0 and s becomes -dC/dW of C = 1/2 ||s_L - d||^2 as beta -> 0, for any
+connections. The field's higher orders in s - s^0, which no limit sees, are left out. It is an
+oracle and a yardstick for learning rules: no neuron could know the transposed weights.
 """
 
 from __future__ import annotations
@@ -14,19 +17,26 @@ from __future__ import annotations
 import numpy as np
 
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, stiffness, total_input
-from fsp_dynamics.solvers.equilibrium import AT_REST, Equilibrium, Tolerance, judge
+from fsp_dynamics.models.rate import Nudge, State, decay_rates, total_input
+from fsp_dynamics.solvers.equilibrium import CONVERGED, Equilibrium, Tolerance, judge
 from fsp_dynamics.solvers.response import adjoint, gains
 
 
 def relax_transposed(
-    network: Network, drive: Array, free: Equilibrium, nudge: Nudge, tolerance: Tolerance | None = None, max_passes: int = 200
+    network: Network,
+    drive: Array,
+    free: Equilibrium,
+    nudge: Nudge,
+    tolerance: Tolerance | None = None,
+    max_passes: int = 200,
 ) -> Equilibrium:
-    """The rest of the exact-gradient nudged phase from the free equilibria of the same samples, by sweeps against the direction of the weights.
+    """The rest of the exact-gradient nudged phase from the free equilibria of the same samples, by
+    sweeps against the direction of the weights.
 
-    Samples that `max_passes` sweeps do not bring to rest are begun again where the linear field would rest. drive (B, n_1). `steps` counts sweeps;
-    `residual` is ||s^new - s|| (leak + beta) over the units of a sample. Raises ConfigurationError for an impossible nudge or a smooth rho without
-    curvature.
+    Samples that `max_passes` sweeps do not bring to convergence are begun again where the linear field
+    would rest. drive (B, n_1). `steps` counts sweeps; `residual` is ||s^new - s|| (leak + beta)
+    over the units of a sample. Raises ConfigurationError for an impossible nudge or a smooth rho
+    without curvature.
     """
     nudge.check(network, len(drive))
     tolerance = tolerance or Tolerance.default(network.dtype)
@@ -40,15 +50,21 @@ def relax_transposed(
         with np.errstate(over="ignore", invalid="ignore"):
             residual[rows] = sweep.run(moved, rows)
         status[rows] = judge(residual[rows], norm[rows], tolerance)
-        rows = rows[status[rows] != AT_REST]
+        rows = rows[status[rows] != CONVERGED]
         steps[rows] += 1
         if rows.size == 0:
             break
-    return Equilibrium(tuple(s + m for s, m in zip(free.state, moved, strict=True)), residual, status, steps, nudge.beta)
+    return Equilibrium(
+        tuple(s + m for s, m in zip(free.state, moved, strict=True)), residual, status, steps, nudge.beta
+    )
 
 
-def _begin_linearly(network: Network, state: State, drive: Array, nudge: Nudge, moved: list[Array], rows: Array) -> None:
-    """Put beta lambda, the adjoint under the nudge's own leak, in these rows: where no unit meets a kink they rest there."""
+def _begin_linearly(
+    network: Network, state: State, drive: Array, nudge: Nudge, moved: list[Array], rows: Array
+) -> None:
+    """Put beta lambda, the adjoint under the nudge's own leak, in these rows: where no unit meets
+    a kink they rest there.
+    """
     of, pull = tuple(s[rows] for s in state), nudge.rows(rows)
     found = gains(network, of, pull, drive[rows])
     push = nudge.beta * (pull.target - of[-1]).astype(np.float64)
@@ -63,17 +79,21 @@ class _Sweep:
         dtype, found = network.dtype, gains(network, state, nudge, drive)
         self.network, self.state = network, state
         self.slope = [p.astype(dtype) for p in found.slope]
-        self.kappa = stiffness(network, nudge)
+        self.kappa = decay_rates(network, nudge)
         self.answer = [h.astype(dtype) for h in found.answer]
         self.links: list[list[tuple[int, Array]]] = [
             [(c.post, c.weight.T) for c in network.connections() if c.pre == k] for k in range(network.depth)
         ]
         self.push = (nudge.beta * (nudge.target - state[-1])).astype(dtype)
         a = total_input(network, drive, [network.rho.rate(s) for s in state])[-1]
-        self.below = np.where(self.slope[-1] > 0, 0, a - state[-1] / network.time_constants[-1])  # what a saturated output's input lacks
+        self.below = np.where(
+            self.slope[-1] > 0, 0, a - state[-1] / network.time_constants[-1]
+        )  # what a saturated output's input lacks
 
     def run(self, moved: list[Array], rows: Array) -> Array:
-        """One sweep of these rows, from the output back to the first layer, in place; how far from rest each was (A,)."""
+        """One sweep of these rows, from the output back to the first layer, in place; how far from
+        rest each was (A,).
+        """
         squares = np.zeros(len(rows))
         for k in range(self.network.depth - 1, -1, -1):
             new = self._target(k, moved, rows)

@@ -1,4 +1,6 @@
-"""Angles of the loop: the trace identity and the invariances (model facts 12 and 13), and twins written out by hand."""
+"""Angles of the loop: the trace identity and the invariances (model facts 12 and 13), and twins
+written out by hand.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from problems import problem, random_network
 
 from fsp_dynamics.analysis.alignment import angle, loop_alignment, loop_angles, sample_alignment
-from fsp_dynamics.errors import NotAtRestError
+from fsp_dynamics.errors import NotConvergedError
 from fsp_dynamics.models.network import loop_network, reciprocal_network
 from fsp_dynamics.solvers import relax
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
@@ -26,12 +28,18 @@ def ring_of(network):
 
 @given(sizes=DEPTHS, seed=SEEDS)
 def test_against_the_full_product_of_the_others(sizes, seed) -> None:
-    """Each W against the transposed product of the others in loop order, multiplied out matrix by matrix, angle by arccos."""
+    """Each W against the transposed product of the others in loop order, multiplied out matrix by
+    matrix, angle by arccos.
+    """
     network = loop_network(sizes, dtype=np.float64, rng=seed)
     ring, found = ring_of(network), loop_alignment(network)
     assert set(found.degrees) == {name for name, _ in ring}
     for k, (name, w) in enumerate(ring):
-        others = np.linalg.multi_dot([m for _, m in ring[k + 1 :] + ring[:k]]) if len(ring) > 2 else (ring[k + 1 :] + ring[:k])[0][1]
+        others = (
+            np.linalg.multi_dot([m for _, m in ring[k + 1 :] + ring[:k]])
+            if len(ring) > 2
+            else (ring[k + 1 :] + ring[:k])[0][1]
+        )
         cosine = np.vdot(w, others.T) / (np.linalg.norm(w) * np.linalg.norm(others))
         assert found.degrees[name] == pytest.approx(np.degrees(np.arccos(np.clip(cosine, -1, 1))), abs=1e-5)
 
@@ -49,11 +57,15 @@ def test_one_trace_decides_all_signs(sizes, seed) -> None:
 
 @given(seed=SEEDS, factor=st.floats(0.01, 100))
 def test_what_changes_nothing(seed, factor) -> None:
-    """Fact 13: scaling a matrix and permuting hidden units change no angle; a sign turns every angle t into 180 - t."""
+    """Fact 13: scaling a matrix and permuting hidden units change no angle; a sign turns every
+    angle t into 180 - t.
+    """
     network = loop_network([5, 6, 7, 3], dtype=np.float64, rng=seed)
     before = loop_alignment(network).degrees
     order = np.random.default_rng(seed).permutation(7)
-    permuted = network.with_parameters({"forward[0]": network.forward[0][:, order], "forward[1]": network.forward[1][order]})
+    permuted = network.with_parameters(
+        {"forward[0]": network.forward[0][:, order], "forward[1]": network.forward[1][order]}
+    )
     scaled = network.with_parameters({"forward[0]": factor * network.forward[0]})
     turned = loop_alignment(network.with_parameters({"loop": -network.loop})).degrees
     for name, value in before.items():
@@ -77,7 +89,9 @@ def test_small_angles_are_not_lost() -> None:
 
 def test_a_loop_set_to_the_product_of_the_others_is_aligned_and_the_rest_below_90() -> None:
     network = loop_network([5, 6, 7, 3], dtype=np.float64, rng=1)
-    aligned = loop_alignment(network.with_parameters({"loop": (network.forward[0] @ network.forward[1]).T.copy()})).degrees
+    aligned = loop_alignment(
+        network.with_parameters({"loop": (network.forward[0] @ network.forward[1]).T.copy()})
+    ).degrees
     assert aligned["loop"] == pytest.approx(0, abs=1e-6)
     assert max(aligned.values()) < 90
 
@@ -129,13 +143,18 @@ def test_bound_and_inside_angle_against_a_full_singular_value_decomposition(size
 def test_the_z_score_is_one_standard_deviation_of_a_random_matrix() -> None:
     """2,000 random matrices of one shape against one product: mean 0, standard deviation 1."""
     network, rng = loop_network([3, 6, 5, 4], dtype=np.float64, rng=0), np.random.default_rng(1)
-    scores = [loop_alignment(network.with_parameters({"forward[0]": rng.normal(size=(6, 5))})).z_score["W1"] for _ in range(2000)]
+    scores = [
+        loop_alignment(network.with_parameters({"forward[0]": rng.normal(size=(6, 5))})).z_score["W1"]
+        for _ in range(2000)
+    ]
     assert np.mean(scores) == pytest.approx(0, abs=0.07)
     assert np.std(scores) == pytest.approx(1, abs=0.05)
 
 
 def test_the_rank_trap_of_a_wide_network() -> None:
-    """No product of rank 10 comes nearer than 89.6 degrees to a random 1500 x 1500 matrix (fact 14)."""
+    """No product of rank 10 comes nearer than 89.6 degrees to a random 1500 x 1500 matrix (fact
+    14).
+    """
     found = loop_alignment(loop_network([4, 1500, 1500, 10], rng=0))
     assert found.bound["W1"] == pytest.approx(89.6, abs=0.05)
     assert found.inside["W1"] < 120
@@ -195,9 +214,9 @@ def test_equilibria_that_are_not_at_rest_are_refused_unless_told() -> None:
     p = problem("strong")
     rest = relax(p.network, p.images)
     restless = Equilibrium(rest.state, rest.residual, np.ones_like(rest.status), rest.steps)
-    with pytest.raises(NotAtRestError, match="not at rest"):
+    with pytest.raises(NotConvergedError, match="not converged"):
         sample_alignment(p.network, restless)
-    assert set(sample_alignment(p.network, restless, unrested=True).degrees) == {"W1", "W2", "loop"}
+    assert set(sample_alignment(p.network, restless, unconverged=True).degrees) == {"W1", "W2", "loop"}
 
 
 def test_no_sample_has_no_angle() -> None:

@@ -20,20 +20,27 @@ ONE = np.ones((1, 1))
 
 
 def switch(loop=0.8):
-    """s_1 = clip(loop y - 0.2), y = clip(2 s_1 + 0.1): stable at y = 0.1 and 1, a saddle at 0.3 / (2 loop - 1) between them (loop 0.65 to 2)."""
+    """s_1 = clip(loop y - 0.2), y = clip(2 s_1 + 0.1): stable at y = 0.1 and 1, a saddle at 0.3 /
+    (2 loop - 1) between them (loop 0.65 to 2).
+    """
     return Network(input=0 * ONE, forward=(2 * ONE,), loop=loop * ONE, biases=(np.array([-0.2]), np.array([0.1])))
 
 
 def smooth_switch(w=60.0, rho="logistic"):
     """Two equal units that excite each other, symmetric round s = 0 but for a bias of 3."""
-    return Network(input=0 * ONE, forward=(w * ONE,), loop=w * ONE, biases=(np.full(1, 3 - w / 2), np.full(1, 3 - w / 2)), rho=rho)
+    return Network(
+        input=0 * ONE, forward=(w * ONE,), loop=w * ONE, biases=(np.full(1, 3 - w / 2), np.full(1, 3 - w / 2)), rho=rho
+    )
 
 
 def side_of(start, steps=4000, h=0.02):
     """Where explicit Euler in a plain loop brings `switch` from (s_1, y): True for the upper rest."""
     s, y = start
     for _ in range(steps):
-        s, y = s + h * (min(max(0.8 * min(max(y, 0), 1) - 0.2, 0), 1) - s), y + h * (min(max(2 * min(max(s, 0), 1) + 0.1, 0), 1) - y)
+        s, y = (
+            s + h * (min(max(0.8 * min(max(y, 0), 1) - 0.2, 0), 1) - s),
+            y + h * (min(max(2 * min(max(s, 0), 1) + 0.1, 0), 1) - y),
+        )
     return y > 0.5
 
 
@@ -47,11 +54,13 @@ def test_a_switch_has_two_and_its_saddle_is_not_met(solver) -> None:
     assert found.states[0][order, 0] == pytest.approx([0.0, 0.6], abs=1e-10)
     assert found.share[order] == pytest.approx([1 - upper / 60, upper / 60], abs=1e-12)
     assert (np.diff(found.share) <= 0).all()
-    assert (found.count, found.unrested) == (2, 0)
+    assert (found.count, found.unconverged) == (2, 0)
 
 
 def test_a_smooth_switch() -> None:
-    """Both rests solve eq. 13, on either side of 0, and they are stable: the slope of the field through them is negative."""
+    """Both rests solve eq. 13, on either side of 0, and they are stable: the slope of the field
+    through them is negative.
+    """
     network = smooth_switch()
     (found,) = attractors(network, np.zeros((1, 1)), starts=30, solver=NUMPY)
     assert found.count == 2
@@ -75,7 +84,7 @@ def test_an_image_does_not_depend_on_its_company() -> None:
 def test_a_cycle_has_no_rest() -> None:
     p = problems.ring(3, 12.0)
     (found,) = attractors(p.network, p.images[:1], starts=5, solver=ReferenceSolver("rk4", dt=0.2, max_steps=400))
-    assert (found.count, found.unrested, found.share.size) == (0, 5, 0)
+    assert (found.count, found.unconverged, found.share.size) == (0, 5, 0)
     assert [s.shape for s in found.states] == [(0, 1)] * 3
 
 

@@ -1,4 +1,6 @@
-"""Branches of equilibria against closed forms (model facts 4 and 8), folds and Hopf points against direct systems solved by scipy."""
+"""Branches of equilibria against closed forms (model facts 4 and 8), folds and Hopf points against
+direct systems solved by scipy.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,23 @@ NOTHING = np.zeros(1)
 
 
 def switch(loop=1.0):
-    """s_1 = clip(g y - 0.2), y = clip(2 s_1 + 0.1): rests at y = 0.1 for g < 2, at 1 for g > 0.65, and at 0.3 / (2 g - 1) between (loop = g)."""
+    """s_1 = clip(g y - 0.2), y = clip(2 s_1 + 0.1): rests at y = 0.1 for g < 2, at 1 for g > 0.65,
+    and at 0.3 / (2 g - 1) between (loop = g).
+    """
     return Network(input=0 * ONE, forward=(2 * ONE,), loop=loop * ONE, biases=(np.array([-0.2]), np.array([0.1])))
 
 
 def smooth_ring(weights, biases, rho, time_constants=()):
     *forward, loop = (w * ONE for w in weights)
-    return Network(0 * ONE, tuple(forward), tuple(np.full(1, b) for b in biases), loop=loop, rho=rho, time_constants=time_constants)
+    return Network(
+        0 * ONE, tuple(forward), tuple(np.full(1, b) for b in biases), loop=loop, rho=rho, time_constants=time_constants
+    )
 
 
 def field_of(network, state, factor):
-    """Field and Jacobian (N,), (N, N) of a network of single units, the loop multiplied by `factor`."""
+    """Field and Jacobian (N,), (N, N) of a network of single units, the loop multiplied by
+    `factor`.
+    """
     scaled = network.with_parameters({"loop": factor * network.loop})
     layers = oracles.split(network, np.asarray(state)[None])
     images = np.zeros((1, 1))
@@ -53,7 +61,9 @@ def worst(network, image, branch, target=None):
 
 @pytest.mark.parametrize("span", [(0.3, 3.0), (3.0, 0.3)])
 def test_a_switch_is_walked_round_both_its_folds(span) -> None:
-    """The corners of a hard sigmoid, where the parameter turns on its heel: at gain 2 and 0.65, whatever side one comes from."""
+    """The corners of a hard sigmoid, where the parameter turns on its heel: at gain 2 and 0.65,
+    whatever side one comes from.
+    """
     branch = continuation(switch(), NOTHING, "loop", span)
     assert branch.ended == "span"
     assert (branch.parameter[0], branch.parameter[-1]) == span
@@ -68,13 +78,16 @@ def test_a_switch_is_walked_round_both_its_folds(span) -> None:
     assert branch.states[0][:, 0] == pytest.approx(np.clip(g * y - 0.2, 0, 1), abs=1e-10)
     assert not branch.stable[inside].any()
     assert branch.stable[((y < 0.1 + 1e-9) & (g < 2 - 1e-9)) | ((y > 1 - 1e-9) & (g > 0.65 + 1e-9))].all()
-    assert branch.abscissa[inside] == pytest.approx(np.sqrt(2 * g[inside]) - 1, abs=1e-10)  # (1 + l)^2 = 2 g
+    # (1 + l)^2 = 2 g
+    assert branch.abscissa[inside] == pytest.approx(np.sqrt(2 * g[inside]) - 1, abs=1e-10)
     for m in branch.folds:
         assert branch.parameter[m.row] == pytest.approx(m.parameter, abs=1e-12)
 
 
 def test_a_switch_that_is_nudged() -> None:
-    """y = (0.1 + beta) / (1 + beta) until the hidden unit wakes at 1.2 y = 0.2, beta = 0.08; from there back along (0.3 - beta) / (1.4 - beta)."""
+    """y = (0.1 + beta) / (1 + beta) until the hidden unit wakes at 1.2 y = 0.2, beta = 0.08; from
+    there back along (0.3 - beta) / (1.4 - beta).
+    """
     branch = continuation(switch(1.2), NOTHING, "beta", (-0.5, 0.3), target=[1.0])
     assert [m.parameter for m in branch.folds] == pytest.approx([0.08], abs=1e-10)
     assert branch.ended == "span"
@@ -91,7 +104,8 @@ def test_the_upper_rest_is_begun_at_where_it_is_said() -> None:
     branch = continuation(switch(), NOTHING, "loop", (1.0, 0.3), start=start)
     assert branch.outputs[0, 0] == 1.0
     assert [m.parameter for m in branch.folds] == pytest.approx([0.65], abs=1e-10)
-    assert (branch.parameter[-1], branch.ended) == (1.0, "span")  # back at its beginning, on the branch between
+    # back at its beginning, on the branch between
+    assert (branch.parameter[-1], branch.ended) == (1.0, "span")
     assert branch.outputs[-1, 0] == pytest.approx(0.3, abs=1e-12)
     assert continuation(switch(), NOTHING, "loop", (1.0, 0.3)).outputs[0, 0] == pytest.approx(0.1, abs=1e-12)
 
@@ -105,7 +119,9 @@ def test_a_start_beside_a_saddle_begins_there() -> None:
 
 
 def test_a_start_with_its_units_on_wrong_sides_still_begins_at_rest() -> None:
-    """The inputs of (0.5, 0.19) have the hidden unit at 0 and the output at 1, where nothing rests."""
+    """The inputs of (0.5, 0.19) have the hidden unit at 0 and the output at 1, where nothing
+    rests.
+    """
     start = (np.full((1, 1), 0.5), np.full((1, 1), 0.19))
     assert worst(switch(), NOTHING, continuation(switch(), NOTHING, "loop", (1.0, 1.5), start=start)) < 1e-10
 
@@ -125,20 +141,24 @@ def test_rings_begin_to_swing_where_they_must(n) -> None:
 
 
 def test_a_branch_may_begin_unstable() -> None:
-    """No relaxation comes to rest beyond the Hopf point."""
+    """No relaxation converges beyond the Hopf point."""
     p = problems.ring(3, 9.0)
     (hopf,) = continuation(p.network, p.images[0], "loop", (1.0, 0.7)).hopf
     assert hopf.parameter == pytest.approx(8 / 9, abs=1e-10)
 
 
 def test_a_smooth_branch_may_begin_where_passes_do_not_rest() -> None:
-    network = problems.random_network(3, [3, 6, 5, 3], 5e3, rho="shifted_tanh", low=-1, high=1, time_constants=(1.0, 0.5, 2.0))
+    network = problems.random_network(
+        3, [3, 6, 5, 3], 5e3, rho="shifted_tanh", low=-1, high=1, time_constants=(1.0, 0.5, 2.0)
+    )
     branch = continuation(network, np.full(3, 0.4), "beta", (-0.3, 0.0), target=np.zeros(3))
     assert worst(network, np.full(3, 0.4), branch, np.zeros(3)) < 1e-11
     assert branch.ended == "span"
 
 
-@pytest.mark.parametrize(("name", "beta"), [("interior", 0.5), ("interior", -0.2), ("ring-3", 0.7), ("time-constants", 0.01)])
+@pytest.mark.parametrize(
+    ("name", "beta"), [("interior", 0.5), ("interior", -0.2), ("ring-3", 0.7), ("time-constants", 0.01)]
+)
 def test_a_nudge_in_closed_form_while_no_mask_changes(name, beta) -> None:
     """Model fact 4 all along the branch."""
     p = problems.problem(name)
@@ -153,9 +173,13 @@ def test_a_nudge_in_closed_form_while_no_mask_changes(name, beta) -> None:
             assert s[row] == pytest.approx(expected[k][0], abs=1e-11)
 
 
-@pytest.mark.parametrize("name", ["strong", "deep", "saturated", "time-constants", "silent", "logistic", "shifted_tanh"])
+@pytest.mark.parametrize(
+    "name", ["strong", "deep", "saturated", "time-constants", "silent", "logistic", "shifted_tanh"]
+)
 def test_it_arrives_where_the_known_equilibria_are(name) -> None:
-    """Through many corners, or none, from negative betas to positive ones; and every row is at rest."""
+    """Through many corners, or none, from negative betas to positive ones; and every row is at
+    rest.
+    """
     p = problems.problem(name)
     target = p.nudges["nudged"].target[0]
     branch = continuation(p.network, p.images[0], "beta", (p.nudges["negative"].beta, 0.7), target=target)
@@ -170,7 +194,9 @@ def test_it_arrives_where_the_known_equilibria_are(name) -> None:
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10_000), gain=st.floats(1, 200))
 def test_strong_loops_with_many_corners(seed, gain) -> None:
-    """Every row rests, and det(-J), which is positive without a loop, has changed its sign as often as there were folds."""
+    """Every row rests, and det(-J), which is positive without a loop, has changed its sign as
+    often as there were folds.
+    """
     network = problems.random_network(seed, [2, 4, 3, 2], gain, low=-1, high=1, time_constants=(1.0, 0.5, 2.0))
     image = np.array([0.3, 0.6])
     branch = continuation(network, image, "loop", (0.0, 1.0))
@@ -230,7 +256,9 @@ def smooth_rest(network, s):
 
 
 def test_a_smooth_ring_begins_to_swing_and_ends() -> None:
-    """The largest real part of the eigenvalues is 0, found by bisection over rests that scipy computes."""
+    """The largest real part of the eigenvalues is 0, found by bisection over rests that scipy
+    computes.
+    """
     network = smooth_ring((30.0, 32.0, -36.0), (18.5, -15.5, -16.0), "logistic", time_constants=(1.0, 0.7, 1.5))
     branch = continuation(network, NOTHING, "loop", (0.2, 3.0))
 
@@ -240,7 +268,8 @@ def test_a_smooth_ring_begins_to_swing_and_ends() -> None:
         values = np.linalg.eigvals(field_of(network, state, factor)[1])
         return values[np.argmax(values.real)]
 
-    assert len(branch.hopf) == 2  # it begins at a factor near 1, and ends where the units leave the steep part of rho
+    # it begins at a factor near 1, and ends where the units leave the steep part of rho
+    assert len(branch.hopf) == 2
     for hopf, between in zip(branch.hopf, ((0.2, 1.3), (1.3, 3.0)), strict=True):
         exact = brentq(lambda factor: rightmost(factor).real, *between, xtol=1e-12)
         assert hopf.parameter == pytest.approx(exact, abs=1e-6)
@@ -274,7 +303,9 @@ def test_unusable_input_is_named() -> None:
         continuation(tied.network, tied.images[0], "beta", (0, 1), target=target)
     with pytest.raises(ConfigurationError, match="parameter = 'gain' is unknown"):
         continuation(p.network, p.images[0], "gain", (0, 1))
-    with pytest.raises(ConfigurationError, match=r"target with parameter = 'beta' is NoneType, expected \(n_L,\) = \(3,\)"):
+    with pytest.raises(
+        ConfigurationError, match=r"target with parameter = 'beta' is NoneType, expected \(n_L,\) = \(3,\)"
+    ):
         continuation(p.network, p.images[0], "beta", (0, 1))
     with pytest.raises(ConfigurationError, match="target with parameter = 'loop' is ndarray, expected None"):
         continuation(p.network, p.images[0], "loop", (0, 1), target=target)

@@ -1,4 +1,6 @@
-"""The gradient against finite differences of the cost, the rule against the gradient, and what is promised of their angle."""
+"""The gradient against finite differences of the cost, the rule against the gradient, and what is
+promised of their angle.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +12,22 @@ from problems import NAMES, problem, random_network
 
 from fsp_dynamics.analysis.alignment import angle
 from fsp_dynamics.analysis.gradients import SOURCES, compare, exact_nudged, limit_update, true_gradient
-from fsp_dynamics.errors import ConfigurationError, NotAtRestError, ShapeError
+from fsp_dynamics.errors import ConfigurationError, NotConvergedError, ShapeError
 from fsp_dynamics.learning import phases
-from fsp_dynamics.learning.hebbian import assemble, update
 from fsp_dynamics.learning.optimisers import Rates, Sgd
-from fsp_dynamics.learning.training import Recipe
+from fsp_dynamics.learning.rules.hebbian import assemble, update
 from fsp_dynamics.models.rate import Nudge, drive
 from fsp_dynamics.solvers import relax
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.response import adjoint, gains, loop_matrix, response
 from fsp_dynamics.solvers.transposed import relax_transposed
+from fsp_dynamics.training.recipe import Recipe
 
 TIGHT = Tolerance(1e-13)
-SMOOTH_ENOUGH = [name for name in NAMES if name not in ("silent", "saturated", "satisfied")]  # on kinks, or without any gradient
+SMOOTH_ENOUGH = [
+    name for name in NAMES if name not in ("silent", "saturated", "satisfied")
+]  # on kinks, or without any gradient
 
 
 def setting(name):
@@ -38,13 +42,15 @@ def recipe_of(network, **options):
 
 def cost(network, images, target, start):
     """mean_B 1/2 ||s_L - d||^2 at the free equilibrium."""
-    rest = relax(network, images, start=start, tolerance=TIGHT).require_rest()
+    rest = relax(network, images, start=start, tolerance=TIGHT).require_converged()
     return 0.5 * ((rest.output - target) ** 2).sum(1).mean()
 
 
 @pytest.mark.parametrize("name", SMOOTH_ENOUGH)
 def test_the_gradient_is_that_of_finite_differences(name) -> None:
-    """Along the gradient itself and along a random direction of every parameter: relative error below 1e-6 of the steepest slope."""
+    """Along the gradient itself and along a random direction of every parameter: relative error
+    below 1e-6 of the steepest slope.
+    """
     p, target, free = setting(name)
     found, rng, step = true_gradient(p.network, p.images, target, free).parameters(), np.random.default_rng(0), 1e-5
     for parameter, g in found.items():
@@ -53,27 +59,36 @@ def test_the_gradient_is_that_of_finite_differences(name) -> None:
             continue
         for direction in (g / steepest, (lambda w: w / np.linalg.norm(w))(rng.normal(size=g.shape))):
             w = p.network.parameters()[parameter]
-            up, down = (cost(p.network.with_parameters({parameter: w + sign * step * direction}), p.images, target, free) for sign in (1, -1))
-            assert (down - up) / (2 * step) == pytest.approx(np.vdot(g, direction), abs=1e-6 * max(steepest, 0.1)), parameter
+            up, down = (
+                cost(p.network.with_parameters({parameter: w + sign * step * direction}), p.images, target, free)
+                for sign in (1, -1)
+            )
+            assert (down - up) / (2 * step) == pytest.approx(np.vdot(g, direction), abs=1e-6 * max(steepest, 0.1)), (
+                parameter
+            )
 
 
 @pytest.mark.parametrize("name", SMOOTH_ENOUGH)
 def test_the_limit_of_eq_14(name) -> None:
     p, target, free = setting(name)
     beta, found = 1e-6, limit_update(p.network, p.images, target, free).parameters()
-    both = phases.run(p.network, p.drive, target, beta, FixedPointSolver(max_passes=300), kind="centred", tolerance=TIGHT)
+    both = phases.run(
+        p.network, p.drive, target, beta, FixedPointSolver(max_passes=300), kind="centred", tolerance=TIGHT
+    )
     for parameter, w in update(p.network, p.images, both).parameters().items():
         np.testing.assert_allclose(found[parameter], w, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", SMOOTH_ENOUGH)
 def test_the_exact_rule_follows_the_gradient(name) -> None:
-    """Fact 11: below 0.1 degrees at a small beta, by the transposed rest and by the oracle that adds (J^T - J)(s - s0) to the whole field."""
+    """Fact 11: below 0.1 degrees at a small beta, by the transposed rest and by the oracle that
+    adds (J^T - J)(s - s0) to the whole field.
+    """
     p, target, free = setting(name)
     gradient, rate = true_gradient(p.network, p.images, target, free).parameters(), p.network.rho.rate
     before = tuple(rate(s) for s in free.state)
     for beta, state in (
-        (1e-4, relax_transposed(p.network, p.drive, free, Nudge(1e-4, target)).require_rest().state),
+        (1e-4, relax_transposed(p.network, p.drive, free, Nudge(1e-4, target)).require_converged().state),
         (1e-6, exact_nudged(p.network, p.drive, free, Nudge(1e-6, target))),
     ):
         change = tuple((rate(s) - r) / beta for s, r in zip(state, before, strict=True))
@@ -88,8 +103,12 @@ def test_the_exact_rule_s_error_vanishes_with_beta() -> None:
     gradient = true_gradient(p.network, p.images, target, free).parameters()
 
     def miss(beta, kind):
-        both = phases.run(p.network, p.drive, target, beta, FixedPointSolver(), kind=kind, rule="exact", tolerance=TIGHT)
-        return max(np.abs(w - gradient[name]).max() for name, w in update(p.network, p.images, both).parameters().items())
+        both = phases.run(
+            p.network, p.drive, target, beta, FixedPointSolver(), kind=kind, rule="exact", tolerance=TIGHT
+        )
+        return max(
+            np.abs(w - gradient[name]).max() for name, w in update(p.network, p.images, both).parameters().items()
+        )
 
     for kind, order in (("one-sided", 1), ("centred", 2)):
         slope = np.log(miss(0.02, kind) / miss(0.01, kind)) / np.log(2)
@@ -97,16 +116,22 @@ def test_the_exact_rule_s_error_vanishes_with_beta() -> None:
 
 
 def test_the_angle_at_the_output_is_bounded_by_the_loop_matrix() -> None:
-    """Fact 10: angle(update of the output layer, -dC/dW) <= 2 arcsin ||G_D|| for each of 10,000 samples of 200 random networks; none violates it."""
+    """Fact 10: angle(update of the output layer, -dC/dW) <= 2 arcsin ||G_D|| for each of 10,000
+    samples of 200 random networks; none violates it.
+    """
     rng, worst = np.random.default_rng(0), 0.0
     for seed in range(200):
-        network = random_network(seed, rng.integers(2, 7, rng.integers(3, 6)), rng.uniform(0.05, 0.99), low=0.1, high=0.6)
+        network = random_network(
+            seed, rng.integers(2, 7, rng.integers(3, 6)), rng.uniform(0.05, 0.99), low=0.1, high=0.6
+        )
         images = rng.random((50, network.sizes[0]))
         free = relax(network, images, tolerance=Tolerance(1e-12))
         found = gains(network, free.state)
         bound = np.degrees(2 * np.arcsin(np.minimum(np.linalg.norm(loop_matrix(network, found), 2, axis=(1, 2)), 1)))
         push = rng.random(free.output.shape) - free.output
-        for q, v, most in zip(response(network, found, push)[-1], adjoint(network, found, push)[-1], bound, strict=True):
+        for q, v, most in zip(
+            response(network, found, push)[-1], adjoint(network, found, push)[-1], bound, strict=True
+        ):
             if np.linalg.norm(q) > 0 and np.linalg.norm(v) > 0:
                 assert angle(q, v) <= most + 1e-9
                 worst = max(worst, angle(q, v) / max(most, 1e-9))
@@ -133,7 +158,9 @@ def test_the_three_sources_add_up_and_each_can_be_switched_off() -> None:
 def test_a_tied_network_is_kept_from_the_gradient_by_beta_alone() -> None:
     """Fact 9: equilibrium propagation."""
     p, target, _ = setting("tied")
-    found = compare(p.network, p.images, target, recipe_of(p.network, beta=1e-3, tolerance=Tolerance(1e-12), phases="centred"))
+    found = compare(
+        p.network, p.images, target, recipe_of(p.network, beta=1e-3, tolerance=Tolerance(1e-12), phases="centred")
+    )
     assert max(found.sources["non-reciprocity"].values()) < 1e-10
     assert max(found.degrees.values()) < 1e-3
 
@@ -141,9 +168,9 @@ def test_a_tied_network_is_kept_from_the_gradient_by_beta_alone() -> None:
 def test_refusals() -> None:
     p, target, free = setting("strong")
     restless = dataclasses.replace(free, status=np.ones_like(free.status))
-    with pytest.raises(NotAtRestError):
+    with pytest.raises(NotConvergedError):
         true_gradient(p.network, p.images, target, restless)
-    assert true_gradient(p.network, p.images, target, restless, unrested=True).loop is not None
+    assert true_gradient(p.network, p.images, target, restless, unconverged=True).loop is not None
     with pytest.raises(ShapeError, match="targets has shape"):
         true_gradient(p.network, p.images, target[:, 1:], free)
     with pytest.raises(ShapeError, match="targets has shape"):
@@ -156,7 +183,7 @@ def test_refusals() -> None:
 def test_a_transposed_rest_that_is_not_reached_says_so() -> None:
     p, target, free = setting("strong")
     found = relax_transposed(p.network, p.drive, free, Nudge(0.5, target), TIGHT, max_passes=1)
-    assert not found.at_rest.all()
+    assert not found.converged.all()
     assert isinstance(found, Equilibrium)
     assert found.beta == 0.5
 
@@ -174,7 +201,9 @@ def test_a_sample_s_transposed_rest_does_not_depend_on_its_neighbours() -> None:
 
 def test_outputs_in_saturation_wake_under_the_exact_nudge() -> None:
     """An output at 0 has no gradient, yet a nudge strong enough moves it, as eq. 14's does."""
-    network = random_network(0, [3, 5, 4, 2], 0.3, low=0.1, high=0.4).with_parameters({"biases[2]": np.array([-0.9, 0.2])})
+    network = random_network(0, [3, 5, 4, 2], 0.3, low=0.1, high=0.4).with_parameters(
+        {"biases[2]": np.array([-0.9, 0.2])}
+    )
     images, target = np.full((1, 3), 0.5), np.array([[1.0, 0.0]])
     free = relax(network, images, tolerance=TIGHT)
     assert free.output[0, 0] == 0

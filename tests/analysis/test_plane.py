@@ -28,7 +28,11 @@ def test_components_are_those_of_the_svd(shape: tuple[int, int]) -> None:
     assert (plane.axes[[0, 1], np.abs(plane.axes).argmax(1)] > 0).all()
 
 
-@pytest.mark.parametrize("states", [np.ones((5, 3)), np.zeros((1, 4)), np.outer(np.arange(6.0), [1, 0, 2.0])], ids=["still", "one point", "a line"])
+@pytest.mark.parametrize(
+    "states",
+    [np.ones((5, 3)), np.zeros((1, 4)), np.outer(np.arange(6.0), [1, 0, 2.0])],
+    ids=["still", "one point", "a line"],
+)
 def test_a_path_without_two_directions_is_flat(states: np.ndarray) -> None:
     plane = principal_plane(states)
     np.testing.assert_allclose(plane.axes @ plane.axes.T, np.eye(2), atol=1e-12)
@@ -63,7 +67,9 @@ def test_the_flow_is_the_field_with_two_units_moved(name: str, which: str) -> No
     for i, j in np.ndindex(4, 5):
         moved = state.copy()
         moved[list(units)] = x[j], y[i]
-        field = rate.flatten(rate.rate_field(p.network, rate.drive(p.network, images), rate.layers(p.network, moved[None]), nudge))[0]
+        field = rate.flatten(
+            rate.rate_field(p.network, rate.drive(p.network, images), rate.layers(p.network, moved[None]), nudge)
+        )[0]
         np.testing.assert_allclose(flow[:, i, j], field[list(units)], rtol=1e-12, atol=1e-12)
     still = unit_flow(p.network, images, state, nudge, units, state[[units[0]]], state[[units[1]]])
     assert np.abs(still).max() < 1e-9
@@ -71,7 +77,11 @@ def test_the_flow_is_the_field_with_two_units_moved(name: str, which: str) -> No
 
 @pytest.mark.parametrize(
     ("units", "complaint"),
-    [((0, 0), "expected two different ones"), ((-1, 2), "unit x = -1, expected 0 to"), ((0, 99), "unit y = 99, expected 0 to")],
+    [
+        ((0, 0), "expected two different ones"),
+        ((-1, 2), "unit x = -1, expected 0 to"),
+        ((0, 99), "unit y = 99, expected 0 to"),
+    ],
 )
 def test_units_that_are_not_there_are_refused(units: tuple[int, int], complaint: str) -> None:
     p = problem("strong")

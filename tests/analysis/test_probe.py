@@ -15,12 +15,12 @@ from fsp_dynamics.analysis.probe import SHOWN, Probe
 from fsp_dynamics.analysis.stability import stability
 from fsp_dynamics.experiments.folder import plain
 from fsp_dynamics.learning.optimisers import Rates, Sgd
-from fsp_dynamics.learning.training import Recipe
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers import relax
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.reference import ReferenceSolver
+from fsp_dynamics.training.recipe import Recipe
 
 RECIPE = Recipe(Sgd(Rates(1.0, (1.0, 1.0), 1.0)), FixedPointSolver(), Tolerance(1e-10), beta=0.5)
 IMAGES, LABELS = np.random.default_rng(0).random((12, 5)), np.arange(12) % 3
@@ -29,7 +29,11 @@ IMAGES, LABELS = np.random.default_rng(0).random((12, 5)), np.arange(12) % 3
 def test_it_says_what_the_others_say() -> None:
     network = random_network(1, [5, 8, 7, 3], 0.8)
     found, rest = Probe(IMAGES, LABELS, RECIPE).look(network), relax(network, IMAGES, tolerance=Tolerance(1e-12))
-    alignment, samples, held = loop_alignment(network), sample_alignment(network, rest), stability(network, IMAGES, rest)
+    alignment, samples, held = (
+        loop_alignment(network),
+        sample_alignment(network, rest),
+        stability(network, IMAGES, rest),
+    )
     assert found["rested"] == 12
     assert found["alignment"]["degrees"] == alignment.degrees
     assert found["alignment"]["inside"] == alignment.inside
@@ -46,10 +50,10 @@ def test_it_says_what_the_others_say() -> None:
 
 
 def test_samples_that_do_not_rest_are_left_out() -> None:
-    """A solver that is given too few steps; what is said is said of those that came to rest."""
+    """A solver that is given too few steps; what is said is said of those that converged."""
     network, hasty = random_network(1, [5, 8, 7, 3], 0.8), ReferenceSolver("euler", dt=0.5, max_steps=14)
     rest = hasty.relax(network, drive(network, IMAGES), None, None, Tolerance(1e-3))
-    kept = rest.at_rest
+    kept = rest.converged
     assert 0 < kept.sum() < 12
     found = Probe(IMAGES, LABELS, Recipe(RECIPE.optimiser, hasty, Tolerance(1e-3))).look(network)
     assert found["rested"] == kept.sum()

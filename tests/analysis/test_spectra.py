@@ -1,4 +1,6 @@
-"""Eigenvalues of the field's Jacobian against a Jacobian written out unit by unit, and what is read from them."""
+"""Eigenvalues of the field's Jacobian against a Jacobian written out unit by unit, and what is
+read from them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,15 @@ from scipy.linalg import expm, schur
 from scipy.optimize import linear_sum_assignment
 
 from fsp_dynamics.analysis import spectra
-from fsp_dynamics.analysis.spectra import departure, eigenvalues, linearise, numerical_abscissa, ring_eigenvalues, slowest_mode, spectrum
+from fsp_dynamics.analysis.spectra import (
+    departure,
+    eigenvalues,
+    linearise,
+    numerical_abscissa,
+    ring_eigenvalues,
+    slowest_mode,
+    spectrum,
+)
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError, ShapeError
 from fsp_dynamics.models.activations import Activation, logistic, logistic_slope
 from fsp_dynamics.models.network import loop_network, reciprocal_network
@@ -21,7 +31,8 @@ from fsp_dynamics.solvers import make_solver, relax
 from fsp_dynamics.solvers.equilibrium import Tolerance
 
 LOOPS = tuple(name for name in problems.HARD if name not in ("tied", "untied"))
-EXACT = ("one-hidden", "time-constants", "ring-3", "ring-4", "saturated", "satisfied", "silent")  # no Jordan blocks
+# no Jordan blocks
+EXACT = ("one-hidden", "time-constants", "ring-3", "ring-4", "saturated", "satisfied", "silent")
 OTHERS = ("tied", "untied", "logistic", "shifted_tanh")
 
 
@@ -39,10 +50,11 @@ def dense_eigenvalues(p, phase):
 @pytest.mark.parametrize("phase", problems.PHASES)
 @pytest.mark.parametrize("name", LOOPS)
 def test_the_loop_knows_the_whole_spectrum(name, phase) -> None:
-    """All N eigenvalues from an n_L x n_L matrix are those of the N x N Jacobian, multiplicities included.
+    """All N eigenvalues from an n_L x n_L matrix are those of the N x N Jacobian, multiplicities
+    included.
 
-    With equal time constants -kappa may stand in Jordan blocks of up to L - 1, and it is the N x N computation that then knows -kappa, not the
-    others, to eps^(1 / (L - 1)) only.
+    With equal time constants -kappa may stand in Jordan blocks of up to L - 1, and it is the N x N
+    computation that then knows -kappa, not the others, to eps^(1 / (L - 1)) only.
     """
     p = problems.problem(name)
     found = spectrum(p.network, p.images, p.known[phase], p.nudges[phase])
@@ -59,13 +71,18 @@ def test_the_loop_knows_the_whole_spectrum(name, phase) -> None:
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), gain=st.floats(0.1, 30), beta=st.floats(-0.3, 2).filter(bool))
 def test_any_state_with_any_time_constants(seed, gain, beta) -> None:
-    """Not only at rest: the power sums sum lambda^m are the traces of J^m, which settles a multiset without pairing."""
+    """Not only converged: the power sums sum lambda^m are the traces of J^m, which settles a
+    multiset without pairing.
+    """
     rng = np.random.default_rng(seed)
     sizes = [2, *rng.integers(1, 7, rng.integers(2, 5))]
     network = problems.random_network(rng, sizes, gain, time_constants=tuple(rng.uniform(0.5, 2, len(sizes) - 1)))
     state = tuple(np.clip(rng.uniform(-0.3, 1.3, (2, n)), 0, 1) for n in sizes[1:])
     nudge = Nudge(beta, rng.random((2, sizes[-1])))
-    found, linear = spectrum(network, rng.random((2, 2)), state, nudge).all(), linearise(network, rng.random((2, 2)), state, nudge)
+    found, linear = (
+        spectrum(network, rng.random((2, 2)), state, nudge).all(),
+        linearise(network, rng.random((2, 2)), state, nudge),
+    )
     for b in range(2):
         j, power, scale = linear.dense(b), np.eye(linear.size), 1.0
         for m in range(1, linear.size + 1):
@@ -74,7 +91,9 @@ def test_any_state_with_any_time_constants(seed, gain, beta) -> None:
 
 
 def test_a_narrow_passage_leaves_the_others_exactly_alone() -> None:
-    """Two unsaturated units in one layer: two eigenvalues of G_D may differ from 0, and what rounding makes of the others does not reach -kappa."""
+    """Two unsaturated units in one layer: two eigenvalues of G_D may differ from 0, and what
+    rounding makes of the others does not reach -kappa.
+    """
     network = problems.random_network(3, [2, 6, 5, 4], 50.0)
     state = tuple(np.random.default_rng(0).uniform(0.1, 0.9, (3, n)) for n in (6, 5, 4))
     state[1][:, 2:] = 1.0
@@ -110,7 +129,9 @@ def test_ring_eigenvalues_solve_their_equation(kappa, size, angle) -> None:
     kappa, gain = np.array(kappa), size * np.exp(1j * angle)
     found = ring_eigenvalues(kappa, np.array(gain))
     scale = max(1.0, *kappa, size ** (1 / len(kappa)))
-    assert np.prod(kappa + found[:, None], axis=1) == pytest.approx(np.full(len(kappa), gain), abs=1e-12 * scale ** len(kappa))
+    assert np.prod(kappa + found[:, None], axis=1) == pytest.approx(
+        np.full(len(kappa), gain), abs=1e-12 * scale ** len(kappa)
+    )
     assert found.sum() == pytest.approx(-kappa.sum(), abs=1e-12 * scale)
 
 
@@ -124,15 +145,23 @@ def test_a_ring_of_equal_units_has_its_closed_form() -> None:
 
 @pytest.mark.parametrize("kind", ["logistic", "untied", "tied", "hard"])
 def test_large_networks_by_iteration(kind, monkeypatch) -> None:
-    """The rightmost eigenvalues, the numerical abscissa and the slowest mode without J, against those from J."""
+    """The rightmost eigenvalues, the numerical abscissa and the slowest mode without J, against
+    those from J.
+    """
     if kind in ("tied", "untied"):
         network = reciprocal_network([3, 40, 30, 5], tied=kind == "tied", rng=1, dtype=np.float64, rho="shifted_tanh")
     else:
-        network = problems.random_network(1, [3, 40, 30, 5], 20.0, rho="logistic" if kind == "logistic" else "hard_sigmoid")
+        network = problems.random_network(
+            1, [3, 40, 30, 5], 20.0, rho="logistic" if kind == "logistic" else "hard_sigmoid"
+        )
     images, rng = np.full((2, 3), 0.5), np.random.default_rng(2)
     state = tuple(rng.uniform(0.1, 0.9, (2, n)) for n in network.sizes[1:])
     linear = linearise(network, images, state)
-    whole, growth, modes = eigenvalues(linear, "dense"), numerical_abscissa(linear), [slowest_mode(linear, b) for b in range(2)]
+    whole, growth, modes = (
+        eigenvalues(linear, "dense"),
+        numerical_abscissa(linear),
+        [slowest_mode(linear, b) for b in range(2)],
+    )
     monkeypatch.setattr(spectra, "DENSE", 20)
     few = eigenvalues(linear, None if kind != "hard" else "rightmost", count=4)
     assert not few.complete
@@ -151,7 +180,9 @@ def test_large_networks_by_iteration(kind, monkeypatch) -> None:
 
 @pytest.mark.parametrize("name", ["strong", "time-constants", "deep", "untied", "logistic", "saturated"])
 def test_departure_and_growth_against_matrices(name) -> None:
-    """Henrici's departure is the norm of what Schur's form has above its diagonal; growth is the slope of ||expm(J t)|| at 0."""
+    """Henrici's departure is the norm of what Schur's form has above its diagonal; growth is the
+    slope of ||expm(J t)|| at 0.
+    """
     p = problems.problem(name)
     linear = linearise(p.network, p.images, p.known["nudged"], p.nudges["nudged"])
     away, growth = departure(linear, eigenvalues(linear)), numerical_abscissa(linear)
@@ -198,12 +229,16 @@ def test_what_cannot_be_linearised_is_refused() -> None:
 
 
 def test_a_rest_that_an_integrator_came_near_has_the_spectrum_of_the_rest() -> None:
-    """In the rate form a unit that is pushed beyond a wall comes to it exponentially: it is strictly inside as long as one looks, and saturated."""
+    """In the rate form a unit that is negative beyond a wall comes to it exponentially: it is
+    strictly inside as long as one looks, and saturated.
+    """
     rng = np.random.default_rng(4)
     network = loop_network([6, 12, 9, 4], loop_scale=0.5, dtype=np.float64, rng=rng)
     images, nudge = rng.random((8, 6)), Nudge(0.5, np.eye(4)[np.arange(8) % 4])
     exact = relax(network, images, nudge=nudge, tolerance=Tolerance(1e-12))
-    near = relax(network, images, nudge=nudge, solver=make_solver("reference"), tolerance=Tolerance(1e-10)).require_rest()
+    near = relax(
+        network, images, nudge=nudge, solver=make_solver("reference"), tolerance=Tolerance(1e-10)
+    ).require_converged()
     inside = [np.concatenate([(s > 0) & (s < 1) for s in found.state], axis=1).sum() for found in (exact, near)]
     assert inside[1] > inside[0], "some saturated unit is not on its wall yet"
     expected, found = (spectrum(network, images, each, nudge) for each in (exact, near))

@@ -1,4 +1,6 @@
-"""What holds an equilibrium: the record against slow twins, settle times and step sizes against the dynamics, betas against closed forms."""
+"""What holds an equilibrium: the record against slow twins, settle times and step sizes against
+the dynamics, betas against closed forms.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsp_dynamics.analysis.spectra import Spectrum, linearise, spectrum
-from fsp_dynamics.analysis.stability import admissible_beta, admissible_dt, kink_margin, measured_settle_time, settle_time, stability
-from fsp_dynamics.errors import ConfigurationError, NotAtRestError, ShapeError
+from fsp_dynamics.analysis.stability import (
+    admissible_beta,
+    admissible_dt,
+    kink_margin,
+    measured_settle_time,
+    settle_time,
+    stability,
+)
+from fsp_dynamics.errors import ConfigurationError, NotConvergedError, ShapeError
 from fsp_dynamics.models.rate import Nudge
 from fsp_dynamics.solvers import relax
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Status
@@ -28,7 +37,9 @@ def rest_of(p, phase="free"):
     """The known equilibrium as a solver would hand it over."""
     batch = p.batch
     beta = 0.0 if p.nudges[phase] is None else p.nudges[phase].beta
-    return Equilibrium(p.known[phase], np.zeros(batch), np.full(batch, Status.AT_REST, np.uint8), np.zeros(batch, int), beta)
+    return Equilibrium(
+        p.known[phase], np.zeros(batch), np.full(batch, Status.CONVERGED, np.uint8), np.zeros(batch, int), beta
+    )
 
 
 def loop_matrix_by_hand(p, phase):
@@ -57,7 +68,9 @@ def test_the_record_against_slow_twins(name, phase) -> None:
         assert found.loop_norm[b] == pytest.approx(singular, abs=1e-7)
         values = np.linalg.eigvals(matrices[b])
         assert np.abs(found.loop_eigenvalues[b]) == pytest.approx(np.sort(np.abs(values))[::-1], abs=1e-9)
-        assert np.prod(1 - found.loop_eigenvalues[b]) == pytest.approx(np.linalg.det(np.eye(len(values)) - matrices[b]), abs=1e-12)
+        assert np.prod(1 - found.loop_eigenvalues[b]) == pytest.approx(
+            np.linalg.det(np.eye(len(values)) - matrices[b]), abs=1e-12
+        )
         assert found.abscissa[b] == pytest.approx(np.linalg.eigvals(j).real.max(), abs=1e-3 if name == "deep" else 1e-7)
         away = np.linalg.norm(j) ** 2 - (np.abs(np.linalg.eigvals(j)) ** 2).sum()
         assert found.departure[b] == pytest.approx(np.sqrt(max(away, 0)), abs=1e-6)
@@ -71,7 +84,9 @@ def test_the_record_against_slow_twins(name, phase) -> None:
 @pytest.mark.parametrize("phase", problems.PHASES)
 @pytest.mark.parametrize("name", ["strong", "time-constants", "untied"])
 def test_the_kink_margin_is_how_far_a_bias_may_move(name, phase) -> None:
-    """Nearest of all distances, unit by unit: a bias moved by kappa times the margin brings one unit to its kink, and none before."""
+    """Nearest of all distances, unit by unit: a bias moved by kappa times the margin brings one
+    unit to its kink, and none before.
+    """
     p = problems.problem(name)
     nudge = p.nudges[phase]
     a = oracles.total_input(p.network, p.images, p.known[phase])
@@ -95,17 +110,19 @@ def test_smooth_and_reciprocal_networks_say_what_they_have() -> None:
     assert tied.loop_matrix is None
     assert tied.loop_eigenvalues is None
     assert np.isnan(tied.loop_norm).all()
-    assert tied.dt == pytest.approx(-2 / np.min(np.linalg.eigvalsh(oracles.jacobian(q.network, q.images, q.known["free"])), axis=1), rel=1e-9)
+    assert tied.dt == pytest.approx(
+        -2 / np.min(np.linalg.eigvalsh(oracles.jacobian(q.network, q.images, q.known["free"])), axis=1), rel=1e-9
+    )
 
 
 def test_what_is_not_at_rest_is_refused_unless_asked_for() -> None:
     p = problems.problem("strong")
     early = relax(p.network, p.images, solver=ReferenceSolver(max_steps=3))
-    with pytest.raises(NotAtRestError, match="4 of 4 samples"):
+    with pytest.raises(NotConvergedError, match="4 of 4 samples"):
         stability(p.network, p.images, early)
-    asked = stability(p.network, p.images, early, unrested=True)
+    asked = stability(p.network, p.images, early, unconverged=True)
     assert asked.abscissa == pytest.approx(spectrum(p.network, p.images, early).abscissa, abs=1e-15)
-    with pytest.raises(NotAtRestError):
+    with pytest.raises(NotConvergedError):
         measured_settle_time(p.network, p.images, early)
 
 
@@ -135,10 +152,19 @@ def test_unusable_input_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("name", "phase"),
-    [("interior", "free"), ("ring-3", "nudged"), ("tied", "free"), ("logistic", "free"), ("shifted_tanh", "nudged"), ("deep", "free")],
+    [
+        ("interior", "free"),
+        ("ring-3", "nudged"),
+        ("tied", "free"),
+        ("logistic", "free"),
+        ("shifted_tanh", "nudged"),
+        ("deep", "free"),
+    ],
 )
 def test_the_settle_time_is_met_by_the_dynamics(name, phase) -> None:
-    """The slowest mode to a thousandth where it is real and alone; another way in, with faster modes, to the logarithm of its share."""
+    """The slowest mode to a thousandth where it is real and alone; another way in, with faster
+    modes, to the logarithm of its share.
+    """
     p = problems.problem(name)
     rest, nudge = rest_of(p, phase), p.nudges[phase]
     predicted = stability(p.network, p.images, rest, nudge, factor=500.0).settle_time
@@ -172,7 +198,9 @@ def test_what_is_left_never_settles() -> None:
 
 @pytest.mark.parametrize("gamma", [1.0, 4.0, 7.5, 12.0])
 def test_a_ring_s_betas_in_closed_form(gamma) -> None:
-    """(1 + l)^2 (k + l) = -gamma, k = 1 + beta, is stable for 2 (1 + k)^2 > gamma (Routh), below k = 0 never."""
+    """(1 + l)^2 (k + l) = -gamma, k = 1 + beta, is stable for 2 (1 + k)^2 > gamma (Routh), below k
+    = 0 never.
+    """
     p = problems.ring(3, gamma)
     state = oracles.solve_masked(p.network, p.images, np.zeros((3, 3)))
     found = admissible_beta(linearise(p.network, p.images, state))
@@ -183,7 +211,9 @@ def test_a_ring_s_betas_in_closed_form(gamma) -> None:
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), gain=st.floats(0.5, 60))
 def test_stable_above_the_lowest_beta_and_not_below(seed, gain) -> None:
-    """Masks fixed, the Jacobian with another leak at the output has its eigenvalues left of 0 exactly above the bound."""
+    """Masks fixed, the Jacobian with another leak at the output has its eigenvalues left of 0
+    exactly above the bound.
+    """
     rng = np.random.default_rng(seed)
     sizes = [2, *rng.integers(1, 6, rng.integers(2, 5))]
     network = problems.random_network(rng, sizes, gain, time_constants=tuple(rng.uniform(0.5, 2, len(sizes) - 1)))
@@ -199,7 +229,9 @@ def test_stable_above_the_lowest_beta_and_not_below(seed, gain) -> None:
         # +-1e-4, as rounding moves eigenvalues in Jordan blocks by that much
         assert all(abscissa(low + more) < 0 for more in (1e-4, 0.01, 0.3, 1.0, 10.0, 100.0))
         assert low >= limit
-        assert low == limit or all(abscissa(limit + share * (low - 1e-4 - limit)) > 0 for share in (0.02, 0.5, 0.9, 1.0) if low - 1e-4 > limit)
+        assert low == limit or all(
+            abscissa(limit + share * (low - 1e-4 - limit)) > 0 for share in (0.02, 0.5, 0.9, 1.0) if low - 1e-4 > limit
+        )
 
 
 @pytest.mark.parametrize("name", ["ring-3", "time-constants", "untied", "logistic"])
@@ -216,7 +248,9 @@ def test_euler_holds_below_the_longest_step_and_leaves_above(name) -> None:
     ends = {}
     for factor in (0.9, 1.1):
         h = float(factor * found.dt[b])
-        path = ReferenceSolver("euler", dt=h, form="rate").follow(p.network, p.drive[b : b + 1], beside, None, np.array([0, 1500 * h]))
+        path = ReferenceSolver("euler", dt=h, form="rate").follow(
+            p.network, p.drive[b : b + 1], beside, None, np.array([0, 1500 * h])
+        )
         ends[factor] = np.linalg.norm(path[-1] - flat) / np.linalg.norm(path[0] - flat)
     assert ends[0.9] < 0.01
     assert ends[1.1] > 100
@@ -225,7 +259,9 @@ def test_euler_holds_below_the_longest_step_and_leaves_above(name) -> None:
 @pytest.mark.parametrize("name", TABLEAUX)
 @pytest.mark.parametrize("value", [-1.0, -0.3 + 0.5j, -0.7 - 2j, -2 + 0.1j, -0.4 + 1.5j])
 def test_the_longest_step_of_every_method(name, value) -> None:
-    """One step of the method itself on y' = lambda y: |y| shrinks just below the bound, never grows before it, and grows just above."""
+    """One step of the method itself on y' = lambda y: |y| shrinks just below the bound, never
+    grows before it, and grows just above.
+    """
     h = admissible_dt(Spectrum(np.array([[value]]), (), complete=True), name)[0]
 
     def growth(length):
@@ -237,7 +273,13 @@ def test_the_longest_step_of_every_method(name, value) -> None:
 
 def test_known_ends_of_the_real_axis() -> None:
     real = Spectrum(np.array([[-1.0 + 0j], [-4.0 + 0j]]), ((2.0, 3), (9.0, 0)), complete=True)
-    for name, end in (("euler", 2.0), ("heun", 2.0), ("rk4", 2.785293563405), ("bosh3", 2.512745326618), ("dopri5", 3.306567892634)):
+    for name, end in (
+        ("euler", 2.0),
+        ("heun", 2.0),
+        ("rk4", 2.785293563405),
+        ("bosh3", 2.512745326618),
+        ("dopri5", 3.306567892634),
+    ):
         assert admissible_dt(real, name) == pytest.approx([end / 2, end / 4], rel=1e-9)
     assert admissible_dt(real, EULER).tolist() == admissible_dt(real).tolist()
     assert admissible_dt(Spectrum(np.array([[0.1 + 1j], [0j]]), (), complete=True)).tolist() == [0, 0]

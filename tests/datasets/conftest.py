@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 from small_data import CONTENTS, sha256, small_files
 
-from fsp_dynamics.datasets import sources
-from fsp_dynamics.datasets.sources import SOURCES, File
+from fsp_dynamics.datasets import registry as sources
+from fsp_dynamics.datasets.registry import SOURCES, File
 
 
 @pytest.fixture(autouse=True)
 def world(tmp_path, monkeypatch) -> Path:
-    """A machine without data: mnist and fashion-mnist of 12 + 5 images, an empty cache, no system folder, no mirror."""
+    """A machine without data: mnist and fashion-mnist of 12 + 5 images, an empty cache, no system
+    folder, no mirror.
+    """
     files = tuple(File(name, array.shape, sha256(CONTENTS[name])) for name, array in small_files().items())
     for name in SOURCES:
         system = (str(tmp_path / "system"),) if name == "fashion-mnist" else ()
@@ -30,7 +32,9 @@ def world(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def mirror(monkeypatch):
-    """A server whose answers and requests a test may change and read: answers[path] = bytes or an HTTP status."""
+    """A server whose answers and requests a test may change and read: answers[path] = bytes or an
+    HTTP status.
+    """
     answers: dict[str, bytes | int] = {f"/good/{name}.gz": gzip.compress(content) for name, content in CONTENTS.items()}
     asked: list[str] = []
 
@@ -51,7 +55,9 @@ def mirror(monkeypatch):
     url = f"http://127.0.0.1:{server.server_port}"
 
     def use(*mirrors: str) -> None:
-        monkeypatch.setitem(SOURCES, "mnist", dataclasses.replace(SOURCES["mnist"], mirrors=tuple(f"{url}/{m}/" for m in mirrors)))
+        monkeypatch.setitem(
+            SOURCES, "mnist", dataclasses.replace(SOURCES["mnist"], mirrors=tuple(f"{url}/{m}/" for m in mirrors))
+        )
 
     use("good")
     yield answers, asked, use

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fsp_dynamics.datasets import Dataset
-from fsp_dynamics.datasets.sources import SOURCES
+from fsp_dynamics.datasets.registry import SOURCES
 
 REAL_SOURCES = dict(SOURCES)  # tests/datasets/conftest.py puts small ones in their place
 NAMES = [file.name for file in SOURCES["mnist"].files]
@@ -18,7 +18,11 @@ NAMES = [file.name for file in SOURCES["mnist"].files]
 
 def idx(array: np.ndarray) -> bytes:
     """The IDX file of an array of bytes, written out by hand."""
-    return bytes([0, 0, 8, array.ndim]) + b"".join(struct.pack(">I", n) for n in array.shape) + array.astype(np.uint8).tobytes()
+    return (
+        bytes([0, 0, 8, array.ndim])
+        + b"".join(struct.pack(">I", n) for n in array.shape)
+        + array.astype(np.uint8).tobytes()
+    )
 
 
 def sha256(content: bytes) -> str:
@@ -28,7 +32,9 @@ def sha256(content: bytes) -> str:
 def small_files() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(7)
     shapes = [(12, 3, 2), (12,), (5, 3, 2), (5,)]
-    return {name: rng.integers(0, 10 if len(shape) == 1 else 256, shape) for name, shape in zip(NAMES, shapes, strict=True)}
+    return {
+        name: rng.integers(0, 10 if len(shape) == 1 else 256, shape) for name, shape in zip(NAMES, shapes, strict=True)
+    }
 
 
 CONTENTS = {name: idx(array) for name, array in small_files().items()}
@@ -45,7 +51,9 @@ def write(folder: Path, packed: bool = False, **changed: bytes) -> Path:
 
 def check_small(data: Dataset) -> None:
     images, labels, test_images, test_labels = small_files().values()
-    np.testing.assert_array_equal(np.concatenate([data.train.images, data.valid.images]), (images.reshape(12, 6) / 255).astype(np.float32))
+    np.testing.assert_array_equal(
+        np.concatenate([data.train.images, data.valid.images]), (images.reshape(12, 6) / 255).astype(np.float32)
+    )
     np.testing.assert_array_equal(np.concatenate([data.train.labels, data.valid.labels]), labels)
     np.testing.assert_array_equal(data.test.images, (test_images.reshape(5, 6) / 255).astype(np.float32))
     np.testing.assert_array_equal(data.test.labels, test_labels)

@@ -24,7 +24,8 @@ def test_digits_are_split_the_same_way_every_time() -> None:
     images, labels = load_digits(return_X_y=True)
     ours = np.column_stack([np.concatenate([p.images for p in parts]) * 16, np.concatenate([p.labels for p in parts])])
     theirs = np.column_stack([images, labels])
-    np.testing.assert_array_equal(ours[np.lexsort(ours.T)], theirs[np.lexsort(theirs.T)])  # every digit once
+    # every digit once
+    np.testing.assert_array_equal(ours[np.lexsort(ours.T)], theirs[np.lexsort(theirs.T)])
     for part in parts:
         share = np.bincount(part.labels, minlength=10) / len(part)
         assert abs(share - 0.1).max() < 0.02
@@ -69,7 +70,12 @@ def test_validation_is_the_end_and_limit_the_beginning_of_the_training_images(wo
 
 def test_a_split_is_what_solvers_expect() -> None:
     split = Split(np.asfortranarray(np.eye(3)), np.array([2, 0, 1], np.uint8))
-    assert (split.images.dtype, split.images.flags.c_contiguous, split.labels.dtype, len(split)) == (np.float32, True, np.int64, 3)
+    assert (split.images.dtype, split.images.flags.c_contiguous, split.labels.dtype, len(split)) == (
+        np.float32,
+        True,
+        np.int64,
+        3,
+    )
     np.testing.assert_array_equal(split.one_hot(4, np.float64), np.eye(4)[[2, 0, 1]])
     assert split.one_hot(3).dtype == np.float32
     np.testing.assert_array_equal(split.limit(2).labels, [2, 0])
@@ -102,7 +108,12 @@ def test_importing_and_loading_digits_import_nothing_heavy() -> None:
 def own(n: int = 6, **changed):
     """Arguments of a small valid data set."""
     rng = np.random.default_rng(1)
-    fields = {"images": rng.random((n, 4)), "labels": np.arange(n) % 3, "test_images": rng.random((2, 4)), "test_labels": np.array([2, 0])}
+    fields = {
+        "images": rng.random((n, 4)),
+        "labels": np.arange(n) % 3,
+        "test_images": rng.random((2, 4)),
+        "test_labels": np.array([2, 0]),
+    }
     return fields | changed
 
 
@@ -130,7 +141,11 @@ def test_own_bytes_are_divided_and_shapes_kept() -> None:
     [
         ({"images": np.where(np.arange(24).reshape(6, 4) == 9, np.nan, 0.5)}, NotFiniteError, r"images\[2, 1\] = nan"),
         ({"test_images": np.full((2, 4), np.inf)}, NotFiniteError, r"test_images\[0, 0\] = inf"),
-        ({"images": np.full((6, 4), 255.0)}, ConfigurationError, r"images\[0, 0\] = 255.0, expected pixels in \[0, 1\]"),
+        (
+            {"images": np.full((6, 4), 255.0)},
+            ConfigurationError,
+            r"images\[0, 0\] = 255.0, expected pixels in \[0, 1\]",
+        ),
         ({"images": np.full((6, 4), -0.1)}, ConfigurationError, "expected pixels in"),
         ({"images": np.zeros((6, 4), int)}, ConfigurationError, "dtype int64, expected floats"),
         ({"images": np.zeros((0, 4)), "labels": np.zeros(0, int)}, ConfigurationError, "nothing in it"),
@@ -144,7 +159,11 @@ def test_own_bytes_are_divided_and_shapes_kept() -> None:
         ({"labels": np.zeros(6)}, ConfigurationError, "labels have dtype float64, expected integers"),
         ({"labels": np.array([0, 1, 2, -1, 0, 1])}, ConfigurationError, r"labels\[3\] = -1, expected 0 to 2"),
         ({"labels": np.full(6, -1), "test_labels": np.full(2, -1)}, ConfigurationError, r"labels\[0\] = -1"),
-        ({"test_labels": np.array([0, 7]), "classes": 3}, ConfigurationError, r"test_labels\[1\] = 7, expected 0 to 2 for 3 classes"),
+        (
+            {"test_labels": np.array([0, 7]), "classes": 3},
+            ConfigurationError,
+            r"test_labels\[1\] = 7, expected 0 to 2 for 3 classes",
+        ),
         ({"classes": 0}, ConfigurationError, "classes = 0"),
         ({"validation": 6}, ConfigurationError, "validation = 6, expected a whole number from 0 to 5"),
         ({"image_shape": (3, 2)}, ShapeError, r"image_shape = \(3, 2\)"),

@@ -1,4 +1,6 @@
-"""The IDX reader gives back what was written and lets nothing damaged through, whatever the damage."""
+"""The IDX reader gives back what was written and lets nothing damaged through, whatever the
+damage.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from fsp_dynamics.errors import DatasetError
 
 
 def refused(tmp_path: Path, content: bytes, shape=IMAGES_SHAPE, digest=None) -> str:
-    """The message with which this file is refused: a DatasetError of one line that names it, without much memory."""
+    """The message with which this file is refused: a DatasetError of one line that names it,
+    without much memory.
+    """
     path = tmp_path / "some-file"
     path.write_bytes(content)
     tracemalloc.start()
@@ -36,7 +40,9 @@ def refused(tmp_path: Path, content: bytes, shape=IMAGES_SHAPE, digest=None) -> 
 
 PROPERTY = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 arrays = st.lists(st.integers(1, 6), min_size=1, max_size=3).flatmap(
-    lambda shape: st.binary(min_size=int(np.prod(shape)), max_size=int(np.prod(shape))).map(lambda b: np.frombuffer(b, np.uint8).reshape(shape))
+    lambda shape: st.binary(min_size=int(np.prod(shape)), max_size=int(np.prod(shape))).map(
+        lambda b: np.frombuffer(b, np.uint8).reshape(shape)
+    )
 )
 
 
@@ -68,7 +74,9 @@ def test_a_changed_header_is_refused(tmp_path, array, packed, data) -> None:
 @PROPERTY
 @given(array=arrays, data=st.data())
 def test_a_changed_byte_of_a_gzip_file_is_refused_or_changes_nothing(tmp_path, array, data) -> None:
-    """What a gzip header says of time and system does not matter; everything else is under its checksum."""
+    """What a gzip header says of time and system does not matter; everything else is under its
+    checksum.
+    """
     content = bytearray(gzip.compress(idx(array)))
     content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     (tmp_path / "a").write_bytes(content)
@@ -103,7 +111,9 @@ def test_a_second_gzip_member_is_refused(tmp_path, second) -> None:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("dims", [(2**32 - 1, 2**32 - 1, 2**32 - 1), (2**30, 1, 1), (2**20, 2**5, 2**5), (60_000, 28, 28)])
+@pytest.mark.parametrize(
+    "dims", [(2**32 - 1, 2**32 - 1, 2**32 - 1), (2**30, 1, 1), (2**20, 2**5, 2**5), (60_000, 28, 28)]
+)
 def test_claimed_gigabytes_are_not_allocated(tmp_path, dims, packed) -> None:
     content = bytes([0, 0, 8, 3]) + struct.pack(">3I", *dims) + b"few"
     refused(tmp_path, gzip.compress(content) if packed else content, (None, None, None))
@@ -119,7 +129,8 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path) -> None:
     [
         (b"", "starts with nothing, expected 00 00 08 03"),
         (b"<html>not here</html>", "starts with 3c 68 74 6d"),
-        (bytes([0, 0, 13, 3]) + IMAGES[4:], "starts with 00 00 0d 03, expected 00 00 08 03"),  # floats
+        # floats
+        (bytes([0, 0, 13, 3]) + IMAGES[4:], "starts with 00 00 0d 03, expected 00 00 08 03"),
         (CONTENTS[NAMES[1]], "starts with 00 00 08 01"),  # labels
         (idx(np.zeros((12, 2, 3))), "12 x 2 x 3 bytes, expected 12 x 3 x 2"),
         (idx(np.zeros((0, 3, 2))), "expected 12 x 3 x 2"),

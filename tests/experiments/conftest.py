@@ -47,7 +47,9 @@ def unbroken(tmp_path_factory):
 
 @pytest.fixture
 def killed(monkeypatch):
-    """killed(2): from now on a run dies in the second epoch, its records written and its checkpoint not; `monkeypatch.undo()` ends that."""
+    """killed(2): from now on a run dies in the second epoch, its records written and its
+    checkpoint not; `monkeypatch.undo()` ends that.
+    """
 
     def at(epoch):
         real = runner.save_checkpoint

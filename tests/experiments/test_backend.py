@@ -1,4 +1,6 @@
-"""What computes is no part of the experiment: the same run folder, the same numbers within rounding, and a run goes on with another backend."""
+"""What computes is no part of the experiment: the same run folder, the same numbers within
+rounding, and a run goes on with another backend.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +12,17 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import fsp_dynamics as fsp  # noqa: E402
-from fsp_dynamics.cli import main  # noqa: E402
-from fsp_dynamics.errors import ConfigurationError, NotFiniteError, ShapeError  # noqa: E402
-from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of  # noqa: E402
-from fsp_dynamics.experiments.config import SolverConfig  # noqa: E402
-from fsp_dynamics.experiments.folder import RunFolder  # noqa: E402
-from fsp_dynamics.experiments.runner import train  # noqa: E402
-from fsp_dynamics.learning import engine  # noqa: E402
-from fsp_dynamics.learning.optimisers import Rates, Sgd  # noqa: E402
-from fsp_dynamics.learning.training import Recipe  # noqa: E402
-from fsp_dynamics.solvers.tensors import chosen_device  # noqa: E402
+import fsp_dynamics as fsp
+from fsp_dynamics.cli import main
+from fsp_dynamics.errors import ConfigurationError, NotFiniteError, ShapeError
+from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
+from fsp_dynamics.experiments.config import SolverConfig
+from fsp_dynamics.experiments.folder import RunFolder
+from fsp_dynamics.experiments.runner import train
+from fsp_dynamics.learning.optimisers import Rates, Sgd
+from fsp_dynamics.torch_backend.tensors import chosen_device
+from fsp_dynamics.training import loop_engine as engine
+from fsp_dynamics.training.recipe import Recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:epoch .* output")]
 TORCH = Backend("torch", "cpu")
@@ -38,7 +40,11 @@ def said_of(run):
 
 def files(run):
     """Their names, without the hashes in those of checkpoints."""
-    return sorted(re.sub(r"-[0-9a-f]{12}\.", ".", str(path.relative_to(run.folder))) for path in run.folder.rglob("*") if path.is_file())
+    return sorted(
+        re.sub(r"-[0-9a-f]{12}\.", ".", str(path.relative_to(run.folder)))
+        for path in run.folder.rglob("*")
+        if path.is_file()
+    )
 
 
 def weights(run):
@@ -83,7 +89,9 @@ def test_a_device_beside_a_backend_is_taken_and_never_ignored():
             backend_of(NUMBA, **given)
 
 
-@pytest.mark.parametrize("device", ["tpu", "", 0, "cpu:0", "cuda:", "cuda:x", "cuda:99", pytest.param("cuda", marks=no_cuda)])
+@pytest.mark.parametrize(
+    "device", ["tpu", "", 0, "cpu:0", "cuda:", "cuda:x", "cuda:99", pytest.param("cuda", marks=no_cuda)]
+)
 def test_a_device_that_is_not_there_is_refused(device):
     with pytest.raises(ConfigurationError, match=re.escape(f"device = {str(device)!r}")):
         Backend("torch", device).solver(SolverConfig())
@@ -95,12 +103,16 @@ def test_a_numbered_gpu_is_counted_in_whole_numbers(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert str(chosen_device("cuda:1")) == "cuda:1"
     for name in ("cuda:2", "cuda:256"):
-        with pytest.raises(ConfigurationError, match=f"device = '{name}', but there are 2 CUDA devices, numbered from 0"):
+        with pytest.raises(
+            ConfigurationError, match=f"device = '{name}', but there are 2 CUDA devices, numbered from 0"
+        ):
             chosen_device(name)
 
 
 def test_a_numbered_gpu_is_refused_for_several_processes():
-    with pytest.raises(ConfigurationError, match="device = 'cuda:0' for 2 processes, expected cuda: each takes a GPU of its own"):
+    with pytest.raises(
+        ConfigurationError, match="device = 'cuda:0' for 2 processes, expected cuda: each takes a GPU of its own"
+    ):
         Backend("torch", "cuda:0").refuse_one_gpu_for_several(2)
     Backend("torch", "cuda:0").refuse_one_gpu_for_several(1)
     for device in ("cuda", "cpu", "auto", None):
@@ -108,9 +120,13 @@ def test_a_numbered_gpu_is_refused_for_several_processes():
 
 
 def test_solvers_that_torch_does_not_have_and_products_of_others_are_refused():
-    with pytest.raises(ConfigurationError, match="'numba_ode' does not run on backend torch; choose one of: fixed_point, torch_ode"):
+    with pytest.raises(
+        ConfigurationError, match="'numba_ode' does not run on backend torch; choose one of: fixed_point, torch_ode"
+    ):
         TORCH.solver(SolverConfig(name="numba_ode"))
-    with pytest.raises(ConfigurationError, match=r"solver\.method = 'newton' does not run on backend torch; use backend numba"):
+    with pytest.raises(
+        ConfigurationError, match=r"solver\.method = 'newton' does not run on backend torch; use backend numba"
+    ):
         TORCH.solver(SolverConfig(method="newton"))
     with pytest.raises(ConfigurationError, match="products = 'bf16' belongs to solver fixed_point"):
         Backend("torch", "cpu", "bf16").solver(SolverConfig(name="torch_ode"))
@@ -118,8 +134,12 @@ def test_solvers_that_torch_does_not_have_and_products_of_others_are_refused():
 
 def test_without_torch_it_says_what_to_install(monkeypatch):
     real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "torchdiffeq" else real(name, *more))
-    with pytest.raises(ConfigurationError, match=r"needs torchdiffeq; pip install 'fsp_dynamics\[torch\]', or use backend numba"):
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "torchdiffeq" else real(name, *more)
+    )
+    with pytest.raises(
+        ConfigurationError, match=r"needs torchdiffeq; pip install 'fsp_dynamics\[torch\]', or use backend numba"
+    ):
         TORCH.solver(SolverConfig())
 
 
@@ -177,7 +197,7 @@ def test_killed_before_its_checkpoint_it_does_the_epoch_again(pair, tiny, tmp_pa
 def test_either_backend_judges_what_the_other_learned(pair):
     for run in pair:
         by_kernels, on_torch = run.evaluate(), run.evaluate(backend="torch", device="cpu")
-        assert on_torch.unrested == by_kernels.unrested == 0
+        assert on_torch.unconverged == by_kernels.unconverged == 0
         assert on_torch.error == pytest.approx(by_kernels.error, abs=0.26), "one image in 400 may lie on the border"
     with pytest.raises(ConfigurationError, match="belongs to backend torch"):
         pair[0].evaluate(device="cpu")
@@ -185,12 +205,15 @@ def test_either_backend_judges_what_the_other_learned(pair):
 
 def test_the_device_makes_the_drive_too(pair, monkeypatch):
     monkeypatch.setattr(engine, "drive", lambda *given: pytest.fail("the product with all images was made on the host"))
-    assert pair[1].evaluate(backend="torch", device="cpu").unrested == 0
+    assert pair[1].evaluate(backend="torch", device="cpu").unconverged == 0
 
 
 def test_images_are_refused_there_as_here():
-    network, recipe = fsp.loop_network([4, 5, 3], rng=0), Recipe(Sgd(Rates(1.0, (1.0,), 1.0)), TORCH.solver(SolverConfig()))
-    driven, _ = engine.relaxer(network, recipe, None)
+    network, recipe = (
+        fsp.loop_network([4, 5, 3], rng=0),
+        Recipe(Sgd(Rates(1.0, (1.0,), 1.0)), TORCH.solver(SolverConfig())),
+    )
+    driven, _ = engine.free_phase_solver(network, recipe, None)
     for images, error in ((np.full((2, 4), np.nan), NotFiniteError), (np.zeros((2, 5)), ShapeError)):
         with pytest.raises(error, match="images"):
             driven(images)
@@ -199,9 +222,11 @@ def test_images_are_refused_there_as_here():
 def test_reciprocal_networks_and_torchdiffeq_too(tiny, tmp_path):
     table = tiny(network={"kind": "reciprocal"}, learning={"epochs": 1, "rates": {"loop": 0.0}})
     del table["network"]["loop_scale"]
-    assert distance(quietly(table, tmp_path / "sweeps", NUMBA), quietly(table, tmp_path / "torch")) < 1e-3
+    assert distance(quietly(table, tmp_path / "picard", NUMBA), quietly(table, tmp_path / "torch")) < 1e-3
     exact = {"epochs": 1, "data.limit": 40}
-    integrated = quietly(tiny(), tmp_path / "integrated", **exact, **{"solver.name": "torch_ode", "solver.method": "dopri5"})
+    integrated = quietly(
+        tiny(), tmp_path / "integrated", **exact, **{"solver.name": "torch_ode", "solver.method": "dopri5"}
+    )
     assert distance(quietly(tiny(), tmp_path / "passes", **exact), integrated) < 2e-3
 
 
@@ -213,7 +238,17 @@ def told(capsys):
     return capsys.readouterr().err
 
 
-SMALL = ["--data.limit", "120", "--data.validation", "200", "--network.hidden", "12", "--learning.rates.forward", "7.0", "--no-progress"]
+SMALL = [
+    "--data.limit",
+    "120",
+    "--data.validation",
+    "200",
+    "--network.hidden",
+    "12",
+    "--learning.rates.forward",
+    "7.0",
+    "--no-progress",
+]
 
 
 def test_auto_says_what_it_took(tmp_path, capsys):
@@ -224,7 +259,9 @@ def test_auto_says_what_it_took(tmp_path, capsys):
 
 @no_cuda
 def test_a_gpu_that_is_not_there_is_one_line_and_no_folder(tmp_path, capsys):
-    assert main(["train", "digits", "--out", str(tmp_path / "run"), *SMALL, "--backend", "torch", "--device", "cuda"]) == 2
+    assert (
+        main(["train", "digits", "--out", str(tmp_path / "run"), *SMALL, "--backend", "torch", "--device", "cuda"]) == 2
+    )
     said = told(capsys).splitlines()
     assert len(said) == 1
     assert said[0].startswith("fsp: device = 'cuda', but ")

@@ -38,17 +38,17 @@ def test_a_solver_that_is_off_is_noticed(monkeypatch):
 
     def off(network, images, way="anderson", nudge=None, device=None):
         rest = real(network, images, way, nudge, device)
-        if way == "sweeps":
+        if way == "picard":
             rest.state[0][0, 0] += 2e-5
         return rest
 
     monkeypatch.setattr(check, "_relax", off)
-    assert failing(agreement(2)) == ["sweeps - anderson, 2 nets, float64", "sweeps - anderson, 2 nets, float32"]
+    assert failing(agreement(2)) == ["picard - anderson, 2 nets, float64", "picard - anderson, 2 nets, float32"]
 
 
 def test_samples_that_do_not_rest_are_noticed(monkeypatch):
     monkeypatch.setitem(check.WAYS, "numba", ("numba_ode", {"method": "dopri5", "max_steps": 2}))
-    assert "samples not at rest, float64" in failing(agreement(1))
+    assert "unconverged samples, float64" in failing(agreement(1))
 
 
 @pytest.mark.parametrize("name", ["input", "loop", "biases[0]", "forward[0]"])
@@ -86,7 +86,7 @@ def test_every_figure_passes_on_torch():
 def test_a_torch_solver_that_is_off_is_noticed(monkeypatch):
     pytest.importorskip("torch")
     monkeypatch.setitem(check.TORCH_WAYS, "torch dopri5", ("torch_ode", {"method": "dopri5", "max_steps": 2}))
-    assert "samples not at rest, float64" in failing(agreement(1, "cpu"))
+    assert "unconverged samples, float64" in failing(agreement(1, "cpu"))
     monkeypatch.setitem(check.TORCH_WAYS, "torch anderson", ("torch_fixed_point", {"products": "bf16"}))
     with pytest.raises(ConfigurationError, match="products"):  # of a float64 network
         list(agreement(1, "cpu"))

@@ -38,7 +38,8 @@ def same(one, other):
         one.epoch == other.epoch
         and one.rng == other.rng
         and all(
-            list(a) == list(b) and all(a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name]) for name in a)
+            list(a) == list(b)
+            and all(a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name]) for name in a)
             for a, b in (
                 (dict(sorted(one.parameters.items())), dict(sorted(other.parameters.items()))),
                 (one.velocity, other.velocity),
@@ -167,7 +168,9 @@ save_checkpoint(folder, checkpoint(2), ["best", "last"])
 @pytest.mark.parametrize(("rename", "best"), [(1, 1), (2, 1), (3, 2)])
 def test_killed_between_writing_and_renaming(tmp_path, rename, best):
     save_checkpoint(tmp_path, checkpoint(1), ["best", "last"])
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), os.path.dirname(__file__), str(rename)], timeout=60, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path), os.path.dirname(__file__), str(rename)], timeout=60, check=False
+    )
     assert killed.returncode == -signal.SIGKILL
     assert same(load_checkpoint(tmp_path, "last"), checkpoint(1))
     assert same(load_checkpoint(tmp_path, "best"), checkpoint(best))
@@ -206,7 +209,7 @@ def test_what_is_kept_is_the_weights_to_the_bit_and_nothing_else(tmp_path):
     assert kept_epochs(tmp_path) == (0, 10, 100000)
     for epoch in (0, 10, 100000):
         found = load_kept(tmp_path, epoch)
-        assert (found.epoch, found.velocity, found.memory, found.rng) == (epoch, {}, {}, {})
+        assert (found.epoch, found.velocity, found.warm_start, found.rng) == (epoch, {}, {}, {})
         for name, w in checkpoint(epoch, epoch).parameters.items():
             assert found.parameters[name].dtype == w.dtype
             np.testing.assert_array_equal(found.parameters[name], w)
@@ -215,7 +218,9 @@ def test_what_is_kept_is_the_weights_to_the_bit_and_nothing_else(tmp_path):
 def test_nothing_is_kept_in_an_empty_or_missing_folder(tmp_path):
     assert kept_epochs(tmp_path) == kept_epochs(tmp_path / "none") == ()
     drop_kept(tmp_path / "none", 0)
-    with pytest.raises(CheckpointError, match=r"holds no network of epoch 3; none was kept, which takes probes\.keep = 1"):
+    with pytest.raises(
+        CheckpointError, match=r"holds no network of epoch 3; none was kept, which takes probes\.keep = 1"
+    ):
         load_kept(tmp_path, 3)
 
 
@@ -251,7 +256,8 @@ def test_another_epoch_than_those_kept_is_refused_by_name(tmp_path):
 
 def test_later_ones_are_dropped_whole(tmp_path):
     keep(tmp_path, 0, 5, 10)
-    (tmp_path / "kept-00010.json").unlink()  # killed while it was dropped, or before it was complete
+    # killed while it was dropped, or before it was complete
+    (tmp_path / "kept-00010.json").unlink()
     (tmp_path / "kept-notes.txt").write_text("mine")
     save_checkpoint(tmp_path, checkpoint(10))
     drop_kept(tmp_path, 4)

@@ -18,7 +18,9 @@ from fsp_dynamics.models.network import loop_network, reciprocal_network
 def test_the_other_process_is_told_what_network_it_is(loop: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     make = loop_network if loop else reciprocal_network
     told: list = []
-    monkeypatch.setattr(compiling, "compile_for", lambda rho, loop, dtype: told.append((getattr(rho, "name", rho), loop, dtype)))
+    monkeypatch.setattr(
+        compiling, "compile_for", lambda rho, loop, dtype: told.append((getattr(rho, "name", rho), loop, dtype))
+    )
 
     def run(command: list, **_: object) -> None:
         assert command[:2] == [sys.executable, "-c"]
@@ -42,6 +44,8 @@ def test_what_the_other_process_compiles_is_loaded_here(tmp_path: Path) -> None:
         "print('integrate' in names, 'follow_layers' in names, len(names))\n"
     )
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300, check=True
+    )
     assert any(tmp_path.rglob("*.nbc")), "the cache is filled"
     assert done.stdout.split()[-1] == "0", done.stdout

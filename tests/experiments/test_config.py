@@ -1,4 +1,6 @@
-"""A configuration is accepted whole or refused in one line that names source, key, value, expectation and remedy."""
+"""A configuration is accepted whole or refused in one line that names source, key, value,
+expectation and remedy.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from pydantic import ValidationError
 
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.config import Config, fields, flatten
+from fsp_dynamics.experiments.config_io import PRESETS, load_config, presets, read_value, to_toml
 from fsp_dynamics.experiments.execution import build_network, build_recipe
-from fsp_dynamics.experiments.sources import PRESETS, load_config, presets, read_value, to_toml
 
 
 def refusal(source, overrides=None):
@@ -33,7 +35,15 @@ def test_every_preset_describes_a_network_and_a_recipe_that_fit(name):
 
 
 def test_the_promised_presets_exist():
-    promised = {"digits", "mnist-2x500", "mnist-2x1500", "mnist-3x1500", "fashion-2x1500", "fashion-2x1500-fixed-loop", "mnist-ep-2x500"}
+    promised = {
+        "digits",
+        "mnist-2x500",
+        "mnist-2x1500",
+        "mnist-3x1500",
+        "fashion-2x1500",
+        "fashion-2x1500-fixed-loop",
+        "mnist-ep-2x500",
+    }
     assert promised <= set(presets())
     assert "loop" in load_config("fashion-2x1500-fixed-loop")[1].learning.frozen
     assert load_config("mnist-ep-2x500")[1].network.tied
@@ -82,7 +92,11 @@ def test_any_text_survives_toml(text):
         ("probes.every", 2.5, "a valid integer"),
         ("probes.keep", -1, "greater than or equal to 0"),
         ("learning.rates.forward", [1.0], "expected 2"),
-        ("learning.rates.forward", [1.0, -2.0], "learning.rates.forward[1] = -2.0, expected greater than or equal to 0"),
+        (
+            "learning.rates.forward",
+            [1.0, -2.0],
+            "learning.rates.forward[1] = -2.0, expected greater than or equal to 0",
+        ),
         ("learning.rates.backward", [1.0], "expected 0"),
         ("learning.momentum", 1.0, "less than 1"),
         ("learning.rate_factor", 0.0, "greater than 0"),
@@ -99,7 +113,10 @@ def test_impossible_values_are_refused_in_one_line(key, value, expected):
 
 
 def test_limits_that_are_just_met_are_accepted():
-    load_config("digits", {"learning.beta": -0.99, "learning.momentum": 0.0, "learning.rate_factor": 1.0, "seed": 0, "data.limit": 1})
+    load_config(
+        "digits",
+        {"learning.beta": -0.99, "learning.momentum": 0.0, "learning.rate_factor": 1.0, "seed": 0, "data.limit": 1},
+    )
     load_config("digits", {"learning.beta": 0.99, "learning.phases": "centred"})
     load_config("digits", {"learning.beta": -1.5, "network.time_constants": [1.0, 1.0, 0.5]})
 
@@ -112,12 +129,16 @@ def test_everything_frozen_is_refused():
 
 def test_a_reciprocal_network_has_no_loop_to_learn(tiny):
     assert "has no loop" in refusal(tiny(network={"kind": "reciprocal", "loop_scale": None}))
-    assert "belongs to network.kind = 'loop'" in refusal(tiny(network={"kind": "reciprocal"}, learning={"rates": {"loop": 0.0}}))
+    assert "belongs to network.kind = 'loop'" in refusal(
+        tiny(network={"kind": "reciprocal"}, learning={"rates": {"loop": 0.0}})
+    )
     untied = tiny(network={"kind": "reciprocal", "tied": False, "loop_scale": None}, learning={"rates": {"loop": 0.0}})
     assert "learning.rates.backward has 0 values, expected 1" in refusal(untied)
 
 
-@pytest.mark.parametrize(("solver", "stray"), [("numba_ode", "max_passes"), ("reference", "memory"), ("fixed_point", "max_steps")])
+@pytest.mark.parametrize(
+    ("solver", "stray"), [("numba_ode", "max_passes"), ("reference", "memory"), ("fixed_point", "max_steps")]
+)
 def test_settings_of_another_solver_are_refused(solver, stray):
     assert f"solver.{stray} = 5 is no setting" in refusal("digits", {"solver.name": solver, f"solver.{stray}": 5})
 
@@ -224,7 +245,9 @@ def test_one_number_may_stand_for_a_list_of_one():
 
 def test_configurations_differ_where_the_experiment_does():
     _, config = load_config("digits")
-    _, other = load_config("digits", {"learning.batch": 7, "epochs": 99, "notes.about": "something else", "probes.keep": 7})
+    _, other = load_config(
+        "digits", {"learning.batch": 7, "epochs": 99, "notes.about": "something else", "probes.keep": 7}
+    )
     assert config.differences(other) == {"learning.batch": (20, 7)}
     assert config.differences(config) == {}
 

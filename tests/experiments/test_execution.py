@@ -1,4 +1,6 @@
-"""What a configuration describes is what is built; threads and signals are given back as they were found."""
+"""What a configuration describes is what is built; threads and signals are given back as they were
+found.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ import threadpoolctl
 
 import fsp_dynamics.kernels.products  # noqa: F401  (loads numba's kernels)
 from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.execution import (
     Interrupted,
     build_network,
@@ -22,7 +25,6 @@ from fsp_dynamics.experiments.execution import (
     stoppable,
     thread_limit,
 )
-from fsp_dynamics.experiments.sources import load_config
 
 
 def blas_threads():
@@ -38,8 +40,18 @@ def test_the_seed_decides_the_network_and_the_stream():
 
 
 def test_every_setting_reaches_the_network(tiny):
-    table = tiny(network={"hidden": [5, 6], "time_constants": [1.0, 2.0, 0.5], "rho": "logistic", "dtype": "float64", "loop_scale": 0.0})
-    network, _ = build_network(load_config({**table, "learning": tiny(learning={"rates": {"forward": [1.0, 2.0]}})["learning"]})[1], 64, 10)
+    table = tiny(
+        network={
+            "hidden": [5, 6],
+            "time_constants": [1.0, 2.0, 0.5],
+            "rho": "logistic",
+            "dtype": "float64",
+            "loop_scale": 0.0,
+        }
+    )
+    network, _ = build_network(
+        load_config({**table, "learning": tiny(learning={"rates": {"forward": [1.0, 2.0]}})["learning"]})[1], 64, 10
+    )
     assert network.sizes == (64, 5, 6, 10)
     assert network.time_constants == (1.0, 2.0, 0.5)
     assert (network.rho.name, network.dtype) == ("logistic", np.float64)
@@ -53,20 +65,32 @@ def test_the_scale_of_the_forward_weights_is_a_setting(kind):
         "network": {"kind": kind, "hidden": [5]},
         "learning": {"epochs": 1, "rates": {"input": 1, "forward": 1}},
     }
-    one, half = (build_network(load_config(table, {"network.forward_scale": scale})[1], 64, 10)[0] for scale in (1.0, 0.5))
+    one, half = (
+        build_network(load_config(table, {"network.forward_scale": scale})[1], 64, 10)[0] for scale in (1.0, 0.5)
+    )
     assert np.allclose(half.forward[0], 0.5 * one.forward[0], rtol=1e-6)
     assert np.array_equal(half.input, one.input)
 
 
 def test_every_setting_reaches_the_recipe(tiny):
-    learning = {"momentum": 0.3, "decay": 0.01, "rate_factor": 0.9, "frozen": ["loop"], "beta": 0.5, "phases": "centred", "normalised": False}
-    recipe = build_recipe(load_config(tiny(learning=learning, solver={"method": "sweeps", "max_passes": 33, "relative": 1e-3}))[1])
+    learning = {
+        "momentum": 0.3,
+        "decay": 0.01,
+        "rate_factor": 0.9,
+        "frozen": ["loop"],
+        "beta": 0.5,
+        "phases": "centred",
+        "normalised": False,
+    }
+    recipe = build_recipe(
+        load_config(tiny(learning=learning, solver={"method": "picard", "max_passes": 33, "relative": 1e-3}))[1]
+    )
     optimiser = recipe.optimiser
     assert (optimiser.momentum, optimiser.decay, optimiser.rate_factor, optimiser.output_step) == (0.3, 0.01, 0.9, 0.2)
     assert (optimiser.frozen, optimiser.normalised) == (("loop",), False)
     assert (optimiser.rates.input, optimiser.rates.forward, optimiser.rates.loop) == (20.0, (7.0,), 0.5)
     assert (recipe.beta, recipe.phases, recipe.batch) == (0.5, "centred", 20)
-    assert (recipe.solver.method, recipe.solver.max_passes) == ("sweeps", 33)
+    assert (recipe.solver.method, recipe.solver.max_passes) == ("picard", 33)
     assert (recipe.tolerance.absolute, recipe.tolerance.relative) == (1e-4, 1e-3)
 
 

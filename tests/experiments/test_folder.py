@@ -11,8 +11,8 @@ import pytest
 
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, RunExistsError, RunLockedError
 from fsp_dynamics.experiments.checkpoint import keep_network, kept_epochs
+from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.folder import RunFolder, best_of, flat, plain
-from fsp_dynamics.experiments.sources import load_config
 
 HOLD = """
 import sys
@@ -27,7 +27,9 @@ with RunFolder(Path(sys.argv[1])).locked():
 @pytest.fixture
 def holder(tmp_path):
     """A process that holds the lock of tmp_path / "run"."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "run")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "run")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "held\n"
     yield process
     process.communicate(timeout=30)
@@ -116,7 +118,13 @@ def test_rewinding_forgets_the_networks_that_were_kept_later(folder):
 
 
 def test_a_record_is_one_row_of_a_table():
-    record = {"epoch": 3, "alignment_degrees": {"W1": 80.0}, "saturation": {"output": [0.5, 0.25]}, "dead_outputs": [3, 7], "valid_error": None}
+    record = {
+        "epoch": 3,
+        "alignment_degrees": {"W1": 80.0},
+        "saturation": {"output": [0.5, 0.25]},
+        "dead_outputs": [3, 7],
+        "valid_error": None,
+    }
     assert flat(record) == {
         **{"epoch": 3, "alignment_degrees.W1": 80.0, "saturation.output.0": 0.5, "saturation.output.1": 0.25},
         **{"dead_outputs": "3 7", "valid_error": None},

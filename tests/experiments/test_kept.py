@@ -26,7 +26,9 @@ def test_kept_networks_are_those_after_their_epochs(tiny, tmp_path, unbroken):
     start, _ = runner.execution.build_network(run.config, 64, 10)
     assert all(np.array_equal(w, start.parameters()[name]) for name, w in run.network(0).parameters().items())
     short = quietly(tiny(), out=tmp_path / "short", epochs=2)
-    assert all(np.array_equal(w, short.network("last").parameters()[name]) for name, w in run.network(2).parameters().items())
+    assert all(
+        np.array_equal(w, short.network("last").parameters()[name]) for name, w in run.network(2).parameters().items()
+    )
     assert run.evaluate("test", 4).error == run.metrics[3]["test_error"]
     with pytest.raises(CheckpointError, match="no network of epoch 3; there are those of 0, 2, 4"):
         run.network(3)
@@ -48,7 +50,9 @@ def same_kept(one, other):
 
 @pytest.mark.parametrize("variant", ["paper", "momentum"])
 def test_resuming_keeps_what_an_unbroken_run_keeps(tiny, tmp_path, unbroken, monkeypatch, killed, variant):
-    """The networks may be an epoch ahead of the checkpoint too; on resuming they are dropped and made again."""
+    """The networks may be an epoch ahead of the checkpoint too; on resuming they are dropped and
+    made again.
+    """
     table = kept(tiny, **VARIANTS[variant])
     killed(2)
     with pytest.raises(KeyboardInterrupt):
@@ -57,7 +61,9 @@ def test_resuming_keeps_what_an_unbroken_run_keeps(tiny, tmp_path, unbroken, mon
     assert open_run(tmp_path).kept == (0, 1, 2)
     killed(2)
     told = []
-    monkeypatch.setattr(runner, "keep_network", lambda folder, epoch, parameters: told.append((epoch, open_run(tmp_path).kept)))
+    monkeypatch.setattr(
+        runner, "keep_network", lambda folder, epoch, parameters: told.append((epoch, open_run(tmp_path).kept))
+    )
     with pytest.raises(KeyboardInterrupt):
         quietly(table, out=tmp_path, resume=True)
     assert told == [(2, (0, 1))]
@@ -103,7 +109,9 @@ def test_the_table_of_a_run_is_what_is_drawn(tiny, tmp_path):
         np.testing.assert_array_equal([epochs, values], [table.epoch, table[f"alignment_degrees.{label.split()[0]}"]])
     assert (len(drawn(errors)), len(drawn(angles))) == (3, 2)
     for place in (0, 1):
-        assert table[f"saturation.output.{place}"].tolist() == [record["saturation"]["output"][place] for record in run.metrics]
+        assert table[f"saturation.output.{place}"].tolist() == [
+            record["saturation"]["output"][place] for record in run.metrics
+        ]
     assert run.to_frame().attrs["units"]["alignment_degrees.loop"] == "degrees"
     assert run.to_frame().attrs["units"]["test_error"] == "%"
 

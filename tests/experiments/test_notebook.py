@@ -54,7 +54,9 @@ def test_the_notebook_is_told_of_the_run(started: list, tmp_path: Path, monkeypa
     ((command, environment),) = started
     assert command[-2:] == ["--ServerApp.port=9999", "--no-browser"]
     assert Path(environment[notebook.RUN]) == run
-    assert f'os.environ.get("{notebook.RUN}")' in (ROOT / notebook.NOTEBOOK).read_text(encoding="utf-8").replace('\\"', '"')
+    assert f'os.environ.get("{notebook.RUN}")' in (ROOT / notebook.NOTEBOOK).read_text(encoding="utf-8").replace(
+        '\\"', '"'
+    )
 
 
 def test_what_is_no_run_is_refused(started: list, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +67,10 @@ def test_what_is_no_run_is_refused(started: list, tmp_path: Path, capsys: pytest
 
 def test_without_jupyterlab_it_says_what_to_install(started: list, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notebook.importlib.util, "find_spec", lambda name: None if name == "jupyterlab" else object())
-    with pytest.raises(ConfigurationError, match=r"fsp explore needs jupyterlab, which is not installed; install fsp_dynamics\[notebook\]"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"fsp explore needs jupyterlab, which is not installed; install fsp_dynamics\[notebook\]",
+    ):
         notebook.explore()
     assert started == []
 

@@ -1,7 +1,9 @@
-"""Run folders made by the commit 3e2565e, before keys, values and records were renamed, are read, resumed and compared by every later version.
+"""Run folders made by the commit 3e2565e, before keys, values and records were renamed, are read,
+resumed and compared by every later version.
 
-They lie in old_runs/: a loop (with kept networks and records within epochs), a reciprocal network, a run on torch, runs with the exact gradient and
-with presynaptic deviations, a sweep, and a run that was interrupted after its first epoch. Their pictures and locks were left out.
+They lie in old_runs/: a loop (with kept networks and records within epochs), a reciprocal network,
+a run on torch, runs with the exact gradient and with presynaptic deviations, a sweep, and a run
+that was interrupted after its first epoch. Their pictures and locks were left out.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ def test_an_old_run_is_read(name):
 @pytest.mark.parametrize("name", SINGLE)
 def test_the_network_of_an_old_run_still_has_its_error(name):
     run = open_run(OLD / name)
-    assert run.evaluate("test", "last", threads=1).error == pytest.approx(run.metrics[-1]["test_error"], abs=1.0)  # of 400 images
+    assert run.evaluate("test", "last", threads=1).error == pytest.approx(
+        run.metrics[-1]["test_error"], abs=1.0
+    )  # of 400 images
 
 
 def test_kept_networks_of_an_old_run_are_read():

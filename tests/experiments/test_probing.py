@@ -1,4 +1,6 @@
-"""probes.jsonl: what is in it and when, that it follows the run through stops and resumes, and that looking changes nothing."""
+"""probes.jsonl: what is in it and when, that it follows the run through stops and resumes, and
+that looking changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ import pytest
 
 from fsp_dynamics.analysis.alignment import loop_alignment
 from fsp_dynamics.experiments import runner
+from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.runner import open_run, train
-from fsp_dynamics.experiments.sources import load_config
 
 WHOLE = {"epoch", "rested", "alignment", "samples", "gradient", "stability"}
 
@@ -28,7 +30,9 @@ def probes(folder):
 
 
 def test_before_the_first_epoch_after_each_and_within(tiny, tmp_path) -> None:
-    """120 images in batches of 20: 6 batches, so at two thirds and at the third in between for every second batch."""
+    """120 images in batches of 20: 6 batches, so at two thirds and at the third in between for
+    every second batch.
+    """
     run = quietly(tiny(probes={"every": 2, "samples": 30}), out=tmp_path)
     found = probes(tmp_path)
     thirds = [epoch + part / 3 for epoch in range(3) for part in range(3)]
@@ -38,7 +42,9 @@ def test_before_the_first_epoch_after_each_and_within(tiny, tmp_path) -> None:
         assert set(record) == (WHOLE if whole else {"epoch", "alignment"})
         assert whole == ("samples" in record)
     assert found[-1]["alignment"]["degrees"] == pytest.approx(loop_alignment(run.network("last")).degrees, abs=1e-9)
-    assert [record["alignment"]["degrees"] for record in found[3::3]] == [record["alignment_degrees"] for record in run.metrics]
+    assert [record["alignment"]["degrees"] for record in found[3::3]] == [
+        record["alignment_degrees"] for record in run.metrics
+    ]
     assert run.metrics[-1]["loop_norm"] == found[-1]["stability"]["loop_norm"]
     angles = np.array([list(record["alignment"]["degrees"].values()) for record in found])
     assert (np.abs(np.diff(angles, axis=0)) > 0).all()  # no record is a copy of its neighbour
@@ -54,7 +60,9 @@ def test_looking_changes_nothing(tiny, tmp_path) -> None:
 
 
 def test_a_resumed_run_has_the_records_of_an_unbroken_one(tiny, tmp_path, monkeypatch, killed) -> None:
-    """Killed after the records were written and before the checkpoint was: the epoch is looked at once more, and stands there once."""
+    """Killed after the records were written and before the checkpoint was: the epoch is looked at
+    once more, and stands there once.
+    """
     table = tiny(probes={"every": 3, "samples": 20})
     quietly(table, out=tmp_path / "whole")
     killed(2)
@@ -80,14 +88,18 @@ def test_the_first_images_of_the_first_part_that_has_any_are_looked_at(tiny, tmp
 
 def test_a_loop_near_one_is_flagged(tiny, tmp_path) -> None:
     strong = tiny(network={"loop_scale": 1.5}, learning={"rates": {"input": 0.1, "forward": [0.1], "loop": 0.0}})
-    with pytest.warns(UserWarning, match=r"epoch 1: up to \d\.\d\d of a small change of the outputs comes back round the loop") as caught:
+    with pytest.warns(
+        UserWarning, match=r"epoch 1: up to \d\.\d\d of a small change of the outputs comes back round the loop"
+    ) as caught:
         train(strong, out=tmp_path, progress=False, epochs=2)
     assert all(record["loop_norm_max"] > 0.9 for record in open_run(tmp_path).metrics)
     assert len([each for each in caught if "comes back round the loop" in str(each.message)]) == 1
 
 
 def test_pictures_are_drawn_while_it_runs_and_cost_little(tiny, tmp_path, monkeypatch) -> None:
-    """Every epoch where drawing is quick beside it; left out where it would take more than a twentieth of the time."""
+    """Every epoch where drawing is quick beside it; left out where it would take more than a
+    twentieth of the time.
+    """
     clock, drawn = [0.0], []
     monkeypatch.setattr(runner.time, "monotonic", lambda: clock[0])
 

@@ -7,10 +7,10 @@ import pytest
 
 from fsp_dynamics.errors import RunExistsError
 from fsp_dynamics.experiments import quickstart as room
+from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.progress import Quiet
 from fsp_dynamics.experiments.quickstart import quickstart
 from fsp_dynamics.experiments.runner import train
-from fsp_dynamics.experiments.sources import load_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* output")
 
@@ -21,7 +21,9 @@ def quick(tiny, monkeypatch):
     monkeypatch.setattr(room, "load_config", lambda name: load_config(tiny(), {"epochs": 1}))
 
 
-@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="minutes without the compiler, and nothing of it depends on that")
+@pytest.mark.skipif(
+    bool(numba.config.DISABLE_JIT), reason="minutes without the compiler, and nothing of it depends on that"
+)
 def test_the_preset_learns_digits_well(tmp_path):
     run, picture = quickstart(tmp_path / "q", Quiet())
     assert picture == tmp_path / "q" / "quickstart.png"

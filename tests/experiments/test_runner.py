@@ -1,4 +1,6 @@
-"""A run goes on to the same bits wherever it was stopped, refuses what it cannot do, and says what went wrong."""
+"""A run goes on to the same bits wherever it was stopped, refuses what it cannot do, and says what
+went wrong.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,19 @@ import pytest
 
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, NotFiniteError, RunExistsError
 from fsp_dynamics.experiments import runner
-from fsp_dynamics.experiments.execution import Interrupted, NoRestError
+from fsp_dynamics.experiments.execution import Interrupted, NoConvergenceError
 from fsp_dynamics.experiments.runner import open_run, train
-from fsp_dynamics.learning import engine
+from fsp_dynamics.training import loop_engine as engine
 
-pytestmark = pytest.mark.filterwarnings("ignore:epoch .* output")  # so little training may leave an output silent
+# so little training may leave an output silent
+pytestmark = pytest.mark.filterwarnings("ignore:epoch .* output")
 CLOCKS = {"seconds", "images_per_second"}
 VARIANTS = {
     "paper": {},
     "momentum": {"learning": {"momentum": 0.5, "decay": 1e-3, "rate_factor": 0.8}},
-    "random-sign": {"learning": {"phases": "random-sign", "beta": 0.1, "rates": {"input": 2.0, "forward": [1.0], "loop": 0.1}}},
+    "random-sign": {
+        "learning": {"phases": "random-sign", "beta": 0.1, "rates": {"input": 2.0, "forward": [1.0], "loop": 0.1}}
+    },
     "reciprocal": {
         "network": {"kind": "reciprocal", "hidden": [12], "loop_scale": None},
         "learning": {"rates": {"input": 9.0, "forward": [3.0], "loop": 0.0}},
@@ -137,7 +142,10 @@ def test_an_occupied_folder_is_refused_and_left_alone(tiny, tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(RunExistsError, match="already holds a run"):
         quietly(tiny(), out=tmp_path)
-    with pytest.raises(ConfigurationError, match=r"learning\.batch was 20, now 10, network\.rho|network\.rho was .*learning\.batch was 20, now 10"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"learning\.batch was 20, now 10, network\.rho|network\.rho was .*learning\.batch was 20, now 10",
+    ):
         quietly(tiny(learning={"batch": 10}, network={"rho": "logistic"}), out=tmp_path, resume=True)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
@@ -166,10 +174,27 @@ def test_nothing_is_written_for_what_cannot_run(tiny, tmp_path, options, error):
 def test_the_folder_holds_what_is_promised(tiny, tmp_path):
     run = quietly(tiny(), out=tmp_path)
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert {"config.toml", "environment.json", "metrics.jsonl", "summary.json", "checkpoints/last.json", "checkpoints/best.json"} <= found
+    assert {
+        "config.toml",
+        "environment.json",
+        "metrics.jsonl",
+        "summary.json",
+        "checkpoints/last.json",
+        "checkpoints/best.json",
+    } <= found
     assert (tmp_path / "figures" / "learning.png").read_bytes().startswith(b"\x89PNG")
     assert not [name for name in found if name.endswith(".tmp")]
-    promised = {"epoch", "train_error", "valid_error", "test_error", "alignment_degrees", "residual", "unrested", "saturation", "dead_outputs"}
+    promised = {
+        "epoch",
+        "train_error",
+        "valid_error",
+        "test_error",
+        "alignment_degrees",
+        "residual",
+        "unconverged",
+        "saturation",
+        "dead_outputs",
+    }
     assert promised | CLOCKS | {"passes_free", "passes_nudged", "residual_max"} <= set(run.metrics[-1])
     assert set(run.metrics[-1]["alignment_degrees"]) == {"W1", "loop"}
     assert run.summary["best"]["valid_error"] == min(record["valid_error"] for record in run.metrics)
@@ -238,9 +263,11 @@ def test_divergence_stops_and_saves_nothing_that_is_not_finite(tiny, tmp_path, m
 
 
 def test_rates_that_explode_are_stopped(tiny, tmp_path):
-    table = tiny(learning={"normalised": False, "output_step": None, "rates": {"input": 1e60, "forward": [1e60], "loop": 1e60}})
+    table = tiny(
+        learning={"normalised": False, "output_step": None, "rates": {"input": 1e60, "forward": [1e60], "loop": 1e60}}
+    )
     del table["learning"]["output_step"]
-    with pytest.raises((NotFiniteError, NoRestError)), np.errstate(all="ignore"):
+    with pytest.raises((NotFiniteError, NoConvergenceError)), np.errstate(all="ignore"):
         quietly(table, out=tmp_path)
     assert all(np.isfinite(w).all() for w in open_run(tmp_path).network("last").parameters().values())
 
@@ -259,32 +286,40 @@ def reported(monkeypatch, **changes):
 
 
 def test_an_epoch_in_which_nothing_rested_ends_the_run(tiny, tmp_path, monkeypatch):
-    reported(monkeypatch, unrested=lambda split: len(split.labels))
-    with pytest.raises(NoRestError, match=r"no sample of epoch 1 came to rest.*network\.loop_scale"):
+    reported(monkeypatch, unconverged=lambda split: len(split.labels))
+    with pytest.raises(NoConvergenceError, match=r"no sample of epoch 1 converged.*network\.loop_scale"):
         quietly(tiny(), out=tmp_path)
     assert open_run(tmp_path).metrics == []
 
 
 @pytest.mark.parametrize("probes", [0, 20])
 def test_a_loop_that_never_rests_ends_the_run_whether_it_is_looked_at_or_not(tmp_path, probes):
-    strong = {"data.limit": 100, "network.hidden": [20], "network.loop_scale": 1000.0, "learning.rates.forward": [7.0], "probes.samples": probes}
-    with pytest.raises(NoRestError):
+    strong = {
+        "data.limit": 100,
+        "network.hidden": [20],
+        "network.loop_scale": 1000.0,
+        "learning.rates.forward": [7.0],
+        "probes.samples": probes,
+    }
+    with pytest.raises(NoConvergenceError):
         quietly("digits", out=tmp_path, epochs=1, seed=1, **strong)
     assert open_run(tmp_path).summary["status"] == "failed"
 
 
-@pytest.mark.parametrize(("unrested", "warned"), [(60, True), (59, False)])
-def test_half_of_the_samples_not_at_rest_is_warned_about(tiny, tmp_path, monkeypatch, unrested, warned):
-    reported(monkeypatch, unrested=unrested)
+@pytest.mark.parametrize(("unconverged", "warned"), [(60, True), (59, False)])
+def test_half_of_the_samples_not_at_rest_is_warned_about(tiny, tmp_path, monkeypatch, unconverged, warned):
+    reported(monkeypatch, unconverged=unconverged)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         quietly(tiny(), out=tmp_path, epochs=1)
-    assert any(f"{unrested} of 120 samples did not come to rest" in str(each.message) for each in caught) == warned
+    assert any(f"{unconverged} of 120 samples did not converge" in str(each.message) for each in caught) == warned
 
 
 def test_a_dead_output_is_warned_about_once_with_the_rate_to_lower(tiny, tmp_path, monkeypatch):
     reported(monkeypatch, dead_outputs=(3, 7))
-    with pytest.warns(UserWarning, match=r"output 3, 7 had rate 0 .* lower learning\.rates\.forward\[0\] \(now 7\)") as caught:
+    with pytest.warns(
+        UserWarning, match=r"output 3, 7 had rate 0 .* lower learning\.rates\.forward\[0\] \(now 7\)"
+    ) as caught:
         quietly(tiny(), out=tmp_path, epochs=2)
     assert len([each for each in caught if "output 3, 7" in str(each.message)]) == 1
 
@@ -348,7 +383,10 @@ def test_a_checkpoint_of_another_network_is_refused(tiny, tmp_path):
     wide = quietly(tiny(network={"hidden": [13]}), out=tmp_path / "b", epochs=1)
     shutil.rmtree(tmp_path / "b" / "checkpoints")
     shutil.copytree(tmp_path / "a" / "checkpoints", tmp_path / "b" / "checkpoints")
-    with pytest.raises(CheckpointError, match=r"does not belong to this configuration: input is float32 \(64, 12\), expected float32 \(64, 13\)"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"does not belong to this configuration: input is float32 \(64, 12\), expected float32 \(64, 13\)",
+    ):
         wide.network()
     with pytest.raises(CheckpointError, match="does not belong to this configuration"):
         quietly(tiny(network={"hidden": [13]}), out=tmp_path / "b", resume=True)

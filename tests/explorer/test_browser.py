@@ -1,6 +1,8 @@
-"""The explorer in a real browser: JupyterLab on loopback, Chromium, the notebook, hands on keyboard and mouse.
+"""The explorer in a real browser: JupyterLab on loopback, Chromium, the notebook, hands on
+keyboard and mouse.
 
-What the page says is compared with what the model says; what it shows, with the colours that the model's rates have.
+What the page says is compared with what the model says; what it shows, with the colours that the
+model's rates have.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import numpy as np
 import pytest
 import xarray
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # the harness is shared with the measurements and the screenshots
+# the harness is shared with the measurements and the screenshots
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 pytest.importorskip("playwright", reason="the browser test needs playwright: pip install 'fsp_dynamics[test]'")
 pytest.importorskip("jupyterlab", reason="the browser test needs JupyterLab: pip install 'fsp_dynamics[notebook]'")
@@ -71,7 +74,9 @@ def says(model: Model, **parameters) -> str:
 
 
 def reads(page, text: str) -> None:
-    """The status line comes to say exactly this: a busy machine may take a while, and an answer on its way is not the last one."""
+    """The status line comes to say exactly this: a busy machine may take a while, and an answer on
+    its way is not the last one.
+    """
     expect(page.readout()).to_have_text(text, use_inner_text=True, timeout=PATIENCE)
 
 
@@ -113,7 +118,9 @@ def test_it_shows_what_the_model_says(page, model) -> None:
             page.page.mouse.move(box["x"] + 2, box["y"] + 2)
             page.page.wait_for_timeout(60)
             picture = Image.open(io.BytesIO(page.page.screenshot())).convert("RGB")
-            column = np.array([picture.getpixel((x, y + beside)) for beside in (-1, 0, 1)]) / 255  # a unit may be narrower than two pixels
+            column = (
+                np.array([picture.getpixel((x, y + beside)) for beside in (-1, 0, 1)]) / 255
+            )  # a unit may be narrower than two pixels
             near = np.linalg.norm(viridis[:, None] - column, axis=2)  # (256, 3)
             values = near.argmin(0) / 255
             best = np.abs(values - rate).argmin()
@@ -191,7 +198,10 @@ def test_checkpoints_are_scrubbed_through(page, model, explored_run) -> None:
         page.after(lambda epoch=epoch: slider.fill(str(epoch)))
         reads(page, says(model, epoch=epoch))
         network = explored_run.network(epoch)
-        loop = re.search(r"loop:? ?([\d.]+)", page.page.locator('figure[data-view="alignment"] canvas[role="img"]').first.get_attribute("aria-label"))
+        loop = re.search(
+            r"loop:? ?([\d.]+)",
+            page.page.locator('figure[data-view="alignment"] canvas[role="img"]').first.get_attribute("aria-label"),
+        )
         assert loop is not None
         from fsp_dynamics.analysis.alignment import loop_alignment
 
@@ -285,8 +295,23 @@ def test_everything_has_a_name_and_can_be_reached(page) -> None:
     names = set()
     for _ in range(60):
         page.page.keyboard.press("Tab")
-        names.add(page.page.evaluate("document.activeElement.dataset.name ?? document.activeElement.dataset.action ?? ''"))
-    assert {"noise", "drawing", "integrator", "dt", "gain", "beta", "nudged", "time", "learn", "code", "png", "netcdf"} <= names
+        names.add(
+            page.page.evaluate("document.activeElement.dataset.name ?? document.activeElement.dataset.action ?? ''")
+        )
+    assert {
+        "noise",
+        "drawing",
+        "integrator",
+        "dt",
+        "gain",
+        "beta",
+        "nudged",
+        "time",
+        "learn",
+        "code",
+        "png",
+        "netcdf",
+    } <= names
 
 
 def test_two_columns_or_one_nothing_is_cut_off(page) -> None:

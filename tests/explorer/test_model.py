@@ -145,11 +145,12 @@ def test_settle_time_is_the_last_time_above_the_tolerance(model: Model) -> None:
 def test_the_marked_end_of_dt_is_where_rest_is_lost(model: Model, integrator: str) -> None:
     given = {"integrator": integrator, "free": 60.0, "gain": 2.0, "nudged": 0.0}
     limit = model.frame(given).readouts["limits"]["dt"]["above"]
-    assert model.frame({**given, "dt": 0.6 * limit}).readouts["status_free"] == "at rest"
+    assert model.frame({**given, "dt": 0.6 * limit}).readouts["status_free"] == "converged"
     lost = model.frame({**given, "dt": 1.2 * limit, "start": "random"})
-    assert lost.readouts["status_free"] != "at rest"
+    assert lost.readouts["status_free"] != "converged"
     assert "stops being stable" in lost.readouts["text"]
-    assert lost.readouts["limits"]["dt"]["above"] == pytest.approx(limit, rel=1e-6)  # the rest is the same
+    # the rest is the same
+    assert lost.readouts["limits"]["dt"]["above"] == pytest.approx(limit, rel=1e-6)
 
 
 def test_the_region_is_that_of_the_step(model: Model) -> None:
@@ -192,7 +193,9 @@ def test_one_update_is_one_step_of_the_optimiser(model: Model) -> None:
     nudged = fsp.relax(seen.network, seen.images, nudge=fsp.Nudge(1.0, seen.target), start=free)
     rates = subject.optimiser.rates
     factor = 0.5 / subject.batch
-    smaller = dataclasses.replace(rates, input=factor * rates.input, forward=tuple(factor * r for r in rates.forward), loop=factor * rates.loop)
+    smaller = dataclasses.replace(
+        rates, input=factor * rates.input, forward=tuple(factor * r for r in rates.forward), loop=factor * rates.loop
+    )
     expected = before.copy()
     step = dataclasses.replace(subject.optimiser, rates=smaller)
     step.step(expected, {}, seen.images, Phases(1.0, free, np.arange(1), nudged), float((seen.images**2).sum()), 0)
@@ -213,7 +216,11 @@ def test_one_update_is_one_step_of_the_optimiser(model: Model) -> None:
 
 @pytest.mark.parametrize(
     ("given", "why"),
-    [({"beta": 0.0}, "a beta other than 0"), ({"drawing": PAD}, "a class for the drawing"), ({"gain": 10.0, "seed": 5}, "no point of rest")],
+    [
+        ({"beta": 0.0}, "a beta other than 0"),
+        ({"drawing": PAD}, "a class for the drawing"),
+        ({"gain": 10.0, "seed": 5}, "no point of rest"),
+    ],
     ids=["no nudge", "no target", "no rest"],
 )
 def test_where_nothing_can_be_learned_it_says_why(model: Model, given: dict, why: str) -> None:
@@ -223,7 +230,9 @@ def test_where_nothing_can_be_learned_it_says_why(model: Model, given: dict, why
         for w in ring:
             w[0, 0] = 2.5
         ring[0][0, 0] = -2.5
-        loop = dataclasses.replace(network.astype(np.float64), loop=ring[0], forward=ring[1:], input=np.full((64, 48), 0.03), rho=network.rho)
+        loop = dataclasses.replace(
+            network.astype(np.float64), loop=ring[0], forward=ring[1:], input=np.full((64, 48), 0.03), rho=network.rho
+        )
         model, given = Model(Subject.of(loop)), {}
     frame = model.frame(given)
     assert why in frame.readouts["text"]
@@ -244,11 +253,15 @@ def test_a_run_is_scrubbed_through(explored_run) -> None:
         network = explored_run.network(which)
         np.testing.assert_array_equal(model.network({"epoch": epoch}).loop, network.loop.astype(np.float64))
         angles = fsp.loop_alignment(network).degrees
-        assert {each["label"]: each["degrees"] for each in frame.readouts["alignment"]} == pytest.approx(angles, abs=1e-4)
+        assert {each["label"]: each["degrees"] for each in frame.readouts["alignment"]} == pytest.approx(
+            angles, abs=1e-4
+        )
     assert model.frame({"epoch": 1}).readouts["parameters"]["epoch"] in model.subject.epochs
     history = model.frame({})["history"]
     assert history[:, 0].tolist() == [1, 2, 3, 4, 5]
-    np.testing.assert_allclose(history[:, 3], [record["alignment_degrees"]["loop"] for record in explored_run.metrics], rtol=1e-6)
+    np.testing.assert_allclose(
+        history[:, 3], [record["alignment_degrees"]["loop"] for record in explored_run.metrics], rtol=1e-6
+    )
     assert len(model.frame({"source": RANDOM})["history"]) == 0
     names: dict = {}
     frame = model.frame({"epoch": 2, "sample": 3})
@@ -262,7 +275,9 @@ def test_a_run_is_found_by_its_folder(explored_run) -> None:
 
 
 def test_a_network_of_ones_own(explored_run) -> None:
-    own = Activation("own", lambda s: s * ((s > 0) & (s < 1)) + (s >= 1), lambda s: ((s >= 0) & (s <= 1)) + 0 * s, projected=True)
+    own = Activation(
+        "own", lambda s: s * ((s > 0) & (s < 1)) + (s >= 1), lambda s: ((s >= 0) & (s <= 1)) + 0 * s, projected=True
+    )
     network = fsp.loop_network([64, 12, 10], rho=own, loop_scale=0.2, rng=2)
     model = Model(Subject.of(network))
     assert model.defaults["rho"] == "own"
@@ -365,11 +380,17 @@ def test_samples_of_a_class_end_where_the_class_ends(model: Model) -> None:
 
 
 def test_no_frame_waits_for_the_compiler(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until the kernels of a firing-rate function are ready NumPy follows the path; each is compiled once, on a thread of its own."""
+    """Until the kernels of a firing-rate function are ready NumPy follows the path; each is
+    compiled once, on a thread of its own.
+    """
     used: list[str] = []
     for kind in (scene.NumbaSolver, scene.ReferenceSolver):
         original = kind.follow
-        monkeypatch.setattr(kind, "follow", lambda self, *given, follow=original: used.append(type(self).__name__) or follow(self, *given))
+        monkeypatch.setattr(
+            kind,
+            "follow",
+            lambda self, *given, follow=original: used.append(type(self).__name__) or follow(self, *given),
+        )
     waiting, go = Model(model.subject, ready=set()), threading.Event()
     original_compile = Model._compile
     monkeypatch.setattr(Model, "_compile", lambda self, network: go.wait(60) and original_compile(self, network))

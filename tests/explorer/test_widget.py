@@ -1,4 +1,6 @@
-"""The widget answers every message once, and moves with its parameters; no browser is needed to see that."""
+"""The widget answers every message once, and moves with its parameters; no browser is needed to
+see that.
+"""
 
 from __future__ import annotations
 
@@ -54,13 +56,20 @@ def test_learning_and_forgetting_are_answered_with_frames(sent) -> None:
     widget, messages = sent
     for k, kind in enumerate(["learn", "learn", "forget"]):
         say(widget, kind=kind, id=k, parameters={})
-    assert [(content["kind"], content["readouts"]["learned"]) for content, _ in messages] == [("frame", 1), ("frame", 2), ("frame", 0)]
+    assert [(content["kind"], content["readouts"]["learned"]) for content, _ in messages] == [
+        ("frame", 1),
+        ("frame", 2),
+        ("frame", 0),
+    ]
 
 
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ({"kind": "frame", "parameters": {"beta": -0.9, "r": 2.0}}, "beta = -0.9, expected above -0.5 (-1/r of the output)"),
+        (
+            {"kind": "frame", "parameters": {"beta": -0.9, "r": 2.0}},
+            "beta = -0.9, expected above -0.5 (-1/r of the output)",
+        ),
         ({"kind": "frame", "parameters": {"nonsense": 1}}, "the explorer has no parameter 'nonsense' here"),
         ({"kind": "sweep", "parameters": {}, "name": "rho", "piece": 0}, "sweep over 'rho', expected one of: sample"),
         ({"kind": "sweep", "parameters": {}, "name": "gain", "piece": 99}, "piece = 99, expected 0 to"),

@@ -7,10 +7,20 @@ import numpy as np
 import pytest
 
 from fsp_dynamics.kernels.exponential import TWINS, exponential, fast_logistic, fast_shifted_tanh, twin
-from fsp_dynamics.models.activations import ACTIVATIONS, hard_sigmoid, hard_sigmoid_slope, logistic, logistic_slope, shifted_tanh_slope
+from fsp_dynamics.models.activations import (
+    ACTIVATIONS,
+    hard_sigmoid,
+    hard_sigmoid_slope,
+    logistic,
+    logistic_slope,
+    shifted_tanh_slope,
+)
 
 ULPS = 4
-COMPILED = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="without the compiler they are the equations, which NumPy rounds more coarsely")
+COMPILED = pytest.mark.skipif(
+    bool(numba.config.DISABLE_JIT),
+    reason="without the compiler they are the equations, which NumPy rounds more coarsely",
+)
 
 
 @numba.njit

@@ -1,4 +1,6 @@
-"""The compiled field is the field of models/rate.py, for every topology, activation, form and precision."""
+"""The compiled field is the field of models/rate.py, for every topology, activation, form and
+precision.
+"""
 
 from __future__ import annotations
 
@@ -48,12 +50,18 @@ def kernel_field(network, drive, flat, nudge, literal):
 def random_network(kind, rng, rho, dtype):
     sizes = rng.integers(1, 12, rng.integers(3, 7))
     options = {"rho": rho, "dtype": dtype, "rng": rng, "time_constants": tuple(rng.uniform(0.3, 3, len(sizes) - 1))}
-    network = loop_network(sizes, **options) if kind == "loop" else reciprocal_network(sizes, tied=kind == "tied", **options)
-    return network.with_parameters({f"biases[{k}]": rng.normal(size=n).astype(dtype) for k, n in enumerate(network.sizes[1:])})
+    network = (
+        loop_network(sizes, **options) if kind == "loop" else reciprocal_network(sizes, tied=kind == "tied", **options)
+    )
+    return network.with_parameters(
+        {f"biases[{k}]": rng.normal(size=n).astype(dtype) for k, n in enumerate(network.sizes[1:])}
+    )
 
 
 def random_case(kind, rho, dtype, seed, nudged):
-    """(network, drive, flat state, nudge); states lie inside, outside and exactly on the ends of [0, 1]."""
+    """(network, drive, flat state, nudge); states lie inside, outside and exactly on the ends of
+    [0, 1].
+    """
     rng = np.random.default_rng(seed)
     network = random_network(kind, rng, rho, dtype)
     batch = int(rng.integers(1, 5))
@@ -71,10 +79,14 @@ def random_case(kind, rho, dtype, seed, nudged):
 def test_the_kernel_is_the_equation(rho, dtype, kind, seed, nudged):
     network, drive, flat, nudge = random_case(kind, rho, dtype, seed, nudged)
     literal = flatten(rate.field(network, drive, layers(network, flat), nudge))
-    np.testing.assert_allclose(kernel_field(network, drive, flat, nudge, True), literal, rtol=ROUNDING[dtype], atol=ROUNDING[dtype])
+    np.testing.assert_allclose(
+        kernel_field(network, drive, flat, nudge, True), literal, rtol=ROUNDING[dtype], atol=ROUNDING[dtype]
+    )
     if network.rho.projected:
         expected = flatten(rate.rate_field(network, drive, layers(network, flat), nudge))
-        np.testing.assert_allclose(kernel_field(network, drive, flat, nudge, False), expected, rtol=ROUNDING[dtype], atol=ROUNDING[dtype])
+        np.testing.assert_allclose(
+            kernel_field(network, drive, flat, nudge, False), expected, rtol=ROUNDING[dtype], atol=ROUNDING[dtype]
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -110,7 +122,9 @@ def test_an_activation_of_ones_own_takes_part():
 
 
 def test_no_folder_for_the_cache_is_no_failure(monkeypatch):
-    monkeypatch.setattr(numba.config, "CACHE_LOCATOR_CLASSES", "ZipCacheLocator")  # finds a folder for zipped modules only
+    monkeypatch.setattr(
+        numba.config, "CACHE_LOCATOR_CLASSES", "ZipCacheLocator"
+    )  # finds a folder for zipped modules only
     if not numba.config.DISABLE_JIT:
         with pytest.raises(RuntimeError, match="cannot cache"):
             numba.njit(cache=True)(rate.unit_target)

@@ -1,4 +1,6 @@
-"""Products with weights in panels: against NumPy's to rounding, and where the compiler is on, against chains of fused multiply-adds to the bit."""
+"""Products with weights in panels: against NumPy's to rounding, and where the compiler is on,
+against chains of fused multiply-adds to the bit.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fsp_dynamics.kernels import panels
-from fsp_dynamics.kernels.panels import add_outer, aligned, from_panels, multiply, multiply_transposed, padded, to_panels
+from fsp_dynamics.kernels.panels import (
+    add_outer,
+    aligned,
+    from_panels,
+    multiply,
+    multiply_transposed,
+    padded,
+    to_panels,
+)
 from fsp_dynamics.kernels.tiles import ROWS, columns
 
 compiled = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="bits are promised by the compiled tiles only")
@@ -21,7 +31,9 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 class Problem:
-    """A matrix (K, N), rates on both of its sides, and lists of rows with gaps and in no order; rows may repeat where they are read."""
+    """A matrix (K, N), rates on both of its sides, and lists of rows with gaps and in no order;
+    rows may repeat where they are read.
+    """
 
     def __init__(self, seed, dtype, k, n, m):
         rng = np.random.default_rng(seed)
@@ -34,8 +46,14 @@ class Problem:
         self.scale = dtype(rng.normal())
 
     def products(self, keep=False, cuts=None, pieces=None):
-        """The three results of the kernels: rows, then columns or panels, dealt out at the given places."""
-        forward, backward, weights = np.full((self.m + 2, self.wide), 2, self.dtype), np.full((self.m + 2, self.k + 1), 2, self.dtype), self.w.copy()
+        """The three results of the kernels: rows, then columns or panels, dealt out at the given
+        places.
+        """
+        forward, backward, weights = (
+            np.full((self.m + 2, self.wide), 2, self.dtype),
+            np.full((self.m + 2, self.k + 1), 2, self.dtype),
+            self.w.copy(),
+        )
         rows = [0, self.m] if pieces is None else pieces
         for first, last in itertools.pairwise(rows):
             read, written = self.read[first:last], self.written[first:last]
@@ -52,7 +70,9 @@ def ranges(count, cuts):
     return itertools.pairwise([0, *(sorted(int(cut * count) for cut in cuts or ())), count])
 
 
-MANY = Problem(0, np.float32, 9, columns(np.float32) * (panels.TURNED_PANELS + 2) + 1, panels.TURNED_CHUNK + 7)  # more than a block, than a chunk
+MANY = Problem(
+    0, np.float32, 9, columns(np.float32) * (panels.TURNED_PANELS + 2) + 1, panels.TURNED_CHUNK + 7
+)  # more than a block, than a chunk
 problems = st.builds(Problem, SEEDS, DTYPES, st.integers(0, 40), st.integers(0, 70), st.integers(0, 14))
 
 
@@ -73,7 +93,9 @@ def test_they_are_the_textbook_products(problem, keep):
     changed = np.empty_like(problem.matrix)
     from_panels(weights, changed)
     np.testing.assert_allclose(changed, problem.matrix + problem.scale * (a.T @ b), **near)
-    assert not weights.transpose(1, 0, 2).reshape(problem.k, problem.wide)[:, problem.n :].any(), "columns beyond N stay zero"
+    assert not weights.transpose(1, 0, 2).reshape(problem.k, problem.wide)[:, problem.n :].any(), (
+        "columns beyond N stay zero"
+    )
 
 
 @compiled
@@ -101,12 +123,16 @@ def nearest(exact, dtype):
     """The float nearest to a fraction; of two, the even one."""
     guess = dtype(float(exact))
     around = [np.nextafter(guess, dtype(-np.inf)), guess, np.nextafter(guess, dtype(np.inf))]
-    return min(around, key=lambda value: (abs(Fraction(float(value)) - exact), int(value.view(f"u{value.itemsize}")) & 1))
+    return min(
+        around, key=lambda value: (abs(Fraction(float(value)) - exact), int(value.view(f"u{value.itemsize}")) & 1)
+    )
 
 
 @compiled
 def test_an_element_is_one_chain_of_fused_multiply_adds(dtype):
-    """In the order of k in the product, of the rows in the outer product; each rate of the latter times the scale first."""
+    """In the order of k in the product, of the rows in the outer product; each rate of the latter
+    times the scale first.
+    """
     problem = Problem(1, dtype, 11, 19, ROWS + 2)
     forward, _, weights = problem.products(keep=True)
     i, n, k = 4, 17, 6
@@ -169,7 +195,8 @@ def test_what_is_not_finite_passes_through(dtype, bad):
     add_outer(problem.before, rows, problem.after, rows, 1.0, problem.w, 0, 18)
     changed = np.empty_like(problem.matrix)
     from_panels(problem.w, changed)
-    assert (~np.isfinite(changed)).nonzero()[0].size == 2 * columns(dtype) + 9 - 1  # row 4 and column 5
+    # row 4 and column 5
+    assert (~np.isfinite(changed)).nonzero()[0].size == 2 * columns(dtype) + 9 - 1
 
 
 def test_nothing_to_add_up_is_zero_and_no_rows_are_nothing_to_do(dtype):
@@ -211,7 +238,9 @@ def test_aligned_arrays_begin_a_cache_line(dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("m", [1, 4, 5, 7, 13])
 def test_products_that_leave_out_zeros_have_the_bits_of_those_that_do_not(m, dtype) -> None:
-    """Rows of which most entries are 0, one tile that is full (its list would cost more than it saves), an update of a part that cuts panels."""
+    """Rows of which most entries are 0, one tile that is full (its list would cost more than it
+    saves), an update of a part that cuts panels.
+    """
     rng = np.random.default_rng(m)
     a = ((rng.random((20, 50)) < 0.2) * rng.normal(size=(20, 50))).astype(dtype)
     a[:2] = rng.normal(size=(2, 50))
@@ -239,5 +268,7 @@ def test_products_that_leave_out_zeros_have_the_bits_of_those_that_do_not(m, dty
 
 
 def tiles_of(rows, most):
-    """The rows in as few tiles of at most so many as there can be, as equal as can be, the larger first."""
+    """The rows in as few tiles of at most so many as there can be, as equal as can be, the larger
+    first.
+    """
     return np.array_split(rows, -(-len(rows) // most))

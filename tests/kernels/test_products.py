@@ -22,7 +22,9 @@ SIZES = st.integers(1, 6)
     beta=st.sampled_from([0.0, 1.0, -0.5]),
 )
 def test_it_is_the_textbook_product(m, k, n, flip, wide, alpha, beta) -> None:
-    """out <- beta out + alpha a @ b for C-ordered arrays, transposed views and strided columns alike."""
+    """out <- beta out + alpha a @ b for C-ordered arrays, transposed views and strided columns
+    alike.
+    """
     rng = np.random.default_rng(m + 10 * k + 100 * n)
     a = rng.normal(size=(k, m)).T if flip[0] else rng.normal(size=(m, k))
     b = rng.normal(size=(n, k)).T if flip[1] else rng.normal(size=(k, n))
@@ -35,7 +37,9 @@ def test_it_is_the_textbook_product(m, k, n, flip, wide, alpha, beta) -> None:
 
 
 def test_nothing_is_copied_aside(dtype) -> None:
-    """The array that was given is the one that changes, the operands are not; a beta of 0 does not read what stood there."""
+    """The array that was given is the one that changes, the operands are not; a beta of 0 does not
+    read what stood there.
+    """
     a, b, out = np.ones((2, 3), dtype), np.ones((3, 4), dtype), np.full((2, 4), np.nan, dtype)
     add_product(out, a, b, beta=0.0)
     assert (out == 3).all()

@@ -11,7 +11,9 @@ from fsp_dynamics.kernels.relax import FIRST, LAST, MIDDLE, NOT_GOING, S, X, thr
 
 
 def plain(kernel):
-    """The Python of a kernel that only kernels can call; the paths in tests/solvers run it compiled."""
+    """The Python of a kernel that only kernels can call; the paths in tests/solvers run it
+    compiled.
+    """
     return getattr(kernel, "py_func", kernel)
 
 
@@ -41,7 +43,11 @@ def test_a_step_cut_short_to_land_does_not_pull_down_the_next():
 @pytest.mark.parametrize("stages", range(1, 8))
 def test_stages_are_added_in_the_precision_of_the_state(stages, dtype):
     rng = np.random.default_rng(0)
-    s, first, k = rng.normal(size=(3, 16)).astype(dtype), rng.normal(size=(3, 16)).astype(dtype), rng.normal(size=(6, 2, 16)).astype(dtype)
+    s, first, k = (
+        rng.normal(size=(3, 16)).astype(dtype),
+        rng.normal(size=(3, 16)).astype(dtype),
+        rng.normal(size=(6, 2, 16)).astype(dtype),
+    )
     c, out = rng.normal(size=7), np.ones((4, 16), dtype)
     plain(steps.add_stages)(0.5, s, first, 1, k, 1, c, stages, 0.3, np.zeros(7, dtype), out, 3)
     expected = 0.5 * s[1] + 0.3 * (c[0] * first[1] + c[1:stages] @ k[: stages - 1, 1])

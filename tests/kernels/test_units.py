@@ -1,4 +1,6 @@
-"""Where units rest while their input stays, against the equation's own operators and scipy's root finder."""
+"""Where units rest while their input stays, against the equation's own operators and scipy's root
+finder.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,15 @@ def settle(rho, a, bias, leak, beta, d, start=0.0):
 @pytest.mark.parametrize("beta", [0.0, 0.7, -0.3])
 def test_the_hard_sigmoid_rests_where_it_is_clipped(beta, dtype) -> None:
     rng = np.random.default_rng(0)
-    a, bias, d = rng.normal(0, 2, (5, 7)).astype(dtype), rng.normal(size=7).astype(dtype), rng.random((5, 7)).astype(dtype)
+    a, bias, d = (
+        rng.normal(0, 2, (5, 7)).astype(dtype),
+        rng.normal(size=7).astype(dtype),
+        rng.random((5, 7)).astype(dtype),
+    )
     s, _ = settle("hard_sigmoid", a, bias, 0.8, beta, d)
-    np.testing.assert_allclose(s, np.clip(unit_target(a.astype(float) + bias, 0.8, beta, d), 0, 1), rtol=1e-6 if dtype == np.float32 else 1e-14)
+    np.testing.assert_allclose(
+        s, np.clip(unit_target(a.astype(float) + bias, 0.8, beta, d), 0, 1), rtol=1e-6 if dtype == np.float32 else 1e-14
+    )
     assert {0.0, 1.0} <= set(s.ravel().tolist())
 
 

@@ -1,4 +1,6 @@
-"""The mirror phase: what the noise's correlation is, and that a loop which follows it comes into alignment."""
+"""The mirror phase: what the noise's correlation is, and that a loop which follows it comes into
+alignment.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,11 @@ from fsp_dynamics.analysis.alignment import angle, loop_alignment
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.learning.optimisers import Rates, Sgd
-from fsp_dynamics.learning.training import Learner, Recipe, train_epoch
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
+from fsp_dynamics.training.epoch import train_epoch
+from fsp_dynamics.training.recipe import Learner, Recipe
 
 DIGITS = fsp.load_dataset("digits")
 
@@ -24,7 +27,9 @@ DIGITS = fsp.load_dataset("digits")
 def test_the_correlation_is_what_the_forward_matrices_do_to_noise() -> None:
     """Nothing saturated and no loop: 4 NOISE^2 (W1 W2)^T in expectation, here over 20,000 samples."""
     network = fsp.loop_network([3, 6, 5, 4], dtype=np.float64, forward_scale=0.05, loop_scale=0, rng=0)
-    network = network.with_parameters({f"biases[{k}]": np.full(n, 0.5) for k, n in enumerate((6, 5, 4))} | {"input": 0 * network.input})
+    network = network.with_parameters(
+        {f"biases[{k}]": np.full(n, 0.5) for k, n in enumerate((6, 5, 4))} | {"input": 0 * network.input}
+    )
     constant = drive(network, np.zeros((20_000, 3)))
     found = mirror.correlation(network, constant, lambda a: relax_drive(network, a), np.random.default_rng(0))
     expected = 4 * mirror.NOISE**2 * (network.forward[0] @ network.forward[1]).T
@@ -48,12 +53,16 @@ def test_samples_that_do_not_rest_are_left_out() -> None:
     plus, minus = (relax_drive(network, constant + sign * noise) for sign in (1, -1))
     slow = sum(np.outer(plus.output[b] - minus.output[b], plus.state[0][b] - minus.state[0][b]) for b in range(3)) / 3
     np.testing.assert_allclose(kept, slow, atol=1e-12)
-    nothing = mirror.correlation(network, constant, lambda a: dataclasses.replace(half(a), status=np.ones(6, np.uint8)), np.random.default_rng(2))
+    nothing = mirror.correlation(
+        network, constant, lambda a: dataclasses.replace(half(a), status=np.ones(6, np.uint8)), np.random.default_rng(2)
+    )
     assert not nothing.any()
 
 
 def test_following_turns_and_keeps_the_norm_and_zero_moves_nothing() -> None:
-    """Also over many turns towards noise: a mean with what is nowhere near would shrink it to nothing."""
+    """Also over many turns towards noise: a mean with what is nowhere near would shrink it to
+    nothing.
+    """
     rng = np.random.default_rng(0)
     loop, found = rng.normal(size=(3, 8)), rng.normal(size=(3, 8))
     moved, size = loop.copy(), np.linalg.norm(loop)
@@ -72,7 +81,9 @@ def test_following_turns_and_keeps_the_norm_and_zero_moves_nothing() -> None:
 
 @pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="takes minutes as plain Python")
 def test_a_mirrored_loop_aligns_better(monkeypatch) -> None:
-    """Eight epochs of digits from the same weights: the loop and W1 end more than 10 degrees nearer to the others than with eq. 14 alone."""
+    """Eight epochs of digits from the same weights: the loop and W1 end more than 10 degrees
+    nearer to the others than with eq. 14 alone.
+    """
     monkeypatch.setattr(mirror, "PIECE", 200)
     network = fsp.loop_network([64, 40, 30, 10], loop_scale=0.5, rng=0)
     plain = Recipe(Sgd(Rates(20.0, (30.0, 7.0), 0.0), output_step=0.2), FixedPointSolver(), Tolerance(1e-4))

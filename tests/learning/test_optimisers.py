@@ -1,4 +1,6 @@
-"""What becomes of an update: rates, normalisation, momentum, decay, frozen matrices, and the limit that keeps outputs alive."""
+"""What becomes of an update: rates, normalisation, momentum, decay, frozen matrices, and the limit
+that keeps outputs alive.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,9 @@ import problems
 import pytest
 
 from fsp_dynamics.errors import ConfigurationError
-from fsp_dynamics.learning import hebbian, phases
+from fsp_dynamics.learning import phases
 from fsp_dynamics.learning.optimisers import Rates, Sgd
+from fsp_dynamics.learning.rules import hebbian
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 
@@ -29,12 +32,22 @@ def batch(name="interior", beta=0.5):
 def stepped(sgd, p, both, steps=1, epoch=0, velocity=None):
     network = p.network.copy()
     for _ in range(steps):
-        sgd.step(network, {} if velocity is None else velocity, p.images, both, float((p.images**2).sum(1).mean()), epoch)
+        sgd.step(
+            network, {} if velocity is None else velocity, p.images, both, float((p.images**2).sum(1).mean()), epoch
+        )
     return network.parameters()
 
 
 def rate_of(name):
-    return {"input": 0.3, "forward[0]": 0.2, "forward[1]": 0.1, "loop": 0.05, "biases[0]": 0.3, "biases[1]": 0.2, "biases[2]": 0.1}[name]
+    return {
+        "input": 0.3,
+        "forward[0]": 0.2,
+        "forward[1]": 0.1,
+        "loop": 0.05,
+        "biases[0]": 0.3,
+        "biases[1]": 0.2,
+        "biases[2]": 0.1,
+    }[name]
 
 
 def test_a_plain_step_adds_rate_times_update_and_biases_share_the_rate_into_their_layer() -> None:
@@ -98,7 +111,9 @@ def test_rates_shrink_by_their_factor_each_epoch() -> None:
 
 
 def test_no_output_moves_further_than_output_step() -> None:
-    """The largest change of an output's mean input by its own matrix and bias is exactly the limit, where the plain step exceeds it."""
+    """The largest change of an output's mean input by its own matrix and bias is exactly the
+    limit, where the plain step exceeds it.
+    """
     p, both, _ = batch()
     rates = np.clip(both.free.state[-2], 0, 1)
 

@@ -52,7 +52,9 @@ def test_an_exact_path_with_a_nudge_in_the_middle():
     start = tuple(np.full(s.shape, 0.35) for s in p.known["free"])
     path = simulate(p.network, p.images, [(1.0, None), (2.0, p.nudges["nudged"])], start=start, dt=0.02, save=0.25)
     first = oracles.interior_path(p.network, p.images, start, path.times[:5])
-    second = oracles.interior_path(p.network, p.images, oracles.split(p.network, first[-1]), path.times[4:] - 1, p.nudges["nudged"])
+    second = oracles.interior_path(
+        p.network, p.images, oracles.split(p.network, first[-1]), path.times[4:] - 1, p.nudges["nudged"]
+    )
     np.testing.assert_allclose(flatten(path.states), np.concatenate([first, second[1:]]), atol=1e-8)
 
 
@@ -128,12 +130,21 @@ def test_a_path_that_leaves_the_numbers_is_told_not_raised(p):
 def test_xarray_names_its_dimensions(p):
     path = simulate(p.network, p.images, protocol(p), save=0.5)
     data = path.to_xarray()
-    assert data.sizes == {"time": 11, "sample": 3, **{f"hidden_{k + 1}": n for k, n in enumerate(p.network.sizes[1:-1])}, "output": 3}
+    assert data.sizes == {
+        "time": 11,
+        "sample": 3,
+        **{f"hidden_{k + 1}": n for k, n in enumerate(p.network.sizes[1:-1])},
+        "output": 3,
+    }
     assert data.state_output.dims == ("time", "sample", "output")
     np.testing.assert_array_equal(data.state_hidden_2, path.states[1])
     np.testing.assert_array_equal(data.rate_output, path.rates[-1])
     np.testing.assert_array_equal(data.phase, path.labels)
-    assert all("units" in variable.attrs for name, variable in data.variables.items() if name in (*data.data_vars, "time", "beta"))
+    assert all(
+        "units" in variable.attrs
+        for name, variable in data.variables.items()
+        if name in (*data.data_vars, "time", "beta")
+    )
     resting = data.swap_dims(time="phase").residual.sel(phase="nudged")
     assert resting.shape == (2, 3)
 
@@ -199,7 +210,12 @@ def test_arrays_that_do_not_fit_are_refused(p):
 def test_a_smooth_path_is_as_exact_as_asked_and_by_default_to_what_its_precision_can_tell():
     p = problem("logistic")
     exact = flatten(simulate(p.network, p.images, protocol(p), solver=ReferenceSolver("rk4", dt=0.01)).states)
-    for given, allowed in (({"rtol": 1e-4}, 1e-3), ({"rtol": 1e-7}, 1e-6), ({}, 1e-8), ({"solver": "bosh3", "rtol": 1e-6}, 1e-5)):
+    for given, allowed in (
+        ({"rtol": 1e-4}, 1e-3),
+        ({"rtol": 1e-7}, 1e-6),
+        ({}, 1e-8),
+        ({"solver": "bosh3", "rtol": 1e-6}, 1e-5),
+    ):
         path = flatten(simulate(p.network, p.images, protocol(p), **given).states)
         assert np.abs(path - exact).max() < allowed
     loose = flatten(simulate(p.network, p.images, protocol(p), rtol=1e-3).states)
@@ -207,7 +223,9 @@ def test_a_smooth_path_is_as_exact_as_asked_and_by_default_to_what_its_precision
 
 
 def test_the_path_of_a_hard_sigmoid_is_eq_13_in_small_constant_steps_unless_a_tolerance_is_given(p):
-    plain, chosen = (simulate(p.network, p.images, protocol(p), **given) for given in ({}, {"solver": "rk4", "dt": 0.05}))
+    plain, chosen = (
+        simulate(p.network, p.images, protocol(p), **given) for given in ({}, {"solver": "rk4", "dt": 0.05})
+    )
     np.testing.assert_array_equal(flatten(plain.states), flatten(chosen.states))
     controlled = simulate(p.network, p.images, protocol(p), rtol=1e-8)
     rated = simulate(p.network, p.images, protocol(p), solver=ReferenceSolver("bosh3", form="rate"))

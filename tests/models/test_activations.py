@@ -18,7 +18,9 @@ SMOOTH = pytest.mark.parametrize("rho", [a for a in ACTIVATIONS.values() if not 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 # Saturation, kinks, signed zero, the smallest and the largest arguments anything should meet.
-POINTS = np.array([-1000, -88.8, -1.5, -1, -1e-30, -0.0, 0.0, 1e-30, 0.25, 0.5, 1 - 2**-24, 1, 1 + 2**-23, 1.5, 20, 88.8, 1000])
+POINTS = np.array(
+    [-1000, -88.8, -1.5, -1, -1e-30, -0.0, 0.0, 1e-30, 0.25, 0.5, 1 - 2**-24, 1, 1 + 2**-23, 1.5, 20, 88.8, 1000]
+)
 
 TEXTBOOK = {
     "hard_sigmoid": lambda s: min(max(s, 0.0), 1.0),
@@ -34,9 +36,13 @@ def states(dtype, bound=50.0):
 
 
 def assert_equal_up_to_rounding(got: np.ndarray, expected: np.ndarray, s: np.ndarray) -> None:
-    """Some compute e ** x with e rounded to float32: a relative error of |x| eps in the exponential tails."""
+    """Some compute e ** x with e rounded to float32: a relative error of |x| eps in the
+    exponential tails.
+    """
     limits = np.finfo(s.dtype)
-    np.testing.assert_array_less(abs(got - expected), 2 * limits.eps * (4 + 2 * abs(s)) * abs(expected) + 2 * limits.tiny)
+    np.testing.assert_array_less(
+        abs(got - expected), 2 * limits.eps * (4 + 2 * abs(s)) * abs(expected) + 2 * limits.tiny
+    )
 
 
 @EVERY

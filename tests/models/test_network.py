@@ -35,7 +35,9 @@ def parts(sizes=(3, 2, 2), dtype=np.float64, **changed):
 
 
 def test_weights_are_kept_in_c_order_whatever_order_they_came_in() -> None:
-    """Products that add in place need it: BLAS would change a copy of anything else, and nothing would be learned."""
+    """Products that add in place need it: BLAS would change a copy of anything else, and nothing
+    would be learned.
+    """
     given = loop_network(SIZES, dtype=np.float64, rng=0)
     turned = given.with_parameters({name: np.asfortranarray(w) for name, w in given.parameters().items()})
     assert all(w.flags.c_contiguous for w in turned.parameters().values())
@@ -53,7 +55,9 @@ def test_other_dtypes_are_refused(dtype) -> None:
 
 @MAKERS
 def test_glorot_uniform(make) -> None:
-    """Every matrix fills (-c, c), c = sqrt(6 / (n_pre + n_post)), with mean 0 and variance c^2 / 3 (five standard errors)."""
+    """Every matrix fills (-c, c), c = sqrt(6 / (n_pre + n_post)), with mean 0 and variance c^2 / 3
+    (five standard errors).
+    """
     network = make([300, 200, 150, 100], forward_scale=1.0, dtype=np.float64, rng=0)
     for name, w in network.parameters().items():
         if name.startswith("biases"):
@@ -63,7 +67,8 @@ def test_glorot_uniform(make) -> None:
         assert abs(w).max() <= c
         assert abs(w).max() > (1 - 50 / w.size) * c
         assert abs(w.mean()) < 5 * c / np.sqrt(3 * w.size)
-        assert abs(w.var() * 3 / c**2 - 1) < 5 * np.sqrt(0.8 / w.size)  # (kurtosis 9/5 of the uniform) - 1
+        # (kurtosis 9/5 of the uniform) - 1
+        assert abs(w.var() * 3 / c**2 - 1) < 5 * np.sqrt(0.8 / w.size)
 
 
 def test_matrices_are_drawn_independently() -> None:
@@ -76,7 +81,9 @@ def test_matrices_are_drawn_independently() -> None:
 @MAKERS
 def test_a_scale_is_no_number_below_zero(make) -> None:
     for scale in (-1.0, np.inf, np.nan, "a"):
-        with pytest.raises(ConfigurationError, match=r"forward_scale or loop_scale = .*, expected a finite number, 0 or more"):
+        with pytest.raises(
+            ConfigurationError, match=r"forward_scale or loop_scale = .*, expected a finite number, 0 or more"
+        ):
             make(SIZES, forward_scale=scale)
 
 
@@ -96,8 +103,15 @@ def test_forward_scale_scales_every_matrix_between_layers_but_the_loop(make) -> 
 
 @MAKERS
 def test_same_seed_same_bits(make) -> None:
-    """float32 weights are the rounded float64 ones, so a study may change precision and keep its network."""
-    first, again, other, wide = make(SIZES, rng=7), make(SIZES, rng=7), make(SIZES, rng=8), make(SIZES, rng=7, dtype=np.float64)
+    """float32 weights are the rounded float64 ones, so a study may change precision and keep its
+    network.
+    """
+    first, again, other, wide = (
+        make(SIZES, rng=7),
+        make(SIZES, rng=7),
+        make(SIZES, rng=8),
+        make(SIZES, rng=7, dtype=np.float64),
+    )
     for name, w in first.parameters().items():
         assert w.tobytes() == again.parameters()[name].tobytes()
         assert w.tobytes() == wide.parameters()[name].astype(np.float32).tobytes()
@@ -172,8 +186,23 @@ def test_every_connection_fits_its_layers(make, sizes: list[int]) -> None:
 
 
 def test_parameters_are_named_in_order() -> None:
-    assert list(loop_network(SIZES).parameters()) == ["input", "forward[0]", "forward[1]", "loop", "biases[0]", "biases[1]", "biases[2]"]
-    assert list(reciprocal_network(SIZES).parameters()) == ["input", "forward[0]", "forward[1]", "biases[0]", "biases[1]", "biases[2]"]
+    assert list(loop_network(SIZES).parameters()) == [
+        "input",
+        "forward[0]",
+        "forward[1]",
+        "loop",
+        "biases[0]",
+        "biases[1]",
+        "biases[2]",
+    ]
+    assert list(reciprocal_network(SIZES).parameters()) == [
+        "input",
+        "forward[0]",
+        "forward[1]",
+        "biases[0]",
+        "biases[1]",
+        "biases[2]",
+    ]
     untied = reciprocal_network(SIZES, tied=False)
     assert list(untied.parameters())[3:5] == ["backward[0]", "backward[1]"]
 
@@ -188,13 +217,19 @@ def test_with_parameters_changes_what_is_named_and_nothing_else(make) -> None:
                 np.testing.assert_array_equal(value, w + 1)
             else:
                 assert value is network.parameters()[other]
-        assert (changed.tied, changed.rho, changed.time_constants) == (network.tied, network.rho, network.time_constants)
+        assert (changed.tied, changed.rho, changed.time_constants) == (
+            network.tied,
+            network.rho,
+            network.time_constants,
+        )
         assert network.parameters()[name] is w
 
 
 def test_with_parameters_refuses_strangers_and_misfits() -> None:
     network = reciprocal_network(SIZES, rng=0)
-    with pytest.raises(ConfigurationError, match=r"no parameter 'loop'; it has input, forward\[0\], forward\[1\], biases"):
+    with pytest.raises(
+        ConfigurationError, match=r"no parameter 'loop'; it has input, forward\[0\], forward\[1\], biases"
+    ):
         network.with_parameters({"loop": np.zeros((3, 5), np.float32)})
     with pytest.raises(ShapeError, match=r"forward\[1\] has shape \(3, 4\), expected \(4, 3\)"):
         network.with_parameters({"forward[1]": np.zeros((3, 4), np.float32)})
@@ -224,7 +259,11 @@ def test_the_record_is_frozen() -> None:
 
 def test_lists_become_tuples() -> None:
     fields = parts()
-    network = Network(**{k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}, backward=[np.zeros((2, 2))], rho="logistic")
+    network = Network(
+        **{k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()},
+        backward=[np.zeros((2, 2))],
+        rho="logistic",
+    )
     assert isinstance(network.forward, tuple)
     assert isinstance(network.biases, tuple)
     assert isinstance(network.backward, tuple)
@@ -242,8 +281,15 @@ def test_loop_gain_is_the_product_of_largest_singular_values(sizes: list[int], s
 
 
 def test_loop_gain_of_a_ring() -> None:
-    """One unit in each layer: the gain is the product of the weights, whatever their signs; the input has no part in it."""
-    network = Network(input=np.full((2, 1), 100.0), forward=(np.full((1, 1), -2.0),), biases=(np.zeros(1), np.zeros(1)), loop=np.full((1, 1), 0.25))
+    """One unit in each layer: the gain is the product of the weights, whatever their signs; the
+    input has no part in it.
+    """
+    network = Network(
+        input=np.full((2, 1), 100.0),
+        forward=(np.full((1, 1), -2.0),),
+        biases=(np.zeros(1), np.zeros(1)),
+        loop=np.full((1, 1), 0.25),
+    )
     assert loop_gain(network) == pytest.approx(0.5, rel=1e-15)
 
 
@@ -258,7 +304,10 @@ def test_loop_gain_needs_a_loop() -> None:
 @MAKERS
 @pytest.mark.parametrize("sizes", [[], [4], [4, 3], [4, 0, 3], [4, 5, -1]])
 def test_impossible_sizes(make, sizes: list[int]) -> None:
-    with pytest.raises(ConfigurationError, match=r"sizes = \[.*\], expected input, one hidden layer or more, output, each whole and at least 1"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"sizes = \[.*\], expected input, one hidden layer or more, output, each whole and at least 1",
+    ):
         make(sizes)
 
 
@@ -282,9 +331,13 @@ def test_unknown_rho(make) -> None:
 LOOP, BACK = np.zeros((2, 2)), (np.zeros((2, 2)),)
 
 
-@pytest.mark.parametrize("changed", [{"loop": LOOP, "backward": BACK}, {"loop": LOOP, "tied": True}, {"backward": BACK, "tied": True}])
+@pytest.mark.parametrize(
+    "changed", [{"loop": LOOP, "backward": BACK}, {"loop": LOOP, "tied": True}, {"backward": BACK, "tied": True}]
+)
 def test_contradicting_topologies(changed: dict) -> None:
-    with pytest.raises(ConfigurationError, match=r"a loop, or backward matrices, or tied = True; more than one was given"):
+    with pytest.raises(
+        ConfigurationError, match=r"a loop, or backward matrices, or tied = True; more than one was given"
+    ):
         Network(**parts(**changed))
 
 
@@ -297,9 +350,21 @@ def test_contradicting_topologies(changed: dict) -> None:
         ({"loop": np.zeros((2, 3))}, ShapeError, r"loop has shape \(2, 3\), expected \(2, 2\)"),
         ({"backward": (np.zeros((1, 2)),)}, ShapeError, r"backward\[0\] has shape \(1, 2\), expected \(2, 2\)"),
         ({"backward": BACK * 2}, ConfigurationError, r"2 backward matrices, expected 1"),
-        ({"forward": ()}, ConfigurationError, r"0 forward matrices and 2 biases, expected one matrix fewer than biases"),
-        ({"biases": (np.zeros(2),)}, ConfigurationError, r"1 layer\(s\), expected one hidden layer or more and the output"),
-        ({"loop": LOOP.astype(np.float32)}, ConfigurationError, r"loop is float32, expected float64 as the input matrix"),
+        (
+            {"forward": ()},
+            ConfigurationError,
+            r"0 forward matrices and 2 biases, expected one matrix fewer than biases",
+        ),
+        (
+            {"biases": (np.zeros(2),)},
+            ConfigurationError,
+            r"1 layer\(s\), expected one hidden layer or more and the output",
+        ),
+        (
+            {"loop": LOOP.astype(np.float32)},
+            ConfigurationError,
+            r"loop is float32, expected float64 as the input matrix",
+        ),
     ],
 )
 def test_parts_that_do_not_fit(changed: dict, error: type, message: str) -> None:

@@ -46,9 +46,13 @@ def test_both_fields_are_their_twins(name, phase, dtype):
     p = problem(name, dtype)
     state, nudge = some_state(p), p.nudges[phase]
     close(rate.field(p.network, p.drive, state, nudge), oracles.field(p.network, p.images, state, nudge), dtype)
-    close(rate.rate_field(p.network, p.drive, state, nudge), oracles.rate_field(p.network, p.images, state, nudge), dtype)
+    close(
+        rate.rate_field(p.network, p.drive, state, nudge), oracles.rate_field(p.network, p.images, state, nudge), dtype
+    )
     expected = oracles.residual(p.network, p.images, state, nudge)
-    np.testing.assert_allclose(rate.residual(p.network, p.drive, state, nudge), expected, rtol=ROUNDING[np.dtype(dtype)])
+    np.testing.assert_allclose(
+        rate.residual(p.network, p.drive, state, nudge), expected, rtol=ROUNDING[np.dtype(dtype)]
+    )
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -78,7 +82,9 @@ def test_the_nudge_pulls_each_output_by_its_own_error_and_nothing_else():
 
 
 def test_a_unit_at_zero_can_wake():
-    network = Network(input=np.ones((1, 1)), forward=(np.ones((1, 1)),), biases=(np.zeros(1), np.zeros(1)), loop=np.zeros((1, 1)))
+    network = Network(
+        input=np.ones((1, 1)), forward=(np.ones((1, 1)),), biases=(np.zeros(1), np.zeros(1)), loop=np.zeros((1, 1))
+    )
     field = rate.field(network, rate.drive(network, np.full((1, 1), 0.5)), rate.zero_state(network, 1))
     assert field[0][0, 0] == 0.5
 
@@ -158,7 +164,9 @@ def jacobian(p):
 @pytest.mark.parametrize("n", [3, 4, 5])
 def test_a_ring_is_stable_up_to_the_secant(n):
     """Model fact 8: the loop gain at which the slowest mode stops decaying is sec(pi / n)^n."""
-    critical = brentq(lambda gamma: np.linalg.eigvals(jacobian(problems.ring(n, gamma))).real.max(), 1.0, 20.0, xtol=1e-9)
+    critical = brentq(
+        lambda gamma: np.linalg.eigvals(jacobian(problems.ring(n, gamma))).real.max(), 1.0, 20.0, xtol=1e-9
+    )
     assert critical == pytest.approx(1 / np.cos(np.pi / n) ** n, abs=1e-6)
 
 

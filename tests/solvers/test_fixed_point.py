@@ -32,7 +32,9 @@ def test_the_cut_leaves_no_cycle(name) -> None:
     """Without the cut's outgoing connections, the layers can be put in order."""
     network = problems.problem(name).network
     cut = cut_layers(network)
-    inner = {k: {c.pre for c in network.connections() if c.post == k and c.pre not in cut} for k in range(network.depth)}
+    inner = {
+        k: {c.pre for c in network.connections() if c.post == k and c.pre not in cut} for k in range(network.depth)
+    }
     for k in sorted(inner):
         assert all(pre < k for pre in inner[k] if k not in cut)
 
@@ -40,21 +42,29 @@ def test_the_cut_leaves_no_cycle(name) -> None:
 @pytest.mark.parametrize("name", problems.NAMES)
 @pytest.mark.parametrize("phase", problems.PHASES)
 def test_a_pass_tells_the_residual_of_its_own_state(name, phase) -> None:
-    """Before the first pass for the whole start, afterwards from the cut alone: both are ||rate_field|| there."""
+    """Before the first pass for the whole start, afterwards from the cut alone: both are
+    ||rate_field|| there.
+    """
     p = problems.problem(name)
     rng = np.random.default_rng(0)
     start = tuple(rng.random((p.batch, n)) for n in p.network.sizes[1:])
     passes = Passes(p.network, p.drive, start, p.nudges[phase])
     _, size, norm = passes.run(given=True)
-    np.testing.assert_allclose(size, oracles.residual(p.network, p.images, start, p.nudges[phase]), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(
+        size, oracles.residual(p.network, p.images, start, p.nudges[phase]), rtol=1e-12, atol=1e-14
+    )
     np.testing.assert_allclose(norm, np.linalg.norm(np.concatenate(start, 1), axis=1), rtol=1e-14)
     target, size, _ = passes.run()
-    np.testing.assert_allclose(size, oracles.residual(p.network, p.images, passes.state(), p.nudges[phase]), rtol=1e-9, atol=1e-13)
+    np.testing.assert_allclose(
+        size, oracles.residual(p.network, p.images, passes.state(), p.nudges[phase]), rtol=1e-9, atol=1e-13
+    )
     passes.y[:] = target
     passes.keep(np.arange(p.batch) != 1)
     _, size, _ = passes.run()
     nudge = p.nudges[phase] and p.nudges[phase].rows(passes.rows)
-    np.testing.assert_allclose(size, oracles.residual(p.network, p.images[passes.rows], passes.state(), nudge), rtol=1e-9, atol=1e-13)
+    np.testing.assert_allclose(
+        size, oracles.residual(p.network, p.images[passes.rows], passes.state(), nudge), rtol=1e-9, atol=1e-13
+    )
 
 
 @pytest.mark.parametrize("name", problems.HARD)
@@ -81,67 +91,89 @@ def test_newton_alone_and_passes_alone_find_the_known_equilibrium(name, method) 
     p = problems.problem(name)
     for phase, nudge in p.nudges.items():
         found = FixedPointSolver(method, max_passes=3000).relax(p.network, p.drive, None, nudge, TIGHT)
-        assert found.at_rest.all()
+        assert found.converged.all()
         assert closest(p.network, p.images, found, nudge) < 1e-12, phase
 
 
 def test_newton_needs_the_fewest_passes_and_anderson_fewer_than_sweeps() -> None:
     p = problems.problem("strong")
-    steps = {m: FixedPointSolver(m, max_passes=3000).relax(p.network, p.drive, None, None, TIGHT).steps.mean() for m in METHODS}
-    assert steps["newton"] < steps["anderson"] < steps["sweeps"]
+    steps = {
+        m: FixedPointSolver(m, max_passes=3000).relax(p.network, p.drive, None, None, TIGHT).steps.mean()
+        for m in METHODS
+    }
+    assert steps["newton"] < steps["anderson"] < steps["picard"]
 
 
 def test_settling_error_obeys_the_contraction_bound() -> None:
-    """Fact 3, gain below 1: error <= residual / (1 - g^(1/L)) in max_k ||.||_k / d_k, d equalising the layers' gains."""
+    """Fact 3, gain below 1: error <= residual / (1 - g^(1/L)) in max_k ||.||_k / d_k, d equalising
+    the layers' gains.
+    """
     for seed in range(30):
         p = problems.random_problem(seed)
         network, tolerance = p.network, Tolerance(1e-3)
         exact = FixedPointSolver().relax(network, p.drive, None, None, TIGHT)
-        rough = FixedPointSolver("sweeps").relax(network, p.drive, None, None, tolerance)
+        rough = FixedPointSolver("picard").relax(network, p.drive, None, None, tolerance)
         rate = 1 - problems.contraction(network)
         scale = [1.0]
         for w in network.forward:
             scale.append(scale[-1] * np.linalg.norm(w, 2) / rate)
-        error = np.max([np.linalg.norm(a - b, axis=1) / d for a, b, d in zip(rough.state, exact.state, scale, strict=True)], axis=0)
+        error = np.max(
+            [np.linalg.norm(a - b, axis=1) / d for a, b, d in zip(rough.state, exact.state, scale, strict=True)], axis=0
+        )
         bound = rough.residual / min(scale) / problems.contraction(network)
         assert (error <= bound * (1 + 1e-9) + 1e-13).all()
 
 
 def bistable(gain=3.0):
     """One unit a layer with positive feedback round s = 1/2: unstable there, stable at 0 and at 1."""
-    return Network(input=np.ones((1, 1)), forward=(np.ones((1, 1)),), loop=np.full((1, 1), gain), biases=(np.array([(1 - gain) / 2]), np.zeros(1)))
+    return Network(
+        input=np.ones((1, 1)),
+        forward=(np.ones((1, 1)),),
+        loop=np.full((1, 1), gain),
+        biases=(np.array([(1 - gain) / 2]), np.zeros(1)),
+    )
 
 
 def test_an_unstable_equilibrium_is_left_to_the_dynamics() -> None:
-    """Passes that start beside it converge on it by extrapolation; the field leads away from it, and so must the answer."""
+    """Passes that start beside it converge on it by extrapolation; the field leads away from it,
+    and so must the answer.
+    """
     network, images = bistable(), np.zeros((2, 1))
     start = tuple(np.array([[0.52], [0.48]]) for _ in range(2))
     halves = tuple(np.full((1, 1), 0.5) for _ in range(2))
     assert residual(network, drive(network, images[:1]), halves)[0] < 1e-15
     assert not stable(network, halves).any()
     found = make_solver("fixed_point").relax(network, drive(network, images), start, None, TIGHT)
-    assert found.at_rest.all()
+    assert found.converged.all()
     np.testing.assert_allclose(np.concatenate(found.state, 1), [[1, 1], [0, 0]], atol=1e-12)
     alone = FixedPointSolver(fallback=None).relax(network, drive(network, images), start, None, TIGHT)
-    for b in np.flatnonzero(alone.at_rest):
+    for b in np.flatnonzero(alone.converged):
         assert stable(network, tuple(s[b : b + 1] for s in alone.state))[0]
 
 
 def test_a_start_beside_an_unstable_rest_is_not_taken_for_one() -> None:
-    """The outputs that follow from the layer below such a start are at rest by chance; the first pass finds nothing to move."""
+    """The outputs that follow from the layer below such a start have converged by chance; the first
+    pass finds nothing to move.
+    """
     p = problems.ring(3, 12.0, batch=1)
     still = FixedPointSolver().relax(p.network, p.drive)
     one = tuple(np.full((1, 1), s) for s in (0.5, p.network.rho.rate(still.state[1])[0, 0], 0.45))
     found = FixedPointSolver().relax(p.network, p.drive, one)
-    assert not found.at_rest.any()
+    assert not found.converged.any()
     calm = problems.ring(3, 4.0, batch=1)
     rest = FixedPointSolver().relax(calm.network, calm.drive)
-    assert FixedPointSolver().relax(calm.network, calm.drive, (rest.state[0], rest.state[1], rest.state[2] - 0.05)).at_rest.all()
+    assert (
+        FixedPointSolver()
+        .relax(calm.network, calm.drive, (rest.state[0], rest.state[1], rest.state[2] - 0.05))
+        .converged.all()
+    )
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 7])
 def test_stability_of_a_ring(n) -> None:
-    """Fact 8: n equal units with loop gain -gamma hold their rest point iff gamma < sec(pi/n)^n (n = 2: always)."""
+    """Fact 8: n equal units with loop gain -gamma hold their rest point iff gamma < sec(pi/n)^n (n
+    = 2: always).
+    """
     limit = np.inf if n == 2 else np.cos(np.pi / n) ** -n
     for gamma in (0.5, 0.99 * limit, 1.01 * limit) if n > 2 else (0.5, 30.0):
         p = problems.ring(n, gamma)
@@ -150,7 +182,9 @@ def test_stability_of_a_ring(n) -> None:
 
 
 def test_an_oscillating_loop_is_reported_not_believed() -> None:
-    """Beyond that limit no solver may call it rest: Newton's equilibrium is unstable and integration never settles."""
+    """Beyond that limit no solver may call it rest: Newton's equilibrium is unstable and
+    integration never settles.
+    """
     p = problems.ring(3, 12.0)
     solver = FixedPointSolver(max_passes=20, fallback=make_solver("numba_ode", max_steps=300))
     start = tuple(np.full((p.batch, 1), 0.2 * k) for k in range(3))
@@ -165,7 +199,13 @@ def test_nan_is_confined_to_its_sample() -> None:
     constant = p.drive.copy()
     constant[2] = np.nan
     found = make_solver("fixed_point").relax(p.network, constant, None, p.nudges["nudged"], TIGHT)
-    assert found.status.tolist() == [Status.AT_REST, Status.AT_REST, Status.NOT_FINITE, Status.AT_REST, Status.AT_REST]
+    assert found.status.tolist() == [
+        Status.CONVERGED,
+        Status.CONVERGED,
+        Status.NOT_FINITE,
+        Status.CONVERGED,
+        Status.CONVERGED,
+    ]
 
 
 def test_time_constants_and_smooth_rates_rest_with_a_strong_nudge() -> None:
@@ -173,7 +213,7 @@ def test_time_constants_and_smooth_rates_rest_with_a_strong_nudge() -> None:
         p = problems.problem(name)
         nudge = Nudge(5.0, p.nudges["nudged"].target)
         found = FixedPointSolver(max_passes=300).relax(p.network, p.drive, None, nudge, Tolerance(1e-12))
-        assert found.at_rest.all()
+        assert found.converged.all()
         assert closest(p.network, p.images, found, nudge) < 1e-11
 
 
@@ -201,7 +241,8 @@ def test_what_is_no_solver_or_tolerance_is_refused() -> None:
         ({"nudge": Nudge(0.5, p.nudges["nudged"].target.tolist())}, None),
     ):
         if message is None:
-            assert relax(p.network, p.images.tolist(), **settings).at_rest.all()  # lists are arrays too
+            # lists are arrays too
+            assert relax(p.network, p.images.tolist(), **settings).converged.all()
         else:
             with pytest.raises(ConfigurationError, match=message):
                 relax(p.network, p.images, **settings)
@@ -214,7 +255,9 @@ def test_what_is_no_solver_or_tolerance_is_refused() -> None:
 def test_an_activation_that_numba_cannot_compile_is_refused_in_one_line() -> None:
     p = problems.problem("logistic")
     stubborn = Activation("stubborn", np.vectorize(lambda s: s / 2), np.vectorize(lambda s: 0.5))
-    typed = Activation("typed", lambda s: np.vectorize(str)(s).astype(float), lambda s: np.vectorize(str)(s).astype(float))
+    typed = Activation(
+        "typed", lambda s: np.vectorize(str)(s).astype(float), lambda s: np.vectorize(str)(s).astype(float)
+    )
     if numba_is_off():
         pytest.skip("nothing is compiled")
     for rho in (stubborn, typed):

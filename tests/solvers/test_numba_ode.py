@@ -1,4 +1,6 @@
-"""The compiled integrator: the reference's path, samples on their own, the same bits in any company and on any number of threads."""
+"""The compiled integrator: the reference's path, samples on their own, the same bits in any
+company and on any number of threads.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from fsp_dynamics.solvers.tableaux import DOPRI5, TABLEAUX
 
 CONTROLLED = [name for name, tableau in TABLEAUX.items() if tableau.error is not None]
 COMPILED = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="nothing is compiled")
-BITS = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="NumPy's products, which stand in, depend on the company to rounding")
+BITS = pytest.mark.skipif(
+    bool(numba.config.DISABLE_JIT), reason="NumPy's products, which stand in, depend on the company to rounding"
+)
 
 
 def random_start(p, seed=0, low=0.0, high=1.0):
@@ -48,7 +52,8 @@ def test_fifty_constant_steps_are_those_of_the_reference(name, method, form, dty
     times = [0, 3.7]  # 50 equal steps of 0.074
     for phase in problems.PHASES:
         path, expected = (
-            kind(method, dt=0.075, form=form).follow(p.network, p.drive, start, p.nudges[phase], times) for kind in (NumbaSolver, ReferenceSolver)
+            kind(method, dt=0.075, form=form).follow(p.network, p.drive, start, p.nudges[phase], times)
+            for kind in (NumbaSolver, ReferenceSolver)
         )
         np.testing.assert_allclose(path[1], expected[1], rtol=0, atol=3e-6 if dtype == np.float32 else 1e-14 * 50)
 
@@ -57,21 +62,28 @@ def test_fifty_constant_steps_are_those_of_the_reference(name, method, form, dty
 def test_controlled_steps_are_those_of_the_reference(method):
     p = problem("strong")
     tolerance = Tolerance(1e-6)
-    mine, reference = (kind(method).relax(p.network, p.drive, None, p.nudges["nudged"], tolerance) for kind in (NumbaSolver, ReferenceSolver))
+    mine, reference = (
+        kind(method).relax(p.network, p.drive, None, p.nudges["nudged"], tolerance)
+        for kind in (NumbaSolver, ReferenceSolver)
+    )
     assert np.abs(mine.steps - reference.steps).max() <= 2
     np.testing.assert_allclose(flatten(mine.state), flatten(reference.state), atol=2e-6)
 
 
 @pytest.mark.parametrize("absolute", [1e-2, 1e-5, 1e-8, 1e-11])
 def test_the_residual_does_not_stall_at_the_limit_of_stability(absolute):
-    """Modes -1 +- 10 i: stable steps are far shorter than a time constant, and only the error estimate tells."""
+    """Modes -1 +- 10 i: stable steps are far shorter than a time constant, and only the error
+    estimate tells.
+    """
     p = problems.ring(2, 100.0)
-    found = NumbaSolver().relax(p.network, p.drive, None, None, Tolerance(absolute)).require_rest()
+    found = NumbaSolver().relax(p.network, p.drive, None, None, Tolerance(absolute)).require_converged()
     assert found.steps.max() < 400
 
 
 @BITS
-@pytest.mark.parametrize("settings", [{}, {"method": "bosh3"}, {"method": "euler", "dt": 0.1}, {"method": "rk4", "dt": 0.2, "form": "rate"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"method": "bosh3"}, {"method": "euler", "dt": 0.1}, {"method": "rk4", "dt": 0.2, "form": "rate"}]
+)
 def test_a_sample_alone_has_the_bits_it_has_in_company(settings, dtype):
     p, solver = problem("strong", dtype), NumbaSolver(**settings)
     nudge, start = p.nudges["nudged"], random_start(p)
@@ -80,7 +92,11 @@ def test_a_sample_alone_has_the_bits_it_has_in_company(settings, dtype):
         rows = slice(i, i + 1)
         alone = solver.relax(p.network, p.drive[rows], tuple(s[rows] for s in start), nudge.rows(rows))
         np.testing.assert_array_equal(flatten(alone.state)[0], flatten(together.state)[i])
-        assert (alone.residual[0], alone.steps[0], alone.status[0]) == (together.residual[i], together.steps[i], together.status[i])
+        assert (alone.residual[0], alone.steps[0], alone.status[0]) == (
+            together.residual[i],
+            together.steps[i],
+            together.status[i],
+        )
     assert len(set(together.steps)) > 1 or settings.get("dt"), "each sample has a clock of its own"
 
 
@@ -108,7 +124,13 @@ print(json.dumps(found))
 
 
 def run(script, *arguments, **environment):
-    done = subprocess.run([sys.executable, "-c", script, *arguments], env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -144,7 +166,9 @@ print(json.dumps({"answers": answers, "stats": stats, "seconds": time.perf_count
 @COMPILED
 @pytest.mark.slow
 def test_one_compilation_for_every_topology_is_kept_on_disk_for_each_activation(tmp_path):
-    """Compiled by two processes, loaded together by a third: machine code of the same name must not be mixed up."""
+    """Compiled by two processes, loaded together by a third: machine code of the same name must
+    not be mixed up.
+    """
     names = ("hard_sigmoid", "logistic")
     first = {rho: run(CACHED, rho, NUMBA_CACHE_DIR=str(tmp_path)) for rho in names}
     both = run(CACHED, *names, NUMBA_CACHE_DIR=str(tmp_path))
@@ -174,10 +198,12 @@ def test_a_sample_that_is_not_finite_says_so_and_harms_nobody(settings, bad, dty
     well = solver.relax(p.network, p.drive, start)
     start[1][1, 2] = bad
     found = solver.relax(p.network, p.drive, start)
-    assert found.status.tolist() == [Status.AT_REST, Status.NOT_FINITE, Status.AT_REST, Status.AT_REST]
+    assert found.status.tolist() == [Status.CONVERGED, Status.NOT_FINITE, Status.CONVERGED, Status.CONVERGED]
     assert found.steps[1] == 0
     atol = (1e-5 if dtype == np.float32 else 1e-12) if numba.config.DISABLE_JIT else 0
-    np.testing.assert_allclose(np.delete(flatten(found.state), 1, 0), np.delete(flatten(well.state), 1, 0), rtol=0, atol=atol)
+    np.testing.assert_allclose(
+        np.delete(flatten(found.state), 1, 0), np.delete(flatten(well.state), 1, 0), rtol=0, atol=atol
+    )
 
 
 def test_an_unstable_step_ends_as_not_finite_or_out_of_steps():
@@ -205,7 +231,9 @@ def test_the_controlled_path_is_the_exact_one(method, phase):
     start = tuple(np.full_like(s, 0.45) for s in zero_state(p.network, p.batch))
     times = np.array([2.0, 2.3, 2.30001, 4.0, 11.0])
     path = NumbaSolver(method, max_steps=10**6).follow(p.network, p.drive, start, p.nudges[phase], times)
-    np.testing.assert_allclose(path, oracles.interior_path(p.network, p.images, start, times - 2.0, p.nudges[phase]), atol=2e-7)
+    np.testing.assert_allclose(
+        path, oracles.interior_path(p.network, p.images, start, times - 2.0, p.nudges[phase]), atol=2e-7
+    )
 
 
 def test_constant_steps_land_on_the_times():
@@ -216,7 +244,9 @@ def test_constant_steps_land_on_the_times():
     assert path.shape == (5, p.batch, sum(p.network.sizes[1:]))
     np.testing.assert_array_equal(path[0], flatten(start))
     np.testing.assert_allclose(path, oracles.interior_path(p.network, p.images, start, times), atol=1e-6)
-    np.testing.assert_array_equal(NumbaSolver().follow(p.network, p.drive, start, None, times[:1]), flatten(start)[None])
+    np.testing.assert_array_equal(
+        NumbaSolver().follow(p.network, p.drive, start, None, times[:1]), flatten(start)[None]
+    )
 
 
 def test_a_path_that_ends_early_is_nan_from_there_on():
@@ -241,11 +271,15 @@ def test_a_path_in_pieces_is_the_path(dtype):
 def bright_and_faint(p, batch, seed=0):
     """The drive of so many images that take unequal numbers of steps."""
     rng = np.random.default_rng(seed)
-    return drive(p.network, (rng.random((batch, p.network.sizes[0])) * rng.uniform(0, 4, (batch, 1))).astype(p.network.dtype))
+    return drive(
+        p.network, (rng.random((batch, p.network.sizes[0])) * rng.uniform(0, 4, (batch, 1))).astype(p.network.dtype)
+    )
 
 
 @BITS
-@pytest.mark.parametrize("settings", [{}, {"rtol": 1e-4}, {"method": "heun", "rtol": 1e-3}, {"method": "rk4", "dt": 0.5}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"rtol": 1e-4}, {"method": "heun", "rtol": 1e-3}, {"method": "rk4", "dt": 0.5}]
+)
 @pytest.mark.parametrize("name", ["shifted_tanh", "tied"])
 def test_a_path_alone_has_the_bits_it_has_in_company(name, settings, dtype):
     """More samples than step together, so that some wait for others to arrive."""
@@ -263,16 +297,22 @@ def test_a_path_alone_has_the_bits_it_has_in_company(name, settings, dtype):
 @pytest.mark.parametrize("method", ["dopri5"] if numba.config.DISABLE_JIT else CONTROLLED)
 @pytest.mark.parametrize("name", ["logistic", "shifted_tanh", "strong"])
 def test_a_path_is_as_exact_as_asked_also_between_steps(name, method, steps):
-    """Against the reference at 1e-10, with more saved times than steps; a looser path takes fewer steps and is less exact."""
+    """Against the reference at 1e-10, with more saved times than steps; a looser path takes fewer
+    steps and is less exact.
+    """
     p, times = problem(name), np.linspace(0, 4, 23)
     start = random_start(p)
     exact = ReferenceSolver(rtol=1e-10).follow(p.network, p.drive, start, p.nudges["nudged"], times)
     errors, taken = [], []
     for rtol in (1e-3, 1e-6):
-        walk = NumbaSolver(method, rtol=rtol, steps=steps, max_steps=10**6).walk(p.network, p.drive, start, p.nudges["nudged"], times)
+        walk = NumbaSolver(method, rtol=rtol, steps=steps, max_steps=10**6).walk(
+            p.network, p.drive, start, p.nudges["nudged"], times
+        )
         errors.append(np.abs(walk.states - exact).max())
         taken.append(walk.steps.max())
-        assert errors[-1] < (300 if p.network.rho.projected else 30) * rtol, "at kinks an estimate of high order sees less"
+        assert errors[-1] < (300 if p.network.rho.projected else 30) * rtol, (
+            "at kinks an estimate of high order sees less"
+        )
     assert errors[0] > errors[1]
     assert taken[0] < taken[1]
     assert taken[0] < 22 or method == "heun" or p.network.rho.projected, "a smooth path does not land on every time"
@@ -281,7 +321,10 @@ def test_a_path_is_as_exact_as_asked_also_between_steps(name, method, steps):
 def test_one_step_for_the_batch_is_decided_by_the_mean_of_all():
     p = problem("shifted_tanh")
     inputs = np.repeat(bright_and_faint(p, 1), 4, axis=0)
-    equal, own = (NumbaSolver(steps=s).walk(p.network, inputs, zero_state(p.network, 4), None, [0.0, 3.0]) for s in ("batch", "sample"))
+    equal, own = (
+        NumbaSolver(steps=s).walk(p.network, inputs, zero_state(p.network, 4), None, [0.0, 3.0])
+        for s in ("batch", "sample")
+    )
     np.testing.assert_array_equal(equal.states, own.states)
     inputs[1:] = bright_and_faint(p, 3, seed=3)
     mixed = NumbaSolver(steps="batch", rtol=1e-6).walk(p.network, inputs, zero_state(p.network, 4), None, [0.0, 3.0])
@@ -295,9 +338,9 @@ def test_one_step_for_the_batch_is_decided_by_the_mean_of_all():
 
 def test_the_batch_comes_to_rest_with_one_step_too():
     p = problem("strong")
-    found = NumbaSolver(steps="batch").relax(p.network, p.drive, None, p.nudges["nudged"]).require_rest()
+    found = NumbaSolver(steps="batch").relax(p.network, p.drive, None, p.nudges["nudged"]).require_converged()
     np.testing.assert_allclose(flatten(found.state), flatten(p.known["nudged"]), atol=1e-11)
-    assert len(set(found.steps)) > 1, "who is at rest leaves"
+    assert len(set(found.steps)) > 1, "who has converged leaves"
 
 
 def test_fields_are_counted():
@@ -347,7 +390,7 @@ def test_an_empty_batch_is_an_empty_answer():
     p = problem("interior")
     found = NumbaSolver().relax(p.network, p.drive[:0])
     assert [s.shape for s in found.state] == [(0, n) for n in p.network.sizes[1:]]
-    assert found.require_rest() is found
+    assert found.require_converged() is found
     assert NumbaSolver().follow(p.network, p.drive[:0], found.state, None, [0.0, 1.0]).shape == (2, 0, 13)
 
 
@@ -356,7 +399,9 @@ def test_an_activation_of_ones_own():
     network = loop_network([3, 5, 4, 2], rho=rho, dtype=np.float64, rng=1)
     inputs = drive(network, np.random.default_rng(0).random((2, 3)))
     start = tuple(np.full((2, n), 0.5) for n in network.sizes[1:])
-    mine, reference = (kind().relax(network, inputs, start).require_rest() for kind in (NumbaSolver, ReferenceSolver))
+    mine, reference = (
+        kind().relax(network, inputs, start).require_converged() for kind in (NumbaSolver, ReferenceSolver)
+    )
     np.testing.assert_allclose(flatten(mine.state), flatten(reference.state), atol=1e-11)
     assert integrator(rho.rate, rho.slope) is integrator(rho.rate, rho.slope)
 
@@ -395,7 +440,10 @@ def test_settings_that_do_not_fit_are_refused(settings, message):
 @pytest.mark.parametrize("kind", [NumbaSolver, ReferenceSolver])
 def test_a_tolerance_below_rounding_is_refused_where_the_precision_is_known(kind):
     p = problem("interior", np.float32)
-    with pytest.raises(ConfigurationError, match=r"rtol = 1e-08 with atol = 1e-08 is less than float32 can tell, expected at least 2e-07"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"rtol = 1e-08 with atol = 1e-08 is less than float32 can tell, expected at least 2e-07",
+    ):
         kind(rtol=1e-8).follow(p.network, p.drive, zero_state(p.network, p.batch), None, [0.0, 1.0])
 
 

@@ -1,4 +1,6 @@
-"""Compiled sweeps of reciprocal networks: against the passes through NumPy and the oracles, and the same bits in any company and for any team."""
+"""Compiled sweeps of reciprocal networks: against the passes through NumPy and the oracles, and
+the same bits in any company and for any team.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ import oracles
 import problems
 import pytest
 
-from fsp_dynamics.kernels.layer_sweeps import FROM_CUT, FROM_INPUTS, settle_layers
-from fsp_dynamics.kernels.loop_rest import PASSES, RESIDUAL, STATUS
+from fsp_dynamics.kernels.layer_relaxation import FROM_CUT, FROM_INPUTS, settle_layers
+from fsp_dynamics.kernels.loop_relaxation import PASSES, RESIDUAL, STATUS
 from fsp_dynamics.kernels.team import Team
 from fsp_dynamics.models.network import reciprocal_network
 from fsp_dynamics.models.rate import Nudge, flatten, residual
@@ -21,23 +23,29 @@ from fsp_dynamics.solvers.packed_layers import PackedLayers, Room, is_sweepable,
 from fsp_dynamics.solvers.passes import Passes
 
 SIZES = [[5, 7, 3], [5, 33, 18, 4], [4, 9, 20, 6, 5], [3, 8, 5, 17, 6, 2]]
-compiled = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="bits and threads are those of the compiled kernels")
+compiled = pytest.mark.skipif(
+    bool(numba.config.DISABLE_JIT), reason="bits and threads are those of the compiled kernels"
+)
 TIGHT = Tolerance(1e-12)
 
 
 def case(sizes, tied, dtype=np.float64, batch=7, scale=0.35):
-    """(network, images, drive, nudge): biases that saturate units at both ends, time constants that differ."""
+    """(network, images, drive, nudge): biases that saturate units at both ends, time constants
+    that differ.
+    """
     rng = np.random.default_rng(len(sizes))
     slow = tuple(rng.uniform(0.5, 1.2, len(sizes) - 1))
     network = reciprocal_network(sizes, tied=tied, time_constants=slow, forward_scale=scale, dtype=np.float64, rng=rng)
-    network = network.with_parameters({f"biases[{k}]": rng.uniform(-0.5, 1.2, n) for k, n in enumerate(sizes[1:])}).astype(dtype)
+    network = network.with_parameters(
+        {f"biases[{k}]": rng.uniform(-0.5, 1.2, n) for k, n in enumerate(sizes[1:])}
+    ).astype(dtype)
     images = rng.random((batch, sizes[0])).astype(dtype)
     p = problems.Problem("", network, images, {})
     return network, images, p.drive, Nudge(0.6, problems.one_hot(np.arange(batch), sizes[-1]).astype(dtype))
 
 
 def by_numpy(network, drive, nudge, tolerance, start=None):
-    """The same relaxation through solvers/passes.py and kernels/mixing.py."""
+    """The same relaxation through solvers/passes.py and kernels/anderson.py."""
     zero = tuple(np.zeros((len(drive), n), network.dtype) for n in network.sizes[1:])
     journey = _Journey(network, drive, zero if start is None else start, nudge, tolerance)
     journey.walk(Passes(network, drive, journey.start, nudge), 5, 60, start is not None)
@@ -48,26 +56,37 @@ def by_numpy(network, drive, nudge, tolerance, start=None):
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("nudged", [False, True])
 def test_it_goes_the_way_of_the_passes_through_numpy(sizes, tied, nudged) -> None:
-    """From silence: as many passes, and nearly the same states even far from rest; at rest the oracle's equilibrium."""
+    """From silence: as many passes, and nearly the same states even far from rest; converged the
+    oracle's equilibrium.
+    """
     network, images, drive, nudge = case(sizes, tied)
     nudge = nudge if nudged else None
     for tolerance in (Tolerance(1e-2), Tolerance(0.0, 1e-4), TIGHT):
-        found, slow = FixedPointSolver().relax(network, drive, None, nudge, tolerance), by_numpy(network, drive, nudge, tolerance)
-        assert found.at_rest.all()
+        found, slow = (
+            FixedPointSolver().relax(network, drive, None, nudge, tolerance),
+            by_numpy(network, drive, nudge, tolerance),
+        )
+        assert found.converged.all()
         if tolerance is not TIGHT:
             assert found.steps.tolist() == slow.steps.tolist()
             np.testing.assert_allclose(flatten(found.state), flatten(slow.state), atol=1e-8)
-        np.testing.assert_allclose(found.residual, oracles.residual(network, images, found.state, nudge), rtol=1e-7, atol=1e-13)
+        np.testing.assert_allclose(
+            found.residual, oracles.residual(network, images, found.state, nudge), rtol=1e-7, atol=1e-13
+        )
     np.testing.assert_allclose(flatten(found.state), flatten(oracles.equilibrium(network, images, nudge)), atol=1e-11)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("sizes", SIZES)
 def test_a_given_start_is_looked_at_as_a_whole(sizes, tied) -> None:
-    """A start that rests but for one unit outside the cut is not at rest; one that rests stays to the bit. The start is not changed."""
+    """A start that rests but for one unit outside the cut has not converged; one that rests stays to
+    the bit. The start is not changed.
+    """
     network, images, drive, nudge = case(sizes, tied)
     rest = FixedPointSolver().relax(network, drive, None, nudge, TIGHT)
-    assert FixedPointSolver().relax(network, drive, rest.state, nudge, Tolerance(2e-12)).steps.tolist() == [0] * len(images)
+    assert FixedPointSolver().relax(network, drive, rest.state, nudge, Tolerance(2e-12)).steps.tolist() == [0] * len(
+        images
+    )
     for k in range(network.depth):
         start = tuple(s.copy() for s in rest.state)
         start[k][2, 0] += 0.25
@@ -88,7 +107,9 @@ def test_bits_depend_neither_on_company_nor_on_threads(tied, dtype) -> None:
     tolerance = Tolerance(1e-4)
     whole = sweep_together(network, drive, zero, False, nudge, tolerance, 60, 5)
     for rows in (np.arange(23)[::-1], np.array([3]), np.array([20, 5, 6, 7])):
-        part = sweep_together(network, drive[rows], tuple(s[rows] for s in zero), False, nudge.rows(rows), tolerance, 60, 5)
+        part = sweep_together(
+            network, drive[rows], tuple(s[rows] for s in zero), False, nudge.rows(rows), tolerance, 60, 5
+        )
         assert flatten(part.state).tobytes() == flatten(whole.state)[rows].tobytes()
         assert part.residual.tobytes() == whole.residual[rows].tobytes()
     packed = PackedLayers.of(network)
@@ -110,13 +131,16 @@ def test_a_nudge_from_known_inputs_leads_where_any_other_start_leads(sizes, tied
     for start, beta, pull in ((FROM_CUT, 0.0, None), (FROM_INPUTS, 0.6, nudge)):
         room.begin(np.arange(len(images)))
         settle_layers(0, 1, np.zeros(32, np.int64), packed.net, room.room, room.work, start, beta, rule)
-        assert (room.tallies[STATUS] == Status.AT_REST).all()
+        assert (room.statistics[STATUS] == Status.CONVERGED).all()
         found = flatten(tuple(np.array(s) for s in room.state()))
         np.testing.assert_allclose(found, flatten(oracles.equilibrium(network, images, pull)), atol=1e-11)
         np.testing.assert_allclose(
-            room.marks[RESIDUAL], oracles.residual(network, images, oracles.split(network, found), pull), rtol=1e-6, atol=1e-13
+            room.marks[RESIDUAL],
+            oracles.residual(network, images, oracles.split(network, found), pull),
+            rtol=1e-6,
+            atol=1e-13,
         )
-    assert room.tallies[PASSES].min() >= 1
+    assert room.statistics[PASSES].min() >= 1
 
 
 def test_what_is_not_finite_and_what_takes_too_long_is_told(dtype) -> None:
@@ -137,9 +161,9 @@ def test_which_networks_it_takes() -> None:
     assert is_sweepable(case([5, 7, 3], False)[0])
     assert not is_sweepable(problems.problem("strong").network)
     assert not is_sweepable(reciprocal_network([5, 7, 3], rho="logistic"))
-    assert FixedPointSolver("anderson").uses_sweeps(network)
-    assert not FixedPointSolver("sweeps").uses_sweeps(network)
-    assert not dataclasses.replace(FixedPointSolver(), method="sweeps").uses_sweeps(network)
+    assert FixedPointSolver("anderson").uses_picard(network)
+    assert not FixedPointSolver("picard").uses_picard(network)
+    assert not dataclasses.replace(FixedPointSolver(), method="picard").uses_picard(network)
 
 
 @compiled
@@ -150,4 +174,4 @@ def test_more_threads_than_samples() -> None:
         room = Room(packed, network.sizes[1:], 2, team.members, 5)
         room.drive[:, :7] = drive
         team.run(settle_layers, packed.net, room.room, room.work, FROM_CUT, 0.0, (1e-9, 0.0, 60))
-    assert (room.tallies[STATUS] == Status.AT_REST).all()
+    assert (room.statistics[STATUS] == Status.CONVERGED).all()

@@ -9,7 +9,7 @@ import oracles
 import pytest
 from problems import NAMES, PHASES, contraction, problem, random_network, random_problem, ring
 
-from fsp_dynamics.errors import ConfigurationError, NotAtRestError, ShapeError
+from fsp_dynamics.errors import ConfigurationError, NotConvergedError, ShapeError
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.rate import Nudge, flatten, layers
 from fsp_dynamics.solvers.equilibrium import Integrator, Status, Tolerance
@@ -35,11 +35,11 @@ def distance(state, known):
 
 def check_rest(solver, p, phase, tolerance):
     found = relax(solver, p, phase, tolerance=tolerance)
-    assert found.at_rest.all()
+    assert found.converged.all()
     assert distance(found.state, p.known[phase]) < p.agreement
     twin = oracles.residual(p.network, p.images, found.state, p.nudges[phase])
     bound = tolerance.bound(np.linalg.norm(np.concatenate(found.state, axis=1), axis=1))
-    assert (twin <= bound + 10 * np.finfo(p.network.dtype).eps).all(), "at rest means that the field is small"
+    assert (twin <= bound + 10 * np.finfo(p.network.dtype).eps).all(), "converged means that the field is small"
     np.testing.assert_allclose(found.residual, twin, atol=10 * np.finfo(p.network.dtype).eps)
 
 
@@ -64,9 +64,13 @@ def test_random_networks(seed):
 
 @pytest.mark.parametrize("method", TABLEAUX)
 def test_equilibria_do_not_depend_on_dt(method):
-    """Model fact 7. With literal stages a unit held at 1 would rest below 1, by an amount that depends on dt."""
+    """Model fact 7. With literal stages a unit held at 1 would rest below 1, by an amount that
+    depends on dt.
+    """
     p = problem("saturated")
-    ends = [flatten(relax(ReferenceSolver(method, dt=dt), p, tolerance=TIGHT[np.float64]).state) for dt in (0.05, 0.2, 0.6)]
+    ends = [
+        flatten(relax(ReferenceSolver(method, dt=dt), p, tolerance=TIGHT[np.float64]).state) for dt in (0.05, 0.2, 0.6)
+    ]
     assert (ends[0] == 1).any()
     for end in ends[1:]:
         np.testing.assert_allclose(end, ends[0], atol=1e-12)
@@ -76,14 +80,16 @@ def test_equilibria_do_not_depend_on_dt(method):
 @pytest.mark.parametrize("absolute", [1e-1, 1e-3, 1e-6, 1e-9, 1e-12])
 def test_every_rest_tolerance_is_reached_and_costs_few_steps(solver, absolute):
     found = relax(solver, problem("deep"), tolerance=Tolerance(absolute))
-    assert found.at_rest.all()
+    assert found.converged.all()
     assert found.residual.max() <= absolute
     assert found.steps.max() < 130
 
 
 @pytest.mark.parametrize("absolute", [1e-2, 1e-5, 1e-8, 1e-11])
 def test_the_residual_does_not_stall_at_the_limit_of_stability(absolute):
-    """Modes -1 +- 10 i: stable steps are far shorter than a time constant, and only the error estimate tells."""
+    """Modes -1 +- 10 i: stable steps are far shorter than a time constant, and only the error
+    estimate tells.
+    """
     p = ring(2, 100.0)
     found = relax(ReferenceSolver(), p, tolerance=Tolerance(absolute))
     assert found.residual.max() <= absolute
@@ -93,7 +99,7 @@ def test_the_residual_does_not_stall_at_the_limit_of_stability(absolute):
 
 def test_default_tolerances_are_reached(dtype):
     for name in ("ring-3", "saturated", "logistic"):
-        assert relax(ReferenceSolver(), problem(name, dtype)).at_rest.all()
+        assert relax(ReferenceSolver(), problem(name, dtype)).converged.all()
 
 
 def test_where_a_nudge_goes_in_closed_form():
@@ -102,7 +108,10 @@ def test_where_a_nudge_goes_in_closed_form():
         p = problem(name)
         for phase in ("nudged", "negative"):
             found = relax(ReferenceSolver(), p, phase, tolerance=TIGHT[np.float64])
-            assert distance(found.state, oracles.nudged_equilibrium(p.network, p.images, p.known["free"], p.nudges[phase])) < 1e-12
+            assert (
+                distance(found.state, oracles.nudged_equilibrium(p.network, p.images, p.known["free"], p.nudges[phase]))
+                < 1e-12
+            )
 
 
 def test_a_satisfied_output_is_not_moved_by_its_nudge(dtype):
@@ -141,7 +150,7 @@ def test_a_start_at_rest_returns_unchanged_after_no_steps(solver, dtype):
     again = relax(solver, p, "nudged", start=found.state)
     assert (found.steps > 0).all()
     assert (again.steps == 0).all()
-    assert again.at_rest.all()
+    assert again.converged.all()
     np.testing.assert_array_equal(flatten(again.state), flatten(found.state))
     assert not np.shares_memory(again.state[0], found.state[0])
 
@@ -150,7 +159,7 @@ def test_a_start_at_rest_returns_unchanged_after_no_steps(solver, dtype):
 def test_a_sample_does_not_see_its_neighbours(solver):
     """Each has its own step size and stop: alone it takes as many steps, to the same place."""
     p = problem("strong")
-    far = np.array([0, 1e-4, 1, 0.5])[:, None]  # the second starts almost at rest
+    far = np.array([0, 1e-4, 1, 0.5])[:, None]  # the second starts almost converged
     start = tuple((1 - far) * known + far for known in p.known["nudged"])
     together = relax(solver, p, "nudged", start=start)
     assert together.steps[1] < 0.8 * together.steps.max()
@@ -162,7 +171,9 @@ def test_a_sample_does_not_see_its_neighbours(solver):
 
 
 def test_each_sample_has_its_own_step_size():
-    """One oscillates at 10 per unit time, its neighbour is held at the borders and may take steps of a whole time constant."""
+    """One oscillates at 10 per unit time, its neighbour is held at the borders and may take steps
+    of a whole time constant.
+    """
     p, solver = ring(2, 100.0, batch=2), ReferenceSolver()
     drive = p.drive + np.array([[0.0], [200.0]])
     together = solver.relax(p.network, drive)
@@ -171,13 +182,17 @@ def test_each_sample_has_its_own_step_size():
     assert np.abs(together.steps - alone).max() <= 2
 
 
-@pytest.mark.parametrize("solver", [ReferenceSolver(), ReferenceSolver("rk4", dt=0.1), ReferenceSolver("heun", dt=0.1, form="rate")], ids=label)
+@pytest.mark.parametrize(
+    "solver",
+    [ReferenceSolver(), ReferenceSolver("rk4", dt=0.1), ReferenceSolver("heun", dt=0.1, form="rate")],
+    ids=label,
+)
 def test_a_sample_that_is_not_finite_ends_alone(solver):
     p = problem("deep")
     drive = p.drive.copy()
     drive[1, 0] = np.nan
     found = solver.relax(p.network, drive)
-    assert found.status.tolist() == [Status.AT_REST, Status.NOT_FINITE, Status.AT_REST]
+    assert found.status.tolist() == [Status.CONVERGED, Status.NOT_FINITE, Status.CONVERGED]
     assert found.steps[1] == 0
     np.testing.assert_allclose(flatten(found.state)[[0, 2]], flatten(p.known["free"])[[0, 2]], atol=1e-11)
     path = solver.follow(p.network, drive, rate.zero_state(p.network, 3), None, [0.0, 1.0, 30.0])
@@ -212,12 +227,14 @@ def test_running_out_of_steps_is_told():
     found = relax(dataclasses.replace(ReferenceSolver(), max_steps=5), p)
     assert (found.status == Status.OUT_OF_STEPS).all()
     assert (found.steps == 5).all()
-    with pytest.raises(NotAtRestError, match="3 of 3 samples are not at rest") as caught:
-        found.require_rest()
+    with pytest.raises(NotConvergedError, match="3 of 3 samples have not converged") as caught:
+        found.require_converged()
     assert caught.value.equilibrium is found
 
 
-@pytest.mark.parametrize("solver", [ReferenceSolver(max_steps=400), ReferenceSolver("rk4", dt=0.1, max_steps=400)], ids=label)
+@pytest.mark.parametrize(
+    "solver", [ReferenceSolver(max_steps=400), ReferenceSolver("rk4", dt=0.1, max_steps=400)], ids=label
+)
 def test_a_ring_that_cannot_rest_does_not_claim_to(solver):
     p = ring(3, 10.0)
     found = relax(solver, p)
@@ -251,7 +268,9 @@ def test_the_error_estimate_is_the_distance_to_the_embedded_method(tableau):
     p = problem("shifted_tanh")
     field = flat_field(p.network, p.drive, None, "rate")
     state = np.full((p.batch, sum(p.network.sizes[1:])), 0.4)
-    embedded = dataclasses.replace(tableau, b=tuple(b - e for b, e in zip(tableau.b, tableau.error, strict=True)), error=None)
+    embedded = dataclasses.replace(
+        tableau, b=tuple(b - e for b, e in zip(tableau.b, tableau.error, strict=True)), error=None
+    )
     h = np.array([[0.1], [0.2], [0.5]])
     moved, error = step(tableau, field, state, h)
     other, none = step(embedded, field, state, h)
@@ -299,4 +318,4 @@ def test_an_empty_batch_is_at_rest():
     p = problem("interior")
     found = ReferenceSolver().relax(p.network, p.drive[:0])
     assert found.status.shape == (0,)
-    assert found.require_rest() is found
+    assert found.require_converged() is found

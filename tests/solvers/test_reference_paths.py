@@ -14,7 +14,9 @@ from fsp_dynamics.solvers.reference import ReferenceSolver
 
 
 def test_a_controlled_path_does_not_see_its_neighbours():
-    """But for rounding, which the choice of the next step carries on up to the accuracy of the path."""
+    """But for rounding, which the choice of the next step carries on up to the accuracy of the
+    path.
+    """
     p, solver, times = problem("strong"), ReferenceSolver(), [0.0, 0.7, 2.0]
     start = tuple(s + np.array([0, 1, 0.1, 0.5])[:, None] for s in rate.zero_state(p.network, p.batch))
     together = solver.follow(p.network, p.drive, start, None, times)
@@ -34,7 +36,9 @@ def test_euler_steps_are_those_of_the_loops_in_python(name, phase):
     np.testing.assert_allclose(path, [flatten(s) for s in twin], atol=1e-13)
 
 
-@pytest.mark.parametrize("solver", [ReferenceSolver("dopri5"), ReferenceSolver("bosh3")], ids=lambda solver: solver.method)
+@pytest.mark.parametrize(
+    "solver", [ReferenceSolver("dopri5"), ReferenceSolver("bosh3")], ids=lambda solver: solver.method
+)
 def test_a_controlled_path_is_exact_at_the_saved_times(solver):
     p = problem("interior")
     start = tuple(np.full(s.shape, 0.35) for s in p.known["free"])
@@ -55,7 +59,9 @@ def test_saved_times_do_not_bend_a_constant_step_path():
 
 def test_a_controlled_path_without_steps_left_is_nan_from_there_on():
     p = problem("deep")
-    path = ReferenceSolver("bosh3", max_steps=20).follow(p.network, p.drive, rate.zero_state(p.network, p.batch), None, [0.0, 0.01, 10.0, 10.1])
+    path = ReferenceSolver("bosh3", max_steps=20).follow(
+        p.network, p.drive, rate.zero_state(p.network, p.batch), None, [0.0, 0.01, 10.0, 10.1]
+    )
     assert np.isfinite(path[:2]).all()
     assert np.isnan(path[2:]).all()
 

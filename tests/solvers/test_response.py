@@ -1,4 +1,6 @@
-"""The linear response of an equilibrium and its adjoint: against finite differences of the equilibrium itself, and against dense solves."""
+"""The linear response of an equilibrium and its adjoint: against finite differences of the
+equilibrium itself, and against dense solves.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ SMOOTH_ENOUGH = [name for name in NAMES if name != "silent"]  # silent: every un
 LOOPS = [name for name in SMOOTH_ENOUGH if name not in ("tied", "untied")]
 
 
-def at_rest(p):
+def converged(p):
     free = relax(p.network, p.images, tolerance=TIGHT)
     target = p.nudges["nudged"].target
     return free, target, gains(p.network, free.state, None, p.drive)
@@ -38,8 +40,10 @@ def dense_round_trip(network, found):
 @pytest.mark.parametrize("name", SMOOTH_ENOUGH)
 def test_the_response_is_how_the_equilibrium_moves_under_a_small_nudge(name) -> None:
     p = problem(name)
-    free, target, found = at_rest(p)
-    moved = [relax(p.network, p.images, nudge=Nudge(sign * STEP, target), start=free, tolerance=TIGHT) for sign in (1, -1)]
+    free, target, found = converged(p)
+    moved = [
+        relax(p.network, p.images, nudge=Nudge(sign * STEP, target), start=free, tolerance=TIGHT) for sign in (1, -1)
+    ]
     rate = p.network.rho.rate
     for k, q in enumerate(response(p.network, found, target - free.output)):
         np.testing.assert_allclose(q, (rate(moved[0].state[k]) - rate(moved[1].state[k])) / (2 * STEP), atol=2e-7)
@@ -49,7 +53,7 @@ def test_the_response_is_how_the_equilibrium_moves_under_a_small_nudge(name) -> 
 def test_the_adjoint_is_how_the_cost_falls_with_a_unit_s_input(name) -> None:
     """-dC/da_j of one unit in each layer, by moving its bias up and down."""
     p = problem(name)
-    free, target, found = at_rest(p)
+    free, target, found = converged(p)
     v = adjoint(p.network, found, target - free.output)
 
     def cost(k, change):
@@ -66,7 +70,7 @@ def test_the_adjoint_is_how_the_cost_falls_with_a_unit_s_input(name) -> None:
 def test_both_solve_their_linear_system_over_all_units(name) -> None:
     """q (I - W gamma) = p h e and (I - gamma W) v = p h e, solved densely."""
     p = problem(name)
-    free, target, found = at_rest(p)
+    free, target, found = converged(p)
     push = target - free.output
     dense, flat = dense_round_trip(p.network, found), np.zeros((p.batch, sum(p.network.sizes[1:])))
     flat[:, -p.network.sizes[-1] :] = found.slope[-1] * found.answer[-1] * push
@@ -81,9 +85,11 @@ def test_both_solve_their_linear_system_over_all_units(name) -> None:
 
 @pytest.mark.parametrize("name", LOOPS)
 def test_one_turn_round_the_loop(name) -> None:
-    """G_D is the product of all masked matrices, C the same without the output's own factor; more samples than one chunk do the same."""
+    """G_D is the product of all masked matrices, C the same without the output's own factor; more
+    samples than one chunk do the same.
+    """
     p = problem(name)
-    free, _, found = at_rest(p)
+    free, _, found = converged(p)
     many = tuple(np.resize(s, (2 * CHUNK + 3, s.shape[1])) for s in free.state)
     drive = np.resize(p.drive, (2 * CHUNK + 3, p.drive.shape[1]))
     repeated = loop_matrix(p.network, gains(p.network, many, None, drive))
@@ -103,7 +109,9 @@ def test_a_nudge_adds_to_the_output_s_leak() -> None:
     rest = relax(p.network, p.images, nudge=nudge, tolerance=TIGHT)
     inside = (rest.output > 0) & (rest.output < 1)
     np.testing.assert_array_equal(gains(p.network, rest.state, nudge).answer[-1], inside / (1 + nudge.beta))
-    np.testing.assert_array_equal(loop_jacobian(p.network, rest.state, nudge), loop_matrix(p.network, gains(p.network, rest.state, nudge)))
+    np.testing.assert_array_equal(
+        loop_jacobian(p.network, rest.state, nudge), loop_matrix(p.network, gains(p.network, rest.state, nudge))
+    )
 
 
 def test_refusals() -> None:

@@ -1,4 +1,4 @@
-/* The path in a plane with its rest points and nullclines, and the spectrum at rest. */
+/* The path in a plane with its rest points and nullclines, and the spectrum converged. */
 
 /** [low, high] of the numbers data[start], data[start + step], ... with a margin; never empty. */
 function boundsOf(data, start, step, margin = 0.08) {

@@ -172,7 +172,7 @@ function sweepWords(scene) {
 }
 
 const sweepViews = [
-    { name: "sweep-rates", title: "Output rates", draw: drawSweepRates, describe: (scene) => `Output rates at rest ${sweepWords(scene)}` },
+    { name: "sweep-rates", title: "Output rates", draw: drawSweepRates, describe: (scene) => `Output rates converged ${sweepWords(scene)}` },
     {
         name: "sweep-settle",
         title: "Settle time",
@@ -185,6 +185,6 @@ const sweepViews = [
         title: "Largest real part",
         value: ({ sweep: { points } }) => hatched(points.abscissa, "no point of rest"),
         draw: (g, scene) => drawSweepLine(g, scene, scene.sweep.points.abscissa, "1/time", "no rest", true),
-        describe: (scene) => `Largest real part of the spectrum at rest ${sweepWords(scene)}`,
+        describe: (scene) => `Largest real part of the spectrum converged ${sweepWords(scene)}`,
     },
 ];

@@ -1,0 +1,197 @@
+"""Where a configuration comes from: a preset, a TOML file, a run folder, dotted overrides; and
+what is said of a bad one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from fsp_dynamics.errors import ConfigurationError, nearest
+from fsp_dynamics.experiments.config import Config, fields, flatten
+
+PRESETS = Path(__file__).parent / "presets"
+SHORT = {"epochs": "learning.epochs"}
+
+
+def presets() -> list[str]:
+    """The names of the presets."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def load_config(
+    source: str | Path | Config | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> tuple[str, Config]:
+    """(name, configuration) of a preset, a TOML file, a run folder, a nested mapping or another
+    configuration.
+
+    overrides : {dotted key, or `epochs`: value}; tables may be given as mappings. Raises
+    ConfigurationError, in one line: the source, the key, its value, what was expected and where to
+    change it.
+    """
+    overrides = _flat_overrides(overrides or {})
+    if isinstance(source, Config):
+        name, label, table = source.data.name, "configuration", source.model_dump(exclude_none=True)
+    elif isinstance(source, Mapping):
+        name, label, table = "custom", "configuration", _copy(source)
+    else:
+        name, label, table = _read(source)
+    for key, value in overrides.items():
+        _put(table, key, value)
+    return name, _validate(label, table, overrides)
+
+
+def to_toml(config: Config) -> str:
+    """The whole configuration as TOML; keys without a value are left out."""
+    return _table(config.model_dump(exclude_none=True), "").lstrip("\n")
+
+
+def read_value(text: str) -> Any:
+    """An override from the command line: a TOML value, a comma-separated list of them, or a bare
+    string.
+
+    >>> read_value("64,32"), read_value("1e-3"), read_value(".5"), read_value("one-sided")
+    ([64, 32], 0.001, 0.5, 'one-sided')
+    """
+    # which TOML does not know
+    if re.fullmatch(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
+        return float(text)
+    for candidate in (text, f"[{text}]" if "," in text else text):
+        try:
+            table = tomllib.loads(f"value = {candidate}")
+        except tomllib.TOMLDecodeError:
+            continue
+        if list(table) == ["value"]:
+            return table["value"]
+    return [read_value(part.strip()) for part in text.split(",")] if "," in text else text
+
+
+def _read(source: str | Path) -> tuple[str, str, dict[str, Any]]:
+    path = Path(source)
+    if str(source) in presets():
+        return str(source), f"preset {source}", _parse(PRESETS / f"{source}.toml")
+    if path.is_dir() and (path / "config.toml").is_file():
+        return path.name, str(path / "config.toml"), _parse(path / "config.toml")
+    if path.is_file():
+        return path.stem, str(path), _parse(path)
+    if path.suffix == ".toml" or len(path.parts) > 1 or path.exists():
+        raise ConfigurationError(
+            f"{source}: no such file or run folder; give a TOML file, a run folder or a preset ({', '.join(presets())})"
+        )
+    raise ConfigurationError(
+        f"preset {str(source)!r} is unknown; {nearest(str(source), presets())}, or give a file that ends in .toml"
+    )
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
+        where = f"{path}:{place[1]}:{place[2]}" if place else str(path)
+        what = str(error).split(" (at ")[0]
+        raise ConfigurationError(f"{where}: not valid TOML: {what}; correct that line") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: not a text file in UTF-8 (byte {error.start}); give a TOML file") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read ({error.strerror}); give a readable TOML file") from None
+
+
+def _copy(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in table.items()}
+
+
+def _flat_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides by their full dotted keys, each of them known."""
+    known, flat = fields(), {}
+    for given, value in flatten(_copy(overrides)).items():
+        key = SHORT.get(given, given)
+        if key not in known:
+            close = difflib.get_close_matches(key, [*known, *SHORT], n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]!r}?" if close else f"it begins with one of {', '.join(Config.model_fields)}"
+            raise ConfigurationError(f"option {given!r} is unknown; {hint}")
+        flat[key] = value
+    return flat
+
+
+def _put(table: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        below = table.setdefault(section, {})
+        if not isinstance(below, dict):
+            return  # not a table where one must be: the validation says so
+        table = below
+    table[last] = value
+
+
+def _validate(label: str, table: dict[str, Any], overrides: Iterable[str]) -> Config:
+    try:
+        return Config.model_validate(table)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+        raise ConfigurationError(_explain(label, details[0], frozenset(overrides)) + more) from None
+
+
+def _explain(label: str, detail: ErrorDetails, overrides: frozenset[str]) -> str:
+    """One line: source, key, value, expected, remedy."""
+    location = [str(part) for part in detail["loc"] if isinstance(part, str)]
+    key, index = ".".join(location), "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
+    if detail["type"] == "value_error":
+        message = str(detail["ctx"]["error"])
+        own = any(message.startswith(name) for name in overrides)
+        return f"{_with(label, own, overrides)}: {message}"
+    label = _with(label, key in overrides, ())
+    meaning = fields().get(key, "")
+    if detail["type"] == "extra_forbidden":
+        siblings = {
+            name.split(".")[len(location) - 1]
+            for name in fields()
+            if name.split(".")[: len(location) - 1] == location[:-1]
+        }
+        return f"{label}: {key} is no key of a configuration; {nearest(location[-1], siblings)}"
+    if detail["type"] == "missing":
+        return (
+            f"{label}: {key} is missing ({meaning}); add it, or give --{key}"
+            if meaning
+            else f"{label}: the table [{key}] is missing; add it"
+        )
+    if not meaning:
+        return f"{label}: {key} = {detail['input']!r}, expected a table; write its keys under [{key}]"
+    expected = detail["msg"].removeprefix("Input should be ").removeprefix("Input should have ")
+    remedy = "give another value" if key in overrides else f"change it there or give --{key}"
+    return f"{label}: {key}{index} = {detail['input']!r}, expected {expected} ({meaning}); {remedy}"
+
+
+def _with(label: str, own: bool, overrides: Iterable[str]) -> str:
+    """The source as it is named in a message: an override itself, or the file with the overrides
+    that were put into it.
+    """
+    names = ", ".join(sorted(overrides))
+    return "override" if own else f"{label} with {names}" if names else label
+
+
+def _table(table: Mapping[str, Any], name: str) -> str:
+    """TOML of one table: its own keys, then its sub-tables."""
+    own = "".join(f"{key} = {_literal(value)}\n" for key, value in table.items() if not isinstance(value, Mapping))
+    head = f"\n[{name}]\n" if own and name else ""
+    below = "".join(
+        _table(value, f"{name}.{key}" if name else key) for key, value in table.items() if isinstance(value, Mapping)
+    )
+    return head + own + below
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_literal, value)) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)

@@ -1,0 +1,258 @@
+"""`make`: the figures of what learning does to the loop, from the records of runs alone; no
+network is loaded.
+
+Each is four files of its name: the picture (png, svg), the numbers that were drawn (csv, long
+form) and a caption (txt) that says what is drawn, from which runs, and how they are made again.
+What is in the rows is in curves.py, which runs may stand together in variants.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+import textwrap
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fsp_dynamics.errors import ConfigurationError, check_choice
+from fsp_dynamics.experiments.checkpoint import write_aside
+from fsp_dynamics.experiments.config import Config
+from fsp_dynamics.experiments.config_io import load_config, presets
+from fsp_dynamics.experiments.figures import collecting, curves, variants
+from fsp_dynamics.experiments.figures.collecting import Member
+from fsp_dynamics.experiments.figures.curves import Row
+from fsp_dynamics.experiments.progress import Reporter
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One kind of figure.
+
+    wanted : the variants it shows, of a configuration. partial : those that are there are enough.
+        rows : its numbers, from the runs and the last
+    epoch. records : what must be in probes.jsonl. shown : what is drawn, for the caption. tuned :
+    variants may be tuned each for itself.
+    """
+
+    wanted: Callable[[Config], list[str]]
+    rows: Callable[[Sequence[Member], int], list[Row]]
+    records: tuple[str, ...]
+    shown: str
+    partial: bool = False
+    tuned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A figure on disk: files by kind, the folders of its runs, the last epoch drawn."""
+
+    name: str
+    files: dict[str, Path]
+    runs: list[Path]
+    last: int
+
+
+def _in_turn(config: Config) -> list[str]:
+    return [variants.LEARNED, variants.FIXED, *(name for name in variants.each_fixed(config) if name != variants.FIXED)]
+
+
+FIGURES = {
+    "alignment": Figure(
+        _in_turn,
+        curves.alignment,
+        ("samples", "mean"),
+        "The angle of each matrix of the loop to the product of the others (figure 3 of the paper), by epoch. Above, the loop learned and the loop "
+        "fixed; below, each matrix fixed in turn. Thick lines with bands: the angles as single samples see them, only the units that answer "
+        "counted; mean over samples and seeds, and one standard deviation over both. Thin lines: the angle of the matrices themselves, within "
+        "epochs too, mean over seeds. A sample in which nothing answers along the way has no angle and is left out.",
+    ),
+    "subspace": Figure(
+        _in_turn,
+        curves.subspace,
+        ("alignment", "inside"),
+        "The product of the other matrices has no higher rank than there are outputs, so the raw angle of a wide matrix cannot fall below a bound. "
+        "First row: the angle inside that subspace, the loop learned and the loop fixed; second row: the same, each matrix fixed in turn; third "
+        "row: the raw angle (solid) and its bound (dotted). Lines are means over seeds, bands reach from the smallest to the largest.",
+    ),
+    "gradients": Figure(
+        lambda config: [variants.LEARNED],
+        curves.gradients,
+        ("gradient", "degrees"),
+        "The update of eq. 14 beside the true gradient -dC/dW. Above, the angle between them in the limit of beta = 0 (the loop is not reciprocal), "
+        "at the beta in use, and with phases as they are relaxed in training. Below, the norm of the update and of what each of the three adds, "
+        "divided by that of the gradient. Lines are means over seeds, bands reach from the smallest to the largest.",
+    ),
+    "spectra": Figure(
+        lambda config: [variants.LEARNED],
+        curves.spectra,
+        ("stability", "loop_norm"),
+        "How the network rests. Above, eigenvalues of the field's Jacobian at the free equilibria of a few samples, all seeds in one plane; right of "
+        "0 nothing is stable, and at -1 lie all that are not drawn: units at a wall of the hard sigmoid and modes that feel no loop. Below, the gain "
+        "of one turn round the loop ||G_D|| (mean and largest over samples) and the time in which a small disturbance falls to a thousandth (mean "
+        "over samples), by epoch; lines are means over seeds, bands reach from the smallest to the largest.",
+    ),
+    "errors": Figure(
+        lambda config: list(variants.LEARNERS),
+        curves.errors,
+        (),
+        "Test error (thick) and training error (thin; of the predictions made while learning) by epoch. Backpropagation trains the same layers "
+        "without the loop, which are then a multilayer perceptron. Lines are means over seeds, bands of the test error reach from the smallest to "
+        "the largest.",
+        partial=True,
+        tuned=True,
+    ),
+}
+
+
+def make(name: str, folders: Sequence[str | Path], out: str | Path, *, seeds: Collection[int] | None = None) -> Made:
+    """Draw figure `name` from the runs at or below `folders` (of these seeds alone, if given) and
+    write its four files to `out`.
+
+    Raises ConfigurationError, one line that says what is missing or what does not belong together;
+    CheckpointError for damaged records.
+    """
+    kind = FIGURES[check_choice("figure", name, FIGURES)]
+    members = collecting.gather(folders, kind.wanted, seeds)
+    collecting.check_alike(members, kind.tuned)
+    if not kind.partial:
+        collecting.check_complete(name, members, kind.wanted(members[0].config))
+    if kind.records:
+        curves.require_records(members, *kind.records)
+    last = min(m.epochs for m in members)
+    if last == 0:
+        idle = next(m.folder for m in members if not m.epochs)
+        raise ConfigurationError(
+            f"{idle} has finished no epoch yet, so there is nothing to draw; wait for it or leave it out"
+        )
+    rows = kind.rows(members, last)
+    target = Path(out)
+    target.mkdir(parents=True, exist_ok=True)
+    files = {end: target / f"{name}.{end}" for end in ("png", "svg", "csv", "txt")}
+    _draw(name, rows, members, [files["png"], files["svg"]])
+    write_aside(files["csv"], _table(curves.COLUMNS[name], rows))
+    write_aside(files["txt"], caption(name, members, last).encode())
+    return Made(name, files, [m.folder for m in members], last)
+
+
+def train_missing(
+    name: str, base: Config, folder: Path, seeds: Sequence[int], told: Reporter, **how: Any
+) -> list[Path]:
+    """Train what figure `name` needs of the configuration `base` and `folder` lacks, as
+    `collecting.provide` says; the folders of all its runs.
+    """
+    kind = FIGURES[check_choice("figure", name, FIGURES)]
+    return collecting.provide(base, kind.wanted(base), folder, seeds, told, **how)
+
+
+def caption(name: str, members: Sequence[Member], last: int) -> str:
+    """What is drawn, from which runs, and the command that makes it again. Names no folder of this
+    machine.
+    """
+    groups, base = curves.by_variant(members), _base(members)
+    config, counts = base.config, sorted({m.epochs for m in members})
+    ends = f"; the runs have {_listed(counts)} epochs, drawn is what all of them have" if len(counts) > 1 else ""
+    commits = list(dict.fromkeys(commit for m in members for commit in m.commits))
+    shape = "-".join(map(str, config.network.hidden))
+    lines = [
+        *textwrap.wrap(f"{name}: {FIGURES[name].shown}", 120),
+        "",
+        f"Network: hidden layers {shape}, {config.network.rho}; data {config.data.name}; preset {_preset(base)[0]}"
+        + "".join(f", {key} {_text(value)}" for key, value in _preset(base)[1].items()),
+        f"Epochs: {last}{ends}",
+    ]
+    for variant, group in groups.items():
+        own = {key: value for key, (_, value) in config.differences(group[0].config).items() if key != "seed"}
+        what = ", ".join(f"{key} {_text(value)}" for key, value in own.items())
+        seeds = sorted(m.config.seed for m in group)
+        lines.append(f"{variant}: seed{'s' * (len(seeds) > 1)} {_listed(seeds)}" + (f"; {what}" if what else ""))
+    if FIGURES[name].records:
+        counted, part = (
+            _listed(sorted({m.config.probes.samples for m in members})),
+            "test" if config.data.validation == 0 else "validation",
+        )
+        lines.append(f"Samples: the first {counted} images of the {part} set, those converged")
+    lines += [f"Commit: {_listed(commits)}", f"Made by: {command(name, members)}", ""]
+    return "\n".join(lines)
+
+
+def command(name: str, members: Sequence[Member]) -> str:
+    """The command that trains these runs, where they are missing, and draws the figure."""
+    base = _base(members)
+    if base.variant != variants.LEARNED:
+        return f"fsp figure {name} --runs FOLDER, the folder that holds these runs"
+    preset, changed = _preset(base)
+    seeds = ",".join(map(str, sorted({m.config.seed for m in members})))
+    words = ["fsp", "figure", name, "--train", "--preset", preset, "--seeds", seeds]
+    epochs = max(m.config.learning.epochs for m in members)
+    if epochs != load_config(preset)[1].learning.epochs:
+        words += ["--epochs", str(epochs)]
+    left_out = [key for key, value in changed.items() if value is None]
+    for key, value in changed.items():
+        words += [f"--{key}", _text(value)] if value is not None else []
+    return shlex.join(words) + (f", and without {_listed(left_out)}" if left_out else "")
+
+
+def _draw(name: str, rows: list[Row], members: Sequence[Member], paths: Sequence[Path]) -> None:
+    from fsp_dynamics.plotting import figures, save_figure
+
+    config = _base(members).config
+    draw: dict[str, Callable[[list[Row]], Any]] = {
+        "alignment": lambda rows: figures.draw_alignment(
+            rows, variants.matrices(config), _in_turn(config)[:2], variants.each_fixed(config)
+        ),
+        "subspace": lambda rows: figures.draw_subspace(
+            rows, variants.matrices(config), _in_turn(config)[:2], variants.each_fixed(config)
+        ),
+        "gradients": figures.draw_gradients,
+        "spectra": figures.draw_spectra,
+        "errors": figures.draw_errors,
+    }
+    picture = draw[name](rows)
+    for path in paths:
+        save_figure(picture, path)
+
+
+def _base(members: Sequence[Member]) -> Member:
+    """The run that the others are described by: the first with a learned loop, if there is one."""
+    return next((m for m in members if m.variant == variants.LEARNED), members[0])
+
+
+def _preset(member: Member) -> tuple[str, dict[str, Any]]:
+    """The preset that a run was made from, or the nearest to it, and {key: value} of what the run
+    has in another way.
+    """
+    found = []
+    for name in presets():
+        config = load_config(name)[1]
+        changed = {key: there for key, (_, there) in config.differences(member.config).items() if key != "seed"}
+        other = (
+            config.notes.about != member.config.notes.about,
+            variants.variant_of(config) != member.variant,
+            len(changed),
+        )
+        found.append((*other, name, changed))
+    *_, name, changed = min(found, key=lambda each: each[:-1])
+    return name, changed
+
+
+def _table(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
+    """CSV; what a row has not is left empty, and numbers keep every digit."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _text(value: Any) -> str:
+    """A value as an option of the command line takes it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(_text, value)) or "[]"
+    return str(value).lower() if isinstance(value, bool) else "none" if value is None else str(value)
+
+
+def _listed(values: Collection[Any]) -> str:
+    return ", ".join(map(str, values))

@@ -1,0 +1,128 @@
+"""What a run is in a figure, decided from its configuration alone; what makes it so; and whether
+runs may stand in one figure.
+
+=========================  ===================================================================================================
+variant                    configuration
+=========================  ===================================================================================================
+loop learned               a loop, eq. 14, nothing frozen
+loop fixed, W1 fixed, ...  the same, that one matrix frozen (W1 = forward[0], W2 = forward[1], ...)
+equilibrium propagation    network.kind = "reciprocal", eq. 14, nothing frozen
+exact gradient             a loop, learning.rule = "exact", nothing frozen
+backpropagation            learning.rule = "exact", network.loop_scale = 0 and the loop frozen: without its loop the network is a plain
+                           multilayer perceptron, and the exact rule converged is backpropagation
+=========================  ===================================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.experiments.config import Config
+from fsp_dynamics.experiments.config_io import load_config
+
+LEARNED, FIXED = "loop learned", "loop fixed"
+RECIPROCAL, EXACT, PERCEPTRON = "equilibrium propagation", "exact gradient", "backpropagation"
+LEARNERS = (LEARNED, FIXED, RECIPROCAL, EXACT, PERCEPTRON)
+
+_KIND = frozenset({"network.kind", "network.tied", "network.loop_scale", "network.forward_scale", "learning.frozen"})
+_DEFINING = {
+    LEARNED: frozenset[str](),
+    RECIPROCAL: _KIND,
+    EXACT: frozenset({"learning.rule"}),
+    PERCEPTRON: frozenset({"learning.rule", "network.loop_scale", "learning.frozen"}),
+}
+TUNED = ("learning.rates.", "learning.output_step", "learning.beta", "learning.batch", "learning.rate_factor")
+"""Keys that each learning rule may have its own of, where rules are compared by what they achieve.
+"""
+
+
+def matrices(config: Config) -> list[str]:
+    """W1, W2, ..., loop: the matrices of the loop as records name them."""
+    return [f"W{k}" for k in range(1, len(config.network.hidden) + 1)] + ["loop"]
+
+
+def each_fixed(config: Config) -> list[str]:
+    """The variants in which one matrix of the loop is fixed, in turn."""
+    return [f"{name} fixed" for name in matrices(config)]
+
+
+def variant_of(config: Config) -> str | None:
+    """Which variant a configuration is; None if it is none of them."""
+    network, rule, frozen = config.network, config.learning.rule, config.learning.frozen
+    if network.kind == "reciprocal":
+        return RECIPROCAL if rule == "hebbian" and not frozen else None
+    if rule == "exact":
+        if network.loop_scale == 0:
+            return PERCEPTRON if frozen == ("loop",) else None
+        return None if frozen else EXACT
+    fixed: dict[tuple[str, ...], str] = {
+        ("loop",): FIXED,
+        **{(f"forward[{k}]",): f"W{k + 1} fixed" for k in range(len(network.hidden))},
+    }
+    return fixed.get(frozen) if frozen else LEARNED
+
+
+def variant(base: Config, name: str) -> Config:
+    """The configuration that is `base`, a learned loop, but for what makes it that variant.
+
+    Equilibrium propagation takes the rates, beta and initial scale of the preset mnist-ep-2x500,
+    whatever the depth.
+    """
+    if name == LEARNED:
+        return base
+    changes: dict[str, Any] = {"learning.rule": "exact"}
+    if name == RECIPROCAL:
+        changes = {
+            **{
+                "network.kind": "reciprocal",
+                "network.tied": True,
+                "network.forward_scale": 0.4,
+                "network.loop_scale": None,
+            },
+            **{"learning.beta": 0.5, "learning.output_step": None, "learning.rate_factor": 0.85},
+            **{"learning.rates.forward": [10.0] * (len(base.network.hidden) - 1) + [2.0], "learning.rates.loop": 0.0},
+        }
+    elif name == PERCEPTRON:
+        changes |= {"network.loop_scale": 0.0, "learning.frozen": ["loop"]}
+    elif name != EXACT:
+        which = name.removesuffix(" fixed")
+        changes = {"learning.frozen": ["loop" if which == "loop" else f"forward[{int(which[1:]) - 1}]"]}
+    return load_config(base, changes)[1]
+
+
+def unlike(one: Config, other: Config, tuned: bool = False) -> dict[str, tuple[Any, Any]]:
+    """{key: (one, other)} of all in which they differ and may not: neither the seed nor what
+    defines their variants.
+
+    tuned : two variants may also have each its own `TUNED` keys.
+    """
+    here, there = variant_of(one), variant_of(other)
+    may: Callable[[str], bool] = {"seed"}.__contains__
+    if here != there:
+        defining = {"seed", *_defining(here), *_defining(there)}
+        may = lambda key: key in defining or (tuned and key.startswith(TUNED))  # noqa: E731
+    return {key: values for key, values in one.differences(other).items() if not may(key)}
+
+
+def require_alike(runs: Sequence[tuple[str, Config]], tuned: bool = False) -> None:
+    """Raises ConfigurationError for the first two of these (name, configuration) that differ in
+    more than they may, or are the same run.
+    """
+    for i, (name, config) in enumerate(runs):
+        for other, known in runs[:i]:
+            found = unlike(known, config, tuned)
+            if found:
+                what = ", ".join(f"{key} is {old} and {new}" for key, (old, new) in found.items())
+                raise ConfigurationError(
+                    f"{other} and {name} do not belong in one figure: {what}; give runs that share the rest of their configuration"
+                )
+            if variant_of(known) == variant_of(config) and known.seed == config.seed:
+                raise ConfigurationError(
+                    f"{other} and {name} are the same experiment ({variant_of(config)}, seed {config.seed}); give one of them"
+                )
+
+
+def _defining(name: str | None) -> frozenset[str]:
+    return _DEFINING.get(name or "", frozenset({"learning.frozen"}))

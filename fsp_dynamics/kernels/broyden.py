@@ -1,0 +1,160 @@
+"""One sample's equilibrium in the space of its outputs: the step of a quasi-Newton method that
+knows the box.
+
+The loop closes through n outputs. With u(y) what enters them after one pass from the outputs y, an
+equilibrium is a root of
+
+    y = clip((u(y) + beta d) / kappa),  kappa = leak + beta                                (`rests_at`)
+
+Each sample keeps a model u(y') ~ u(y) + (y' - y) S of its own, S (n, n). It is corrected by every
+pass (Broyden's rule, `broyden_update`), and the next outputs are the root of the model under the
+exact clip (`predict`): a linear solve inside the box and no move at all at its walls.
+
+Rows are vectors of n outputs at the front of rows padded for kernels/panels.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fsp_dynamics.kernels.field import Array, bare, unit_target
+
+SWEEPS = 20  # over the outputs of one model; two or three are the rule
+
+
+@bare
+def clipped(v: float) -> float:
+    """clip(v, 0, 1), NaN stays NaN."""
+    return min(max(v, 0.0), 1.0)
+
+
+@bare
+def rests_at(u: float, leak: float, beta: float, d: float) -> float:
+    """clip((u + beta d) / (leak + beta)), NaN stays NaN: where an output rests while what enters
+    it stays.
+    """
+    return clipped(unit_target(u, leak, beta, d))
+
+
+@bare
+def mismatch(y: Array, u: Array, leak: float, beta: float, d: Array, n: int) -> float:
+    """||kappa (clip((u + beta d) / kappa) - y||: the norm of the output's field, that of the whole
+    network at states that follow from y.
+    """
+    total = 0.0
+    for j in range(n):
+        rest = rests_at(np.float64(u[j]), leak, beta, np.float64(d[j]))
+        total += ((leak + beta) * (rest - y[j])) ** 2
+    return np.sqrt(total)
+
+
+@bare
+def broyden_update(slope: Array, dy: Array, du: Array, n: int) -> None:
+    """S <- S + dy^T (du - dy S) / ||dy||^2: the smallest change after which the model explains the
+    last move (Broyden 1965).
+    """
+    size = 0.0
+    for i in range(n):
+        size += np.float64(dy[i]) ** 2
+    if not (size > 0 and np.isfinite(size)):
+        return
+    for i in range(n):
+        if dy[i] != 0:
+            for j in range(n):
+                du[j] -= dy[i] * slope[i, j]
+    for i in range(n):
+        if dy[i] != 0:
+            share = slope.dtype.type(dy[i] / size)
+            for j in range(n):
+                slope[i, j] += share * du[j]
+
+
+@bare
+def predict(
+    y: Array, u: Array, slope: Array, leak: float, beta: float, d: Array, z: Array, v: Array, n: int, accuracy: float
+) -> None:
+    """z <- the root of z = clip((u + (z - y) S + beta d) / kappa), output by output, each solved
+    exactly with the others held (Gauss-Seidel).
+
+    v (n,) is room for the model's u(z). An output whose own slope leaves it no leak takes the
+    plain pass.
+    """
+    kappa = leak + beta
+    for j in range(n):
+        z[j], v[j] = y[j], u[j]
+    for _ in range(SWEEPS):
+        furthest = 0.0
+        for j in range(n):
+            own = slope[j, j] if kappa - slope[j, j] > 0.1 * kappa else slope.dtype.type(0)
+            move = z.dtype.type(clipped((v[j] - own * z[j] + beta * d[j]) / (kappa - own))) - z[j]
+            if move != 0:
+                z[j] += move
+                for i in range(n):
+                    v[i] += move * slope[j, i]
+                furthest = max(furthest, abs(move))
+        if not furthest > accuracy:
+            return
+
+
+@bare
+def may_amplify(slope: Array, y: Array, kappa: float, n: int, room: Array) -> bool:
+    """Whether a change of the outputs may come back larger: not if ||S^m|| < kappa^m in the
+    Frobenius norm for m = 1, 2 or 4.
+
+    S is taken between the outputs inside (0, 1): the others do not move. Where nothing is
+    enlarged, the equilibrium is stable in time, as far as S knows the directions. room (2, n, n)
+    float64.
+    """
+    for i in range(n):
+        for j in range(n):
+            free = 0 < y[i] < 1 and 0 < y[j] < 1
+            room[0, i, j] = slope[i, j] / kappa if free else 0.0
+    for _ in range(3):
+        size = 0.0
+        for i in range(n):
+            for j in range(n):
+                size += np.float64(room[0, i, j]) ** 2
+        if size < 1:
+            return False
+        for i in range(n):
+            for j in range(n):
+                room[1, i, j] = 0
+            for k in range(n):
+                for j in range(n):
+                    room[1, i, j] += room[0, i, k] * room[0, k, j]
+        for i in range(n):
+            for j in range(n):
+                room[0, i, j] = room[1, i, j]
+    return True
+
+
+@bare
+def mean_slope(moments: Array, products: Array, slope: Array, room: Array) -> None:
+    """slope <- the regression of du on dy from moments = sum dy^T dy and products = sum dy^T du,
+    (n, n) float64.
+
+    A ridge of one hundredth of the mean moment keeps directions that were hardly seen at slope 0.
+    By Cholesky's method; room (2, n, n) float64.
+    """
+    n = moments.shape[0]
+    ridge = 1e-30
+    for i in range(n):
+        ridge += 0.01 * moments[i, i] / n
+    lower, column = room[0], room[1, 0]
+    for i in range(n):
+        for j in range(i + 1):
+            total = moments[i, j] + (ridge if i == j else 0.0)
+            for k in range(j):
+                total -= lower[i, k] * lower[j, k]
+            lower[i, j] = np.sqrt(total) if i == j else total / lower[j, j]
+    for c in range(n):
+        for i in range(n):
+            column[i] = products[i, c]
+            for k in range(i):
+                column[i] -= lower[i, k] * column[k]
+            column[i] /= lower[i, i]
+        for i in range(n - 1, -1, -1):
+            for k in range(i + 1, n):
+                column[i] -= lower[k, i] * column[k]
+            column[i] /= lower[i, i]
+            slope[i, c] = column[i]

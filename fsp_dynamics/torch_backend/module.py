@@ -1,0 +1,225 @@
+"""The network as a `torch.nn.Module`: images in, the firing rates of the output converged out, in
+the free phase.
+
+With the cycles of the network cut at some layers (the feedforward loop at its output, the
+reciprocal network at every second layer), a pass y -> T(y) tells where the cut would rest once all
+other layers have followed its states y (`passes`). There are two ways to rest:
+
+`passes=None`
+    Each sample mixes its own last passes (Anderson, `mixing`) until its ||ds/dt|| is within the
+    tolerance; one that `max_passes` do not bring there is followed through time. Gradients by
+    implicit differentiation at the rest (`adjoint`): they cost the memory of one pass, and are of
+    first order; a second is refused.
+`passes=k`
+    Exactly k passes y <- y + damping (T(y) - y) from silence, with no control flow that depends on
+    the data: it can be exported. Gradients through the passes, by torch.
+
+A unit with a hard sigmoid rests at clip(r a); one with a smooth rho at the root of s = r rho'(s)
+a. Whether the dynamics would stay at the rest that passes found is not asked (`analysis.stability`
+does). Activations must be written in operators that torch takes, as those of the package are;
+smooth ones need their curvature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fsp_dynamics.errors import ConfigurationError, NotConvergedError, check_positive, check_shape
+from fsp_dynamics.models import rate
+from fsp_dynamics.models.activations import Activation
+from fsp_dynamics.models.network import Network
+from fsp_dynamics.torch_backend.adjoint import attached
+from fsp_dynamics.torch_backend.module_passes import Layers, Passes, Rest, bound, settle, unmixed
+
+MAX_PASSES = 200
+
+
+class RateModule(nn.Module):
+    """A network as a module; `Network.to_torch` makes it and says what its options mean.
+
+    Parameters and their names in `state_dict` are those of `Network.parameters`, a bracketed
+    number after an underscore: `input`, `forward_0`, ..., `loop`, `backward_0`, ..., `biases_0`,
+    ... They are pre x post, as in `Network`. Topology, time constants and rho are no parameters:
+    load a `state_dict` into a module of a network of the same kind.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        passes: int | None = None,
+        tolerance: float | None = None,
+        max_passes: int | None = None,
+        *,
+        damping: float = 1.0,
+        require_converged: bool = True,
+    ) -> None:
+        super().__init__()
+        _check_options(network.rho, passes, tolerance, max_passes, damping)
+        for name, weight in network.parameters().items():
+            setattr(self, parameter_name(name), nn.Parameter(torch.tensor(np.asarray(weight))))
+        self.depth, self.tied, self.rho = network.depth, network.tied, network.rho
+        self.time_constants = network.time_constants
+        self.passes, self.tolerance, self.damping, self.require_converged = (
+            passes,
+            tolerance,
+            damping,
+            require_converged,
+        )
+        self.max_passes = max_passes or MAX_PASSES
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The firing rates of the output (B, n_L) for images (B, n_in). Raises as `rates` does."""
+        return self.rates(images)[-1]
+
+    def rates(self, images: torch.Tensor) -> Layers:
+        """The firing rates of all layers, L tensors (B, n_k), differentiable in images and
+        parameters, in the precision of the parameters.
+
+        A sample whose images are not finite has NaN rates where it is not refused. Under autocast
+        the same is computed as without it. Raises ShapeError for images that do not fit,
+        ConfigurationError for what is no tensor and for parameters that are neither float32 nor
+        float64; NotConvergedError, whose `equilibrium` is the `Rest` that was reached, if a sample
+        does not converge (`passes=None` and `require_converged`).
+        """
+        self._check(images)
+        with unmixed(images.device):
+            network, drive = self._tensors(), self._drive(images)
+            if self.passes is not None:
+                return Passes(network, drive).fixed(self.passes, self.damping)[1]
+            reached = settle(network, drive, self.tolerance, self.max_passes)
+            if self.require_converged:
+                _refuse_restless(reached)
+            return attached(network, drive, reached.state)
+
+    @torch.no_grad()
+    def rest(self, images: torch.Tensor) -> Rest:
+        """What the passes reach, sample by sample, without a graph. Raises ShapeError and
+        ConfigurationError as `rates` does.
+        """
+        self._check(images)
+        with unmixed(images.device):
+            network, drive = self._tensors(), self._drive(images)
+            if self.passes is None:
+                return settle(network, drive, self.tolerance, self.max_passes)
+            state, _ = Passes(network, drive).fixed(self.passes, self.damping)
+            residual = rate.residual(network, drive, state)
+            return Rest(
+                state,
+                residual,
+                residual <= bound(self.tolerance, state),
+                torch.full((len(drive),), self.passes, device=drive.device),
+            )
+
+    def to_network(self) -> Network:
+        """The network with copies of the parameters as arrays. Raises ConfigurationError where
+        they are neither float32 nor float64.
+        """
+        self._check_precision()
+        return self._made_of(lambda weight: weight.detach().cpu().numpy().copy())
+
+    def extra_repr(self) -> str:
+        way = (
+            f"tolerance={self.tolerance}, max_passes={self.max_passes}"
+            if self.passes is None
+            else f"passes={self.passes}, damping={self.damping:g}"
+        )
+        return f"{'-'.join(map(str, self._tensors().sizes))}, {self.rho.name}, {way}"
+
+    def _tensors(self) -> Network:
+        """The network of the parameters themselves."""
+        return self._made_of(lambda weight: weight)
+
+    def _made_of(self, form: Callable[[torch.Tensor], Any]) -> Network:
+        """The network with form(parameter) for its weights."""
+        chain = range(self.depth - 1)
+        return Network(
+            input=form(self.input),
+            forward=tuple(form(getattr(self, f"forward_{k}")) for k in chain),
+            biases=tuple(form(getattr(self, f"biases_{k}")) for k in range(self.depth)),
+            loop=form(self.loop) if hasattr(self, "loop") else None,
+            backward=tuple(form(getattr(self, f"backward_{k}")) for k in chain)
+            if hasattr(self, "backward_0")
+            else None,
+            tied=self.tied,
+            time_constants=self.time_constants,
+            rho=self.rho,
+        )
+
+    def _check(self, images: Any) -> None:
+        """Refuse images and parameters that nothing can be computed with. Raises
+        ConfigurationError, ShapeError.
+        """
+        if not isinstance(images, torch.Tensor):
+            raise ConfigurationError(
+                f"images = {type(images).__name__}, expected a tensor; make one with torch.as_tensor"
+            )
+        check_shape("images", images, (None, self.input.shape[0]))
+        self._check_precision()
+
+    def _check_precision(self) -> None:
+        """Raises ConfigurationError where the parameters are neither float32 nor float64."""
+        if self.input.dtype not in (torch.float32, torch.float64):
+            raise ConfigurationError(
+                f"the parameters are {self.input.dtype}, expected float32 or float64; call .float() or .double() first"
+            )
+
+    def _drive(self, images: torch.Tensor) -> torch.Tensor:
+        """images @ input + biases[0], (B, n_1)."""
+        return images.to(self.input.dtype) @ self.input + self.biases_0
+
+
+def parameter_name(name: str) -> str:
+    """The module's name for a parameter of `Network.parameters`.
+
+    >>> parameter_name("forward[0]")
+    'forward_0'
+    """
+    return name.replace("[", "_").removesuffix("]")
+
+
+def _refuse_restless(reached: Rest) -> None:
+    """Raises NotConvergedError unless all samples have converged."""
+    if reached.converged.all():
+        return
+    restless = torch.nonzero(~reached.converged)[:, 0]
+    first = int(restless[0])
+    residual, passes = float(reached.residual[first]), int(reached.passes[first])
+    remedy = (
+        "allow more max_passes, a looser tolerance or a weaker loop"
+        if np.isfinite(residual)
+        else "look for NaN or infinity in its images and in the weights"
+    )
+    equilibrium: Any = reached
+    raise NotConvergedError(
+        f"{len(restless)} of {len(reached.converged)} samples have not converged (first: sample {first}, residual {residual:.3g} after {passes} passes); "
+        f"{remedy}, or take what was reached with require_converged=False",
+        equilibrium,
+    )
+
+
+def _check_options(
+    rho: Activation, passes: int | None, tolerance: float | None, max_passes: int | None, damping: float
+) -> None:
+    """Refuse options that do not fit each other, and a smooth rho without curvature. Raises
+    ConfigurationError.
+    """
+    for name, count in (("passes", passes), ("max_passes", max_passes)):
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1):
+            raise ConfigurationError(f"{name} = {count!r}, expected a whole number, 1 or more, or None")
+    if tolerance is not None:
+        check_positive("tolerance", tolerance)
+    if not 0 < check_positive("damping", damping) <= 1 or (passes is None and damping != 1):
+        raise ConfigurationError(
+            f"damping = {damping!r} with passes = {passes}, expected a share in (0, 1] of each of a given number of passes"
+        )
+    if passes is not None and max_passes is not None:
+        raise ConfigurationError(f"passes = {passes} makes exactly so many; leave max_passes = {max_passes} out")
+    if not rho.projected and rho.curvature is None:
+        raise ConfigurationError(
+            f"rho = {rho.name!r} has no curvature, which smooth units need here; give Activation(..., curvature=...)"
+        )

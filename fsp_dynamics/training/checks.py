@@ -1,0 +1,45 @@
+"""What is refused before an epoch, and what ends one: data that do not fit, states and weights
+that are not finite.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fsp_dynamics.errors import ConfigurationError, NotFiniteError, check_shape
+from fsp_dynamics.learning import phases
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.training.recipe import LabelledImages
+
+
+def check_split(network: Network, split: LabelledImages) -> None:
+    """Refuse data that the network cannot learn from or be judged by. Raises ConfigurationError,
+    ShapeError.
+    """
+    if len(split.labels) == 0:
+        raise ConfigurationError("the data hold no images; give at least one")
+    if not np.issubdtype(np.asarray(split.labels).dtype, np.integer):
+        raise ConfigurationError(
+            f"labels are {np.asarray(split.labels).dtype}, expected whole numbers, the classes from 0 on"
+        )
+    check_shape("images", split.images, (len(split.labels), network.sizes[0]))
+    low, high = int(split.labels.min()), int(split.labels.max())
+    if low < 0 or high >= network.sizes[-1]:
+        raise ConfigurationError(
+            f"labels run from {low} to {high}, expected 0 to {network.sizes[-1] - 1}: the network has {network.sizes[-1]} outputs"
+        )
+
+
+def check_phases(both: phases.Phases, batch: int, images: Array) -> None:
+    """Refuse to go on from a state that is not finite, and say whether the images are why. Raises
+    NotFiniteError.
+    """
+    for name, rest in zip(phases.NAMES, (both.free, both.nudged, both.opposite), strict=True):
+        if rest is not None and not np.isfinite(rest.residual).all():
+            phases.refuse_broken(name, batch, images, rest.state)
+
+
+def check_weights(network: Network, epoch: int) -> None:
+    for name, weight in network.parameters().items():
+        if not np.isfinite(weight).all():
+            raise NotFiniteError(f"{name} is not finite after epoch {epoch}; lower its learning rate")

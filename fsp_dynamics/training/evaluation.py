@@ -1,0 +1,91 @@
+"""What a network does on a set of labelled images, in the free phase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.solvers.equilibrium import Equilibrium
+from fsp_dynamics.training import loop_engine as engine
+from fsp_dynamics.training.checks import check_split
+from fsp_dynamics.training.ranks import ALONE, Ranks
+from fsp_dynamics.training.recipe import LabelledImages, Recipe
+from fsp_dynamics.training.warm_start import WarmStart
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a network does on a set of images, in the free phase.
+
+    error : percent of samples whose strongest output is not their label. residual, residual_max :
+        ||field|| per unit time.
+    unconverged : unconverged samples. saturation : {layer: (share of rates at 0, share at 1)},
+        layers named hidden1 ..., output.
+    dead_outputs : outputs whose rate is 0 for every sample although their class occurs.
+    """
+
+    error: float
+    residual: float
+    residual_max: float
+    unconverged: int
+    saturation: dict[str, tuple[float, float]]
+    dead_outputs: tuple[int, ...]
+
+
+def evaluate(
+    network: Network,
+    split: LabelledImages,
+    recipe: Recipe,
+    batch: int = 500,
+    *,
+    warm_start: WarmStart | None = None,
+    ranks: Ranks = ALONE,
+) -> Evaluation:
+    """The free phase over all images, `batch` at a time. Raises ConfigurationError for empty data
+    or impossible labels.
+
+    warm_start : the learner's, if there is one; what it knows of the mean loop Jacobian saves passes.
+    ranks : as in `training.epoch.train_epoch`; each takes some of the batches.
+    """
+    check_split(network, split)
+    driven, relax = engine.free_phase_solver(network, recipe, warm_start)
+    seen = np.zeros((-(-len(split.labels) // (batch * ranks.count)), 5 + 2 * network.depth + 2 * network.sizes[-1]))
+    for i, first in enumerate(range(ranks.rank * batch, len(split.labels), ranks.count * batch)):
+        images, labels = split.images[first : first + batch], split.labels[first : first + batch]
+        seen[i] = _look(network, relax(driven(images)), labels)
+    whole = np.stack(ranks.gather(seen), axis=1).reshape(
+        -1, seen.shape[1]
+    )  # in the order of the batches, whoever made them
+    residual_max, classes, layers = float(whole[:, 4].max()), network.sizes[-1], network.depth
+    samples, wrong, residual, unconverged = (float(each) for each in whole[:, :4].sum(0))
+    shares = whole[:, 5 : 5 + 2 * layers].sum(0).reshape(2, layers) / samples
+    strongest, occurs = whole[:, -2 * classes : -classes].max(0), whole[:, -classes:].any(0)
+    names = [*(f"hidden{k + 1}" for k in range(layers - 1)), "output"]
+    return Evaluation(
+        error=100 * wrong / samples,
+        residual=residual / samples,
+        residual_max=residual_max,
+        unconverged=int(unconverged),
+        saturation={name: (float(zero), float(one)) for name, zero, one in zip(names, *shares, strict=True)},
+        dead_outputs=tuple(int(j) for j in np.flatnonzero(occurs & (strongest <= 0))),
+    )
+
+
+def _look(network: Network, rest: Equilibrium, labels: Array) -> Array:
+    """What adds up over batches: samples, wrong, sum of the residuals, unconverged; its largest
+    residual; rates at 0 and at 1 of each layer, in units of samples; the largest rate of each
+    output, and whether its class occurs.
+    """
+    rates = [network.rho.rate(s) for s in rest.state]
+    counts = [
+        len(labels),
+        (rest.output.argmax(1) != labels).sum(),
+        rest.residual.sum(dtype=np.float64),
+        (~rest.converged).sum(),
+        rest.residual.max(),
+    ]
+    shares = [np.count_nonzero(r == end) / r.shape[1] for end in (0, 1) for r in rates]
+    occurs = np.isin(np.arange(network.sizes[-1]), labels)
+    return np.concatenate([counts, shares, rates[-1].max(0), occurs])

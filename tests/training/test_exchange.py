@@ -1,0 +1,229 @@
+"""Ranks: however many train together, they learn the same, to the bit; what they tell each other
+is all they need.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+from crowd import Crowd
+from epochs import same_bits
+
+import fsp_dynamics as fsp
+from fsp_dynamics.errors import NotFiniteError
+from fsp_dynamics.learning.optimisers import Rates, Sgd
+from fsp_dynamics.solvers.equilibrium import Tolerance
+from fsp_dynamics.solvers.fixed_point import FixedPointSolver
+from fsp_dynamics.solvers.numba_ode import NumbaSolver
+from fsp_dynamics.training import loop_engine as engine
+from fsp_dynamics.training.epoch import train_epoch
+from fsp_dynamics.training.evaluation import evaluate
+from fsp_dynamics.training.ranks import ALONE, share_of
+from fsp_dynamics.training.recipe import Learner, Recipe
+
+DIGITS = fsp.load_dataset("digits")
+compiled_only = pytest.mark.skipif(
+    bool(numba.config.DISABLE_JIT), reason="bits are the compiler's, and plain Python takes minutes"
+)
+HOW = {
+    "plain": ({}, {}),
+    "limited": ({}, {"output_step": 0.02}),
+    "centred": ({"phases": "centred"}, {"output_step": 0.02}),
+    "random-sign": ({"phases": "random-sign"}, {}),
+    "momentum": ({}, {"momentum": 0.5, "decay": 0.01}),
+    "limited-momentum": ({}, {"momentum": 0.5, "output_step": 0.02, "frozen": ("biases[1]", "forward[0]")}),
+    "deviation-mirror": ({"mirror": 0.05}, {"presynaptic": "deviation", "output_step": 0.02}),
+}
+
+
+def recipe_for(hidden, settings=(), optimiser=(), tolerance=1e-6):
+    rates = Rates(20.0, (9.0,) * hidden, 0.5)
+    how = {"beta": 0.5, "batch": 14, **dict(settings)}
+    return Recipe(
+        Sgd(rates, rate_factor=0.9, **dict(optimiser)),
+        FixedPointSolver(fallback=NumbaSolver()),
+        Tolerance(tolerance),
+        **how,
+    )
+
+
+def learned(network, recipe, data, ranks=ALONE, epochs=2, threads=1):
+    learner = Learner.start(network, recipe, 3)
+    reports = [train_epoch(learner, data, recipe, threads=threads, ranks=ranks) for _ in range(epochs)]
+    return (
+        learner,
+        reports,
+        evaluate(learner.network, DIGITS.test, recipe, 100, warm_start=learner.warm_start, ranks=ranks),
+    )
+
+
+def without_time(report):
+    return {key: value for key, value in report.as_dict().items() if key not in ("seconds", "images_per_second")}
+
+
+@compiled_only
+@pytest.mark.parametrize("sizes", [[64, 30, 10], [64, 30, 20, 10]], ids=lambda s: f"{len(s) - 2}-hidden")
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("sharing", [True, False], ids=["shared-memory", "messages"])
+def test_any_number_of_ranks_learns_the_same_bits(sharing, how, sizes) -> None:
+    """Weights, velocity, memory, reports and evaluation: of a loop, those of one process without
+    ranks too. The last batch has 11 of 14 images, so the shares are uneven.
+    """
+    network, recipe, data = (
+        fsp.loop_network(sizes, rng=1, loop_scale=0.5),
+        recipe_for(len(sizes) - 2, *HOW[how]),
+        DIGITS.train.limit(81),
+    )
+    assert engine.takes(network, recipe)
+    alone, reports, seen = learned(network, recipe, data)
+    assert any(
+        (w != v).any() for w, v in zip(alone.network.parameters().values(), network.parameters().values(), strict=True)
+    )
+    for count in (2, 3, 4):
+        for learner, told, found in Crowd(count, sharing=sharing).run(
+            lambda ranks: learned(network, recipe, data, ranks)
+        ):
+            assert same_bits(learner, alone)
+            assert sorted(learner.velocity) == sorted(alone.velocity)
+            assert all((learner.velocity[name] == v).all() for name, v in alone.velocity.items())
+            assert [without_time(each) for each in told] == [without_time(each) for each in reports]
+            assert found == seen
+
+
+@pytest.mark.parametrize(
+    ("network", "settings"),
+    [
+        (fsp.reciprocal_network([64, 12, 10], rng=1), {}),
+        (fsp.loop_network([64, 12, 10], rng=1, rho="logistic"), {"phases": "centred"}),
+        (fsp.loop_network([64, 12, 10], rng=1, loop_scale=0.3), {"rule": "exact"}),
+    ],
+    ids=["reciprocal", "logistic", "exact"],
+)
+def test_other_networks_and_rules_share_batches_too(network, settings) -> None:
+    """Batches are cut into four shards of fixed size, so that products have the same shapes, and
+    bits, in any number of ranks; beside one process without ranks they agree to the tolerance of
+    rest.
+    """
+    recipe, data = recipe_for(1, settings, {"output_step": 0.05}, tolerance=1e-5), DIGITS.train.limit(28)
+    alone, reports, _ = learned(network, recipe, data, epochs=1)
+    (first, told, _), *_ = Crowd(1).run(lambda ranks: learned(network, recipe, data, ranks, epochs=1))
+    assert told[0].train_error == reports[0].train_error
+    for name, w in alone.network.parameters().items():
+        moved = np.abs(w - network.parameters()[name]).max()
+        assert np.abs(first.network.parameters()[name] - w).max() <= 1e-2 * moved, name
+    for count in (2, 4):
+        for learner, _, _ in Crowd(count).run(lambda ranks: learned(network, recipe, data, ranks, epochs=1)):
+            for name, w in first.network.parameters().items():
+                assert w.tobytes() == learner.network.parameters()[name].tobytes(), name
+
+
+@compiled_only
+def test_ranks_of_several_threads_are_one_team() -> None:
+    network, recipe, data = (
+        fsp.loop_network([64, 30, 20, 10], rng=1, loop_scale=0.5),
+        recipe_for(2, {}, {"momentum": 0.5}),
+        DIGITS.train.limit(81),
+    )
+    alone, _, _ = learned(network, recipe, data)
+    for learner, _, _ in Crowd(2).run(lambda ranks: learned(network, recipe, data, ranks, threads=2)):
+        assert same_bits(learner, alone)
+
+
+@compiled_only
+def test_ranks_with_threads_of_other_numbers_agree_on_the_least() -> None:
+    network, recipe, data = (
+        fsp.loop_network([64, 30, 20, 10], rng=1, loop_scale=0.5),
+        recipe_for(2),
+        DIGITS.train.limit(81),
+    )
+    alone, _, _ = learned(network, recipe, data)
+    for learner, _, _ in Crowd(2).run(lambda ranks: learned(network, recipe, data, ranks, threads=2 - ranks.rank)):
+        assert same_bits(learner, alone)
+
+
+def test_a_batch_of_fewer_samples_than_ranks_is_learned_by_all() -> None:
+    """Some ranks have no sample, some none to nudge."""
+    recipe, data = recipe_for(1, {"batch": 2}, tolerance=1e-5), DIGITS.train.limit(3)
+    for network in (fsp.reciprocal_network([64, 12, 10], rng=1), fsp.loop_network([64, 12, 10], rng=1, rho="logistic")):
+        (first, _, _), *others = Crowd(4).run(
+            lambda ranks, network=network: learned(network, recipe, data, ranks, epochs=1)
+        )
+        assert any((w != network.parameters()[name]).any() for name, w in first.network.parameters().items())
+        for learner, _, _ in others:
+            assert all(
+                (w == learner.network.parameters()[name]).all() for name, w in first.network.parameters().items()
+            )
+
+
+@compiled_only
+def test_samples_that_do_not_rest_are_looked_after_once() -> None:
+    """A strong loop: some are doubtful, some are integrated, some never rest; joined ranks leave
+    that to the first and go on with what it found.
+    """
+    network = fsp.loop_network([64, 30, 20, 10], rng=3, loop_scale=3.0, forward_scale=1.5)
+    recipe, data = recipe_for(2, {}, {"output_step": 0.02}, tolerance=1e-4), DIGITS.train.limit(56)
+    alone, reports, _ = learned(network, recipe, data, epochs=1)
+    assert reports[0].passes_free > 20
+    for sharing in (True, False):
+        for learner, told, _ in Crowd(2, sharing=sharing).run(
+            lambda ranks: learned(network, recipe, data, ranks, epochs=1)
+        ):
+            assert same_bits(learner, alone)
+            assert told[0].unconverged == reports[0].unconverged
+
+
+@compiled_only
+@pytest.mark.parametrize("sharing", [True, False], ids=["shared-memory", "messages"])
+def test_what_breaks_in_one_rank_ends_all_of_them(sharing) -> None:
+    """Who has the sample names the layer, the others name the rank that has it; none of them waits
+    for ever.
+    """
+    network, recipe, data = fsp.loop_network([64, 12, 10], rng=1), recipe_for(1), DIGITS.train.limit(14)
+    images = data.images.copy()
+    order = np.random.default_rng(3).permutation(14)
+    images[order[13], 5] = np.nan  # the last of the first batch: in the last rank
+
+    class Spoilt:
+        labels = data.labels
+
+    Spoilt.images = images
+
+    def one(ranks):
+        with pytest.raises(NotFiniteError) as caught:
+            learned(network, recipe, Spoilt, ranks)
+        return str(caught.value)
+
+    other, owner = Crowd(2, sharing=sharing).run(one)
+    assert ("images of batch 0" if sharing else "rank 1") in other
+    assert "images of batch 0" in owner
+
+
+def test_little_is_told_of_samples_that_teach_nothing() -> None:
+    """The short message and, without a limit of the output's step, nothing else of samples at
+    their targets.
+    """
+    network = fsp.loop_network([64, 12, 10], rng=1, loop_scale=0.1)
+    biases = {
+        "biases[1]": np.where(np.arange(10) == 3, 50.0, -50.0).astype(np.float32)
+    }  # every image is a 3, to the bit
+    recipe = recipe_for(1)
+
+    class Threes:
+        images, labels = DIGITS.train.images[:14], np.full(14, 3)
+
+    sent = []
+
+    def one(ranks):
+        train_epoch(Learner.start(network.with_parameters(biases), recipe, 0), Threes, recipe, threads=1, ranks=ranks)
+        sent.append(ranks.sent)
+
+    Crowd(2, sharing=False).run(one)
+    assert sent == [1, 1]
+
+
+def test_shares_cover_everything_once() -> None:
+    for count in (0, 1, 7, 20):
+        for ranks in (1, 2, 3, 4):
+            parts = [share_of(count, rank, ranks) for rank in range(ranks)]
+            assert [i for first, end in parts for i in range(first, end)] == list(range(count))
