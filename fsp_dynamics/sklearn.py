@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fsp_dynamics.datasets import Split
 from fsp_dynamics.errors import ConfigurationError
-from fsp_dynamics.learning.optimisers import Rates, Sgd
+from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.models.network import Array, Network, loop_network
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers import make_solver
@@ -96,7 +96,7 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
         epochs: int = 20,
         batch: int = 20,
         beta: float = 1.0,
-        rates: Rates | None = None,
+        rates: LearningRates | None = None,
         rate_factor: float = 0.95,
         output_step: float | None = 0.2,
         loop_scale: float = 0.2,
@@ -248,12 +248,12 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
         return report
 
     def _recipe(self, rate_factor: float) -> Recipe:
-        if not isinstance(self.rates, Rates | None):
+        if not isinstance(self.rates, LearningRates | None):
             raise ConfigurationError(
                 f"rates = {self.rates!r}, expected learning.optimisers.Rates, or None for those of the presets"
             )
         between = (HIDDEN,) * (len(self.hidden) - 1)
-        rates = Rates(INPUT, (*between, OUTPUT), LOOP) if self.rates is None else self.rates
+        rates = LearningRates(INPUT, (*between, OUTPUT), LOOP) if self.rates is None else self.rates
         optimiser = Sgd(rates, output_step=self.output_step, rate_factor=rate_factor)
         return Recipe(optimiser, make_solver(), Tolerance(self.tolerance), self.beta, batch=self.batch)
 

@@ -19,7 +19,7 @@ from problems import problem, random_problem
 torch = pytest.importorskip("torch")
 
 import fsp_dynamics as fsp
-from fsp_dynamics.learning.optimisers import Rates, Sgd
+from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.models.rate import flatten
 from fsp_dynamics.solvers import make_solver
 from fsp_dynamics.solvers.equilibrium import Tolerance
@@ -136,7 +136,7 @@ DIGITS = fsp.load_dataset("digits")
 
 def recipe_for(network, kind, name, device, dtype, **optimiser) -> Recipe:
     reciprocal = network.depth - 1 if network.backward is not None else 0
-    rates = Rates(3.0, (4.0,) * (network.depth - 1), 0.5, (2.0,) * reciprocal)
+    rates = LearningRates(3.0, (4.0,) * (network.depth - 1), 0.5, (2.0,) * reciprocal)
     limit = Tolerance(1e-6 if dtype == np.float32 else 1e-13)
     return Recipe(Sgd(rates, **optimiser), solver_of(name, device), limit, beta=0.5, phases=kind)
 

@@ -19,7 +19,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import ConfigurationError
-from fsp_dynamics.learning.optimisers import Rates
+from fsp_dynamics.learning.optimisers import LearningRates
 from fsp_dynamics.sklearn import LoopClassifier
 from fsp_dynamics.training.epoch import train_epoch
 
@@ -127,7 +127,7 @@ def test_each_setting_changes_what_is_learned():
         "epochs": 3,
         "batch": 7,
         "beta": 0.5,
-        "rates": Rates(1.0, (1.0,), 0.1),
+        "rates": LearningRates(1.0, (1.0,), 0.1),
         "rate_factor": 0.5,
         "output_step": 0.01,
     }
@@ -186,7 +186,7 @@ def test_without_a_scale_images_are_taken_as_they_are(digits):
         ({"rates": 0}, "rates = 0, expected learning.optimisers.Rates, or None"),
         ({"beta": -1.0}, "beta = -1.0"),
         ({"tolerance": -1.0}, "tolerance absolute = -1.0"),
-        ({"rates": Rates(1.0, (1.0, 1.0), 0.1)}, "rates.forward has 2 values, expected 1"),
+        ({"rates": LearningRates(1.0, (1.0, 1.0), 0.1)}, "rates.forward has 2 values, expected 1"),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(settings, complaint):
@@ -211,7 +211,7 @@ def test_a_warning_names_outputs_that_fell_silent():
     with pytest.warns(
         ConvergenceWarning, match=r"outputs that never fired in the last epoch: .*lower output_step or the rates"
     ):
-        LoopClassifier(**SMALL, epochs=2, rates=Rates(0.0, (0.0,), 0.0), loop_scale=0.0, beta=1e-3).fit(X * 0, y)
+        LoopClassifier(**SMALL, epochs=2, rates=LearningRates(0.0, (0.0,), 0.0), loop_scale=0.0, beta=1e-3).fit(X * 0, y)
 
 
 def test_a_warning_counts_samples_that_do_not_rest(monkeypatch):
@@ -312,7 +312,7 @@ def test_partial_fit_refuses_what_it_was_not_told_of():
         ({"loop_scale": 2.0}, r"^loop_scale = 2.0, expected 0.2, with which"),
         ({"random_state": None}, r"^random_state = None, expected 0, with which"),
         ({"beta": -5.0}, "beta = -5.0"),
-        ({"rates": Rates(1.0, (1.0, 1.0), 0.1)}, "rates.forward has 2 values, expected 1"),
+        ({"rates": LearningRates(1.0, (1.0, 1.0), 0.1)}, "rates.forward has 2 values, expected 1"),
     ],
 )
 @pytest.mark.parametrize("begun_by", ["fit", "partial_fit"])
@@ -339,7 +339,7 @@ def test_fit_begins_another_network():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"beta": 0.5}, {"batch": 7}, {"rates": Rates(1.0, (1.0,), 0.1)}, {"tolerance": 0.1}, {"output_step": 0.01}],
+    [{"beta": 0.5}, {"batch": 7}, {"rates": LearningRates(1.0, (1.0,), 0.1)}, {"tolerance": 0.1}, {"output_step": 0.01}],
 )
 def test_what_learning_is_told_may_change_between_calls(settings):
     X, y = blobs()

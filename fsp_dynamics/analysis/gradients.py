@@ -16,7 +16,7 @@ the gradient is that of the side on which the sample rests.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,13 +25,17 @@ import numpy as np
 from fsp_dynamics.analysis.alignment import angle
 from fsp_dynamics.errors import ConfigurationError, check_finite, check_shape
 from fsp_dynamics.learning import phases
-from fsp_dynamics.learning.rules.hebbian import Update, assemble, contrast, update
+from fsp_dynamics.learning.phases import Phases
+from fsp_dynamics.learning.rules import Contrast, Rule
+from fsp_dynamics.learning.rules.gradient import GradientRule
+from fsp_dynamics.learning.rules.hebbian import HEBBIAN
+from fsp_dynamics.learning.rules.update import Update, assemble, contrast, update
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network, Weights
 from fsp_dynamics.models.rate import Nudge, State, flatten, layers
-from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
-from fsp_dynamics.solvers.response import Gains, adjoint, gains, response
+from fsp_dynamics.solvers.response import Gains, gains
 from fsp_dynamics.training.recipe import Recipe
 
 EXACT = Tolerance(1e-12)  # per sample, in float64
@@ -75,52 +79,58 @@ def true_gradient(
     """-dC/dW of C = mean_B 1/2 ||s_L - d||^2 at the free equilibria `free`, float64.
 
     images (B, n_in), targets (B, n_L). unconverged : take samples that have not converged as if they
-    were. Raises NotConvergedError for them otherwise, ShapeError and NotFiniteError for input that
-    does not fit, ConfigurationError where the rest cannot be linearised.
+        had.
+
+    Raises NotConvergedError for unconverged samples otherwise, ShapeError and NotFiniteError for
+    input that does not fit, ConfigurationError where the equilibrium cannot be linearised.
     """
-    return Gradient.of(*_assembled(network, *_linear(adjoint, network, images, targets, free, unconverged)))
+    exact, sums = _in_the_limit(GradientRule(), network, images, targets, free, unconverged)
+    return Gradient.of(exact, sums)
 
 
 def limit_update(
-    network: Network, images: Array, targets: Array, free: Equilibrium, *, unconverged: bool = False
+    network: Network,
+    images: Array,
+    targets: Array,
+    free: Equilibrium,
+    *,
+    rule: Rule = HEBBIAN,
+    unconverged: bool = False,
 ) -> Update:
-    """Eq. 14 as beta -> 0, in closed form, float64: mean_B rho(s_i^0) d rho(s_j) / d beta. Takes
-    and raises what `true_gradient` does.
+    """The update of a rule as beta -> 0, in closed form, float64; of eq. 14
+    mean_B rho(s_i^0) d rho(s_j) / d beta. Takes and raises what `true_gradient` does.
     """
-    return Update.of(*_assembled(network, *_linear(response, network, images, targets, free, unconverged)))
+    return Update.of(*_in_the_limit(rule, network, images, targets, free, unconverged))
 
 
 def compare(network: Network, images: Array, targets: Array, recipe: Recipe) -> Comparison:
-    """The update that `recipe` would make from this batch beside the gradient, and what keeps them
-    apart.
+    """The update that `recipe` would make from this batch, by its rule, beside the gradient, and
+    what keeps them apart.
 
     Of a random sign of beta the positive one is taken. Raises NothingToCompareError if no sample
     has an error and converges, ShapeError for targets that do not fit.
     """
     check_shape("targets", targets, (len(images), network.sizes[-1]))
     kind = "one-sided" if recipe.phases == "random-sign" else recipe.phases
-    exact, solver = network.astype(np.float64), FixedPointSolver(max_passes=500)
-    truth = phases.run(
-        exact, rate.drive(exact, images), targets, recipe.beta, solver, kind=kind, rule=recipe.rule, tolerance=EXACT
-    )
-    rows, rates, change = contrast(exact, truth)
+    exact, rule = network.astype(np.float64), recipe.rule
+
+    def both(which: Network, solver: Solver, tolerance: Tolerance) -> Phases:
+        drive = rate.drive(which, images)
+        return phases.run(which, drive, targets, recipe.beta, solver, kind=kind, rule=rule, tolerance=tolerance)
+
+    truth = both(exact, FixedPointSolver(max_passes=500), EXACT)
+    seen = contrast(exact, truth)
+    rows = seen.rows
     if rows.size == 0:
         raise NothingToCompareError(
             "compare: no sample has an error and converges in both phases, so there is nothing to compare; weaken the loop"
         )
-    images, targets = images[rows], targets[rows]
     free = truth.free.rows(rows)
-    gradient, drive, tolerance = (
-        true_gradient(exact, images, targets, free),
-        rate.drive(network, images),
-        recipe.tolerance,
-    )
-    at_beta = Update.of(*_assembled(exact, images, rates, change))
-    limit = gradient if recipe.rule == "exact" else limit_update(exact, images, targets, free)
-    used = phases.run(
-        network, drive, targets, recipe.beta, recipe.solver, kind=kind, rule=recipe.rule, tolerance=tolerance
-    )
-    return _compared([gradient, limit, at_beta, update(network, images, used)], rows.size)
+    gradient = true_gradient(exact, images[rows], targets[rows], free)
+    limit = limit_update(exact, images[rows], targets[rows], free, rule=rule)
+    at_beta = Update.of(exact, assemble(rule, exact, images[rows], seen, rows.size))
+    used = update(rule, network, images, both(network, recipe.solver, recipe.tolerance))
+    return _compared([gradient, limit, at_beta, used], rows.size)
 
 
 def exact_nudged(network: Network, drive: Array, free: Equilibrium, nudge: Nudge) -> State:
@@ -160,15 +170,12 @@ def _antisymmetric(network: Network, found: Gains, moved: State) -> State:
     return tuple(out)
 
 
-def _linear(
-    of: Callable[[Network, Gains, Array], State],
-    network: Network,
-    images: Array,
-    targets: Array,
-    free: Equilibrium,
-    unconverged: bool,
-) -> tuple[Array, State, State]:
-    """(images, free rates, `of` the output error), checked, float64."""
+def _in_the_limit(
+    rule: Rule, network: Network, images: Array, targets: Array, free: Equilibrium, unconverged: bool
+) -> tuple[Network, dict[str, Array]]:
+    """(the network in float64, the rule's mean sums as beta -> 0 by the names of its parameters),
+    of checked input.
+    """
     check_shape("images", images, (len(free.status), network.sizes[0]))
     check_shape("targets", targets, (len(images), network.sizes[-1]))
     check_finite("targets", targets)
@@ -176,16 +183,10 @@ def _linear(
         free.require_converged()
     exact = network.astype(np.float64)
     found = gains(exact, free.state, None, rate.drive(exact, images))
-    change = of(exact, found, targets - free.output.astype(np.float64))
-    return images, tuple(network.rho.rate(s.astype(np.float64)) for s in free.state), change
-
-
-def _assembled(network: Network, images: Array, rates: State, change: State) -> tuple[Network, dict[str, Array]]:
-    """(the network in float64, the mean outer products of these free rates and changes by the
-    names of its parameters).
-    """
-    exact = network.astype(np.float64)
-    return exact, assemble(exact, images, rates, change, len(images))
+    change = rule.limit_change(exact, found, targets - free.output.astype(np.float64))
+    rates = tuple(network.rho.rate(s.astype(np.float64)) for s in free.state)
+    seen = Contrast(rates, rates, rates, change, np.arange(len(images)))
+    return exact, assemble(rule, exact, images, seen, len(images))
 
 
 def _compared(steps: Sequence[Weights], used: int) -> Comparison:

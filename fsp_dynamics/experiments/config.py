@@ -15,7 +15,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from fsp_dynamics.datasets import DATASETS
 from fsp_dynamics.errors import check_choice
-from fsp_dynamics.learning.phases import KINDS, PRESYNAPTIC, RULES
+from fsp_dynamics.learning.phases import KINDS
+from fsp_dynamics.learning.rules import RULES
 from fsp_dynamics.models.activations import ACTIVATIONS
 from fsp_dynamics.solvers import SOLVERS
 
@@ -125,12 +126,7 @@ class LearningConfig(Section):
     rule: Annotated[
         str,
         _one_of("learning.rule", RULES),
-        Field("hebbian", description="hebbian (eq. 14), or exact: nudged through transposed weights"),
-    ]
-    presynaptic: Annotated[
-        str,
-        _one_of("learning.presynaptic", PRESYNAPTIC),
-        Field("whole", description="presynaptic rates: whole, or their deviation from the batch mean"),
+        Field("hebbian", description=f"learning rule: {_listing(RULES)} (hebbian is eq. 14)"),
     ]
     mirror: Annotated[
         float,
@@ -342,7 +338,7 @@ def _check_extras(config: Config) -> None:
         raise ValueError(
             f"learning.mirror = {given.mirror!r}, but network.kind = {kind!r} has no loop that could follow; leave it out"
         )
-    if given.presynaptic != "whole" and kind == "reciprocal" and config.network.tied is not False:
+    if given.rule == "mean_subtracted" and kind == "reciprocal" and config.network.tied is not False:
         raise ValueError(
-            f"learning.presynaptic = {given.presynaptic!r}: a tied matrix is presynaptic at both ends; use 'whole', or network.tied = false"
+            "learning.rule = 'mean_subtracted': a tied matrix is presynaptic at both ends; use 'hebbian', or network.tied = false"
         )

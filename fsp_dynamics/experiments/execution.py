@@ -177,24 +177,23 @@ def build_recipe(config: Config, backend: Backend = NUMBA, local_rank: int = 0) 
     """How to learn, from [learning] and [solver]. Raises ConfigurationError for settings that the
     solver refuses.
     """
-    from fsp_dynamics.learning.optimisers import Rates, Sgd
+    from fsp_dynamics.learning.optimisers import LearningRates, Sgd
+    from fsp_dynamics.learning.rules import make_rule
     from fsp_dynamics.solvers.equilibrium import Tolerance
     from fsp_dynamics.training.recipe import Recipe
 
     learning, given = config.learning, config.solver
-    rates = Rates(**learning.rates.model_dump())
+    rates = LearningRates(**learning.rates.model_dump())
     optimiser = Sgd(
         rates,
-        **learning.model_dump(
-            include={"normalised", "output_step", "momentum", "decay", "rate_factor", "frozen", "presynaptic"}
-        ),
+        **learning.model_dump(include={"normalised", "output_step", "momentum", "decay", "rate_factor", "frozen"}),
     )
     tolerance = Tolerance.default(config.network.dtype)
     if given.absolute is not None or given.relative is not None:
         tolerance = Tolerance(given.absolute or 0.0, given.relative or 0.0)
     solver = backend.solver(given, local_rank)
-    how = learning.model_dump(include={"beta", "phases", "rule", "batch", "mirror"})
-    return Recipe(optimiser=optimiser, solver=solver, tolerance=tolerance, **how)
+    how = learning.model_dump(include={"beta", "phases", "batch", "mirror"})
+    return Recipe(rule=make_rule(learning.rule), optimiser=optimiser, solver=solver, tolerance=tolerance, **how)
 
 
 def environment(config: Config, command: str, backend: str = "numba", ranks: int = 1) -> dict[str, Any]:

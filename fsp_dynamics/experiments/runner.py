@@ -31,14 +31,13 @@ from fsp_dynamics.experiments.jobs import ranks
 from fsp_dynamics.experiments.probing import Probing
 from fsp_dynamics.experiments.progress import Mute, Progress, Reporter, reporter
 from fsp_dynamics.experiments.run import Run, open_run
-from fsp_dynamics.training import loop_engine as engine
+from fsp_dynamics.training.engine import engine_of
 from fsp_dynamics.training.epoch import train_epoch
 from fsp_dynamics.training.evaluation import Evaluation, evaluate
-from fsp_dynamics.training.loop_engine import LoopWarmStart
 from fsp_dynamics.training.ranks import Ranks
 from fsp_dynamics.training.recipe import Learner, Recipe
-from fsp_dynamics.training.reciprocal_engine import ReciprocalWarmStart
 from fsp_dynamics.training.report import EpochReport
+from fsp_dynamics.training.warm_start import warm_start_of
 
 
 def train(
@@ -130,7 +129,9 @@ def run(
             session = _Session(
                 config, folder, data, recipe, learner, told, stop, [], Probing.of(config, data, recipe), together
             )
-            computes = backend.described(ranks.local_rank(), 1 if engine.takes(network, recipe) else together.shards)
+            computes = backend.described(
+                ranks.local_rank(), together.shards if engine_of(network, recipe, together).in_shards else 1
+            )
             environment = functools.partial(execution.environment, config, backend=computes, ranks=together.count)
             if session.writes:
                 session.enter(resume, environment, command)
@@ -156,7 +157,7 @@ def _go_on(config: Config, folder: RunFolder, learner: Learner, told: Reporter, 
     learner.network = restored(config, saved)
     learner.velocity.clear()
     learner.velocity.update(saved.velocity)
-    learner.warm_start = LoopWarmStart.of(saved.warm_start) or ReciprocalWarmStart.of(saved.warm_start)
+    learner.warm_start = warm_start_of(saved.warm_start)
     learner.rng.bit_generator.state = saved.rng
     learner.epoch = saved.epoch
     before = folder.read_json("environment.json")

@@ -14,6 +14,7 @@ from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.explorer.controls import ANY, Parameters
 from fsp_dynamics.explorer.subject import Subject
 from fsp_dynamics.learning.phases import Phases
+from fsp_dynamics.learning.rules import Rule
 from fsp_dynamics.learning.simulation import Piece, Trajectory, simulate
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
@@ -36,7 +37,7 @@ class Scene:
     network : with the parameters' loop, time constants and rho. images : (1, n_in).
     target : (1, n_L) one-hot, or None for a drawing without a class. label : the class, or None.
     row : of the image among all test images. samples : how many of them the parameters' class has.
-    nudge : of the second phase; None where that is free or there is none.
+    nudge : of the second phase; None where that is free or there is none. rule : what an update is.
     """
 
     parameters: Parameters
@@ -47,6 +48,7 @@ class Scene:
     row: int
     samples: int
     nudge: Nudge | None
+    rule: Rule
 
     @classmethod
     def of(cls, subject: Subject, parameters: Parameters) -> Scene:
@@ -67,7 +69,8 @@ class Scene:
         )
         if nudge is not None:
             nudge.check(network, 1)
-        return cls(parameters, network, image[None].astype(network.dtype), target, label, row, len(rows), nudge)
+        images = image[None].astype(network.dtype)
+        return cls(parameters, network, images, target, label, row, len(rows), nudge, subject.rule)
 
     @property
     def pieces(self) -> list[Piece]:
@@ -142,13 +145,18 @@ class Scene:
         return None
 
     def phases(self, free: Equilibrium, nudged: Equilibrium) -> Phases:
-        """Both rests as the learning rule takes them. Raises ConfigurationError where there is an
-        `obstacle`.
+        """The phases of an update from both equilibria; of a rule that nudges in a way of its own
+        the nudged one is computed anew. Raises ConfigurationError where there is an `obstacle`, or
+        where the rule's nudged phase does not converge.
         """
         obstacle = self.obstacle(free, nudged)
         if obstacle is not None or self.nudge is None:
             raise ConfigurationError(str(obstacle))
-        return Phases(self.nudge.beta, free, np.arange(1), nudged)
+        drive, tolerance = rate.drive(self.network, self.images), REST[np.dtype(self.network.dtype)]
+        reached = self.rule.relax_nudged(self.network, drive, free, self.nudge, _Reached(nudged), tolerance)
+        if not reached.converged.all():
+            raise ConfigurationError(f"the nudged phase of rule {self.rule.name!r} does not converge; weaken the loop")
+        return Phases(self.nudge.beta, free, np.arange(1), reached)
 
     def _rest(
         self, path: Trajectory, piece: int, nudge: Nudge | None, before: Equilibrium | None, compiled: bool
@@ -160,3 +168,21 @@ class Scene:
         solver: Solver = FixedPointSolver() if compiled else ReferenceSolver(max_steps=500)
         drive = rate.drive(self.network, self.images)
         return solver.relax(self.network, drive, start, nudge, REST[np.dtype(self.network.dtype)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """A solver whose equilibrium is known already."""
+
+    equilibrium: Equilibrium
+
+    def relax(
+        self,
+        network: Network,
+        drive: Array,
+        start: State | None = None,
+        nudge: Nudge | None = None,
+        tolerance: Tolerance | None = None,
+    ) -> Equilibrium:
+        """The known equilibrium."""
+        return self.equilibrium

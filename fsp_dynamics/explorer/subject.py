@@ -15,8 +15,10 @@ from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.execution import build_recipe
 from fsp_dynamics.experiments.run import Run, Which, open_run
 from fsp_dynamics.explorer.controls import ANY, RANDOM, Parameters
-from fsp_dynamics.learning.optimisers import Rates, Sgd
+from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.learning.phases import Phases
+from fsp_dynamics.learning.rules import Rule
+from fsp_dynamics.learning.rules.hebbian import HEBBIAN
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation, activation
 from fsp_dynamics.models.network import Array, Network, loop_network, reciprocal_network
 
@@ -33,14 +35,15 @@ class Subject:
 
     data : the data set; its test images are shown. source : "given", "trained" (a run) or
         "random". run : the run, or None.
-    template : a network of the kind that is explored. optimiser : what applies an update; `batch`
-    by how many it divides the rates.
+    template : a network of the kind that is explored. optimiser : what applies an update of
+        `rule`, the run's or eq. 14; `batch` by how many it divides the rates.
     """
 
     data: Dataset
     source: str
     template: Network
     optimiser: Sgd
+    rule: Rule
     batch: int
     run: Run | None = None
     learned: dict[Key, tuple[Network, int]] = field(default_factory=dict)
@@ -62,7 +65,7 @@ class Subject:
         )
         if run is not None:
             recipe = build_recipe(run.config)
-            return cls(data, TRAINED, run.network(), recipe.optimiser, recipe.batch, run)._fitting()
+            return cls(data, TRAINED, run.network(), recipe.optimiser, recipe.rule, recipe.batch, run)._fitting()
         pixels = data.test.images.shape[1]
         network = (
             given if given is not None else loop_network([pixels, *HIDDEN, data.classes], loop_scale=LOOP_SCALE, rng=0)
@@ -74,14 +77,14 @@ class Subject:
         config = load_config("digits", {})[1].learning
         depth, rates = network.depth - 1, config.rates
         forward = tuple([rates.forward[0]] * (depth - 1) + [rates.forward[-1]])
-        own = Rates(
+        own = LearningRates(
             rates.input,
             forward,
             rates.loop if network.loop is not None else 0.0,
             forward if network.backward is not None else (),
         )
         optimiser = Sgd(own, output_step=config.output_step)
-        return cls(data, RANDOM if given is None else GIVEN, network, optimiser, config.batch)._fitting()
+        return cls(data, RANDOM if given is None else GIVEN, network, optimiser, HEBBIAN, config.batch)._fitting()
 
     def _fitting(self) -> Subject:
         pixels = self.data.test.images.shape[1]
@@ -187,10 +190,12 @@ class Subject:
         def scaled(values: tuple[float, ...]) -> tuple[float, ...]:
             return tuple(factor * value for value in values)
 
-        smaller = Rates(factor * rates.input, scaled(rates.forward), factor * rates.loop, scaled(rates.backward))
+        smaller = LearningRates(
+            factor * rates.input, scaled(rates.forward), factor * rates.loop, scaled(rates.backward)
+        )
         optimiser = dataclasses.replace(self.optimiser, rates=smaller, momentum=0.0, decay=0.0)
         changed = base.copy()
-        optimiser.step(changed, {}, images, phases, float((images**2).sum()) / len(images), 0)
+        optimiser.step(changed, {}, self.rule, images, phases, float((images**2).sum()) / len(images), 0)
         self.learned[self.key(parameters)] = changed, times + 1
 
     def forget(self, parameters: Parameters) -> None:

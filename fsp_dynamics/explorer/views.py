@@ -10,7 +10,7 @@ from fsp_dynamics.analysis.plane import principal_plane, unit_flow
 from fsp_dynamics.analysis.spectra import Spectrum, spectrum
 from fsp_dynamics.analysis.stability import admissible_dt, growth
 from fsp_dynamics.explorer.scene import SETTLED, Scene
-from fsp_dynamics.learning.rules.hebbian import hebbian_update
+from fsp_dynamics.learning.rules.update import update
 from fsp_dynamics.learning.simulation import Trajectory
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
@@ -131,7 +131,7 @@ def spectra(
 def updates(
     scene: Scene, rests: tuple[Equilibrium, Equilibrium]
 ) -> tuple[dict[str, Array], list[dict[str, float | str | None]]]:
-    """(a picture of eq. 14's update of each matrix, its norm and its angle to the gradient); zeros
+    """(a picture of the rule's update of each matrix, its norm and its angle to the gradient); zeros
     and None where there is no update.
     """
     names = [name for name in scene.network.parameters() if not name.startswith("biases")]
@@ -140,19 +140,19 @@ def updates(
         return {f"update_{i}": np.zeros(shape) for i, shape in enumerate(shapes)}, [
             {"name": name, "degrees": None, "norm": 0.0} for name in names
         ]
-    update = hebbian_update(scene.network, scene.images, *rests).parameters()
+    change = update(scene.rule, scene.network, scene.images, scene.phases(*rests)).parameters()
     gradient = true_gradient(scene.network, scene.images, scene.target, rests[0]).parameters()
     said: list[dict[str, float | str | None]] = []
     for name in names:
-        degrees = angle(update[name], gradient[name])
+        degrees = angle(change[name], gradient[name])
         said.append(
             {
                 "name": name,
                 "degrees": degrees if np.isfinite(degrees) else None,
-                "norm": float(np.linalg.norm(update[name])),
+                "norm": float(np.linalg.norm(change[name])),
             }
         )
-    return {f"update_{i}": picture(update[name]) for i, name in enumerate(names)}, said
+    return {f"update_{i}": picture(change[name]) for i, name in enumerate(names)}, said
 
 
 def picture(matrix: Array) -> Array:

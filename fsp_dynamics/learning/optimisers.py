@@ -15,18 +15,21 @@ one batch may cause; the output matrix's rate is lowered in batches that would e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive, nearest
-from fsp_dynamics.learning.phases import PRESYNAPTIC, Phases
-from fsp_dynamics.learning.rules.hebbian import Term, accumulate, contrast, terms
+from fsp_dynamics.errors import ConfigurationError, check_positive, nearest
+from fsp_dynamics.learning.phases import Phases
+from fsp_dynamics.learning.rules import Rule, Term
+from fsp_dynamics.learning.rules.update import accumulate, contrast
 from fsp_dynamics.models.network import Array, Network
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
+class LearningRates:
     """Learning rates eta, one for each matrix; a bias shares the rate of the matrix into its
     layer.
     """
@@ -61,22 +64,17 @@ class Sgd:
     decay : W <- (1 - lr decay) W before each step, matrices only.
     rate_factor : every rate is multiplied by it after each epoch.
     frozen : parameters that never change, by their names in `Network.parameters`.
-    presynaptic : "whole" (eq. 14), or "deviation": presynaptic rates enter as deviations from
-        their mean over the samples the batch learns from, rho(s_i^0) - mean rho(s_i^0). The common
-        part of the input is left to the biases.
     """
 
-    rates: Rates
+    rates: LearningRates
     normalised: bool = True
     output_step: float | None = None
     momentum: float = 0.0
     decay: float = 0.0
     rate_factor: float = 1.0
     frozen: tuple[str, ...] = ()
-    presynaptic: str = "whole"
 
     def __post_init__(self) -> None:
-        check_choice("presynaptic", self.presynaptic, PRESYNAPTIC)
         if not 0 <= self.momentum < 1:
             raise ConfigurationError(f"momentum = {self.momentum!r}, expected a number in [0, 1)")
         if not (np.isfinite(self.decay) and self.decay >= 0):
@@ -88,10 +86,6 @@ class Sgd:
     def check(self, network: Network) -> None:
         """Refuse rates or frozen names that do not fit the network. Raises ConfigurationError."""
         names = list(network.parameters())
-        if self.presynaptic != "whole" and network.tied:
-            raise ConfigurationError(
-                f"presynaptic = {self.presynaptic!r}: a tied matrix is presynaptic at both ends; use 'whole', or tied = false"
-            )
         for name in self.frozen:
             if name not in names:
                 raise ConfigurationError(
@@ -123,17 +117,22 @@ class Sgd:
         return lr
 
     def step(
-        self, network: Network, velocity: dict[str, Array], images: Array, phases: Phases, image_norm: float, epoch: int
+        self,
+        network: Network,
+        velocity: dict[str, Array],
+        rule: Rule,
+        images: Array,
+        phases: Phases,
+        image_norm: float,
+        epoch: int,
     ) -> None:
         """Learn from one batch, in place. `velocity` holds V by name and stays empty without
         momentum.
 
-        images (B, n_in).
+        images (B, n_in); `image_norm` and `epoch` as in `learning_rates`.
         """
-        rows, free, change = contrast(network, phases)
-        parameters = network.parameters()
-        # what enters the output, (n_L-1,)
-        mean_rates = network.rho.rate(phases.free.state[-2]).mean(0)
+        seen, parameters = contrast(network, phases), network.parameters()
+        mean_rates = network.rho.rate(phases.free.state[-2]).mean(0)  # of the layer below the output
         lr = self.learning_rates(network, phases, image_norm, epoch)
         self._decay(parameters, lr)
         if self.momentum:
@@ -141,29 +140,21 @@ class Sgd:
                 if name not in velocity:
                     velocity[name] = np.zeros_like(parameters[name])
                 velocity[name] *= np.asarray(self.momentum, velocity[name].dtype)
-        if rows.size:
+        if seen.rows.size:
+            active = images if seen.rows.size == len(images) else images[seen.rows]
+            terms = list(rule.terms(network, active, seen))
             if self.output_step is not None and not self.momentum:
-                overlap = 1 + self._entering(free[-2]) @ mean_rates
-                self.limit_output(lr, network.depth - 1, overlap @ change[-1] / len(images))
-            active = images if rows.size == len(images) else images[rows]
-            for term in terms(network, active, free, change):
+                self.limit_output(
+                    lr, network.depth - 1, output_move(terms, network.depth - 1, mean_rates) / len(images)
+                )
+            for term in terms:
                 if lr.get(term.parameter, 0.0):
-                    if term.left is not None:
-                        term = term._replace(left=self._entering(term.left))
                     self._learn(parameters[term.parameter], velocity, term, lr[term.parameter], len(images))
         if self.momentum:
             if self.output_step is not None:
-                last = network.depth - 1
-                moved = np.zeros_like(parameters[f"biases[{last}]"])
-                if f"forward[{last - 1}]" in velocity:
-                    moved = moved + mean_rates @ velocity[f"forward[{last - 1}]"]
-                self.limit_output(lr, last, moved + velocity.get(f"biases[{last}]", 0))
+                self.limit_output(lr, network.depth - 1, velocity_move(parameters, velocity, mean_rates))
             for name, rate in lr.items():
                 parameters[name] += np.asarray(rate, velocity[name].dtype) * velocity[name]
-
-    def _entering(self, rates: Array) -> Array:
-        """Presynaptic rates (A, n) as they enter the rule."""
-        return rates - rates.mean(0) if self.presynaptic == "deviation" else rates
 
     def _learn(self, parameter: Array, velocity: dict[str, Array], term: Term, rate: float, batch: int) -> None:
         if self.momentum:
@@ -189,6 +180,40 @@ class Sgd:
             for name, rate in lr.items():
                 if not name.startswith("biases"):
                     parameters[name] *= np.asarray(1 - rate * self.decay, parameters[name].dtype)
+
+
+def output_move(terms: Sequence[Term], layer: int, mean_rates: Any) -> Any:
+    """How far the output's mean input would move for a learning rate of 1 and a batch of 1, (n_L,).
+
+        sum_b (1 + h . x_b) y_b    over the terms x^T y into layer number `layer`, the output
+
+    with 1 for the bias and h = `mean_rates` (n_L-1,) the mean free rates below the output. Arrays or
+    tensors.
+    """
+    overlaps: dict[int, tuple[Any, Any]] = {}  # by the postsynaptic factor, which matrix and bias often share
+    for term in terms:
+        if term.parameter == f"forward[{layer - 1}]" and term.pre is not None and not term.transposed:
+            overlap = term.pre @ mean_rates
+        elif term.parameter == f"biases[{layer}]":
+            overlap = 1
+        else:
+            continue
+        _, known = overlaps.get(id(term.post), (None, 0))
+        overlaps[id(term.post)] = term.post, known + overlap
+    moves = [post.sum(0) if isinstance(overlap, int) else overlap @ post for post, overlap in overlaps.values()]
+    return sum(moves[1:], start=moves[0]) if moves else 0 * mean_rates[:1]
+
+
+def velocity_move(parameters: dict[str, Any], velocity: dict[str, Any], mean_rates: Any) -> Any:
+    """How far the output's mean input would move for a learning rate of 1, (n_L,): h @ V_W + V_b.
+
+    Arrays or tensors; V is 0 where a parameter has none.
+    """
+    last = sum(name.startswith("biases") for name in parameters) - 1
+    moved = 0 * parameters[f"biases[{last}]"]
+    if f"forward[{last - 1}]" in velocity:
+        moved = moved + mean_rates @ velocity[f"forward[{last - 1}]"]
+    return moved + velocity.get(f"biases[{last}]", 0)
 
 
 def presynaptic_norm(parameter: str, image_norm: float, norms: list[float]) -> float:

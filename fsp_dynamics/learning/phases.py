@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fsp_dynamics.errors import ConfigurationError, NotFiniteError, check_finite
+from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance
-from fsp_dynamics.solvers.transposed import relax_transposed
+
+if TYPE_CHECKING:
+    from fsp_dynamics.learning.rules import Rule
 
 KINDS = ("centred", "one-sided", "random-sign")
-RULES = ("exact", "hebbian")
-PRESYNAPTIC = ("deviation", "whole")
 NAMES = ("free", "nudged", "opposite")
 
 
@@ -60,35 +61,23 @@ def free(
 def nudged(
     network: Network,
     drive: Array,
-    rest: Equilibrium,
+    free: Equilibrium,
     target: Array,
     beta: float,
     solver: Solver,
     tolerance: Tolerance | None = None,
-    rule: str = "hebbian",
+    rule: Rule | None = None,
 ) -> Equilibrium:
-    """The equilibrium under Nudge(beta, target), reached from the free one; of the exact rule the
-    one through transposed connections.
+    """The equilibrium under Nudge(beta, target), reached from the free one, as `rule` nudges; None:
+    as the field says.
     """
-    if rule == "exact":
-        return relax_transposed(network, drive, rest, Nudge(beta, target), tolerance)
-    return solver.relax(network, drive, rest.state, Nudge(beta, target), tolerance)
+    nudge = Nudge(beta, target)
+    if rule is not None:
+        return rule.relax_nudged(network, drive, free, nudge, solver, tolerance)
+    return solver.relax(network, drive, free.state, nudge, tolerance)
 
 
-def refuse_broken(phase: str, batch: int, images: Array, state: State) -> None:
-    """Say of a batch with a state that is not finite in which layer that begins, and whether its
-    images are why. Raises NotFiniteError.
-
-    images (B, n_in) of the batch; state : layers (A, n_k) of its samples, or of those that broke.
-    """
-    check_finite(f"images of batch {batch}", images)
-    bad = [k for k, s in enumerate(state) if not np.isfinite(s).all()] or [len(state) - 1]
-    raise NotFiniteError(
-        f"the {phase} phase of batch {batch} is not finite from layer {bad[0] + 1} on; lower the learning rates"
-    )
-
-
-def signed(beta: float, kind: str, batches: int, rng: np.random.Generator) -> Array:
+def signed_betas(beta: float, kind: str, batches: int, rng: np.random.Generator) -> Array:
     """The beta of each batch (batches,): of random sign, drawn from `rng`, in that kind; else as
     it is.
     """
@@ -105,7 +94,7 @@ def run(
     solver: Solver,
     *,
     kind: str = "one-sided",
-    rule: str = "hebbian",
+    rule: Rule | None = None,
     tolerance: Tolerance | None = None,
     rng: np.random.Generator | None = None,
 ) -> Phases:
@@ -116,8 +105,7 @@ def run(
     drive : (B, n_1). target : (B, n_L) target firing rates.
     kind : "one-sided" (+beta, the paper), "random-sign" (one sign for the batch, drawn from `rng`;
         the original equilibrium propagation) or "centred" (+beta and -beta, error O(beta^2)).
-    rule : "hebbian" (the paper), or "exact": the nudge acts through the transposed connections,
-        and eq. 14 follows the gradient of the cost (solvers/transposed.py).
+    rule : how to nudge (`rules.Rule.relax_nudged`); None: as the field says, as eq. 14 does.
 
     Raises ConfigurationError for a beta that removes the output's leak (beta <= -1/r_L in either
     sign that is used).

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +19,11 @@ from fsp_dynamics.kernels.loop_phases import FORGET
 from fsp_dynamics.kernels.loop_relaxation import CONVERGED, NOT_FINITE
 from fsp_dynamics.kernels.team import available
 from fsp_dynamics.learning import mirror
-from fsp_dynamics.learning.phases import NAMES, refuse_broken
-from fsp_dynamics.models.network import Array
+from fsp_dynamics.learning.phases import NAMES
+from fsp_dynamics.learning.rules.hebbian import HebbianRule
+from fsp_dynamics.learning.rules.mean_subtracted import MeanSubtractedRule
+from fsp_dynamics.learning.rules.products import ProductsRule
+from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.solvers.equilibrium import Equilibrium
 from fsp_dynamics.torch_backend.broyden import broyden_update, mean_slope
 from fsp_dynamics.torch_backend.fixed_point import TorchFixedPointSolver
@@ -28,19 +31,20 @@ from fsp_dynamics.torch_backend.optimiser import DeviceSgd
 from fsp_dynamics.torch_backend.phases import Found, Phases, gathered, states_of
 from fsp_dynamics.torch_backend.products import precision
 from fsp_dynamics.torch_backend.tensors import array, tensor
+from fsp_dynamics.training.checks import refuse_not_finite
+from fsp_dynamics.training.epoch_state import EpochState
 from fsp_dynamics.training.interrupts import Interrupts
-from fsp_dynamics.training.loop_engine import LoopWarmStart
 from fsp_dynamics.training.ranks import ALONE, Ranks, shards_of
-
-if TYPE_CHECKING:
-    from fsp_dynamics.training.recipe import LabelledImages, Learner, Recipe
+from fsp_dynamics.training.recipe import LabelledImages, Learner, Recipe
+from fsp_dynamics.training.report import EpochStatistics
+from fsp_dynamics.training.warm_start import LoopWarmStart
 
 CHUNK = 1000  # samples after which the caller is told how far it is, and may stop
 WIDE = 100_000_000  # multiplications of a pass that are worth a second thread to torch
 
 
 class DeviceWarmStart:
-    """`training.loop_engine.LoopWarmStart` on the device: what training images are remembered by."""
+    """`training.warm_start.LoopWarmStart` on the device: what training images are remembered by."""
 
     def __init__(self, kept: LoopWarmStart, device: torch.device) -> None:
         self.kept, n = kept, kept.outputs.shape[1]
@@ -81,14 +85,15 @@ class DeviceWarmStart:
         self.kept.slope[:, : len(self.slope)] = array(self.slope)
 
 
-class Tally:
-    """Sums over the samples seen so far, on the device."""
+class DeviceStatistics:
+    """`training.report.EpochStatistics` on the device."""
 
-    def __init__(self, classes: int, device: torch.device) -> None:
-        self.samples = 0
-        self.sums = torch.zeros(6, dtype=torch.float64, device=device)
-        self.most = torch.zeros((), dtype=torch.float64, device=device)
-        self.strongest = torch.zeros(classes, dtype=torch.float64, device=device)
+    def __init__(self, known: EpochStatistics, device: torch.device) -> None:
+        names = ("wrong", "residual", "passes_free", "nudged", "passes_nudged", "unconverged")
+        self.samples = known.samples
+        self.sums = torch.tensor([known[name] for name in names], dtype=torch.float64, device=device)
+        self.most = torch.tensor(known["residual_max"], dtype=torch.float64, device=device)
+        self.strongest = tensor(known.strongest.copy(), device)
 
     def add(self, found: Found, output_rates: torch.Tensor, labels: torch.Tensor) -> None:
         """Count a batch."""
@@ -107,100 +112,117 @@ class Tally:
         self.most = torch.maximum(self.most, found.residual.max().double())
         self.strongest = torch.maximum(self.strongest, output_rates.max(0).values.double())
 
-    def counted(self) -> Array:
-        """(.,) in the order of COUNTED."""
+    def write_to(self, known: EpochStatistics) -> None:
+        """Give the record of arrays the sums of the moment."""
         wrong, residual, passes_free, nudged, passes_nudged, unconverged = array(self.sums)
         by_name = {
             "samples": self.samples, "wrong": wrong, "residual": residual, "residual_max": float(self.most), "passes_free": passes_free,
             "nudged": nudged, "passes_nudged": passes_nudged, "unconverged": unconverged,
         }  # fmt: skip
-        return np.array([by_name[name] for name in COUNTED])
+        known.counts[:], known.strongest[:] = [by_name[name] for name in COUNTED], array(self.strongest)
 
 
 class TorchEngine:
-    """One epoch on the solver's device. After it `count` (in the order of COUNTED) and `strongest`
-    (n_L,) say what happened.
+    """One epoch on the solver's device.
 
     threads : torch's on the CPU while the epoch lasts; None: one where ranks share the batches or
-    these are small, else as many as kernels may use. The last bits of a product depend on it.
+        these are small, else as many as kernels may use. The last bits of a product depend on it.
     """
 
+    in_shards = True
+
     def __init__(
-        self, learner: Learner, split: LabelledImages, recipe: Recipe, ranks: Ranks = ALONE, threads: int | None = None
+        self, learner: Learner, split: LabelledImages, recipe: Recipe, threads: int | None = None, ranks: Ranks = ALONE
     ) -> None:
         assert isinstance(recipe.solver, TorchFixedPointSolver)
         self.learner, self.split, self.recipe, self.ranks = learner, split, recipe, ranks
         network = learner.network
         self.ready = recipe.solver.on_device(network)
         self.held, device = self.ready.held, self.ready.held.device
-        self.phases = Phases(self.ready, recipe.tolerance, recipe.phases == "centred", self.write_back)
-        self.memory: DeviceWarmStart | None = None
+        self.phases = Phases(self.ready, recipe.tolerance, recipe.phases == "centred", self._write_weights)
+        self.warm_start: DeviceWarmStart | None = None
         if self.phases.secants:
             kept = learner.warm_start = LoopWarmStart.empty(len(split.labels), network).or_fresh(learner.warm_start)
-            self.memory = DeviceWarmStart(kept, device)
+            self.warm_start = DeviceWarmStart(kept, device)
         self.sgd = DeviceSgd(recipe.optimiser, self.held.network, learner.velocity, learner.epoch, self.phases.rule.cut)
         self.images, self.labels = tensor(split.images, device), tensor(split.labels, device, torch.int64)
         self.targets = torch.eye(network.sizes[-1], dtype=self.held.dtype, device=device)
         wide = recipe.batch * sum(w.size for w in network.forward) >= WIDE and ranks.shards == 1
         self.threads = threads or (available() if wide else 1)
-        self.tally = Tally(network.sizes[-1], device)
-        self.count, self.strongest = np.zeros(len(COUNTED)), np.zeros(network.sizes[-1])
 
-    def epoch(self, order: Array, betas: Array, told: Callable[[int, float], None], interrupts: Interrupts) -> None:
-        """Learn the samples in this order, `betas` (batches,) the nudge of each batch;
-        told(samples done, wrong so far) every CHUNK samples or so.
-
-        At a break the learner's network has the weights of the moment.
+    @classmethod
+    def supports(cls, network: Network, recipe: Recipe, ranks: Ranks) -> bool:
+        """Whether the solver makes fixed-point passes on torch, and the rule nudges as the field
+        does.
         """
-        batch, said = self.recipe.batch, 0
-        if self.recipe.mirror:
-            interrupts = Interrupts(
-                [
-                    (mirror.every(batch), lambda done: self._mirror(order[: done * batch][-mirror.SAMPLES :])),
-                    *interrupts.due,
-                ]
-            )
-        samples = tensor(order, self.held.device)
+        rule = isinstance(recipe.rule, HebbianRule | MeanSubtractedRule | ProductsRule)
+        return rule and isinstance(recipe.solver, TorchFixedPointSolver)
+
+    @property
+    def weights(self) -> Network:
+        """The learner's network, which has the weights of the moment where an interrupt is run."""
+        return self.learner.network
+
+    def learn(self, state: EpochState, interrupts: Interrupts, progress: Callable[[], None]) -> None:
+        """See `training.engine.Engine.learn`."""
+        samples = tensor(state.order, self.held.device)
+        statistics = DeviceStatistics(state.statistics, self.held.device)
         with one_number_of_threads(self.threads):
-            for number, beta in enumerate(betas):
+            for number in range(state.done, len(state.betas)):
+                batch = samples[number * state.batch : (number + 1) * state.batch]
                 with torch.no_grad(), precision("highest"):
-                    self._batch(number, samples[number * batch : (number + 1) * batch], float(beta))
-                if interrupts.is_due(number + 1):
-                    self.write_back()
-                    interrupts.take(number + 1)
-                if self.tally.samples >= said + CHUNK or number + 1 == len(betas):
-                    said = self.tally.samples
-                    told(said, float(self.tally.sums[0]))
-        self.write_back()
-        self.sgd.write_to(self.learner.velocity)
-        if self.memory is not None:
-            self.memory.write_back()
-        self.count, self.strongest = self.tally.counted(), np.array(array(self.tally.strongest))
+                    self._batch(number, batch, float(state.betas[number]), statistics)
+                state.done = number + 1
+                if interrupts.is_due(state.done):
+                    self._write_weights()
+                    interrupts.run_due(state.done)
+                if statistics.samples >= state.statistics.samples + CHUNK or state.finished:
+                    statistics.write_to(state.statistics)
+                    progress()
+
+    def mirror(self, samples: Array) -> None:
+        """See `training.engine.Engine.mirror`."""
+        network, tolerance = self.learner.network, self.recipe.tolerance
+        slope = None if self.warm_start is None else array(self.warm_start.slope)
+
+        def relax(constant: Array) -> Equilibrium:
+            return self.ready.relax(constant, tolerance=tolerance, slope=slope)
+
+        mirror.run(network, self.split.images[samples], relax, self.recipe.mirror, self.learner.rng)
+        held: Any = self.held.network.loop
+        held.copy_(tensor(network.loop, self.held.device))
 
     def write_back(self) -> None:
-        """Give the learner's network the weights of the moment, in place."""
+        """Give the learner the weights, velocity and warm start of the moment, as arrays."""
+        self._write_weights()
+        self.sgd.write_to(self.learner.velocity)
+        if self.warm_start is not None:
+            self.warm_start.write_back()
+
+    def _write_weights(self) -> None:
         for name, w in self.held.network.parameters().items():
             _give(w, self.learner.network.parameters()[name])
 
-    def _batch(self, number: int, samples: torch.Tensor, beta: float) -> None:
+    def _batch(self, number: int, samples: torch.Tensor, beta: float, statistics: DeviceStatistics) -> None:
         """Both phases of a batch, in parts where ranks share it, and one step of the optimiser
         from them.
         """
         images, labels = self.images[samples].to(self.held.dtype), self.labels[samples]
         found = self._phases(images, self.targets[labels], beta, samples)
-        self._refuse_broken(found, number, samples)
-        if self.memory is not None:
-            self.memory.keep(samples, found)
-        rates, change = found.contrast(self.held.rho, beta)
-        self.tally.add(found, rates[-1], labels)
-        self.sgd.step(images, rates, change, found.learns)
+        self._refuse_not_finite(found, number, samples)
+        if self.warm_start is not None:
+            self.warm_start.keep(samples, found)
+        contrast = found.contrast(self.held.rho, beta)
+        output_rates: Any = contrast.free[-1]
+        statistics.add(found, output_rates, labels)
+        self.sgd.step(self.recipe.rule, images, contrast, found.learns)
         self.held.refresh()
 
     def _phases(self, images: torch.Tensor, target: torch.Tensor, beta: float, samples: torch.Tensor) -> Found:
         """The phases of the batch: all of them here, or this rank's shards, and the others' as
         their ranks tell them.
         """
-        known = None if self.memory is None else self.memory.begin(samples)
+        known = None if self.warm_start is None else self.warm_start.begin(samples)
         if self.ranks.shards == 1:
             return self.phases.run(images, target, beta, known)
         shards, mine = shards_of(len(samples), self.ranks)
@@ -208,7 +230,7 @@ class TorchEngine:
         rows = [shard.stop - shard.start for shard in shards]
         return gathered(parts, rows, max(rows), self.ranks.gather)
 
-    def _refuse_broken(self, found: Found, number: int, samples: torch.Tensor) -> None:
+    def _refuse_not_finite(self, found: Found, number: int, samples: torch.Tensor) -> None:
         """Raises NotFiniteError, naming the layer, where a sample broke; in all ranks, whoever had
         it.
         """
@@ -217,19 +239,7 @@ class TorchEngine:
         images = self.split.images[array(samples)]
         for phase, status in enumerate(array(found.status)):
             if (status == NOT_FINITE).any():
-                refuse_broken(NAMES[phase], number, images, states_of(found, phase, status == NOT_FINITE))
-
-    def _mirror(self, samples: Array) -> None:
-        """One mirror phase with these samples."""
-        network, tolerance = self.learner.network, self.recipe.tolerance
-        slope = None if self.memory is None else array(self.memory.slope)
-
-        def relax(constant: Array) -> Equilibrium:
-            return self.ready.relax(constant, tolerance=tolerance, slope=slope)
-
-        mirror.run(network, self.split.images[samples], relax, self.recipe.mirror, self.learner.rng)
-        held: Any = self.held.network.loop
-        held.copy_(tensor(network.loop, self.held.device))
+                refuse_not_finite(NAMES[phase], number, images, states_of(found, phase, status == NOT_FINITE))
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ the CPU.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -60,6 +60,8 @@ class TorchFixedPointSolver:
         the field made with such products is small; the residual that is told is that of the exact
         field.
     """
+
+    backend: ClassVar[str] = "torch"
 
     method: str | None = None
     max_passes: int = 60

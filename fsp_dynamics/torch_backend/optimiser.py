@@ -4,12 +4,13 @@ the device.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
 
-from fsp_dynamics.learning.optimisers import Sgd, presynaptic_norm
-from fsp_dynamics.learning.rules.hebbian import Term, terms
+from fsp_dynamics.learning.optimisers import Sgd, output_move, presynaptic_norm, velocity_move
+from fsp_dynamics.learning.rules import Contrast, Rule, Term
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.torch_backend.tensors import array, tensor
 
@@ -45,32 +46,29 @@ class DeviceSgd:
         """V as arrays."""
         velocity.update({name: array(v) for name, v in self.velocity.items()})
 
-    def step(
-        self, images: torch.Tensor, rates: list[torch.Tensor], change: list[torch.Tensor], learns: torch.Tensor
-    ) -> None:
-        """Learn from a batch, in place: images (B, n_in), the free rates and their changes per
-        unit beta (B, n_k), and who learns (B,).
+    def step(self, rule: Rule, images: torch.Tensor, contrast: Contrast, learns: torch.Tensor) -> None:
+        """Learn from a batch, in place: images (B, n_in), the contrast of all B samples, and which
+        of them learn (B,).
         """
-        batch, sgd = len(images), self.sgd
-        mean_rates, lr = rates[-2].mean(0), self._learning_rates(images, rates)
+        batch, sgd, free = len(images), self.sgd, contrast.free
+        mean_rates, lr = free[-2].mean(0), self._learning_rates(images, free)
         self._shrink(lr)
         if self.cut:
             rows = learns.nonzero()[:, 0]
-            images, rates, change = images[rows], [r[rows] for r in rates], [c[rows] for c in change]
+            images, contrast = images[rows], _rows(contrast, rows)
         else:
-            change = [torch.where(learns[:, None], c, 0) for c in change]
+            contrast = _masked(contrast, learns, images.dtype)
         if len(images):
-            weight = None if self.cut else learns.to(images.dtype) / learns.sum().clamp(min=1)
+            terms = list(rule.terms(self.network, images, contrast))
             if sgd.output_step is not None and not sgd.momentum:
-                overlap = 1 + self._entering(rates[-2], weight) @ mean_rates
-                self._limit_output(lr, overlap @ change[-1] / batch)
-            for term in terms(self.network, images, tuple(rates), tuple(change)):
+                self._limit_output(lr, output_move(terms, self.network.depth - 1, mean_rates) / batch)
+            for term in terms:
                 if sgd.rates.of(term.parameter) and term.parameter in lr:
-                    self._add(term, weight, lr[term.parameter], batch)
+                    self._add(term, lr[term.parameter], batch)
         if sgd.momentum:
             self._apply(lr, mean_rates)
 
-    def _learning_rates(self, images: torch.Tensor, rates: list[torch.Tensor]) -> Rates:
+    def _learning_rates(self, images: torch.Tensor, rates: tuple[Any, ...]) -> Rates:
         """lr of each parameter, 0-d float64."""
         if not self.sgd.normalised:
             return dict(self.eta)
@@ -86,22 +84,16 @@ class DeviceSgd:
         for v in self.velocity.values():
             v.mul_(self.sgd.momentum)
 
-    def _entering(self, rates: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-        """Presynaptic rates (A, n) as they enter the rule; weight (A,) : of each in their mean,
-        None where all count the same.
-        """
-        if self.sgd.presynaptic == "whole":
-            return rates
-        return rates - (rates.mean(0) if weight is None else weight @ rates)
-
-    def _add(self, term: Term, weight: torch.Tensor | None, rate: torch.Tensor, batch: int) -> None:
-        """left.T @ right / batch, into V, or times lr into the parameter."""
+    def _add(self, term: Term, rate: torch.Tensor, batch: int) -> None:
+        """pre.T @ post / batch, into V, or times lr into the parameter."""
         into = self.velocity[term.parameter] if self.sgd.momentum else self.parameters[term.parameter]
-        right = term.right * (1 / batch if self.sgd.momentum else (rate / batch).to(into.dtype))
-        if term.left is None:
-            into += right.sum(0)
+        scale: Any = 1 / batch if self.sgd.momentum else (rate / batch).to(into.dtype)
+        if term.pre is None:
+            into += (term.post * scale).sum(0)
+        elif term.transposed:
+            into.addmm_(term.post.T, term.pre * scale)
         else:
-            into.addmm_(self._entering(term.left, weight).T, right)
+            into.addmm_(term.pre.T, term.post * scale)
 
     def _limit_output(self, lr: Rates, moved: torch.Tensor) -> None:
         """Lower the rates into the output where its mean input would move by more than output_step
@@ -116,16 +108,23 @@ class DeviceSgd:
     def _apply(self, lr: Rates, mean_rates: torch.Tensor) -> None:
         """W <- W + lr V."""
         if self.sgd.output_step is not None:
-            last = self.network.depth - 1
-            matrix, moved = (
-                self.velocity.get(f"forward[{last - 1}]"),
-                torch.zeros_like(self.parameters[f"biases[{last}]"]),
-            )
-            if matrix is not None:
-                moved = moved + mean_rates @ matrix
-            self._limit_output(lr, moved + self.velocity.get(f"biases[{last}]", 0))
+            self._limit_output(lr, velocity_move(self.parameters, self.velocity, mean_rates))
         for name, rate in lr.items():
             self.parameters[name].addcmul_(self.velocity[name], rate.to(self.network.dtype))
+
+
+def _rows(contrast: Contrast, rows: Any) -> Contrast:
+    """The contrast of some of the samples."""
+    names = ("free", "positive", "negative", "change")
+    parts: dict[str, Any] = {name: tuple(s[rows] for s in getattr(contrast, name)) for name in names}
+    return Contrast(rows=rows, **parts)
+
+
+def _masked(contrast: Contrast, learns: torch.Tensor, dtype: torch.dtype) -> Contrast:
+    """The contrast with the change 0, and no weight in a mean, where a sample does not learn."""
+    change: Any = tuple(torch.where(learns[:, None], c, 0) for c in contrast.change)
+    weights: Any = learns.to(dtype) / learns.sum().clamp(min=1)
+    return dataclasses.replace(contrast, change=change, weights=weights)
 
 
 def _mean_square(rates: torch.Tensor) -> torch.Tensor:

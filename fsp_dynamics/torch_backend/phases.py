@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fsp_dynamics.kernels.loop_relaxation import ABSENT, CONVERGED, NOT_FINITE, RUNNING
+from fsp_dynamics.learning.rules import Contrast
 from fsp_dynamics.models.activations import Activation
 from fsp_dynamics.models.network import Array
 from fsp_dynamics.models.rate import Nudge
@@ -53,13 +54,14 @@ class Found:
         """(B,) bool: which had converged in every phase."""
         return (self.status[1:] == CONVERGED).all(0)
 
-    def contrast(self, rho: Activation, beta: float) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """(the free rates, the change of the rates per unit beta) of all layers (B, n_k); states
-        of a hard sigmoid are their own rates.
-        """
-        rates = [[s if rho.projected else rho.rate(s) for s in states] for states in self.states]
-        other, span = (rates[2], 2 * beta) if len(rates) > 2 else (rates[0], beta)
-        return rates[0], [(b - a) / span for a, b in zip(other, rates[1], strict=True)]
+    def contrast(self, rho: Activation, beta: float) -> Contrast:
+        """What a rule is given, of all samples; states of a hard sigmoid are their own rates."""
+        rates = [tuple(s if rho.projected else rho.rate(s) for s in states) for states in self.states]
+        negative, span = (rates[2], 2 * beta) if len(rates) > 2 else (rates[0], beta)
+        change: Any = tuple((b - a) / span for a, b in zip(negative, rates[1], strict=True))
+        free, positive, other = rates[0], rates[1], negative
+        everyone: Any = torch.arange(len(self.residual), device=self.residual.device)
+        return Contrast(free, positive, other, change, everyone)
 
     def message(self, rows: int) -> torch.Tensor:
         """All of it in one matrix of so many rows, the last of them empty; whole numbers stay

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from fsp_dynamics.errors import ConfigurationError, NotFiniteError, check_shape
+from fsp_dynamics.errors import ConfigurationError, NotFiniteError, check_finite, check_shape
 from fsp_dynamics.learning import phases
 from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import State
 from fsp_dynamics.training.recipe import LabelledImages
 
 
@@ -31,15 +32,27 @@ def check_split(network: Network, split: LabelledImages) -> None:
 
 
 def check_phases(both: phases.Phases, batch: int, images: Array) -> None:
-    """Refuse to go on from a state that is not finite, and say whether the images are why. Raises
-    NotFiniteError.
-    """
+    """Refuse to learn from states that are not finite. Raises NotFiniteError."""
     for name, rest in zip(phases.NAMES, (both.free, both.nudged, both.opposite), strict=True):
         if rest is not None and not np.isfinite(rest.residual).all():
-            phases.refuse_broken(name, batch, images, rest.state)
+            refuse_not_finite(name, batch, images, rest.state)
+
+
+def refuse_not_finite(phase: str, batch: int, images: Array, state: State) -> None:
+    """End the epoch at a batch with states that are not finite, naming the first such layer, or its
+    images where they are the cause. Raises NotFiniteError.
+
+    images (B, n_in) of the batch; state : layers (A, n_k) of its samples, or of those that broke.
+    """
+    check_finite(f"images of batch {batch}", images)
+    bad = [k for k, s in enumerate(state) if not np.isfinite(s).all()] or [len(state) - 1]
+    raise NotFiniteError(
+        f"the {phase} phase of batch {batch} is not finite from layer {bad[0] + 1} on; lower the learning rates"
+    )
 
 
 def check_weights(network: Network, epoch: int) -> None:
+    """Refuse weights that are not finite after an epoch. Raises NotFiniteError, naming the first."""
     for name, weight in network.parameters().items():
         if not np.isfinite(weight).all():
             raise NotFiniteError(f"{name} is not finite after epoch {epoch}; lower its learning rate")

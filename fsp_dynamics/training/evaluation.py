@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers.equilibrium import Equilibrium
-from fsp_dynamics.training import loop_engine as engine
+from fsp_dynamics.solvers.fixed_point import FixedPointSolver
+from fsp_dynamics.solvers.packed_loop import PackedLoop
 from fsp_dynamics.training.checks import check_split
 from fsp_dynamics.training.ranks import ALONE, Ranks
 from fsp_dynamics.training.recipe import LabelledImages, Recipe
-from fsp_dynamics.training.warm_start import WarmStart
+from fsp_dynamics.training.warm_start import LoopWarmStart, WarmStart
+
+
+@runtime_checkable
+class DeviceSolver(Protocol):
+    """A solver that brings a network to its device once, for many batches."""
+
+    def on_device(self, network: Network) -> Any:
+        """An object with drive(images) and relax(drive, tolerance=, slope=)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +64,7 @@ def evaluate(
     ranks : as in `training.epoch.train_epoch`; each takes some of the batches.
     """
     check_split(network, split)
-    driven, relax = engine.free_phase_solver(network, recipe, warm_start)
+    driven, relax = free_phase_solver(network, recipe, warm_start)
     seen = np.zeros((-(-len(split.labels) // (batch * ranks.count)), 5 + 2 * network.depth + 2 * network.sizes[-1]))
     for i, first in enumerate(range(ranks.rank * batch, len(split.labels), ranks.count * batch)):
         images, labels = split.images[first : first + batch], split.labels[first : first + batch]
@@ -71,6 +85,25 @@ def evaluate(
         saturation={name: (float(zero), float(one)) for name, zero, one in zip(names, *shares, strict=True)},
         dead_outputs=tuple(int(j) for j in np.flatnonzero(occurs & (strongest <= 0))),
     )
+
+
+def free_phase_solver(
+    network: Network, recipe: Recipe, warm_start: WarmStart | None
+) -> tuple[Callable[[Array], Any], Callable[[Any], Equilibrium]]:
+    """(images (B, n_in) -> drive (B, n_1), drive -> the free equilibrium); a network is packed, or
+    brought to its device, once for all calls.
+    """
+    solver: Any = recipe.solver
+    if isinstance(solver, DeviceSolver):
+        ready = solver.on_device(network)
+        slope = warm_start.slope[:, : network.sizes[-1]] if isinstance(warm_start, LoopWarmStart) else None
+        return ready.drive, lambda constant: ready.relax(constant, tolerance=recipe.tolerance, slope=slope)
+    driven = functools.partial(drive, network)
+    if not (isinstance(solver, FixedPointSolver) and solver.uses_broyden(network)):
+        return driven, lambda constant: solver.relax(network, constant, None, None, recipe.tolerance)
+    packed = PackedLoop.of(network)
+    known = packed, warm_start.slope if isinstance(warm_start, LoopWarmStart) else 0.0
+    return driven, lambda constant: solver.relax_known(network, constant, known, recipe.tolerance)
 
 
 def _look(network: Network, rest: Equilibrium, labels: Array) -> Array:

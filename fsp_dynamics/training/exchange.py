@@ -1,6 +1,6 @@
 """What ranks that share no memory tell each other of a batch.
 
-`Telling` is for loops with a hard sigmoid, in the arrays of kernels/loop_phases.py; `tell_phases`
+`BatchExchange` is for loops with a hard sigmoid, in the arrays of kernels/loop_phases.py; `gather_phases`
 for all others. Of every sample goes the short part: how its phases ended, its outputs and what
 enters them, ||rho||^2 of its layers; and its free rates below the output, whose mean limits the
 output's step. Of the samples that teach go also the other free rates and all changes. The update
@@ -25,7 +25,7 @@ from fsp_dynamics.solvers.packed_loop import Room
 from fsp_dynamics.training.ranks import Ranks, shards_of, share_of
 
 
-class Telling:
+class BatchExchange:
     """The messages of one epoch. `limited` : the optimiser limits the output's step."""
 
     def __init__(self, ranks: Ranks, room: Room, limited: bool) -> None:
@@ -37,7 +37,7 @@ class Telling:
             change for _, change in self.layers
         ]
 
-    def tell(self, rows: int) -> None:
+    def run(self, rows: int) -> None:
         """Fill in what the other ranks found of their part of the first `rows` rows. Raises
         NotFiniteError where a sample broke.
         """
@@ -114,7 +114,7 @@ def _unroll(told: Array, places: list[tuple[Array, slice | Array]]) -> None:
         at += size
 
 
-def tell_phases(ranks: Ranks, rows: int, run: Callable[[slice], Phases]) -> Phases:
+def gather_phases(ranks: Ranks, rows: int, run: Callable[[slice], Phases]) -> Phases:
     """The phases of a batch of so many rows, of which `run` makes a part: shard by shard those of
     this rank, then as all ranks found them.
     """

@@ -7,11 +7,9 @@ rest; what it saves is told in docs/performance.md.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,106 +17,29 @@ from fsp_dynamics.errors import NotFiniteError, RankLostError
 from fsp_dynamics.kernels.loop_learning import COUNTED, DONE, TELL, learn_batches
 from fsp_dynamics.kernels.loop_phases import FREE, POSITIVE
 from fsp_dynamics.kernels.loop_relaxation import DOUBTS, RESIDUAL, STATUS
-from fsp_dynamics.kernels.panels import padded
 from fsp_dynamics.kernels.team import LOST, Team, ThreadTuner, can_synchronise
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.learning.optimisers import Sgd
-from fsp_dynamics.learning.phases import NAMES, refuse_broken
+from fsp_dynamics.learning.phases import NAMES
+from fsp_dynamics.learning.rules.hebbian import HebbianRule
+from fsp_dynamics.learning.rules.mean_subtracted import MeanSubtractedRule
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, drive
-from fsp_dynamics.solvers.equilibrium import CONVERGED, NOT_FINITE, Equilibrium, Solver
+from fsp_dynamics.models.rate import Nudge
+from fsp_dynamics.solvers.equilibrium import CONVERGED, NOT_FINITE, Equilibrium
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.packed_loop import PackedLoop, Room, is_packable, members
 from fsp_dynamics.solvers.recovery import recover
-from fsp_dynamics.training.exchange import Telling
+from fsp_dynamics.training.checks import refuse_not_finite
+from fsp_dynamics.training.epoch_state import EpochState
+from fsp_dynamics.training.exchange import BatchExchange
 from fsp_dynamics.training.interrupts import Interrupts
 from fsp_dynamics.training.ranks import Ranks, share_of
-from fsp_dynamics.training.warm_start import WarmStart
-
-if TYPE_CHECKING:
-    from fsp_dynamics.training.recipe import LabelledImages, Learner, Recipe
+from fsp_dynamics.training.recipe import LabelledImages, Learner, Recipe, images_at
+from fsp_dynamics.training.warm_start import LoopWarmStart
 
 # samples of one call: between two calls the caller is told how far it is, and may stop
 CHUNK = 1024
 TRIAL = 256  # samples with which another number of threads is tried
-
-
-@dataclass(slots=True, eq=False)
-class LoopWarmStart(WarmStart):
-    """What the engine knows of its training images from earlier visits; it makes equilibria
-    cheaper, never different beyond the tolerance.
-
-    outputs (N, n_L) : the outputs of each sample's last free equilibrium, 0 before the first.
-    moves (N, 2, n_L) : how they and what enters them
-    moved when it was last nudged. slope (n_L, N_L) : the mean loop Jacobian, and sums (2, n_L,
-    n_L) what it is the regression of.
-    """
-
-    outputs: Array
-    moves: Array
-    slope: Array
-    sums: Array
-
-    @classmethod
-    def empty(cls, samples: int, network: Network) -> LoopWarmStart:
-        """Before the first epoch of a loop; N_L is n_L, padded."""
-        n, dtype = network.sizes[-1], network.dtype
-        return cls(
-            np.zeros((samples, n), dtype),
-            np.zeros((samples, 2, n), dtype),
-            np.zeros((n, padded(n, dtype)), dtype),
-            np.zeros((2, n, n)),
-        )
-
-
-def takes(network: Network, recipe: Recipe) -> bool:
-    """Whether the engine can train this network in this way."""
-    return (
-        is_packable(network)
-        and recipe.rule == "hebbian"
-        and isinstance(recipe.solver, FixedPointSolver)
-        and recipe.solver.uses_broyden(network)
-    )
-
-
-def is_on_torch(solver: Solver) -> bool:
-    """Whether it is `torch_backend.fixed_point.TorchFixedPointSolver`; asked without importing
-    torch.
-    """
-    return type(solver).__module__ == "fsp_dynamics.torch_backend.fixed_point"
-
-
-def supports_torch(recipe: Recipe) -> bool:
-    """Whether torch_backend/engine.py trains in this way."""
-    return is_on_torch(recipe.solver) and recipe.rule == "hebbian"
-
-
-def free_phase_solver(
-    network: Network, recipe: Recipe, memory: object
-) -> tuple[Callable[[Array], Any], Callable[[Any], Equilibrium]]:
-    """(images (B, n_in) -> drive (B, n_1), drive -> the free equilibrium); a network is packed, or
-    brought to its device, once for all calls.
-    """
-    solver: Any = recipe.solver
-    if is_on_torch(solver):
-        ready = solver.on_device(network)
-        slope = memory.slope[:, : network.sizes[-1]] if isinstance(memory, LoopWarmStart) else None
-        return ready.drive, lambda constant: ready.relax(constant, tolerance=recipe.tolerance, slope=slope)
-    driven = functools.partial(drive, network)
-    if not (isinstance(solver, FixedPointSolver) and solver.uses_broyden(network)):
-        return driven, lambda constant: solver.relax(network, constant, None, None, recipe.tolerance)
-    packed = PackedLoop.of(network)
-    known = packed, memory.slope if isinstance(memory, LoopWarmStart) else 0.0
-    return driven, lambda constant: solver.relax_known(network, constant, known, recipe.tolerance)
-
-
-def images_at(images: Array, samples: Array, dtype: Any) -> tuple[Array, Array]:
-    """(images in C order and `dtype`, the row of each of the samples there); nothing is copied
-    that need not be.
-    """
-    if images.dtype == dtype and images.flags.c_contiguous:
-        return images, samples
-    return np.ascontiguousarray(images[samples], dtype), np.arange(len(samples))
 
 
 class LoopEngine:
@@ -127,6 +48,8 @@ class LoopEngine:
     Ranks that share memory are `joined`: they walk every batch together, and what is done between
     two calls is done by the first. All others have their part of each batch.
     """
+
+    in_shards = False
 
     def __init__(
         self, learner: Learner, split: LabelledImages, recipe: Recipe, threads: int | None, ranks: Ranks
@@ -139,9 +62,9 @@ class LoopEngine:
         to: Callable[[Array], Array] = ranks.shared if self.joined else lambda array: array
         self.part = (0, 1) if self.joined else (ranks.rank, ranks.count)
         self.packed = PackedLoop.of(network).moved(to)
-        self.memory = LoopWarmStart.empty(len(split.labels), network).or_fresh(learner.warm_start)
-        self.memory = learner.warm_start = LoopWarmStart(
-            **{name: to(array) for name, array in self.memory.arrays().items()}
+        self.warm_start = LoopWarmStart.empty(len(split.labels), network).or_fresh(learner.warm_start)
+        self.warm_start = learner.warm_start = LoopWarmStart(
+            **{name: to(array) for name, array in self.warm_start.arrays().items()}
         )
         here = members(network, recipe.batch) if threads is None else threads
         here = (
@@ -158,7 +81,7 @@ class LoopEngine:
             3 if recipe.phases == "centred" else 2,
             to,
         )
-        self.telling = Telling(ranks, self.room, limited=recipe.optimiser.output_step is not None)
+        self.exchange = BatchExchange(ranks, self.room, limited=recipe.optimiser.output_step is not None)
         self.labels = np.ascontiguousarray(split.labels, np.int64)
         self.velocity = _packed_velocity(network, learner.velocity, recipe.optimiser).moved(to)
         self.count, self.strongest, self.cursor = (
@@ -166,47 +89,59 @@ class LoopEngine:
             to(np.zeros(network.sizes[-1])),
             to(np.zeros(3, np.int64)),
         )
-        self._meet()
+        self._barrier()
 
-    def epoch(self, order: Array, betas: Array, told: Callable[[int, float], None], interrupts: Interrupts) -> None:
-        """Learn the samples in this order, `betas` (batches,) the nudge of each batch;
-        told(samples done, wrong so far) between calls.
+    @classmethod
+    def supports(cls, network: Network, recipe: Recipe, ranks: Ranks) -> bool:
+        """Whether it is a loop with a hard sigmoid, relaxed by Broyden's method, and eq. 14 or its
+        mean-subtracted form trains it.
         """
-        batch = self.recipe.batch
-        if self.recipe.mirror:
-            interrupts = Interrupts(
-                [
-                    (mirror.every(batch), lambda done: self._mirror(order[: done * batch][-mirror.SAMPLES :])),
-                    *interrupts.due,
-                ]
-            )
-        teaching, first = _teaching(self.learner, self.recipe), 0
+        broyden = isinstance(recipe.solver, FixedPointSolver) and recipe.solver.uses_broyden(network)
+        return is_packable(network) and broyden and isinstance(recipe.rule, HebbianRule | MeanSubtractedRule)
+
+    @property
+    def weights(self) -> PackedLoop:
+        """The packed weights."""
+        return self.packed
+
+    def learn(self, state: EpochState, interrupts: Interrupts, progress: Callable[[], None]) -> None:
+        """See `engine.Engine.learn`."""
+        batch, batches = state.batch, len(state.betas)
+        statistics = state.statistics
+        self.count[:], self.strongest[:] = statistics.counts, statistics.strongest
+        settings = _settings(self.learner, self.recipe)
         with self.team, self.ranks.watching(self.team.counters):
-            while first < len(betas):
-                begin, last = (
-                    time.perf_counter(),
-                    min(len(betas), interrupts.after(first, max(1, (TRIAL if self.pace.trial else CHUNK) // batch))),
-                )
-                self._batches(order[first * batch : last * batch], betas[first:last], teaching, first)
-                self.pace.took(last - first, time.perf_counter() - begin)
-                first = last
-                interrupts.take(last)
-                told(int(self.count[0]), float(self.count[1]))
+            while state.done < batches:
+                begin, piece = time.perf_counter(), max(1, (TRIAL if self.pace.trial else CHUNK) // batch)
+                last = min(batches, interrupts.after(state.done, piece))
+                betas = state.betas[state.done : last]
+                self._batches(state.samples(state.done, last), betas, settings, state.done)
+                self.pace.took(last - state.done, time.perf_counter() - begin)
+                state.done = last
+                statistics.counts[:], statistics.strongest[:] = self.count, self.strongest
+                interrupts.run_due(last)
+                progress()
+
+    def mirror(self, samples: Array) -> None:
+        """See `engine.Engine.mirror`."""
+        network, known = self.learner.network, (self.packed, self.warm_start.slope)
+        self.packed.write_to(network)
+
+        def relax(constant: Array) -> Equilibrium:
+            return self.solver.relax_known(network, constant, known, self.recipe.tolerance)
+
+        mirror.run(network, self.split.images[samples], relax, self.recipe.mirror, self.learner.rng)
+        assert network.loop is not None
+        self._barrier()  # others may still relax with the loop that was
+        if self.first:
+            self.packed.loop[:, : network.loop.shape[1]] = network.loop
+        self._barrier()
+
+    def write_back(self) -> None:
+        """Give the learner the packed weights and velocity; the warm start is its own."""
         self.packed.write_to(self.learner.network)
         if self.recipe.optimiser.momentum:
             _unpack_velocity(self.learner, self.velocity, self.recipe.optimiser)
-
-    def _mirror(self, samples: Array) -> None:
-        """One mirror phase with these samples."""
-        network, known = self.learner.network, (self.packed, self.memory.slope)
-        self.packed.write_to(network)
-        relax = lambda constant: self.solver.relax_known(network, constant, known, self.recipe.tolerance)  # noqa: E731
-        mirror.run(network, self.split.images[samples], relax, self.recipe.mirror, self.learner.rng)
-        assert network.loop is not None
-        self._meet()  # others may still rest with the loop that was
-        if self.first:
-            self.packed.loop[:, : network.loop.shape[1]] = network.loop
-        self._meet()
 
     @property
     def first(self) -> bool:
@@ -215,31 +150,31 @@ class LoopEngine:
         """
         return not self.joined or self.ranks.sharers[0] == 0
 
-    def _meet(self) -> None:
+    def _barrier(self) -> None:
         """Where ranks are joined, wait for each other. Raises RankLostError where one is gone."""
         if self.joined:
             self.ranks.barrier()
             if self.team.counters[LOST]:
                 raise RankLostError("another process of this job is gone")
 
-    def _batches(self, samples: Array, betas: Array, teaching: Any, first_batch: int) -> None:
+    def _batches(self, samples: Array, betas: Array, settings: Any, first_batch: int) -> None:
         images, places, norms = self._images(samples)
         data = (images, np.stack([places, self.labels[samples], samples]), norms)
-        memory = (self.memory.outputs, self.memory.moves, self.memory.slope, self.memory.sums)
+        memory = (self.warm_start.outputs, self.warm_start.moves, self.warm_start.slope, self.warm_start.sums)
         velocity = (self.velocity.weights, self.velocity.loop, self.velocity.biases)
         given = self.recipe.tolerance
-        rule = (float(given.absolute), float(given.relative), int(self.solver.max_passes))
+        limits = (float(given.absolute), float(given.relative), int(self.solver.max_passes))
         report, cursor = (self.count, self.strongest), self.cursor
-        self._meet()
+        self._barrier()
         if self.first:
             cursor[:] = 0
-        self._meet()
+        self._barrier()
         while True:
             self.team.run(
-                learn_batches, self.packed.net, data, memory, self.room.room, (betas, *teaching), velocity, self.room.work, rule, report,
+                learn_batches, self.packed.net, data, memory, self.room.room, (betas, *settings), velocity, self.room.work, limits, report,
                 self.part, cursor, members=self.pace.members,
             )  # fmt: skip
-            self._meet()
+            self._barrier()
             if cursor[2] == DONE:
                 return
             batch, phase = int(cursor[0]), int(cursor[2])
@@ -248,7 +183,7 @@ class LoopEngine:
                 self._tell(first_batch + batch, images[here])
             else:
                 self._recover(phase, float(betas[batch]), first_batch + batch, images[here])
-            self._meet()
+            self._barrier()
 
     def _images(self, samples: Array) -> tuple[Array, Array, Array]:
         """(images in the network's dtype, the row of each sample there, ||image||^2 of each)."""
@@ -263,7 +198,7 @@ class LoopEngine:
         room, network = self.room, self.learner.network
         status = room.statistics[phase, STATUS]
         if self.part[1] == 1:  # else all ranks are told first
-            self._refuse_broken(phase, batch, images)
+            self._refuse_not_finite(phase, batch, images)
         if not self.first:
             return
         rows, sizes = (
@@ -286,24 +221,24 @@ class LoopEngine:
         whichever rank, ends the epoch in all of them.
         """
         try:
-            self.telling.tell(len(images))
+            self.exchange.run(len(images))
         except NotFiniteError:
             for phase in range(len(self.room.statistics)):
-                self._refuse_broken(phase, batch, images)
+                self._refuse_not_finite(phase, batch, images)
             raise
 
-    def _refuse_broken(self, phase: int, batch: int, images: Array) -> None:
+    def _refuse_not_finite(self, phase: int, batch: int, images: Array) -> None:
         """Raises NotFiniteError, naming the layer, where a sample of this rank broke."""
         broken = self.room.statistics[phase, STATUS] == NOT_FINITE
         first, end = share_of(len(images), *self.part)
         broken[:first] = broken[end:] = False
         if broken.any():
             state = self.room.state(self.learner.network.sizes[1:], broken, phase)
-            refuse_broken(NAMES[phase], batch, images, state)
+            refuse_not_finite(NAMES[phase], batch, images, state)
 
 
-def _teaching(learner: Learner, recipe: Recipe) -> tuple[Any, ...]:
-    """What kernels/loop_learning.py calls teaching, but for the betas."""
+def _settings(learner: Learner, recipe: Recipe) -> tuple[Any, ...]:
+    """How the kernel learns, but for the betas: what kernels/loop_learning.py calls teaching."""
     given, network = recipe.optimiser, learner.network
     names = [
         ["input", *(f"forward[{k}]" for k in range(network.depth - 1)), "loop"],
@@ -314,7 +249,7 @@ def _teaching(learner: Learner, recipe: Recipe) -> tuple[Any, ...]:
         row[: len(kind)] = [0.0 if name in given.frozen else given.rates.of(name) for name in kind]
     eta *= given.rate_factor**learner.epoch
     steps = float(given.output_step or 0.0), float(given.momentum), float(given.decay)
-    return eta, recipe.phases == "centred", given.normalised, *steps, given.presynaptic == "deviation"
+    return eta, recipe.phases == "centred", given.normalised, *steps, recipe.rule == MeanSubtractedRule()
 
 
 def _packed_velocity(network: Network, velocity: dict[str, Array], optimiser: Sgd) -> PackedLoop:

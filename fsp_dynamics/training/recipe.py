@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_finite
 from fsp_dynamics.learning import phases
 from fsp_dynamics.learning.optimisers import Sgd
+from fsp_dynamics.learning.rules import Rule, require_rule
+from fsp_dynamics.learning.rules.hebbian import HEBBIAN
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge
 from fsp_dynamics.solvers.equilibrium import Solver, Tolerance
+from fsp_dynamics.training.epoch_state import EpochState
 from fsp_dynamics.training.warm_start import WarmStart
 
 
@@ -25,6 +28,15 @@ class LabelledImages(Protocol):
     def labels(self) -> Array: ...
 
 
+def images_at(images: Array, samples: Array, dtype: Any) -> tuple[Array, Array]:
+    """(images in C order and `dtype`, the row of each of the samples there); nothing is copied
+    that need not be.
+    """
+    if images.dtype == dtype and images.flags.c_contiguous:
+        return images, samples
+    return np.ascontiguousarray(images[samples], dtype), np.arange(len(samples))
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How to learn.
@@ -32,11 +44,10 @@ class Recipe:
     optimiser : what becomes of an update. solver, tolerance : how and when the network has converged.
     beta : strength of the nudge. phases : "one-sided", "random-sign" or "centred"
         (`learning.phases.run`).
-    rule : "hebbian" (the paper) or "exact", whose nudge acts through transposed connections and
-        whose update follows the gradient of the cost.
+    rule : a `learning.rules.Rule`; by default eq. 14. A name of one is taken too.
     batch : samples whose mean update is one step.
     mirror : how far the loop moves in each mirror phase (`learning.mirror`), in [0, 1]; 0: there
-    are none.
+        are none.
     """
 
     optimiser: Sgd
@@ -44,13 +55,13 @@ class Recipe:
     tolerance: Tolerance = field(default=Tolerance(1e-4))
     beta: float = 1.0
     phases: str = "one-sided"
-    rule: str = "hebbian"
+    rule: Rule = field(default=HEBBIAN)
     batch: int = 20
     mirror: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("phases", self.phases, phases.KINDS)
-        check_choice("rule", self.rule, phases.RULES)
+        object.__setattr__(self, "rule", require_rule(self.rule))
         if not isinstance(self.batch, int | np.integer) or isinstance(self.batch, bool) or self.batch < 1:
             raise ConfigurationError(f"batch = {self.batch!r}, expected a whole number, 1 or more")
         if not 0 <= self.mirror <= 1:
@@ -61,15 +72,15 @@ class Recipe:
         ConfigurationError, NotFiniteError.
         """
         self.optimiser.check(network)
+        self.rule.check(network)
         if self.mirror and network.loop is None:
             raise ConfigurationError(
                 f"mirror = {self.mirror!r}, but the network has no loop that could follow; leave it out"
             )
         for name, weight in network.parameters().items():
             check_finite(name, weight)
-        self.solver.relax(
-            network, np.zeros((1, network.sizes[1]), network.dtype), None, None, self.tolerance
-        )  # refuses what it cannot relax
+        silence = np.zeros((1, network.sizes[1]), network.dtype)
+        self.solver.relax(network, silence, None, None, self.tolerance)  # refuses what it cannot relax
         for beta in (self.beta,) if self.phases == "one-sided" else (self.beta, -self.beta):
             Nudge(beta, np.zeros((0, network.sizes[-1]))).check(network, 0)
 
@@ -78,6 +89,8 @@ class Recipe:
 class Learner:
     """What training changes: the network (owned, in place), the momentum's velocity, finished
     epochs, the random stream, the warm start.
+
+    unfinished : where an epoch stands that was left between two batches; else None.
     """
 
     network: Network
@@ -85,6 +98,7 @@ class Learner:
     velocity: dict[str, Array] = field(default_factory=dict)
     epoch: int = 0
     warm_start: WarmStart | None = None
+    unfinished: EpochState | None = None
 
     @classmethod
     def start(cls, network: Network, recipe: Recipe, rng: np.random.Generator | int | None = None) -> Learner:
@@ -93,3 +107,18 @@ class Learner:
         """
         recipe.check(network)
         return cls(network.copy(), np.random.default_rng(rng))
+
+    def begin_epoch(self, samples: int, recipe: Recipe) -> EpochState:
+        """The epoch that was left unfinished, or a new one drawn from `rng`. Raises
+        ConfigurationError for one over other data or in other batches.
+        """
+        state, self.unfinished = self.unfinished, None
+        if state is None:
+            classes = self.network.sizes[-1]
+            return EpochState.begin(samples, classes, recipe.batch, recipe.beta, recipe.phases, self.rng)
+        if (len(state.order), state.batch) != (samples, recipe.batch):
+            raise ConfigurationError(
+                f"an epoch over {len(state.order)} images in batches of {state.batch} is unfinished, but {samples} "
+                f"images in batches of {recipe.batch} were given; go on with the same data and recipe"
+            )
+        return state

@@ -11,8 +11,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,92 +20,39 @@ from fsp_dynamics.kernels.layer_relaxation import FROM_CUT, FROM_INPUTS, FROM_ST
 from fsp_dynamics.kernels.loop_relaxation import PASSES, RESIDUAL, STATUS
 from fsp_dynamics.kernels.panels import from_panels, to_panels
 from fsp_dynamics.kernels.team import Team, ThreadTuner
-from fsp_dynamics.learning.phases import Phases, signed
+from fsp_dynamics.learning.phases import Phases
+from fsp_dynamics.learning.rules.hebbian import HEBBIAN, HebbianRule
+from fsp_dynamics.learning.rules.mean_subtracted import MeanSubtractedRule
+from fsp_dynamics.learning.rules.products import ProductsRule
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of
 from fsp_dynamics.solvers.equilibrium import OUT_OF_STEPS, Equilibrium
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.packed_layers import PackedLayers, Room, members
 from fsp_dynamics.solvers.recovery import recover
+from fsp_dynamics.training.checks import check_phases
+from fsp_dynamics.training.epoch_state import EpochState
 from fsp_dynamics.training.interrupts import Interrupts
-from fsp_dynamics.training.loop_engine import images_at
-from fsp_dynamics.training.warm_start import WarmStart
+from fsp_dynamics.training.ranks import Ranks
+from fsp_dynamics.training.recipe import LabelledImages, Learner, Recipe, images_at
+from fsp_dynamics.training.warm_start import UNSEEN, ReciprocalWarmStart
 
-if TYPE_CHECKING:
-    from fsp_dynamics.training.recipe import LabelledImages, Learner, Recipe
-
-LEVELS = 127  # a state differs from its class's mean by -1 ... 1, in so many steps either way
-UNSEEN = 255
-FOLLOW = 0.05  # how far one sample moves its class's mean
 PIECE = 64  # batches between two decisions on the number of threads
 
 
-@dataclass(slots=True, eq=False)
-class ReciprocalWarmStart(WarmStart):
-    """What training remembers of its images from earlier visits; it makes equilibria cheaper,
-    never different beyond the tolerance.
+class ReciprocalEngine:
+    """The arrays of one epoch, and its batches. Between them the weights stay in panels."""
 
-    seen (N,) uint8 : the strongest output of each sample's last free equilibrium, or UNSEEN. means
-    (n_L, C) : the mean states of the cut under each
-    strongest output, which move with the weights. apart (N, C) int8 : how far the sample was from
-    that mean, in steps of 1/LEVELS.
-    """
+    in_shards = False
 
-    seen: Array
-    means: Array
-    apart: Array
-
-    @classmethod
-    def empty(cls, samples: int, network: Network) -> ReciprocalWarmStart:
-        width = sum(network.sizes[2::2])
-        return cls(
-            np.full(samples, UNSEEN, np.uint8),
-            np.zeros((network.sizes[-1], width), network.dtype),
-            np.zeros((samples, width), np.int8),
-        )
-
-    def start(self, index: Array) -> Array:
-        """(A, C) where to begin with these samples: the class's mean of today, moved as far as the
-        sample was from that of its last visit.
-        """
-        seen = self.seen[index]
-        known = seen != UNSEEN
-        begin = np.where(known[:, None], self.means[np.where(known, seen, 0)], self.means.mean(0))
-        begin += self.apart[index] * begin.dtype.type(1 / LEVELS)
-        return np.clip(begin, 0, 1, out=begin)
-
-    def keep(self, index: Array, cut: Array, output: Array) -> None:
-        """These samples rest with these states (A, C) of the cut and these outputs (A, n_L)."""
-        seen = output.argmax(1)
-        apart = cut - self.means[seen]
-        self.seen[index], self.apart[index] = seen, np.rint(apart * LEVELS)
-        count, total = np.bincount(seen, minlength=len(self.means))[:, None], np.zeros_like(self.means)
-        np.add.at(total, seen, apart)
-        self.means += (1 - (1 - FOLLOW) ** count) / np.maximum(count, 1) * total
-
-
-def takes(network: Network, recipe: Recipe) -> bool:
-    """Whether training this network in this way relaxes by sweeps."""
-    sweeps = isinstance(recipe.solver, FixedPointSolver) and recipe.solver.uses_picard(network)
-    return sweeps and recipe.rule == "hebbian" and network.sizes[-1] < UNSEEN
-
-
-class SweepEngine:
-    """The arrays of one epoch, and its batches. Between them the weights stay in panels; `memory`
-    is the learner's.
-    """
-
-    def __init__(self, learner: Learner, split: LabelledImages, recipe: Recipe, threads: int | None) -> None:
+    def __init__(
+        self, learner: Learner, split: LabelledImages, recipe: Recipe, threads: int | None, ranks: Ranks
+    ) -> None:
         assert isinstance(recipe.solver, FixedPointSolver)
-        self.learner, self.split, self.recipe, self.solver, self.sgd = (
-            learner,
-            split,
-            recipe,
-            recipe.solver,
-            recipe.optimiser,
-        )
+        self.learner, self.split, self.recipe, self.sgd = learner, split, recipe, recipe.optimiser
+        self.solver = recipe.solver
         network, samples = learner.network, len(split.labels)
-        self.memory = learner.warm_start = ReciprocalWarmStart.empty(samples, network).or_fresh(learner.warm_start)
+        self.warm_start = learner.warm_start = ReciprocalWarmStart.empty(samples, network).or_fresh(learner.warm_start)
         self.packed, self.input = PackedLayers.of(network), to_panels(network.input)
         self.team = Team(members(network, recipe.batch) if threads is None else threads)
         self.pace = ThreadTuner(self.team.members, fixed=threads is not None)
@@ -122,36 +68,55 @@ class SweepEngine:
         self.targets = np.eye(network.sizes[-1], dtype=network.dtype)
         self.norms = np.einsum("ij,ij->i", split.images, split.images, dtype=np.float64)
         self.rule = (float(recipe.tolerance.absolute), float(recipe.tolerance.relative), int(self.solver.max_passes))
-        self.in_panels = not (
-            self.sgd.momentum or self.sgd.decay or self.sgd.presynaptic != "whole"
-        )  # else `Sgd.step` changes the network, and the panels follow
+        # else `Sgd.step` changes the network, and the panels follow
+        self.in_panels = recipe.rule == HEBBIAN and not (self.sgd.momentum or self.sgd.decay)
 
-    def epoch(self, order: Array, seen: Callable[[int, Array, Phases], None], interrupts: Interrupts) -> None:
-        """Learn the samples in this order; seen(number of the batch, samples, phases) before each
-        update, which it may refuse by raising.
+    @classmethod
+    def supports(cls, network: Network, recipe: Recipe, ranks: Ranks) -> bool:
+        """Whether passes of its solver are compiled for this network, and its rule nudges as the
+        field does; of one process.
         """
-        batch = self.recipe.batch
+        passes = isinstance(recipe.solver, FixedPointSolver) and recipe.solver.uses_picard(network)
+        rule = isinstance(recipe.rule, HebbianRule | MeanSubtractedRule | ProductsRule)
+        return passes and rule and ranks.shards == 1 and network.sizes[-1] < UNSEEN
+
+    @property
+    def weights(self) -> Network:
+        """The learner's network, which has the weights of the moment where an interrupt is run."""
+        return self.learner.network
+
+    def learn(self, state: EpochState, interrupts: Interrupts, progress: Callable[[], None]) -> None:
+        """See `engine.Engine.learn`."""
+        network, split = self.learner.network, self.split
         begin, done = time.perf_counter(), 0
-        try:
-            for first in range(0, len(order), batch):
-                index = order[first : first + batch]
-                data = images_at(self.split.images, index, self.learner.network.dtype)
-                both = self._run(index, data)
-                seen(first // batch, index, both)
+        with self.team:
+            for number in range(state.done, len(state.betas)):
+                index = state.samples(number, number + 1)
+                data = images_at(split.images, index, network.dtype)
+                both = self._run(index, data, float(state.betas[number]))
+                state.statistics.add(both, split.labels[index], network.rho)
+                check_phases(both, number, split.images[index])
                 self._learn(index, data, both)
-                if interrupts.is_due(first // batch + 1):
-                    self._write_back()
-                    interrupts.take(first // batch + 1)
-                done += 1
+                state.done, done = number + 1, done + 1
+                if interrupts.is_due(state.done):
+                    self.write_back()
+                    interrupts.run_due(state.done)
+                progress()
                 if done == PIECE:
                     now = time.perf_counter()
                     self.pace.took(done, now - begin)
                     begin, done = now, 0
-        finally:
-            self.team.close()
-        self._write_back()
 
-    def _run(self, index: Array, data: tuple[Array, Array]) -> Phases:
+    def mirror(self, samples: Array) -> None:
+        """There is no loop to turn: `Recipe.check` refuses mirror phases."""
+        raise AssertionError("a reciprocal network has no mirror phase")
+
+    def write_back(self) -> None:
+        """Give the network the weights in the panels."""
+        self.packed.write_to(self.learner.network)
+        from_panels(self.input, self.learner.network.input)
+
+    def _run(self, index: Array, data: tuple[Array, Array], beta: float) -> Phases:
         """Both phases of the samples `index`, as `phases.run`; their states are views, good until
         the next call.
         """
@@ -159,12 +124,11 @@ class SweepEngine:
         everyone, n = np.arange(count), network.sizes[-1]
         room.begin(everyone)
         self._together(find_drive, data, self.input, network.biases[0], self.pixels, everyone, room.drive)
-        room.place_cut(self.memory.start(index))
+        room.place_cut(self.warm_start.start(index))
         self._relax(room, FROM_CUT, 0.0)
-        beta = float(signed(self.recipe.beta, self.recipe.phases, 1, self.learner.rng)[0])
         rest, recovered = self._found(room, everyone, None, None)
         kept, target = rest.converged, self.targets[self.split.labels[index]]
-        self.memory.keep(index[kept], room.cut(slice(0, count))[kept], rest.output[kept])
+        self.warm_start.keep(index[kept], room.cut(slice(0, count))[kept], rest.output[kept])
         rows, found = np.flatnonzero(kept & (rest.output != target).any(1)), []
         for other, signed_beta in zip(self.rooms[1:], (beta, -beta), strict=False):
             other.begin(rows)
@@ -189,7 +153,7 @@ class SweepEngine:
         found = Equilibrium(room.state(which), residual, status, steps, beta_of(nudge))
         if not (status == OUT_OF_STEPS).any():
             return found, False
-        self._write_back()
+        self.write_back()
         network, start = self.learner.network, None if rest is None else tuple(s[rows] for s in rest.state)
         reached = dataclasses.replace(found, state=tuple(np.array(s) for s in found.state))
         drive, doubts = room.drive[rows, : network.sizes[1]], np.zeros(len(rows), np.int64)
@@ -202,7 +166,7 @@ class SweepEngine:
         network, epoch, image_norm = self.learner.network, self.learner.epoch, float(self.norms[index].mean())
         if not self.in_panels:
             images = self.split.images[index].astype(network.dtype, copy=False)
-            self.sgd.step(network, self.learner.velocity, images, both, image_norm, epoch)
+            self.sgd.step(network, self.learner.velocity, self.recipe.rule, images, both, image_norm, epoch)
             self.packed.read_from(network)
             self.input = to_panels(network.input)
             return
@@ -229,7 +193,7 @@ class SweepEngine:
             bias += np.asarray(lr.get(f"biases[{k}]", 0.0) / len(index), bias.dtype) * each.sum(0)
 
     def _change(self, both: Phases, rows: Array) -> State:
-        """The change of the rates of the samples `rows` per unit beta, as `hebbian.contrast` has
+        """The change of the rates of the samples `rows` per unit beta, as `rules.update.contrast` has
         it; it takes the place of the nudged states.
         """
         room, other = self.rooms[1], self.rooms[0] if both.opposite is None else self.rooms[2]
@@ -246,8 +210,3 @@ class SweepEngine:
 
     def _together(self, kernel: Callable[..., None], *args: Any) -> None:
         self.team.run(kernel, *args, members=self.pace.members)
-
-    def _write_back(self) -> None:
-        """Give the network the weights in the panels."""
-        self.packed.write_to(self.learner.network)
-        from_panels(self.input, self.learner.network.input)

@@ -12,8 +12,8 @@ import numpy as np
 
 from fsp_dynamics.kernels.loop_learning import COUNTED
 from fsp_dynamics.learning.phases import Phases
-from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.solvers.equilibrium import Equilibrium
+from fsp_dynamics.models.activations import Activation
+from fsp_dynamics.models.network import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,54 +44,67 @@ class EpochReport:
 
 
 class EpochStatistics:
-    """Sums over the samples seen so far."""
+    """Sums over the samples of an epoch so far.
 
-    def __init__(self, network: Network) -> None:
-        self.rate, classes = network.rho.rate, network.sizes[-1]
-        self.samples = self.wrong = self.unconverged = self.nudged = 0
-        self.residual = self.residual_max = self.passes_free = self.passes_nudged = 0.0
-        self.strongest, self.occurs = np.zeros(classes), np.zeros(classes, bool)
+    counts : (8,) float64 in the order of kernels/loop_learning.COUNTED.
+    strongest : (n_L,) float64, the largest rate of each output.
+    """
 
-    def add_free(self, rest: Equilibrium, labels: Array) -> None:
-        self.samples += len(labels)
-        self.wrong += int((rest.output.argmax(1) != labels).sum())
-        self.residual += float(rest.residual.sum())
-        self.residual_max = float(np.maximum(self.residual_max, rest.residual.max()))  # keeps NaN
-        self.passes_free += float(rest.steps.sum())
-        self.unconverged += int((~rest.converged).sum())
-        self.strongest = np.maximum(self.strongest, self.rate(rest.output).max(0))
-        self.occurs[labels] = True
+    __slots__ = ("counts", "strongest")
 
-    def add(self, both: Phases, labels: Array) -> None:
-        self.add_free(both.free, labels)
-        self.unconverged += int((~both.converged).sum())
-        self.nudged += len(both.rows)
-        self.passes_nudged += float(both.nudged.steps.sum())
+    def __init__(self, classes: int) -> None:
+        self.counts, self.strongest = np.zeros(len(COUNTED)), np.zeros(classes)
 
-    def add_counted(self, count: Array, strongest: Array, labels: Array) -> None:
-        """What the engine counted (kernels/loop_learning.COUNTED)."""
-        counted = dict(zip(COUNTED, count, strict=True))
-        self.samples, self.wrong, self.nudged, self.unconverged = (
-            int(counted[key]) for key in ("samples", "wrong", "nudged", "unconverged")
-        )
-        self.residual, self.residual_max = counted["residual"], counted["residual_max"]
-        self.passes_free, self.passes_nudged = counted["passes_free"], counted["passes_nudged"]
-        self.strongest = strongest
-        self.occurs[labels] = True
+    @property
+    def samples(self) -> int:
+        """How many have been learned from, or left out."""
+        return int(self["samples"])
 
-    def dead_outputs(self) -> tuple[int, ...]:
-        return tuple(int(j) for j in np.flatnonzero(self.occurs & (self.strongest <= 0)))
+    @property
+    def wrong(self) -> float:
+        """How many of them had another class's output as the strongest."""
+        return self["wrong"]
 
-    def report(self, seconds: float) -> EpochReport:
+    def __getitem__(self, name: str) -> float:
+        return float(self.counts[COUNTED.index(name)])
+
+    def add(self, phases: Phases, labels: Array, rho: Activation) -> None:
+        """Count the samples of a batch."""
+        free, nudged = phases.free, phases.nudged
+        rates = rho.rate(free.output)
+        batch = {
+            "samples": len(labels),
+            "wrong": (free.output.argmax(1) != labels).sum(),
+            "residual": free.residual.sum(),
+            "residual_max": free.residual.max(),
+            "passes_free": free.steps.sum(),
+            "nudged": len(phases.rows),
+            "passes_nudged": nudged.steps.sum(),
+            "unconverged": phases.unconverged,
+        }
+        self.merge(np.array([float(batch[name]) for name in COUNTED]), rates.max(0))
+
+    def merge(self, counts: Array, strongest: Array) -> None:
+        """Add the sums over other samples of the same epoch."""
+        largest = COUNTED.index("residual_max")
+        known = self.counts[largest]
+        self.counts += counts
+        self.counts[largest] = np.maximum(known, counts[largest])  # keeps NaN
+        np.maximum(self.strongest, strongest, out=self.strongest)
+
+    def report(self, labels: Array, seconds: float) -> EpochReport:
+        """The epoch as a whole; labels (N,) of all its samples."""
+        samples, nudged = self.samples, self["nudged"]
+        occurs = np.isin(np.arange(len(self.strongest)), labels)
         return EpochReport(
-            train_error=100 * self.wrong / self.samples,
-            residual=self.residual / self.samples,
-            residual_max=self.residual_max,
-            unconverged=self.unconverged,
-            nudged_share=self.nudged / self.samples,
-            passes_free=self.passes_free / self.samples,
-            passes_nudged=self.passes_nudged / max(self.nudged, 1),
-            dead_outputs=self.dead_outputs(),
+            train_error=100 * int(self.wrong) / samples,
+            residual=self["residual"] / samples,
+            residual_max=self["residual_max"],
+            unconverged=int(self["unconverged"]),
+            nudged_share=int(nudged) / samples,
+            passes_free=self["passes_free"] / samples,
+            passes_nudged=self["passes_nudged"] / max(int(nudged), 1),
+            dead_outputs=tuple(int(j) for j in np.flatnonzero(occurs & (self.strongest <= 0))),
             seconds=seconds,
-            images_per_second=self.samples / seconds,
+            images_per_second=samples / seconds,
         )

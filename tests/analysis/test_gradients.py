@@ -14,7 +14,7 @@ from fsp_dynamics.analysis.alignment import angle
 from fsp_dynamics.analysis.gradients import SOURCES, compare, exact_nudged, limit_update, true_gradient
 from fsp_dynamics.errors import ConfigurationError, NotConvergedError, ShapeError
 from fsp_dynamics.learning import phases
-from fsp_dynamics.learning.optimisers import Rates, Sgd
+from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.learning.rules.hebbian import assemble, update
 from fsp_dynamics.models.rate import Nudge, drive
 from fsp_dynamics.solvers import relax
@@ -36,7 +36,7 @@ def setting(name):
 
 
 def recipe_of(network, **options):
-    rates = Rates(1.0, (1.0,) * (network.depth - 1), 1.0, (1.0,) * (network.depth - 1) if network.backward else ())
+    rates = LearningRates(1.0, (1.0,) * (network.depth - 1), 1.0, (1.0,) * (network.depth - 1) if network.backward else ())
     return Recipe(Sgd(rates), FixedPointSolver(max_passes=200), **{"tolerance": Tolerance(1e-4), "beta": 0.5} | options)
 
 

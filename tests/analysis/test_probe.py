@@ -14,7 +14,7 @@ from fsp_dynamics.analysis.gradients import compare
 from fsp_dynamics.analysis.probe import SHOWN, Probe
 from fsp_dynamics.analysis.stability import stability
 from fsp_dynamics.experiments.folder import plain
-from fsp_dynamics.learning.optimisers import Rates, Sgd
+from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers import relax
 from fsp_dynamics.solvers.equilibrium import Tolerance
@@ -22,7 +22,7 @@ from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.reference import ReferenceSolver
 from fsp_dynamics.training.recipe import Recipe
 
-RECIPE = Recipe(Sgd(Rates(1.0, (1.0, 1.0), 1.0)), FixedPointSolver(), Tolerance(1e-10), beta=0.5)
+RECIPE = Recipe(Sgd(LearningRates(1.0, (1.0, 1.0), 1.0)), FixedPointSolver(), Tolerance(1e-10), beta=0.5)
 IMAGES, LABELS = np.random.default_rng(0).random((12, 5)), np.arange(12) % 3
 
 

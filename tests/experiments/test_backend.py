@@ -19,7 +19,7 @@ from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
 from fsp_dynamics.experiments.config import SolverConfig
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.runner import train
-from fsp_dynamics.learning.optimisers import Rates, Sgd
+from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.torch_backend.tensors import chosen_device
 from fsp_dynamics.training import loop_engine as engine
 from fsp_dynamics.training.recipe import Recipe
@@ -211,7 +211,7 @@ def test_the_device_makes_the_drive_too(pair, monkeypatch):
 def test_images_are_refused_there_as_here():
     network, recipe = (
         fsp.loop_network([4, 5, 3], rng=0),
-        Recipe(Sgd(Rates(1.0, (1.0,), 1.0)), TORCH.solver(SolverConfig())),
+        Recipe(Sgd(LearningRates(1.0, (1.0,), 1.0)), TORCH.solver(SolverConfig())),
     )
     driven, _ = engine.free_phase_solver(network, recipe, None)
     for images, error in ((np.full((2, 4), np.nan), NotFiniteError), (np.zeros((2, 5)), ShapeError)):

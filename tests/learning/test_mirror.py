@@ -14,7 +14,7 @@ import fsp_dynamics as fsp
 from fsp_dynamics.analysis.alignment import angle, loop_alignment
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.learning import mirror
-from fsp_dynamics.learning.optimisers import Rates, Sgd
+from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
@@ -86,7 +86,7 @@ def test_a_mirrored_loop_aligns_better(monkeypatch) -> None:
     """
     monkeypatch.setattr(mirror, "PIECE", 200)
     network = fsp.loop_network([64, 40, 30, 10], loop_scale=0.5, rng=0)
-    plain = Recipe(Sgd(Rates(20.0, (30.0, 7.0), 0.0), output_step=0.2), FixedPointSolver(), Tolerance(1e-4))
+    plain = Recipe(Sgd(LearningRates(20.0, (30.0, 7.0), 0.0), output_step=0.2), FixedPointSolver(), Tolerance(1e-4))
     found = {}
     for name, recipe in (("plain", plain), ("mirror", dataclasses.replace(plain, mirror=0.1))):
         learner = Learner.start(network, recipe, 0)
@@ -99,7 +99,7 @@ def test_a_mirrored_loop_aligns_better(monkeypatch) -> None:
 
 
 def test_what_it_needs() -> None:
-    recipe = Recipe(Sgd(Rates(1.0, (1.0,))), FixedPointSolver())
+    recipe = Recipe(Sgd(LearningRates(1.0, (1.0,))), FixedPointSolver())
     with pytest.raises(ConfigurationError, match=r"mirror = 2, expected a share"):
         dataclasses.replace(recipe, mirror=2)
     with pytest.raises(ConfigurationError, match=r"no loop that could follow"):

@@ -13,12 +13,12 @@ import pytest
 
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.learning import phases
-from fsp_dynamics.learning.optimisers import Rates, Sgd
+from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.learning.rules import hebbian
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 
-RATES = Rates(0.3, (0.2, 0.1), 0.05)
+RATES = LearningRates(0.3, (0.2, 0.1), 0.05)
 PLAIN = Sgd(RATES, normalised=False)
 
 
@@ -69,7 +69,7 @@ def test_normalised_rates_are_divided_by_one_plus_the_presynaptic_square() -> No
 @pytest.mark.parametrize("name", ["tied", "untied"])
 def test_reciprocal_networks_learn_in_both_directions(name) -> None:
     p, both, update = batch(name)
-    rates = Rates(0.3, (0.2, 0.1), backward=() if p.network.tied else (0.07, 0.08))
+    rates = LearningRates(0.3, (0.2, 0.1), backward=() if p.network.tied else (0.07, 0.08))
     for key, w in stepped(Sgd(rates, normalised=False), p, both).items():
         np.testing.assert_allclose(w, p.network.parameters()[key] + rates.of(key) * update[key], atol=1e-15)
     assert np.abs(oracles.hebbian(p.network, p.images, p.known["free"], p.known["nudged"], 0.7)["forward[1]"]).max() > 0
@@ -164,10 +164,10 @@ def test_refused_settings(settings, message) -> None:
 @pytest.mark.parametrize(
     ("sgd", "message"),
     [
-        (Sgd(Rates(0.1, (0.1,), 0.1)), r"rates.forward has 1 values, expected 2"),
-        (Sgd(Rates(0.1, (0.1, 0.1), 0.1, (0.1,))), r"rates.backward has 1 values, expected 0"),
-        (Sgd(Rates(0.1, (0.1, -0.1), 0.1)), r"rate of forward\[1\] is -0.1"),
-        (Sgd(Rates(float("nan"), (0.1, 0.1), 0.1)), "rate of input is nan"),
+        (Sgd(LearningRates(0.1, (0.1,), 0.1)), r"rates.forward has 1 values, expected 2"),
+        (Sgd(LearningRates(0.1, (0.1, 0.1), 0.1, (0.1,))), r"rates.backward has 1 values, expected 0"),
+        (Sgd(LearningRates(0.1, (0.1, -0.1), 0.1)), r"rate of forward\[1\] is -0.1"),
+        (Sgd(LearningRates(float("nan"), (0.1, 0.1), 0.1)), "rate of input is nan"),
         (Sgd(RATES, frozen=("lop",)), "did you mean 'loop'"),
     ],
 )

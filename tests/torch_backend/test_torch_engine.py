@@ -21,7 +21,7 @@ import fsp_dynamics as fsp
 from fsp_dynamics.errors import ConfigurationError, FspError, NotFiniteError
 from fsp_dynamics.kernels.loop_learning import COUNTED
 from fsp_dynamics.learning import mirror, phases
-from fsp_dynamics.learning.optimisers import Rates, Sgd
+from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
@@ -50,7 +50,7 @@ compiled_only = pytest.mark.skipif(
 def recipe_for(network, kind="one-sided", tolerance=1e-13, solver=None, rate=1.0, mirror=0.0, **optimiser) -> Recipe:
     scale = rate if optimiser.get("normalised", True) else 0.01 * rate
     deep = network.depth - 1
-    rates = Rates(3.0 * scale, (4.0 * scale,) * deep, 0.5 * scale, (2.0 * scale,) * (deep if network.backward else 0))
+    rates = LearningRates(3.0 * scale, (4.0 * scale,) * deep, 0.5 * scale, (2.0 * scale,) * (deep if network.backward else 0))
     solver = solver or TorchFixedPointSolver(fallback=NumbaSolver())
     return Recipe(
         Sgd(rates, rate_factor=0.9, **optimiser),

@@ -13,7 +13,7 @@ import pytest
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError, ShapeError
 from fsp_dynamics.learning import phases
-from fsp_dynamics.learning.optimisers import Rates, Sgd
+from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.learning.rules import hebbian
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers.equilibrium import Tolerance
@@ -22,7 +22,7 @@ from fsp_dynamics.training.epoch import train_epoch
 from fsp_dynamics.training.evaluation import evaluate
 from fsp_dynamics.training.recipe import Learner, Recipe
 
-SGD = Sgd(Rates(2.0, (2.0, 1.0), 0.1), output_step=0.1)
+SGD = Sgd(LearningRates(2.0, (2.0, 1.0), 0.1), output_step=0.1)
 RECIPE = Recipe(SGD, FixedPointSolver(), Tolerance(1e-6), batch=10)
 
 
@@ -48,7 +48,7 @@ def test_an_epoch_is_eq_14_batch_after_batch() -> None:
     """The fast, in-place path against Update records added by hand, in the order the rng gives;
     the last batch is smaller.
     """
-    data, rates = prototypes(), Rates(0.3, (0.2, 0.1), 0.05)
+    data, rates = prototypes(), LearningRates(0.3, (0.2, 0.1), 0.05)
     recipe = dataclasses.replace(RECIPE, optimiser=Sgd(rates, normalised=False), tolerance=Tolerance(1e-12))
     learner = Learner.start(network(dtype=np.float64), recipe, 5)
     train_epoch(learner, data, recipe)
@@ -135,7 +135,7 @@ def test_a_dead_output_is_named_and_one_whose_class_is_absent_is_not() -> None:
     assert evaluate(silenced, data, RECIPE).dead_outputs == (0, 3)
     without = Labelled(data.images[data.labels != 3], data.labels[data.labels != 3])
     assert evaluate(silenced, without, RECIPE).dead_outputs == (0,)
-    frozen = dataclasses.replace(RECIPE, optimiser=Sgd(Rates(0.0, (0.0, 0.0), 0.0)))
+    frozen = dataclasses.replace(RECIPE, optimiser=Sgd(LearningRates(0.0, (0.0, 0.0), 0.0)))
     assert train_epoch(Learner.start(silenced, frozen, 0), data, frozen).dead_outputs == (0, 3)
 
 
@@ -176,14 +176,14 @@ def test_nan_stops_the_epoch_and_names_the_place() -> None:
 
 
 def test_weights_that_overflow_are_refused() -> None:
-    wild = dataclasses.replace(RECIPE, optimiser=Sgd(Rates(1e40, (1e40, 1e40), 1e40), normalised=False))
+    wild = dataclasses.replace(RECIPE, optimiser=Sgd(LearningRates(1e40, (1e40, 1e40), 1e40), normalised=False))
     learner = Learner.start(network(), wild, 0)
     with pytest.raises(NotFiniteError, match="lower"):
         train_epoch(learner, prototypes(), wild)
 
 
 def test_weights_that_overflow_in_the_last_batch_do_not_slip_through() -> None:
-    once = dataclasses.replace(RECIPE, optimiser=Sgd(Rates(1e40, (0.0, 0.0), 0.0), normalised=False), batch=103)
+    once = dataclasses.replace(RECIPE, optimiser=Sgd(LearningRates(1e40, (0.0, 0.0), 0.0), normalised=False), batch=103)
     with pytest.raises(NotFiniteError, match="input is not finite after epoch 1"):
         train_epoch(Learner.start(network(), once, 0), prototypes(), once)
 

@@ -12,7 +12,7 @@ from epochs import same_bits
 
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import NotFiniteError
-from fsp_dynamics.learning.optimisers import Rates, Sgd
+from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
@@ -38,7 +38,7 @@ HOW = {
 
 
 def recipe_for(hidden, settings=(), optimiser=(), tolerance=1e-6):
-    rates = Rates(20.0, (9.0,) * hidden, 0.5)
+    rates = LearningRates(20.0, (9.0,) * hidden, 0.5)
     how = {"beta": 0.5, "batch": 14, **dict(settings)}
     return Recipe(
         Sgd(rates, rate_factor=0.9, **dict(optimiser)),

@@ -13,7 +13,7 @@ from epochs import same_bits, trained
 
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import NotFiniteError
-from fsp_dynamics.learning.optimisers import Rates, Sgd
+from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.models.network import reciprocal_network
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
@@ -42,7 +42,7 @@ def network_of(sizes, tied=True, dtype=np.float64):
 
 def recipe_for(network, kind="one-sided", tolerance=1e-13, solver=None, beta=0.5, **optimiser):
     scale = 1.0 if optimiser.get("normalised", True) else 0.02
-    rates = Rates(3.0 * scale, (2.0 * scale,) * len(network.forward), backward=(scale,) * len(network.backward or ()))
+    rates = LearningRates(3.0 * scale, (2.0 * scale,) * len(network.forward), backward=(scale,) * len(network.backward or ()))
     solver = solver or FixedPointSolver(fallback=NumbaSolver())
     return Recipe(
         Sgd(rates, rate_factor=0.9, **optimiser), solver, Tolerance(tolerance), beta=beta, phases=kind, batch=20

@@ -1,0 +1,100 @@
+"""From the phases of a batch to an update, whatever the rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fsp_dynamics.errors import ConfigurationError, check_finite, check_shape
+from fsp_dynamics.kernels.products import add_product
+from fsp_dynamics.learning.phases import Phases
+from fsp_dynamics.learning.rules import Contrast, Rule, Term
+from fsp_dynamics.models.network import Array, Network, Weights
+from fsp_dynamics.solvers.equilibrium import Equilibrium
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Update(Weights):
+    """A weight change: the fields of `Network`'s weights, learning rate not included. It is not a
+    gradient.
+    """
+
+
+def contrast(network: Network, phases: Phases) -> Contrast:
+    """The rates of the samples that converged in every phase, and their change per unit beta."""
+    rho = network.rho.rate
+    kept = phases.converged
+    rows = phases.rows[kept]
+    free = tuple(rho(s[rows]) for s in phases.free.state)
+    positive = tuple(rho(s[kept]) for s in phases.nudged.state)
+    negative, span = free, phases.beta
+    if phases.opposite is not None:
+        negative, span = tuple(rho(s[kept]) for s in phases.opposite.state), 2 * phases.beta
+    change = tuple((b - a) / span for a, b in zip(negative, positive, strict=True))
+    return Contrast(free, positive, negative, change, rows)
+
+
+def accumulate(into: Array, term: Term, scale: float) -> None:
+    """into += scale * pre.T @ post, in place (a bias: the column sums of post)."""
+    if term.pre is None:
+        into += np.asarray(scale, into.dtype) * term.post.sum(0)
+    elif term.transposed:
+        add_product(into, term.post.T, term.pre, alpha=scale)
+    else:
+        add_product(into, term.pre.T, term.post, alpha=scale)
+
+
+def assemble(rule: Rule, network: Network, images: Array, seen: Contrast, batch: int) -> dict[str, Array]:
+    """1/batch sum over the samples of `seen`, for every matrix and bias by name.
+
+    images (A, n_in) of these samples; the result has the network's dtype.
+    """
+    sums = {name: np.zeros_like(w) for name, w in network.parameters().items()}
+    for term in rule.terms(network, images.astype(network.dtype, copy=False), seen):
+        accumulate(sums[term.parameter], term, 1 / batch)
+    return sums
+
+
+def update(rule: Rule, network: Network, images: Array, phases: Phases) -> Update:
+    """The update of one batch of B samples; those that did not converge contribute nothing.
+
+    images (B, n_in). Returns the mean over all B, learning rate not included.
+    """
+    check_shape("images", images, (len(phases.free.status), network.sizes[0]))
+    check_finite("images", images)
+    seen = contrast(network, phases)
+    return Update.of(network, assemble(rule, network, images[seen.rows], seen, len(images)))
+
+
+def rule_update(
+    rule: Rule,
+    network: Network,
+    images: Array,
+    free: Equilibrium,
+    nudged: Equilibrium,
+    *,
+    opposite: Equilibrium | None = None,
+    beta: float | None = None,
+) -> Update:
+    """The update of a rule from equilibria of the whole batch. The nudged ones must have been
+    reached as the rule nudges (`Rule.relax_nudged`).
+
+    Takes and raises what `rules.hebbian.hebbian_update` does; ConfigurationError also for a network
+    that the rule cannot train.
+    """
+    rule.check(network)
+    beta = nudged.beta if beta is None else beta
+    if not np.isfinite(beta) or beta == 0:
+        raise ConfigurationError(
+            f"beta = {beta:g}, expected the strength of the nudged phase; relax with nudge=Nudge(beta, target)"
+        )
+    if free.beta != 0:
+        raise ConfigurationError(f"the free phase was relaxed under beta = {free.beta:g}, expected no nudge")
+    if opposite is not None and opposite.beta != -beta:
+        raise ConfigurationError(f"the opposite phase was relaxed under beta = {opposite.beta:g}, expected {-beta:g}")
+    for name, phase in (("free", free), ("nudged", nudged), ("opposite", opposite)):
+        if phase is not None:
+            check_shape(f"{name} output", phase.output, (len(images), network.sizes[-1]))
+            phase.require_converged()
+    return update(rule, network, images, Phases(beta, free, np.arange(len(free.status)), nudged, opposite))

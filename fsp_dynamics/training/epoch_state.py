@@ -1,0 +1,68 @@
+"""Where an epoch stands: its batches in order, how many are done, and what was counted so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fsp_dynamics.learning.phases import signed_betas
+from fsp_dynamics.models.network import Array
+from fsp_dynamics.training.report import EpochStatistics
+
+
+@dataclass(slots=True, eq=False)
+class EpochState:
+    """An epoch between two batches. With the learner's weights, velocity, warm start and random
+    stream of that moment it goes on to the same bits.
+
+    order : (N,) the samples in the order in which they are learned, drawn at the epoch's start.
+    betas : (batches,) the nudge of each batch, its sign drawn there too where it is random.
+    batch : samples of a batch; the last may have fewer. done : finished batches.
+    statistics : sums over their samples. seconds : spent on them.
+    """
+
+    order: Array
+    betas: Array
+    batch: int
+    statistics: EpochStatistics
+    done: int = 0
+    seconds: float = field(default=0.0)
+
+    @classmethod
+    def begin(
+        cls, samples: int, classes: int, batch: int, beta: float, phases: str, rng: np.random.Generator
+    ) -> EpochState:
+        """A new epoch over so many samples; `phases` is the recipe's kind of phases."""
+        order = rng.permutation(samples)
+        betas = signed_betas(beta, phases, -(-samples // batch), rng)
+        return cls(order, betas, batch, EpochStatistics(classes))
+
+    @property
+    def finished(self) -> bool:
+        """Whether every batch is done."""
+        return self.done == len(self.betas)
+
+    def samples(self, first: int, last: int) -> Array:
+        """The samples of batches first, ..., last - 1."""
+        return self.order[first * self.batch : last * self.batch]
+
+    def arrays(self) -> dict[str, Array]:
+        """Everything as arrays by name, for a checkpoint."""
+        return {
+            "order": self.order,
+            "betas": self.betas,
+            "counts": self.statistics.counts,
+            "strongest": self.statistics.strongest,
+            "position": np.array([self.batch, self.done], np.int64),
+            "seconds": np.array([self.seconds]),
+        }
+
+    @classmethod
+    def of(cls, arrays: dict[str, Array]) -> EpochState:
+        """The state that `arrays` were taken from. Raises KeyError if one is missing."""
+        statistics = EpochStatistics(len(arrays["strongest"]))
+        statistics.merge(arrays["counts"], arrays["strongest"])
+        batch, done = (int(n) for n in arrays["position"])
+        order, betas = (np.array(arrays[name]) for name in ("order", "betas"))
+        return cls(order, betas, batch, statistics, done, float(arrays["seconds"][0]))
