@@ -18,9 +18,11 @@ from benchmarks.twin import Twin
 from fsp_dynamics.datasets import Split
 from fsp_dynamics.experiments.execution import thread_limit
 from fsp_dynamics.models.network import Network
+from fsp_dynamics.training.engine import engine_of
 from fsp_dynamics.training.epoch import Probe, train_epoch
-from fsp_dynamics.training.loop_engine import LoopWarmStart, takes
+from fsp_dynamics.training.loop_engine import LoopEngine
 from fsp_dynamics.training.recipe import Learner, Recipe
+from fsp_dynamics.training.warm_start import LoopWarmStart
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Ours:
     ) -> None:
         self.learner, self.recipe, self.threads, self.all = learner, recipe, threads, all
         self.probe, self.every = probe, every
-        if learner.warm_start is None and takes(learner.network, recipe):
+        if learner.warm_start is None and engine_of(learner.network, recipe) is LoopEngine:
             learner.warm_start = LoopWarmStart.empty(all, learner.network)
 
     def learn(self, part: Part) -> Took:

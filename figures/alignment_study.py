@@ -30,7 +30,7 @@ from fsp_dynamics.plotting import COLOURS, GREY, new_figure, save_figure
 
 PRESET = "fashion-2x500"
 _WEAK = {"network.forward_scale": 0.2}
-_DEVIATION = {"learning.presynaptic": "deviation"}
+_DEVIATION = {"learning.rule": "mean_subtracted"}
 _MIRROR = {"learning.mirror": 0.05}
 STUDY: dict[str, dict[str, Any]] = {
     "base": {},

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 
+from fsp_dynamics.training import engine
 from fsp_dynamics.training.epoch import train_epoch
 from fsp_dynamics.training.recipe import Learner
 
@@ -15,9 +16,14 @@ OPTIMISERS = {
     "momentum": {"momentum": 0.5, "decay": 0.01},
     "limited-momentum": {"momentum": 0.5, "output_step": 0.02, "frozen": ("biases[1]", "forward[0]")},
     "unnormalised": {"normalised": False},
-    "deviation": {"presynaptic": "deviation", "output_step": 0.02},
-    "deviation-momentum": {"presynaptic": "deviation", "momentum": 0.5},
+    "mean-subtracted": {"rule": "mean_subtracted", "output_step": 0.02},
+    "mean-subtracted-momentum": {"rule": "mean_subtracted", "momentum": 0.5},
 }
+
+
+def only_plain(monkeypatch) -> None:
+    """From here on every network trains on the plain engine."""
+    monkeypatch.setattr(engine, "ENGINES", dict.fromkeys(engine.ENGINES, (engine.PLAIN,)))
 
 
 def trained(network, recipe, data, epochs=2, **options):

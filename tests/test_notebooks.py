@@ -278,7 +278,7 @@ def test_07_what_is_one_s_own_works_beside_the_library(alone) -> None:
         "slope_error",
         "curvature_error",
         "apart",
-        "by_presynaptic",
+        "by_rule",
         "shares",
         "curves",
         "rule_error",
@@ -289,7 +289,7 @@ def test_07_what_is_one_s_own_works_beside_the_library(alone) -> None:
     found, book = run("07_your_own", alone, wanted)
     assert max(found["slope_error"], found["curvature_error"]) < 1e-8
     assert found["apart"] < 1e-4
-    assert found["by_presynaptic"]["deviation"][-1] < 10 < found["by_presynaptic"]["whole"][-1]
+    assert found["by_rule"]["deviation"][-1] < 10 < found["by_rule"]["whole"][-1]
     assert found["shares"]["hard_sigmoid"] < found["shares"]["algebraic"]
     assert all(errors[-1] < 15 for errors in found["curves"].values())
     assert found["rule_error"] < 1e-5

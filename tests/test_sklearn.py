@@ -211,7 +211,9 @@ def test_a_warning_names_outputs_that_fell_silent():
     with pytest.warns(
         ConvergenceWarning, match=r"outputs that never fired in the last epoch: .*lower output_step or the rates"
     ):
-        LoopClassifier(**SMALL, epochs=2, rates=LearningRates(0.0, (0.0,), 0.0), loop_scale=0.0, beta=1e-3).fit(X * 0, y)
+        LoopClassifier(**SMALL, epochs=2, rates=LearningRates(0.0, (0.0,), 0.0), loop_scale=0.0, beta=1e-3).fit(
+            X * 0, y
+        )
 
 
 def test_a_warning_counts_samples_that_do_not_rest(monkeypatch):
@@ -339,7 +341,13 @@ def test_fit_begins_another_network():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"beta": 0.5}, {"batch": 7}, {"rates": LearningRates(1.0, (1.0,), 0.1)}, {"tolerance": 0.1}, {"output_step": 0.01}],
+    [
+        {"beta": 0.5},
+        {"batch": 7},
+        {"rates": LearningRates(1.0, (1.0,), 0.1)},
+        {"tolerance": 0.1},
+        {"output_step": 0.01},
+    ],
 )
 def test_what_learning_is_told_may_change_between_calls(settings):
     X, y = blobs()

@@ -60,7 +60,7 @@ def train_epoch(
     check_split(learner.network, split)
     state = learner.begin_epoch(len(split.labels), recipe)
     engine = choose_engine(learner, split, recipe, threads, ranks)
-    interrupts = _interrupts(engine, state, recipe, probe, every)
+    interrupts = interrupts_of(engine, state, recipe, probe, every)
     before = time.perf_counter() - state.seconds
 
     def progress() -> None:
@@ -81,7 +81,9 @@ def train_epoch(
     return state.statistics.report(split.labels, time.perf_counter() - before)
 
 
-def _interrupts(engine: Engine, state: EpochState, recipe: Recipe, probe: Probe | None, every: int) -> Interrupts:
+def interrupts_of(
+    engine: Engine, state: EpochState, recipe: Recipe, probe: Probe | None = None, every: int = 1
+) -> Interrupts:
     """What is done between batches: mirror phases, then the probe."""
     interrupts = Interrupts()
     if recipe.mirror:

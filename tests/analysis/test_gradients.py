@@ -15,7 +15,10 @@ from fsp_dynamics.analysis.gradients import SOURCES, compare, exact_nudged, limi
 from fsp_dynamics.errors import ConfigurationError, NotConvergedError, ShapeError
 from fsp_dynamics.learning import phases
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
-from fsp_dynamics.learning.rules.hebbian import assemble, update
+from fsp_dynamics.learning.rules import Contrast
+from fsp_dynamics.learning.rules.gradient import GradientRule
+from fsp_dynamics.learning.rules.hebbian import HEBBIAN
+from fsp_dynamics.learning.rules.update import assemble, update
 from fsp_dynamics.models.rate import Nudge, drive
 from fsp_dynamics.solvers import relax
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
@@ -36,7 +39,9 @@ def setting(name):
 
 
 def recipe_of(network, **options):
-    rates = LearningRates(1.0, (1.0,) * (network.depth - 1), 1.0, (1.0,) * (network.depth - 1) if network.backward else ())
+    rates = LearningRates(
+        1.0, (1.0,) * (network.depth - 1), 1.0, (1.0,) * (network.depth - 1) if network.backward else ()
+    )
     return Recipe(Sgd(rates), FixedPointSolver(max_passes=200), **{"tolerance": Tolerance(1e-4), "beta": 0.5} | options)
 
 
@@ -75,7 +80,7 @@ def test_the_limit_of_eq_14(name) -> None:
     both = phases.run(
         p.network, p.drive, target, beta, FixedPointSolver(max_passes=300), kind="centred", tolerance=TIGHT
     )
-    for parameter, w in update(p.network, p.images, both).parameters().items():
+    for parameter, w in update(HEBBIAN, p.network, p.images, both).parameters().items():
         np.testing.assert_allclose(found[parameter], w, atol=1e-6)
 
 
@@ -92,7 +97,8 @@ def test_the_exact_rule_follows_the_gradient(name) -> None:
         (1e-6, exact_nudged(p.network, p.drive, free, Nudge(1e-6, target))),
     ):
         change = tuple((rate(s) - r) / beta for s, r in zip(state, before, strict=True))
-        for parameter, w in assemble(p.network, p.images, before, change, p.batch).items():
+        seen = Contrast(before, before, before, change, np.arange(p.batch))
+        for parameter, w in assemble(HEBBIAN, p.network, p.images, seen, p.batch).items():
             assert not angle(w, gradient[parameter]) >= 0.1, (parameter, beta)
             np.testing.assert_allclose(w, gradient[parameter], atol=1e-3 * max(1, np.abs(gradient[parameter]).max()))
 
@@ -104,10 +110,11 @@ def test_the_exact_rule_s_error_vanishes_with_beta() -> None:
 
     def miss(beta, kind):
         both = phases.run(
-            p.network, p.drive, target, beta, FixedPointSolver(), kind=kind, rule="exact", tolerance=TIGHT
+            p.network, p.drive, target, beta, FixedPointSolver(), kind=kind, rule=GradientRule(), tolerance=TIGHT
         )
         return max(
-            np.abs(w - gradient[name]).max() for name, w in update(p.network, p.images, both).parameters().items()
+            np.abs(w - gradient[name]).max()
+            for name, w in update(HEBBIAN, p.network, p.images, both).parameters().items()
         )
 
     for kind, order in (("one-sided", 1), ("centred", 2)):
@@ -145,7 +152,7 @@ def test_the_three_sources_add_up_and_each_can_be_switched_off() -> None:
     assert whole.stages["unfinished relaxation"] == whole.degrees
     assert whole.used == p.batch
     assert min(share for shares in whole.sources.values() for name, share in shares.items() if name != "forward[1]") > 0
-    exact = compare(p.network, p.images, target, recipe_of(p.network, rule="exact"))
+    exact = compare(p.network, p.images, target, recipe_of(p.network, rule=GradientRule()))
     assert max(exact.sources["non-reciprocity"].values()) == 0
     small = compare(p.network, p.images, target, recipe_of(p.network, beta=1e-4))
     for name, share in small.sources["finite beta"].items():

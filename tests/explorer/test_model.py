@@ -23,6 +23,7 @@ from fsp_dynamics.explorer.frame import Frame
 from fsp_dynamics.explorer.model import PIECES, Model
 from fsp_dynamics.explorer.subject import RANDOM, TRAINED, Subject
 from fsp_dynamics.learning.phases import Phases
+from fsp_dynamics.learning.rules.hebbian import HEBBIAN
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.activations import Activation
 from fsp_dynamics.models.rate import flatten
@@ -198,7 +199,9 @@ def test_one_update_is_one_step_of_the_optimiser(model: Model) -> None:
     )
     expected = before.copy()
     step = dataclasses.replace(subject.optimiser, rates=smaller)
-    step.step(expected, {}, seen.images, Phases(1.0, free, np.arange(1), nudged), float((seen.images**2).sum()), 0)
+    step.step(
+        expected, {}, HEBBIAN, seen.images, Phases(1.0, free, np.arange(1), nudged), float((seen.images**2).sum()), 0
+    )
 
     first = model.frame(given).readouts
     model.learn(given)

@@ -14,7 +14,8 @@ import pytest
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.learning import phases
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
-from fsp_dynamics.learning.rules import hebbian
+from fsp_dynamics.learning.rules.hebbian import HEBBIAN
+from fsp_dynamics.learning.rules.update import update
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 
@@ -26,14 +27,20 @@ def batch(name="interior", beta=0.5):
     p = problems.problem(name)
     target = p.nudges["nudged"].target
     both = phases.run(p.network, p.drive, target, beta, FixedPointSolver(), tolerance=Tolerance(1e-13))
-    return p, both, hebbian.update(p.network, p.images, both).parameters()
+    return p, both, update(HEBBIAN, p.network, p.images, both).parameters()
 
 
 def stepped(sgd, p, both, steps=1, epoch=0, velocity=None):
     network = p.network.copy()
     for _ in range(steps):
         sgd.step(
-            network, {} if velocity is None else velocity, p.images, both, float((p.images**2).sum(1).mean()), epoch
+            network,
+            {} if velocity is None else velocity,
+            HEBBIAN,
+            p.images,
+            both,
+            float((p.images**2).sum(1).mean()),
+            epoch,
         )
     return network.parameters()
 
@@ -134,7 +141,7 @@ def test_the_limit_holds_for_the_momentum_of_earlier_batches_too() -> None:
     rates = np.clip(both.free.state[-2], 0, 1).mean(0)
     for _ in range(6):
         before = {name: w.copy() for name, w in network.parameters().items()}
-        sgd.step(network, velocity, p.images, both, 1.0, 0)
+        sgd.step(network, velocity, HEBBIAN, p.images, both, 1.0, 0)
         change = {name: w - before[name] for name, w in network.parameters().items()}
         assert np.abs(rates @ change["forward[1]"] + change["biases[2]"]).max() <= 0.01 * (1 + 1e-12)
     assert np.abs(velocity["forward[1]"]).max() > 0

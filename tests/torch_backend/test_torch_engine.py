@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import pytest
 from crowd import Crowd
-from epochs import OPTIMISERS, same_bits, trained
+from epochs import OPTIMISERS, only_plain, same_bits, trained
 
 torch = pytest.importorskip("torch")
 
@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import ConfigurationError, FspError, NotFiniteError
 from fsp_dynamics.kernels.loop_learning import COUNTED
-from fsp_dynamics.learning import mirror, phases
+from fsp_dynamics.learning import mirror
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
@@ -31,13 +31,15 @@ from fsp_dynamics.torch_backend import phases as torch_phases
 from fsp_dynamics.torch_backend import products as torch_products
 from fsp_dynamics.torch_backend.engine import TorchEngine
 from fsp_dynamics.torch_backend.fixed_point import TorchFixedPointSolver
-from fsp_dynamics.training import loop_engine as engine
-from fsp_dynamics.training import reciprocal_engine as sweeps
-from fsp_dynamics.training.epoch import train_epoch
+from fsp_dynamics.training.engine import engine_of
+from fsp_dynamics.training.epoch import interrupts_of, train_epoch
 from fsp_dynamics.training.interrupts import Interrupts
-from fsp_dynamics.training.loop_engine import LoopWarmStart
+from fsp_dynamics.training.loop_engine import LoopEngine
+from fsp_dynamics.training.plain_engine import PlainEngine
 from fsp_dynamics.training.ranks import ALONE
 from fsp_dynamics.training.recipe import Learner, Recipe
+from fsp_dynamics.training.report import EpochStatistics
+from fsp_dynamics.training.warm_start import LoopWarmStart
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DIGITS = fsp.load_dataset("digits")
@@ -47,10 +49,14 @@ compiled_only = pytest.mark.skipif(
 )
 
 
-def recipe_for(network, kind="one-sided", tolerance=1e-13, solver=None, rate=1.0, mirror=0.0, **optimiser) -> Recipe:
+def recipe_for(
+    network, kind="one-sided", tolerance=1e-13, solver=None, rate=1.0, mirror=0.0, rule="hebbian", **optimiser
+) -> Recipe:
     scale = rate if optimiser.get("normalised", True) else 0.01 * rate
     deep = network.depth - 1
-    rates = LearningRates(3.0 * scale, (4.0 * scale,) * deep, 0.5 * scale, (2.0 * scale,) * (deep if network.backward else 0))
+    rates = LearningRates(
+        3.0 * scale, (4.0 * scale,) * deep, 0.5 * scale, (2.0 * scale,) * (deep if network.backward else 0)
+    )
     solver = solver or TorchFixedPointSolver(fallback=NumbaSolver())
     return Recipe(
         Sgd(rates, rate_factor=0.9, **optimiser),
@@ -60,6 +66,7 @@ def recipe_for(network, kind="one-sided", tolerance=1e-13, solver=None, rate=1.0
         phases=kind,
         batch=20,
         mirror=mirror,
+        rule=rule,
     )
 
 
@@ -69,13 +76,14 @@ def loop(seed=1, dtype=np.float64, sizes=SIZES, **options):
 
 def epoch_of(learner, data, recipe, ranks=ALONE, told=lambda done, wrong: None, interrupts=None) -> dict[str, float]:
     """One epoch on the engine, as `train_epoch` drives it; what it counted."""
-    assert engine.supports_torch(recipe)
-    order = learner.rng.permutation(len(data.labels))
-    betas = phases.signed(recipe.beta, recipe.phases, -(-len(order) // recipe.batch), learner.rng)
-    work = TorchEngine(learner, data, recipe, ranks)
-    work.epoch(order, betas, told, interrupts or Interrupts())
+    assert engine_of(learner.network, recipe, ranks) is TorchEngine
+    state = learner.begin_epoch(len(data.labels), recipe)
+    work = TorchEngine(learner, data, recipe, ranks=ranks)
+    progress = lambda: told(state.statistics.samples, state.statistics.wrong)  # noqa: E731
+    work.learn(state, interrupts or interrupts_of(work, state, recipe), progress)
+    work.write_back()
     learner.epoch += 1
-    return {**dict(zip(COUNTED, work.count, strict=True)), "strongest": work.strongest}
+    return {**dict(zip(COUNTED, state.statistics.counts, strict=True)), "strongest": state.statistics.strongest}
 
 
 def on_tensors(network, recipe, data, epochs=2, **options):
@@ -96,8 +104,7 @@ def check_twins(network, recipe, data, monkeypatch) -> None:
     knows none of the engines.
     """
     fast, seen = on_tensors(network, recipe, data)
-    for each in (engine, sweeps):
-        monkeypatch.setattr(each, "takes", lambda network, recipe: False)
+    only_plain(monkeypatch)
     slow, expected = trained(network, with_arrays(recipe), data)
     for name, w in slow.network.parameters().items():
         moved = np.abs(w - network.parameters()[name]).max()
@@ -153,7 +160,7 @@ def test_other_networks_and_methods_too(which, cut, monkeypatch) -> None:
 
 
 @compiled_only
-@pytest.mark.parametrize("optimiser", ["plain", "deviation", "deviation-momentum"])
+@pytest.mark.parametrize("optimiser", ["plain", "mean-subtracted", "mean-subtracted-momentum"])
 def test_samples_with_nothing_to_learn_stand_aside(optimiser, cut, monkeypatch) -> None:
     """Outputs that rest at their walls are already right for the samples of one class, which the
     others' mean must not see.
@@ -190,7 +197,7 @@ def test_samples_out_of_passes_in_some_phase_are_counted_and_teach_nothing(kind,
     recipe = recipe_for(network, kind, 1e-5, TorchFixedPointSolver(max_passes=6))
     data = DIGITS.train.limit(60)
     fast, (seen,) = on_tensors(network, recipe, data, 1)
-    monkeypatch.setattr(sweeps, "takes", lambda network, recipe: False)
+    only_plain(monkeypatch)
     monkeypatch.setattr(FixedPointSolver, "uses_picard", lambda solver, network: False)
     slow, (expected,) = trained(network, with_arrays(recipe), data, epochs=1)
     assert 0 < seen["unconverged"] < seen["samples"]
@@ -250,7 +257,7 @@ def test_a_run_goes_on_with_either_engine(cut) -> None:
 RANKED = {
     "plain": (loop, {}),
     "momentum": (loop, {"kind": "centred", "momentum": 0.4, "decay": 0.01, "output_step": 0.1}),
-    "random-sign": (loop, {"kind": "random-sign", "presynaptic": "deviation"}),
+    "random-sign": (loop, {"kind": "random-sign", "rule": "mean_subtracted"}),
     "mirror": (loop, {"mirror": 0.2}),
     "tied": (lambda dtype: fsp.reciprocal_network(SIZES, forward_scale=0.3, dtype=dtype, rng=2), {}),
 }
@@ -337,7 +344,7 @@ def test_what_does_not_contract_falls_back_is_counted_and_teaches_only_where_it_
     assert sum(handed_over) > 0
     assert seen["unconverged"] > 0
     assert all(np.isfinite(w).all() for w in fast.network.parameters().values())
-    monkeypatch.setattr(engine, "takes", lambda network, recipe: False)
+    only_plain(monkeypatch)
     slow, (expected,) = trained(network, with_arrays(recipe), data, epochs=1)
     assert seen["unconverged"] == expected.unconverged
     for name, w in slow.network.parameters().items():
@@ -437,10 +444,11 @@ def test_masked_batches_read_flags_and_nothing_else(kind, monkeypatch) -> None:
     recipe = recipe_for(network, kind, 1e-4, momentum=0.5, output_step=0.1)
     learner = Learner.start(network, recipe, 3)
     work = TorchEngine(learner, data, recipe)
+    statistics = torch_engine.DeviceStatistics(EpochStatistics(10), work.held.device)
     passes.clear()
     with Reads() as reads:
         for number in range(3):
-            work._batch(number, torch.arange(20 * number, 20 * number + 20), 0.5)
+            work._batch(number, torch.arange(20 * number, 20 * number + 20), 0.5, statistics)
     phases_made = 3 * (3 if kind == "centred" else 2)
     assert reads.numbers == len(passes) + 2 * phases_made
     assert not crossed
@@ -452,9 +460,9 @@ def test_rounded_products_learn_nearly_the_same_with_weights_rounded_after_each_
     exact, _ = on_tensors(network, recipe_for(network, tolerance=1e-4), data, 1)
     recipe = recipe_for(network, tolerance=1e-3, solver=TorchFixedPointSolver(products=products))
     learner = Learner.start(network, recipe, 3)
-    order = learner.rng.permutation(100)
     work = TorchEngine(learner, data, recipe)
-    work.epoch(order, np.full(5, 0.5), lambda done, wrong: None, Interrupts())
+    work.learn(learner.begin_epoch(100, recipe), Interrupts(), lambda: None)
+    work.write_back()
     held = work.held
     assert torch.equal(held.images.taken, torch_products.rounded(held.network.input, products))
     moved = np.linalg.norm(exact.network.input - network.input)
@@ -479,18 +487,19 @@ def test_where_nobody_can_tell_unstable_rests_no_batch_leaves_the_device(cut, mo
 def test_the_number_of_threads_is_that_of_the_epoch_and_put_back() -> None:
     network, data, seen = loop(dtype=np.float32), DIGITS.train.limit(40), []
     recipe = recipe_for(network, tolerance=1e-2)
-    work = TorchEngine(Learner.start(network, recipe, 3), data, recipe, threads=2)
-    work.epoch(np.arange(40), np.full(2, 0.5), lambda done, wrong: seen.append(torch.get_num_threads()), Interrupts())
+    learner = Learner.start(network, recipe, 3)
+    work = TorchEngine(learner, data, recipe, threads=2)
+    work.learn(learner.begin_epoch(40, recipe), Interrupts(), lambda: seen.append(torch.get_num_threads()))
     assert seen == [2]
     assert torch.get_num_threads() == 1
     assert TorchEngine(Learner.start(network, recipe, 3), data, recipe).threads == 1
 
 
-def test_what_it_takes() -> None:
+def test_what_it_supports() -> None:
     network = loop()
-    assert engine.supports_torch(recipe_for(network))
-    assert not engine.supports_torch(with_arrays(recipe_for(network)))
-    assert not engine.supports_torch(dataclasses.replace(recipe_for(network), rule="exact"))
+    assert engine_of(network, recipe_for(network)) is TorchEngine
+    assert engine_of(network, with_arrays(recipe_for(network))) is LoopEngine
+    assert engine_of(network, recipe_for(network, rule="gradient")) is PlainEngine
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")

@@ -14,7 +14,8 @@ import fsp_dynamics as fsp
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError, ShapeError
 from fsp_dynamics.learning import phases
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
-from fsp_dynamics.learning.rules import hebbian
+from fsp_dynamics.learning.rules.hebbian import HEBBIAN
+from fsp_dynamics.learning.rules.update import update
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
@@ -59,8 +60,8 @@ def test_an_epoch_is_eq_14_batch_after_batch() -> None:
         both = phases.run(
             slow, drive(slow, images), target, 1.0, FixedPointSolver("newton"), tolerance=Tolerance(1e-13)
         )
-        update = hebbian.update(slow, images, both).parameters()
-        slow = slow.with_parameters({name: w + rates.of(name) * update[name] for name, w in slow.parameters().items()})
+        change = update(HEBBIAN, slow, images, both).parameters()
+        slow = slow.with_parameters({name: w + rates.of(name) * change[name] for name, w in slow.parameters().items()})
     for name, w in slow.parameters().items():
         np.testing.assert_allclose(learner.network.parameters()[name], w, atol=1e-9, err_msg=name)
 

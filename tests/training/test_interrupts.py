@@ -22,7 +22,7 @@ def test_walking_from_stop_to_stop_meets_every_break_once(periods, most) -> None
         assert done < further <= done + most
         done = further
         assert interrupts.is_due(done) == any(done % every == 0 for every in periods)
-        interrupts.take(done)
+        interrupts.run_due(done)
     expected = [(n, index) for n in range(1, done + 1) for index, every in enumerate(periods) if n % every == 0]
     assert sorted(taken) == sorted(expected)
 

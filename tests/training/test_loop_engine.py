@@ -10,7 +10,7 @@ import os
 import numba
 import numpy as np
 import pytest
-from epochs import OPTIMISERS, same_bits, trained
+from epochs import OPTIMISERS, only_plain, same_bits, trained
 
 import fsp_dynamics as fsp
 from fsp_dynamics.analysis.alignment import loop_angles
@@ -22,12 +22,13 @@ from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
-from fsp_dynamics.training import loop_engine as engine
+from fsp_dynamics.training import engine as choosing
 from fsp_dynamics.training.epoch import train_epoch
-from fsp_dynamics.training.loop_engine import LoopWarmStart
+from fsp_dynamics.training.loop_engine import LoopEngine
 from fsp_dynamics.training.recipe import Learner, Recipe
+from fsp_dynamics.training.warm_start import LoopWarmStart
 
-TAKES = engine.takes
+ENGINES = choosing.ENGINES
 DIGITS = fsp.load_dataset("digits")
 SIZES = ([64, 30, 10], [64, 30, 20, 10], [64, 30, 25, 20, 10])
 compiled_only = pytest.mark.skipif(
@@ -35,12 +36,18 @@ compiled_only = pytest.mark.skipif(
 )
 
 
-def recipe_for(sizes, kind="one-sided", tolerance=1e-13, solver=None, rate=1.0, **optimiser):
+def recipe_for(sizes, kind="one-sided", tolerance=1e-13, solver=None, rate=1.0, rule="hebbian", **optimiser):
     scale = rate if optimiser.get("normalised", True) else 0.01 * rate
     rates = LearningRates(3.0 * scale, (4.0 * scale,) * (len(sizes) - 2), 0.5 * scale)
     solver = solver or FixedPointSolver(fallback=NumbaSolver())
     return Recipe(
-        Sgd(rates, rate_factor=0.9, **optimiser), solver, Tolerance(tolerance), beta=0.5, phases=kind, batch=20
+        Sgd(rates, rate_factor=0.9, **optimiser),
+        solver,
+        Tolerance(tolerance),
+        beta=0.5,
+        phases=kind,
+        rule=rule,
+        batch=20,
     )
 
 
@@ -67,9 +74,9 @@ def test_an_epoch_is_that_of_the_plain_loop(optimiser, kind, sizes, monkeypatch)
 
 
 def check_twins(network, recipe, data, monkeypatch) -> None:
-    assert engine.takes(network, recipe)
+    assert choosing.engine_of(network, recipe) is LoopEngine
     fast, seen = trained(network, recipe, data)
-    monkeypatch.setattr(engine, "takes", lambda network, recipe: False)
+    only_plain(monkeypatch)
     slow, expected = trained(network, recipe, data)
     for name, w in slow.network.parameters().items():
         moved = np.abs(w - network.parameters()[name]).max()
@@ -96,7 +103,7 @@ def test_mirror_phases_and_probes_fall_where_they_do_in_the_plain_loop(monkeypat
     check_twins(network, recipe, DIGITS.train.limit(70), monkeypatch)
     seen: dict[bool, list] = {False: [], True: []}
     for plain in seen:
-        monkeypatch.setattr(engine, "takes", (lambda network, recipe: False) if plain else TAKES)
+        monkeypatch.setattr(choosing, "ENGINES", {"numba": (choosing.PLAIN,)} if plain else ENGINES)
         learner = Learner.start(network, recipe, 3)
         train_epoch(
             learner,
@@ -192,7 +199,7 @@ def test_what_does_not_contract_falls_back_is_counted_and_teaches_only_where_it_
     assert sum(handed_over) > 0
     assert report.unconverged > 0
     assert all(np.isfinite(w).all() for w in fast.network.parameters().values())
-    monkeypatch.setattr(engine, "takes", lambda network, recipe: False)
+    only_plain(monkeypatch)
     _, (expected,) = trained(network, recipe, data, epochs=1)
     assert report.unconverged == expected.unconverged
 

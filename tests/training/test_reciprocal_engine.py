@@ -9,7 +9,7 @@ import copy
 import numba
 import numpy as np
 import pytest
-from epochs import same_bits, trained
+from epochs import only_plain, same_bits, trained
 
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import NotFiniteError
@@ -18,10 +18,11 @@ from fsp_dynamics.models.network import reciprocal_network
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
-from fsp_dynamics.training import reciprocal_engine as sweeps
+from fsp_dynamics.training.engine import engine_of
 from fsp_dynamics.training.epoch import train_epoch
 from fsp_dynamics.training.recipe import Learner, Recipe
-from fsp_dynamics.training.reciprocal_engine import UNSEEN, ReciprocalWarmStart
+from fsp_dynamics.training.reciprocal_engine import ReciprocalEngine
+from fsp_dynamics.training.warm_start import UNSEEN, ReciprocalWarmStart
 
 DIGITS = fsp.load_dataset("digits")
 OPTIMISERS = {
@@ -40,19 +41,27 @@ def network_of(sizes, tied=True, dtype=np.float64):
     return reciprocal_network([64, *sizes, 10], tied=tied, dtype=dtype, rng=1)
 
 
-def recipe_for(network, kind="one-sided", tolerance=1e-13, solver=None, beta=0.5, **optimiser):
+def recipe_for(network, kind="one-sided", tolerance=1e-13, solver=None, beta=0.5, rule="hebbian", **optimiser):
     scale = 1.0 if optimiser.get("normalised", True) else 0.02
-    rates = LearningRates(3.0 * scale, (2.0 * scale,) * len(network.forward), backward=(scale,) * len(network.backward or ()))
+    rates = LearningRates(
+        3.0 * scale, (2.0 * scale,) * len(network.forward), backward=(scale,) * len(network.backward or ())
+    )
     solver = solver or FixedPointSolver(fallback=NumbaSolver())
     return Recipe(
-        Sgd(rates, rate_factor=0.9, **optimiser), solver, Tolerance(tolerance), beta=beta, phases=kind, batch=20
+        Sgd(rates, rate_factor=0.9, **optimiser),
+        solver,
+        Tolerance(tolerance),
+        beta=beta,
+        phases=kind,
+        rule=rule,
+        batch=20,
     )
 
 
 def check_twins(network, recipe, data, monkeypatch) -> None:
-    assert sweeps.takes(network, recipe)
+    assert engine_of(network, recipe) is ReciprocalEngine
     fast, seen = trained(network, recipe, data)
-    monkeypatch.setattr(sweeps, "takes", lambda network, recipe: False)
+    only_plain(monkeypatch)
     slow, expected = trained(network, recipe, data)
     assert slow.warm_start is None
     for name, w in slow.network.parameters().items():
@@ -109,7 +118,7 @@ def test_without_a_fallback_they_teach_nothing(monkeypatch) -> None:
 
 
 def test_nothing_is_learned_from_a_nudge_that_did_not_come_to_rest(monkeypatch) -> None:
-    network, found = network_of([9, 7]), sweeps.SweepEngine._found
+    network, found = network_of([9, 7]), ReciprocalEngine._found
 
     def tired(engine, room, rows, rest, nudge):
         reached = found(engine, room, rows, rest, nudge)
@@ -117,7 +126,7 @@ def test_nothing_is_learned_from_a_nudge_that_did_not_come_to_rest(monkeypatch) 
             reached[0].status[::2] = Status.OUT_OF_STEPS
         return reached
 
-    monkeypatch.setattr(sweeps.SweepEngine, "_found", tired)
+    monkeypatch.setattr(ReciprocalEngine, "_found", tired)
     data = DIGITS.train.limit(2)
     learner, (report,) = trained(network, recipe_for(network, tolerance=1e-6), data, 1)
     assert report.unconverged == 1

@@ -192,8 +192,8 @@ def _way(name: str) -> str:
     ways = {
         variants.LEARNED: "the preset as it is",
         variants.RECIPROCAL: "--network.kind reciprocal",
-        variants.EXACT: "--learning.rule exact",
-        variants.PERCEPTRON: "--learning.rule exact --network.loop_scale 0 --learning.frozen loop",
+        variants.EXACT: "--learning.rule gradient",
+        variants.PERCEPTRON: "--learning.rule gradient --network.loop_scale 0 --learning.frozen loop",
         variants.FIXED: "--learning.frozen loop",
     }
     return ways.get(name) or f"--learning.frozen forward[{int(name.removeprefix('W').removesuffix(' fixed')) - 1}]"

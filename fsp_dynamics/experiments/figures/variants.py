@@ -7,8 +7,8 @@ variant                    configuration
 loop learned               a loop, eq. 14, nothing frozen
 loop fixed, W1 fixed, ...  the same, that one matrix frozen (W1 = forward[0], W2 = forward[1], ...)
 equilibrium propagation    network.kind = "reciprocal", eq. 14, nothing frozen
-exact gradient             a loop, learning.rule = "exact", nothing frozen
-backpropagation            learning.rule = "exact", network.loop_scale = 0 and the loop frozen: without its loop the network is a plain
+exact gradient             a loop, learning.rule = "gradient", nothing frozen
+backpropagation            learning.rule = "gradient", network.loop_scale = 0 and the loop frozen: without its loop the network is a plain
                            multilayer perceptron, and the exact rule converged is backpropagation
 =========================  ===================================================================================================
 """
@@ -53,7 +53,7 @@ def variant_of(config: Config) -> str | None:
     network, rule, frozen = config.network, config.learning.rule, config.learning.frozen
     if network.kind == "reciprocal":
         return RECIPROCAL if rule == "hebbian" and not frozen else None
-    if rule == "exact":
+    if rule == "gradient":
         if network.loop_scale == 0:
             return PERCEPTRON if frozen == ("loop",) else None
         return None if frozen else EXACT
@@ -72,7 +72,7 @@ def variant(base: Config, name: str) -> Config:
     """
     if name == LEARNED:
         return base
-    changes: dict[str, Any] = {"learning.rule": "exact"}
+    changes: dict[str, Any] = {"learning.rule": "gradient"}
     if name == RECIPROCAL:
         changes = {
             **{

@@ -124,7 +124,7 @@ def test_what_is_no_variant_is_none():
     for changes in (
         {"learning.frozen": ["biases[0]"]},
         {"learning.frozen": ["loop", "forward[0]"]},
-        {"learning.rule": "exact", "network.loop_scale": 0.0},
+        {"learning.rule": "gradient", "network.loop_scale": 0.0},
     ):
         assert variants.variant_of(load_config(small(), changes)[1]) is None
 

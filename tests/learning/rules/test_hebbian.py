@@ -13,7 +13,8 @@ import fsp_dynamics as fsp
 from fsp_dynamics.analysis.alignment import angle
 from fsp_dynamics.errors import ConfigurationError, NotConvergedError, NotFiniteError, ShapeError
 from fsp_dynamics.learning import phases
-from fsp_dynamics.learning.rules import hebbian
+from fsp_dynamics.learning.rules.hebbian import HEBBIAN
+from fsp_dynamics.learning.rules.update import update
 from fsp_dynamics.models.rate import Nudge, drive
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Status, Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
@@ -27,7 +28,7 @@ def both_phases(network, images, target, beta, kind="one-sided"):
 
 
 def update_at(network, images, target, beta, kind="one-sided"):
-    return hebbian.update(network, images, both_phases(network, images, target, beta, kind)).parameters()
+    return update(HEBBIAN, network, images, both_phases(network, images, target, beta, kind)).parameters()
 
 
 @pytest.mark.parametrize("name", problems.NAMES)
@@ -57,9 +58,9 @@ def test_the_update_is_local() -> None:
     """Only the rates of its two units enter a connection: what other units did changes nothing."""
     p = problems.problem("one-hidden")
     both = both_phases(p.network, p.images, p.nudges["nudged"].target, 0.7)
-    before = hebbian.update(p.network, p.images, both).parameters()
+    before = update(HEBBIAN, p.network, p.images, both).parameters()
     both.free.state[0][:, 1:] = 0.123
-    after = hebbian.update(p.network, p.images, both).parameters()
+    after = update(HEBBIAN, p.network, p.images, both).parameters()
     np.testing.assert_array_equal(before["forward[0]"][0], after["forward[0]"][0])
     assert not np.array_equal(before["forward[0]"], after["forward[0]"])
 
@@ -105,7 +106,7 @@ def test_a_saturated_correct_output_teaches_exactly_nothing() -> None:
     target = p.nudges["nudged"].target
     both = both_phases(p.network, p.images, target, 0.7)
     assert both.rows.size == 0
-    assert all(not change.any() for change in hebbian.update(p.network, p.images, both).parameters().values())
+    assert all(not change.any() for change in update(HEBBIAN, p.network, p.images, both).parameters().values())
     nudged = phases.nudged(p.network, p.drive, both.free, target, 0.7, SOLVER, TIGHT)
     assert all(a.tobytes() == b.tobytes() for a, b in zip(nudged.state, both.free.state, strict=True))
 
@@ -179,7 +180,7 @@ def test_the_output_layer_of_a_loop_follows_the_gradient_within_the_bound() -> N
         state = both.free.state
         open_units = [np.diag(((s[0] > 0) & (s[0] < 1)).astype(float)) for s in state]
         gain = network.loop @ open_units[0] @ network.forward[0] @ open_units[1] @ network.forward[1] @ open_units[2]
-        found = hebbian.update(network, images, both).parameters()["forward[1]"]
+        found = update(HEBBIAN, network, images, both).parameters()["forward[1]"]
         wanted = oracles.gradient(network, images, state, target)["forward[1]"]
         bound = np.degrees(2 * np.arcsin(np.linalg.norm(open_units[2] @ gain, 2)))
         if not wanted.any():
@@ -198,7 +199,7 @@ def test_samples_not_at_rest_are_never_learned_from() -> None:
         0.5, both.free, both.rows, Equilibrium(both.nudged.state, both.nudged.residual, status, both.nudged.steps)
     )
     assert restless.unconverged == 1
-    found = hebbian.update(p.network, p.images, restless).parameters()
+    found = update(HEBBIAN, p.network, p.images, restless).parameters()
     kept = [0, 2, 3]
     others = update_at(p.network, p.images[kept], p.nudges["nudged"].target[kept], 0.5)
     for key, change in others.items():
@@ -215,9 +216,9 @@ def test_refusals() -> None:
         fsp.hebbian_update(p.network, p.images, free, free)
     both = both_phases(p.network, p.images, p.nudges["nudged"].target, 0.5)
     with pytest.raises(ShapeError, match=r"images has shape \(2, 5\), expected \(4, 5\)"):
-        hebbian.update(p.network, p.images[:2], both)
+        update(HEBBIAN, p.network, p.images[:2], both)
     with pytest.raises(ShapeError, match="expected"):
-        hebbian.update(p.network, p.images[:, :3], both)
+        update(HEBBIAN, p.network, p.images[:, :3], both)
     nudged = fsp.relax(p.network, p.images, nudge=p.nudges["nudged"], start=free)
     assert nudged.beta == p.nudges["nudged"].beta
     with pytest.raises(ConfigurationError, match="expected no nudge"):
