@@ -1,7 +1,7 @@
-"""The house keeps its floors: who imports whom, who touches files, and that importing does
+"""The package keeps its layers: who imports whom, who touches files, and that importing does
 nothing.
 
-Read from the source with `ast`, so that a rule is broken by what is written, not by what happens
+Read from the source with `ast`, so that a layer is broken by what is written, not by what happens
 to run.
 """
 
@@ -21,7 +21,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fsp_dynamics"
-FLOORS = {
+LAYERS = {
     "errors": 1,
     "plotting": 1,
     "models": 2,
@@ -40,7 +40,7 @@ FLOORS = {
     "__main__": 9,
 }
 FACE = "fsp_dynamics"
-# The rooms of solvers/ that are solvers, beside what they share.
+# The modules that are solvers, beside what they share.
 SOLVERS = {
     "solvers/reference",
     "solvers/numba_ode",
@@ -48,8 +48,11 @@ SOLVERS = {
     "torch_backend/ode",
     "torch_backend/fixed_point",
 }
+# The only ways from a lower layer to a higher one: a lazy line each, and registries of import strings.
+UPWARD = {"models/network": {"torch_backend/module"}}
+REGISTRIES = ("solvers", "learning/rules", "training/engine", "experiments/trainer")
 # Who may import what, as folders or files of the package.
-KEPT = {
+CONFINED = {
     "numba": ("kernels",),
     "llvmlite": ("kernels",),
     "matplotlib": ("plotting",),
@@ -70,9 +73,9 @@ KEPT = {
     "pickle": (),
     "fsp_dynamics.explorer": ("explorer", "cli", "__main__"),
 }
-FILE_ROOMS = ("experiments", "datasets")
+FILE_MODULES = ("experiments", "datasets")
 FILE_EXCEPTIONS = {
-    # matplotlib has one room, so a picture is written there, where it is told
+    # matplotlib has one place, so pictures are written there
     "plotting": ["figure.savefig"],
     # the package's own sources: compiled code is kept until one of them changes
     "kernels/field": ["file.read_bytes"],
@@ -118,7 +121,7 @@ FILE_FUNCTIONS = {
 }
 
 
-def room(path: Path) -> str:
+def module_name(path: Path) -> str:
     """`models/network` for fsp_dynamics/models/network.py; `solvers` for the folder's own
     __init__; `` for the face.
     """
@@ -126,17 +129,17 @@ def room(path: Path) -> str:
     return "/".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-ROOMS = {room(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in ROOMS.items()}
-EACH_ROOM = pytest.mark.parametrize("name", [name for name in ROOMS if name])
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+EACH_MODULE = pytest.mark.parametrize("name", [name for name in MODULES if name])
 
 
-def floor(name: str) -> int:
-    return FLOORS[name.split("/")[0]]
+def layer(name: str) -> int:
+    return LAYERS[name.split("/")[0]]
 
 
-def is_in(name: str, rooms: tuple[str, ...]) -> bool:
-    return any(name == r or name.startswith(f"{r}/") for r in rooms)
+def is_in(name: str, modules: tuple[str, ...]) -> bool:
+    return any(name == m or name.startswith(f"{m}/") for m in modules)
 
 
 def running_nodes(tree: ast.AST) -> Iterator[ast.AST]:
@@ -155,14 +158,14 @@ class Import(NamedTuple):
 
 
 def resolve(module: str) -> str | None:
-    """The room that `fsp_dynamics.a.b` names (the face is ``), or None for what is no module of
-    the package.
+    """The module that `fsp_dynamics.a.b` names (the face is ``), or None for what is no module
+    of the package.
     """
     parts = module.split(".")
     if parts[0] != FACE:
         return None
     name = "/".join(parts[1:])
-    return name if name in ROOMS else None
+    return name if name in MODULES else None
 
 
 def imports(tree: ast.AST, package: str = FACE) -> list[Import]:
@@ -181,22 +184,22 @@ def imports(tree: ast.AST, package: str = FACE) -> list[Import]:
 
 
 def imports_of(name: str) -> list[Import]:
-    folder = name if ROOMS[name].stem == "__init__" else name.rpartition("/")[0]
+    folder = name if MODULES[name].stem == "__init__" else name.rpartition("/")[0]
     return imports(TREES[name], ".".join(filter(None, [FACE, *folder.split("/")])))
 
 
 def misplaced_imports(name: str, found: list[Import]) -> list[str]:
-    """What is wrong with these imports in that room, one line each."""
+    """What is wrong with these imports in that module, one line each."""
     wrong = []
     for module, line in found:
         target = resolve(module)
         if target == "":
             wrong.append(f"{name}:{line} imports the face")
-        elif target is not None and floor(target) > floor(name):
-            wrong.append(f"{name}:{line} is on floor {floor(name)} and imports {target} on floor {floor(target)}")
-        for kept, rooms in KEPT.items():
-            if (module == kept or module.startswith(f"{kept}.")) and not is_in(name, rooms):
-                wrong.append(f"{name}:{line} imports {kept}, which belongs to {', '.join(rooms) or 'nobody'}")
+        elif target is not None and layer(target) > layer(name) and target not in UPWARD.get(name, ()):
+            wrong.append(f"{name}:{line} is on layer {layer(name)} and imports {target} on layer {layer(target)}")
+        for library, modules in CONFINED.items():
+            if (module == library or module.startswith(f"{library}.")) and not is_in(name, modules):
+                wrong.append(f"{name}:{line} imports {library}, which belongs to {', '.join(modules) or 'no module'}")
     return wrong
 
 
@@ -234,30 +237,110 @@ def import_time_statements(tree: ast.Module) -> list[str]:
     return found
 
 
-def test_every_room_has_a_floor() -> None:
-    assert {name.split("/")[0] for name in ROOMS if name} <= set(FLOORS)
+def test_every_module_has_a_layer() -> None:
+    assert {name.split("/")[0] for name in MODULES if name} <= set(LAYERS)
 
 
-@EACH_ROOM
-def test_imports_go_down_and_each_library_has_its_room(name: str) -> None:
+@EACH_MODULE
+def test_imports_go_down_and_each_library_has_its_modules(name: str) -> None:
     assert misplaced_imports(name, imports_of(name)) == []
 
 
 def test_solvers_do_not_know_each_other() -> None:
     for name in SOLVERS:
-        if f"solvers/{name}" in ROOMS:
-            others = {f"solvers/{other}" for other in SOLVERS - {name}}
-            known = others & {resolve(module) for module, _ in imports_of(f"solvers/{name}")}
-            assert not known, f"solvers/{name} imports {known}"
+        others = (SOLVERS - {name}) & {resolve(module) for module, _ in imports_of(name)}
+        assert not others, f"{name} imports {others}"
 
 
-@EACH_ROOM
+def runtime_graph() -> dict[str, set[str]]:
+    """{module: the modules that running it may import}, inside functions too, but for the lazy
+    lines of UPWARD.
+    """
+    graph = {}
+    for name in MODULES:
+        if name:
+            targets = {resolve(module) for module, _ in imports_of(name)} - {None, "", name}
+            graph[name] = {t for t in targets if t is not None} - UPWARD.get(name, set())
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The import circles, each as its modules in order (Tarjan's strongly connected components)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in sorted(graph.get(node, ())):
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            members = [stack.pop()]
+            while members[-1] != node:
+                members.append(stack.pop())
+            if len(members) > 1 or node in graph.get(node, ()):
+                found.append(sorted(members))
+
+    for node in sorted(graph):
+        if node not in index:
+            visit(node)
+    return found
+
+
+def test_there_is_no_import_circle() -> None:
+    assert circles(runtime_graph()) == []
+
+
+def test_a_circle_is_seen() -> None:
+    graph = runtime_graph()
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    assert "training/engine" in circles(graph | {"training/recipe": graph["training/recipe"] | {"training/engine"}})[0]
+
+
+def import_strings(tree: ast.AST) -> list[str]:
+    """The texts `fsp_dynamics.module:name` in code."""
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return [text for text in texts if re.fullmatch(rf"{FACE}(\.\w+)+:\w+", text)]
+
+
+@EACH_MODULE
+def test_import_strings_stand_in_registries_alone_and_lead_somewhere(name: str) -> None:
+    """A registry names what a higher layer has, and is the only way up beside UPWARD."""
+    texts = import_strings(TREES[name])
+    assert not texts or name in REGISTRIES
+    for text in texts:
+        module, _, attribute = text.partition(":")
+        target = resolve(module)
+        assert target is not None, text
+        names = {getattr(node, "name", None) for node in TREES[target].body}
+        assert attribute in names, f"{text}: no {attribute} in {target}"
+
+
+def test_the_registries_hold_import_strings() -> None:
+    assert all(import_strings(TREES[name]) for name in REGISTRIES)
+
+
+def test_what_goes_up_is_one_lazy_line_each() -> None:
+    for name, targets in UPWARD.items():
+        lines = [line for module, line in imports_of(name) if resolve(module) in targets]
+        top_level = {node.lineno for node in TREES[name].body}
+        assert len(lines) == len(targets)
+        assert not set(lines) & top_level, f"{name} imports {targets} when it is imported"
+
+
+@EACH_MODULE
 def test_files_and_processes_belong_to_experiments_and_datasets(name: str) -> None:
-    if not is_in(name, FILE_ROOMS):
+    if not is_in(name, FILE_MODULES):
         assert file_calls(TREES[name]) == FILE_EXCEPTIONS.get(name, [])
 
 
-@EACH_ROOM
+@EACH_MODULE
 def test_modules_only_name_things(name: str) -> None:
     assert import_time_statements(TREES[name]) == []
 
@@ -332,26 +415,26 @@ def test_importing_everything_does_nothing(tmp_path: Path) -> None:
         (
             "models/network",
             "from fsp_dynamics.solvers.equilibrium import Status",
-            "is on floor 2 and imports solvers/equilibrium on floor 4",
+            "is on layer 2 and imports solvers/equilibrium on layer 3",
         ),
         (
             "models/network",
             "def f():\n    import fsp_dynamics.experiments",
-            "is on floor 2 and imports experiments on floor 7",
+            "is on layer 2 and imports experiments on layer 8",
         ),
         ("models/network", "from ..solvers import equilibrium", "imports solvers/equilibrium"),
-        ("models/network", "from .. import solvers", "imports solvers on floor 4"),
+        ("models/network", "from .. import solvers", "imports solvers on layer 3"),
         (
             "learning/rules/hebbian",
             "from fsp_dynamics.analysis import alignment",
-            "is on floor 5 and imports analysis/alignment on floor 6",
+            "is on layer 4 and imports analysis/alignment on layer 7",
         ),
         ("experiments/config", "import fsp_dynamics as fsp", "imports the face"),
         ("experiments/config", "from fsp_dynamics import Network", "imports the face"),
         ("solvers/reference", "from numba import njit", "imports numba, which belongs to kernels"),
         ("learning/rules/hebbian", "import matplotlib.pyplot as plt", "imports matplotlib, which belongs to plotting"),
-        ("learning/rules/hebbian", "import torch", "imports torch, which belongs to torch_backend/tensors"),
-        ("experiments/config", "import pickle", "imports pickle, which belongs to nobody"),
+        ("learning/rules/hebbian", "import torch", "imports torch, which belongs to torch_backend, experiments/jobs"),
+        ("experiments/config", "import pickle", "imports pickle, which belongs to no module"),
         ("cli", "import subprocess", "imports subprocess, which belongs to experiments"),
     ],
 )

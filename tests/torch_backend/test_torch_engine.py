@@ -74,13 +74,16 @@ def loop(seed=1, dtype=np.float64, sizes=SIZES, **options):
     return fsp.loop_network(sizes, rng=seed, dtype=dtype, loop_scale=0.5, **options)
 
 
-def epoch_of(learner, data, recipe, ranks=ALONE, told=lambda done, wrong: None, interrupts=None) -> dict[str, float]:
+def epoch_of(learner, data, recipe, ranks=ALONE, told=lambda done, wrong: None, interrupts=()) -> dict[str, float]:
     """One epoch on the engine, as `train_epoch` drives it; what it counted."""
     assert engine_of(learner.network, recipe, ranks) is TorchEngine
     state = learner.begin_epoch(len(data.labels), recipe)
     work = TorchEngine(learner, data, recipe, ranks=ranks)
     progress = lambda: told(state.statistics.samples, state.statistics.wrong)  # noqa: E731
-    work.learn(state, interrupts or interrupts_of(work, state, recipe), progress)
+    due = interrupts_of(work, state, recipe)
+    for every, act in interrupts:
+        due.add(every, act)
+    work.learn(state, due, progress)
     work.write_back()
     learner.epoch += 1
     return {**dict(zip(COUNTED, state.statistics.counts, strict=True)), "strongest": state.statistics.strongest}
@@ -397,7 +400,7 @@ def test_at_a_break_the_network_has_the_weights_of_the_moment_and_looking_change
         learner,
         data,
         recipe,
-        interrupts=Interrupts([(1, lambda done: seen.append((done, learner.network.loop.copy())))]),
+        interrupts=[(1, lambda done: seen.append((done, learner.network.loop.copy())))],
     )
     assert [done for done, _ in seen] == [1, 2, 3]
     assert all((a != b).any() for (_, a), (_, b) in itertools.pairwise(seen))
