@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fsp_dynamics"
 LAYERS = {
     "errors": 1,
+    "display": 1,
     "plotting": 1,
     "models": 2,
     "datasets": 2,

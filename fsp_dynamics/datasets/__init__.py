@@ -1,25 +1,24 @@
 """The images: found, fetched, verified, read and split. Nothing is searched or downloaded before a
 function is called.
 
-`digits` needs nothing (scikit-learn carries it); `mnist` and `fashion-mnist` are looked for where
-`sources` says, then downloaded. Pixels are divided by their maximum (255; 16 for digits); no mean
-is removed. `idx` reads the published files.
+`digits` needs nothing (scikit-learn carries it); `mnist` and `fashion-mnist` are looked for in the
+places that `registry` lists, then downloaded. Pixels are divided by their maximum (255; 16 for
+digits); no mean is removed. Your own images come from arrays (`dataset_from_arrays`) or from files
+(`read_dataset`): IDX files, an .npz, or a folder of pictures.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+import hashlib
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from fsp_dynamics.datasets.arrays import dataset_from_arrays, scaled, shape_of_images
 from fsp_dynamics.datasets.digits import PARTS, Pixels, read_digits
+from fsp_dynamics.datasets.files import read_dataset
 from fsp_dynamics.datasets.idx import read_idx
+from fsp_dynamics.datasets.records import Dataset, DatasetRecord, Split, check_count
 from fsp_dynamics.datasets.registry import SOURCES, Progress, fetch_published, find, read_all, where_it_was_sought
-from fsp_dynamics.errors import ConfigurationError, DatasetError, ShapeError, check_choice, check_finite, check_shape
+from fsp_dynamics.errors import DatasetError, check_choice
 
 __all__ = [
     "DATASETS",
@@ -31,6 +30,7 @@ __all__ = [
     "fetch",
     "list_datasets",
     "load_dataset",
+    "read_dataset",
     "read_idx",
 ]
 
@@ -39,77 +39,6 @@ DATASETS = {
     "mnist": "70,000 handwritten digits, 28 x 28 pixels, 10 classes (LeCun, Cortes and Burges)",
     "fashion-mnist": "70,000 pictures of clothing, 28 x 28 pixels, 10 classes (Xiao, Rasul and Vollgraf, 2017)",
 }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Split:
-    """Images (B, n_in) float32 in [0, 1], C-contiguous, and their labels (B,) int64. Raises
-    ShapeError where they do not fit.
-    """
-
-    images: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-
-    def __post_init__(self) -> None:
-        check_shape("images", self.images, (None, None))
-        check_shape("labels", self.labels, (len(self.images),))
-        object.__setattr__(self, "images", np.ascontiguousarray(self.images, np.float32))
-        object.__setattr__(self, "labels", np.ascontiguousarray(self.labels, np.int64))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __repr__(self) -> str:
-        return f"<Split of {len(self)} images of {self.images.shape[1]} pixels>"
-
-    def one_hot(self, classes: int, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
-        """Targets (B, classes): 1 in the column of the label, 0 elsewhere. Raises
-        ConfigurationError for a label >= classes.
-        """
-        _check_labels("labels", self.labels, classes)
-        targets = np.zeros((len(self), classes), dtype)
-        targets[np.arange(len(self)), self.labels] = 1
-        return targets
-
-    def limit(self, n: int) -> Split:
-        """The first `n` images, as views. Raises ConfigurationError unless 1 <= n <= B."""
-        _check_count("limit", n, 1, len(self))
-        return Split(self.images[:n], self.labels[:n])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Dataset:
-    """Images to train with, to choose with (`valid`, which may be empty) and to report on, all (B,
-    n_in) of n_in = h w pixels.
-
-    image_shape : (h, w), row by row. source : the folder or file the images came from.
-    """
-
-    name: str
-    classes: int
-    train: Split
-    valid: Split
-    test: Split
-    image_shape: tuple[int, int]
-    source: str
-
-    def __repr__(self) -> str:
-        parts = ", ".join(f"{len(getattr(self, part))} {part}" for part in ("train", "valid", "test"))
-        return f"<Dataset {self.name}: {parts}; {self.image_shape[0]} x {self.image_shape[1]} pixels, {self.classes} classes>"
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetRecord:
-    """What `list_datasets` knows: `where` it was found, if it was; `images` in all; `verified`
-    bytes, or the `problem`.
-    """
-
-    name: str
-    description: str
-    where: str | None
-    images: int
-    verified: bool
-    problem: str
 
 
 def load_dataset(
@@ -141,70 +70,21 @@ def load_dataset(
     check_choice("dataset", name, DATASETS)
     total = sum(PARTS[:2]) if name == "digits" else SOURCES[name].files[0].shape[0]
     default = PARTS[1] if name == "digits" else total // 6
-    validation = _check_count("validation", default if validation is None else validation, 0, total - 1)
+    validation = check_count("validation", default if validation is None else validation, 0, total - 1)
     keep = total - validation
     if limit is not None:
-        keep = _check_count("limit", limit, 1, keep)
+        keep = check_count("limit", limit, 1, keep)
     pixels = read_digits() if name == "digits" else _published(name, data_dir, download)
     start = total - validation
     return Dataset(
         name=name,
         classes=10,
-        train=_scaled(pixels.images[:keep], pixels.labels[:keep], pixels.top),
-        valid=_scaled(pixels.images[start:], pixels.labels[start:], pixels.top),
-        test=_scaled(pixels.test_images, pixels.test_labels, pixels.top),
-        image_shape=_image_shape(pixels.images.shape[1:], None),
+        train=scaled(pixels.images[:keep], pixels.labels[:keep], pixels.top),
+        valid=scaled(pixels.images[start:], pixels.labels[start:], pixels.top),
+        test=scaled(pixels.test_images, pixels.test_labels, pixels.top),
+        image_shape=shape_of_images(pixels.images.shape[1:]),
         source=pixels.source,
-    )
-
-
-def dataset_from_arrays(
-    images: npt.ArrayLike,
-    labels: npt.ArrayLike,
-    test_images: npt.ArrayLike,
-    test_labels: npt.ArrayLike,
-    *,
-    validation: int | None = None,
-    classes: int | None = None,
-    image_shape: tuple[int, int] | None = None,
-    name: str = "arrays",
-) -> Dataset:
-    """A data set of your own images, (B, n_in) or (B, h, w): floats in [0, 1], or uint8, which is
-    divided by 255; labels (B,) integers.
-
-    validation : so many images from the end of the training images (default a sixth). classes :
-        the largest label + 1 if None.
-    image_shape : from (B, h, w), else a square if n_in allows one, else one row.
-
-    Raises ShapeError, NotFiniteError for NaN pixels, ConfigurationError for empty data and for
-    pixels or labels out of range.
-    """
-    pixels, numbers = _array("images", images), _array("labels", labels)
-    test_pixels, test_numbers = _array("test_images", test_images), _array("test_labels", test_labels)
-    for field, part, digits in (("", pixels, numbers), ("test_", test_pixels, test_numbers)):
-        _check_pixels(f"{field}images", part)
-        check_shape(f"{field}labels", digits, (len(part),))
-        if not np.issubdtype(digits.dtype, np.integer):
-            raise ConfigurationError(
-                f"{field}labels have dtype {digits.dtype}, expected integers (class numbers from 0)"
-            )
-    check_shape("test_images", test_pixels, (None, *pixels.shape[1:]))
-    if classes is None:
-        classes = max(int(numbers.max()), int(test_numbers.max()), 0) + 1
-    _check_count("classes", classes, 1, None)
-    _check_labels("labels", numbers, classes)
-    _check_labels("test_labels", test_numbers, classes)
-    start = len(pixels) - _check_count(
-        "validation", len(pixels) // 6 if validation is None else validation, 0, len(pixels) - 1
-    )
-    return Dataset(
-        name=name,
-        classes=classes,
-        train=_scaled(pixels[:start], numbers[:start], 255),
-        valid=_scaled(pixels[start:], numbers[start:], 255),
-        test=_scaled(test_pixels, test_numbers, 255),
-        image_shape=_image_shape(pixels.shape[1:], image_shape),
-        source="arrays",
+        digests=_digests(name, pixels),
     )
 
 
@@ -259,74 +139,19 @@ def _published(name: str, data_dir: str | Path | None, download: bool) -> Pixels
             refusal = str(error)
         if folder is None:
             raise DatasetError(
-                f"{name} was not found; {sought}; {refusal}; put its {len(SOURCES[name].files)} IDX files (.gz or not) into FOLDER/{name} "
-                f"and give --data-dir FOLDER or FSP_DATA=FOLDER, or run `fsp data fetch {name}` where there is a network"
+                f"{name} was not found; {sought}; {refusal}; put its {len(SOURCES[name].files)} IDX files (.gz or not) "
+                f"into FOLDER/{name} and give --data-dir FOLDER or FSP_DATA=FOLDER, "
+                f"or run `fsp data fetch {name}` where there is a network"
             )
     images, labels, test_images, test_labels = read_all(name, folder)
     return Pixels(images, labels, test_images, test_labels, 255, str(folder))
 
 
-def _scaled(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], top: int) -> Split:
-    """The split of these images; bytes are divided by `top`, floats are taken as they are."""
-    flat = pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))
-    images = np.divide(flat, np.float32(top), dtype=np.float32) if flat.dtype == np.uint8 else flat.astype(np.float32)
-    return Split(images, labels.astype(np.int64))
-
-
-def _image_shape(shape: tuple[int, ...], wanted: tuple[int, int] | None) -> tuple[int, int]:
-    """(h, w) of images of this shape, (h, w) or (n_in,). Raises ShapeError."""
-    pixels = math.prod(shape)
-    if wanted is not None:
-        if len(wanted) != 2 or min(wanted) < 1 or math.prod(wanted) != pixels:
-            raise ShapeError(f"image_shape = {wanted}, expected (h, w) with h w = {pixels}, the pixels of each image")
-        return wanted
-    side = math.isqrt(pixels)
-    square = (side, side) if side * side == pixels else (1, pixels)
-    return (shape[0], shape[1]) if len(shape) == 2 else square
-
-
-def _array(field: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
-    try:
-        return np.asarray(values)
-    except ValueError as error:  # rows of different lengths
-        raise ShapeError(f"{field} is not an array: {error}") from error
-
-
-def _check_pixels(field: str, pixels: npt.NDArray[Any]) -> None:
-    """Refuse what cannot be images (B, n_in) or (B, h, w)."""
-    if pixels.ndim not in (2, 3):
-        raise ShapeError(f"{field} has shape {pixels.shape}, expected (B, n_in) or (B, h, w)")
-    if pixels.size == 0:
-        raise ConfigurationError(
-            f"{field} has shape {pixels.shape}: there is nothing in it; expected at least one image of one pixel"
-        )
-    if pixels.dtype == np.uint8:
-        return
-    if not np.issubdtype(pixels.dtype, np.floating):
-        raise ConfigurationError(f"{field} have dtype {pixels.dtype}, expected floats in [0, 1] or uint8")
-    check_finite(field, pixels)
-    outside = (pixels < 0) | (pixels > 1)
-    if outside.any():
-        index = tuple(int(i) for i in np.argwhere(outside)[0])
-        raise ConfigurationError(
-            f"{field}{list(index)} = {pixels[index]}, expected pixels in [0, 1]; divide by the largest possible value"
-        )
-
-
-def _check_labels(field: str, labels: npt.NDArray[Any], classes: int) -> None:
-    """Refuse labels that are not class numbers 0 .. classes - 1. Raises ConfigurationError."""
-    outside = np.flatnonzero((labels < 0) | (labels >= classes))
-    if len(outside):
-        raise ConfigurationError(
-            f"{field}[{outside[0]}] = {labels[outside[0]]}, expected 0 to {classes - 1} for {classes} classes ({len(outside)} are outside)"
-        )
-
-
-def _check_count(field: str, value: int, low: int, high: int | None) -> int:
-    """`value` if it is a whole number from `low` to `high`. Raises ConfigurationError."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < low or (high is not None and value > high):
-        raise ConfigurationError(
-            f"{field} = {value!r}, expected a whole number from {low}" + ("" if high is None else f" to {high}")
-        )
-    return int(value)
+def _digests(name: str, pixels: Pixels) -> dict[str, str]:
+    """SHA-256 by file: of the published IDX files, unpacked, or of the bytes of the digits."""
+    if name in SOURCES:
+        return {file.name: file.sha256 for file in SOURCES[name].files}
+    digest = hashlib.sha256()
+    for array in pixels[:4]:
+        digest.update(array.tobytes())
+    return {"digits": digest.hexdigest()}

@@ -57,7 +57,7 @@ def read_digits() -> Pixels:
 
 
 def taking_turns(labels: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-    """A fixed shuffled order in which the k-th images of all classes stand together, k = 0, 1, ..."""
+    """A fixed shuffled order in which the k-th images of all classes stand together."""
     shuffled = np.argsort(np.random.PCG64(0).random_raw(len(labels)), kind="stable")
     turn = np.empty(len(labels), np.intp)
     for label in np.unique(labels):

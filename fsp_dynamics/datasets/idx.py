@@ -27,7 +27,7 @@ LARGEST = 1 << 30  # bytes; no file that promises more is read
 
 
 def read_idx(path: str | Path, shape: Sequence[int | None], sha256: str | None = None) -> npt.NDArray[np.uint8]:
-    """The unsigned bytes of an IDX file, gzipped or not (told by its first bytes), as a read-only
+    """The unsigned bytes of an IDX file, gzipped or not (known by its first bytes), as a read-only
     array.
 
     shape : what the header must say (None: any length on that axis). sha256 : of the unpacked
@@ -81,12 +81,20 @@ def parse_idx(file: BinaryIO, label: str, shape: Sequence[int | None], sha256: s
     return np.frombuffer(body, np.uint8).reshape(dims)
 
 
+def digest_of(array: npt.NDArray[np.uint8]) -> str:
+    """SHA-256 of the unpacked IDX file that holds these bytes, whether it was gzipped or not."""
+    digest = hashlib.sha256(bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape))
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 def _header(header: bytes, label: str, shape: Sequence[int | None]) -> tuple[int, ...]:
     """The dimensions an IDX header gives, if they are the expected ones and none is 0."""
     magic = bytes((0, 0, 8, len(shape)))  # 8: unsigned bytes
     if header[:4] != magic:
         raise DatasetError(
-            f"{label}: starts with {header[:4].hex(' ') or 'nothing'}, expected {magic.hex(' ')} (IDX, {len(shape)} dimensions)"
+            f"{label}: starts with {header[:4].hex(' ') or 'nothing'}, "
+            f"expected {magic.hex(' ')} (IDX, {len(shape)} dimensions)"
         )
     if len(header) < 4 + 4 * len(shape):
         raise DatasetError(f"{label}: ends within its header of {4 + 4 * len(shape)} bytes: truncated")
@@ -105,5 +113,6 @@ def _check_sha256(label: str, header: bytes, body: bytes, sha256: str) -> None:
     digest.update(body)
     if digest.hexdigest() != sha256:
         raise DatasetError(
-            f"{label}: SHA-256 of the unpacked bytes is {digest.hexdigest()}, expected {sha256}: another file or a damaged one"
+            f"{label}: SHA-256 of the unpacked bytes is {digest.hexdigest()}, "
+            f"expected {sha256}: another file or a damaged one"
         )

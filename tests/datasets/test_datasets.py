@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 from small_data import sha256, write
 
 from fsp_dynamics.datasets import Split, dataset_from_arrays, load_dataset
+from fsp_dynamics.datasets.arrays import spread
+from fsp_dynamics.datasets.digits import taking_turns
+from fsp_dynamics.datasets.registry import SOURCES
 from fsp_dynamics.errors import ConfigurationError, DatasetError, NotFiniteError, ShapeError
 
 
@@ -136,6 +140,106 @@ def test_own_bytes_are_divided_and_shapes_kept() -> None:
     assert dataset_from_arrays(**own(images=np.zeros((6, 5)), test_images=np.zeros((2, 5)))).image_shape == (1, 5)
 
 
+def test_lists_frames_tensors_and_truth_values_are_arrays() -> None:
+    import pandas
+
+    given_ = own()
+    expected = dataset_from_arrays(**given_)
+    lists = {name: array.tolist() for name, array in given_.items()}
+    frames = {name: (pandas.DataFrame if array.ndim == 2 else pandas.Series)(array) for name, array in given_.items()}
+    for others in (lists, frames):
+        np.testing.assert_array_equal(dataset_from_arrays(**others).train.images, expected.train.images)
+    masks = given_["images"] > 0.5
+    data = dataset_from_arrays(**own(images=masks, test_images=masks[:2]))
+    np.testing.assert_array_equal(data.train.images, masks[:5].astype(np.float32))
+
+
+def test_a_tensor_that_requires_gradients_is_an_array() -> None:
+    torch = pytest.importorskip("torch")
+    given_ = own()
+    tensor = torch.tensor(given_["images"], requires_grad=True)
+    data = dataset_from_arrays(**own(images=tensor, labels=torch.tensor(given_["labels"])))
+    np.testing.assert_array_equal(data.train.images, given_["images"][:5].astype(np.float32))
+
+
+def test_without_a_test_part_the_last_sixth_is_it() -> None:
+    labels = np.repeat([0, 1, 2], [12, 24, 36])
+    images = np.arange(72, dtype=np.uint8)[:, None].repeat(4, 1)
+    data = dataset_from_arrays(images, labels)
+    parts = (data.train, data.valid, data.test)
+    assert [len(part) for part in parts] == [50, 10, 12]
+    assert sorted(np.concatenate([part.images[:, 0] * 255 for part in parts]).round()) == list(range(72))
+    for part in parts:
+        share = np.bincount(part.labels, minlength=3) / len(part)
+        assert abs(share - [1 / 6, 2 / 6, 3 / 6]).max() < 0.09
+    assert data.notes == (
+        "the images were put into a fixed shuffled order: there is no test part, so the last sixth of all images is it",
+    )
+    np.testing.assert_array_equal(dataset_from_arrays(images, labels).test.images, data.test.images)
+    with pytest.raises(ConfigurationError, match="images holds 1 image, expected at least 2"):
+        dataset_from_arrays(images[:1], labels[:1])
+
+
+def test_images_sorted_by_class_are_spread_before_a_part_is_cut_off() -> None:
+    given_ = own(30, labels=np.repeat([0, 1, 2], 10))
+    data = dataset_from_arrays(**given_)
+    assert set(data.valid.labels) == {0, 1, 2}
+    assert data.notes == ("the images were put into a fixed shuffled order: they were sorted by class",)
+    assert set(dataset_from_arrays(**given_, validation=0, limit=6).train.labels) == {0, 1, 2}
+    whole = dataset_from_arrays(**given_, validation=0)
+    np.testing.assert_array_equal(whole.train.images, given_["images"].astype(np.float32))
+    assert (whole.notes, len(dataset_from_arrays(**own(30), limit=6).train)) == ((), 6)
+
+
+def test_spread_is_the_order_of_the_digits_for_classes_of_one_size() -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(4), 9))
+    np.testing.assert_array_equal(spread(labels), taking_turns(labels))
+
+
+def test_a_data_set_is_known_again_by_its_images() -> None:
+    data, given_ = dataset_from_arrays(**own()), own()
+    data.check_fingerprint(dataset_from_arrays(**own()).fingerprint())
+    assert (data.digests, set(data.fingerprint())) == ({}, {"train", "valid", "test"})
+    given_["images"][5, 0] += 0.1
+    with pytest.raises(DatasetError, match=r"arrays: SHA-256 of valid is \w{64}, expected \w{64}: these are not the"):
+        dataset_from_arrays(**given_).check_fingerprint(data.fingerprint())
+    with pytest.raises(DatasetError, match="SHA-256 of test"):
+        dataset_from_arrays(**own(test_labels=np.array([2, 1]))).check_fingerprint(data.fingerprint())
+
+
+def test_named_sets_have_digests(world) -> None:
+    digits = load_dataset("digits")
+    assert digits.digests == load_dataset("digits", limit=3).digests
+    assert set(digits.digests) == {"digits"}
+    write(world / "cache" / "mnist")
+    assert load_dataset("mnist").digests == {file.name: file.sha256 for file in SOURCES["mnist"].files}
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "said"),
+    [
+        ({"classes": 2}, ConfigurationError, r"train.labels\[2\] = 2, expected 0 to 1 for 2 classes"),
+        ({"classes": 0}, ConfigurationError, "classes = 0"),
+        (
+            {"image_shape": (2, 3)},
+            ShapeError,
+            r"train.images has 4 pixels, expected 6, those of image_shape = \(2, 3\)",
+        ),
+        ({"test": Split(np.zeros((0, 4)), np.zeros(0, int))}, ConfigurationError, "test holds no image"),
+        ({"class_names": ("a", "b")}, ConfigurationError, "class_names has 2 names, expected 3"),
+    ],
+)
+def test_a_data_set_whose_parts_contradict_is_refused(changed, error, said) -> None:
+    with pytest.raises(error, match=said):
+        dataclasses.replace(dataset_from_arrays(**own()), **changed)
+
+
+def test_a_notebook_shows_a_table() -> None:
+    shown = dataset_from_arrays(**own(), name="<mine>")._repr_html_()
+    assert "<caption>Dataset &lt;mine&gt;</caption>" in shown
+    assert "<tr><th>train</th><td>5 images</td></tr>" in shown
+
+
 @pytest.mark.parametrize(
     ("changed", "error", "said"),
     [
@@ -164,6 +268,16 @@ def test_own_bytes_are_divided_and_shapes_kept() -> None:
             ConfigurationError,
             r"test_labels\[1\] = 7, expected 0 to 2 for 3 classes",
         ),
+        (
+            {"labels": np.arange(6) % 3 + 1, "test_labels": np.array([1, 3])},
+            ConfigurationError,
+            "labels start at 1, expected class numbers from 0; give labels - 1, or classes = 4 if class 0 has no image",
+        ),
+        ({"labels": np.full(6, 10**9)}, ConfigurationError, "labels reach 1000000000, which makes more classes than"),
+        ({"labels": list("abcabc")}, ConfigurationError, r"labels have dtype <U1.*return_inverse"),
+        ({"test_labels": None}, ConfigurationError, "test_labels = None, expected an array"),
+        ({"images": np.zeros((6, 1, 2, 2))}, ShapeError, r"expected \(B, n_in\) or \(B, h, w\); take one channel"),
+        ({"limit": 6}, ConfigurationError, "limit = 6, expected a whole number from 1 to 5"),
         ({"classes": 0}, ConfigurationError, "classes = 0"),
         ({"validation": 6}, ConfigurationError, "validation = 6, expected a whole number from 0 to 5"),
         ({"image_shape": (3, 2)}, ShapeError, r"image_shape = \(3, 2\)"),

@@ -260,7 +260,7 @@ def test_the_published_sources_are_safe_to_ask() -> None:
 
 @PUBLISHED
 def test_the_published_data_are_what_their_names_say(name, monkeypatch) -> None:
-    """The real files, where they are: class frequencies of 60,000 and 10,000 images as published."""
+    """The real files, where they are: class frequencies of 60,000 and 10,000 images."""
     monkeypatch.setitem(SOURCES, name, REAL_SOURCES[name])
     monkeypatch.setattr(sources, "_cache", REAL_CACHE)
     if sources.find(name, REAL_ROOT) is None:
