@@ -18,12 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fsp_dynamics.analysis.alignment import loop_alignment
-    from fsp_dynamics.datasets import load_dataset
+    from fsp_dynamics.datasets import Dataset, dataset_from_arrays, load_dataset
+    from fsp_dynamics.experiments.callbacks import StopTraining
+    from fsp_dynamics.experiments.network_file import load_network, save_network
     from fsp_dynamics.experiments.run import open_run
     from fsp_dynamics.experiments.runner import train
     from fsp_dynamics.explorer import explore
+    from fsp_dynamics.learning.rules import Rule
     from fsp_dynamics.learning.rules.hebbian import hebbian_update
     from fsp_dynamics.learning.simulation import simulate
+    from fsp_dynamics.models.activations import Activation
     from fsp_dynamics.models.network import Network, loop_gain, loop_network, reciprocal_network
     from fsp_dynamics.models.rate import Nudge
     from fsp_dynamics.solvers import make_solver, relax
@@ -32,15 +36,21 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Activation",
+    "Dataset",
     "Equilibrium",
     "Network",
     "Nudge",
+    "Rule",
     "Status",
+    "StopTraining",
     "Tolerance",
     "__version__",
+    "dataset_from_arrays",
     "explore",
     "hebbian_update",
     "load_dataset",
+    "load_network",
     "loop_alignment",
     "loop_gain",
     "loop_network",
@@ -48,18 +58,23 @@ __all__ = [
     "open_run",
     "reciprocal_network",
     "relax",
+    "save_network",
     "simulate",
     "train",
 ]
 
 _ROOMS = {
     "analysis.alignment": ("loop_alignment",),
-    "datasets": ("load_dataset",),
+    "datasets": ("Dataset", "dataset_from_arrays", "load_dataset"),
+    "experiments.callbacks": ("StopTraining",),
+    "experiments.network_file": ("load_network", "save_network"),
     "experiments.run": ("open_run",),
     "experiments.runner": ("train",),
     "explorer": ("explore",),
+    "learning.rules": ("Rule",),
     "learning.rules.hebbian": ("hebbian_update",),
     "learning.simulation": ("simulate",),
+    "models.activations": ("Activation",),
     "models.network": ("Network", "loop_gain", "loop_network", "reciprocal_network"),
     "models.rate": ("Nudge",),
     "solvers": ("make_solver", "relax"),
@@ -85,4 +100,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """The public names, so that completion offers nothing else."""
+    return sorted(__all__)
