@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from fsp_dynamics.display import angles, html_table
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import State
@@ -65,6 +66,13 @@ class Alignment:
     inside: dict[str, float]
     z_score: dict[str, float]
 
+    def __repr__(self) -> str:
+        return f"<Alignment, degrees: {angles(self.degrees)}; trace {self.trace:.3g}>"
+
+    def _repr_html_(self) -> str:
+        rows = {name: f"{value:.1f} degrees, bound {self.bound[name]:.1f}" for name, value in self.degrees.items()}
+        return html_table("Alignment", rows | {"trace": f"{self.trace:.3g}"})
+
     def to_frame(self) -> DataFrame:
         """A pandas.DataFrame, a row for each matrix: matrix, raw_degrees, bound_degrees,
         inside_degrees, z_score, trace. `.to_csv(path)` saves it.
@@ -97,6 +105,10 @@ class SampleAlignment:
     """
 
     degrees: dict[str, Array]
+
+    def __repr__(self) -> str:
+        samples = len(next(iter(self.degrees.values()), ()))
+        return f"<SampleAlignment of {samples} samples, mean degrees: {angles(self.mean)}>"
 
     @property
     def mean(self) -> dict[str, float]:

@@ -43,6 +43,10 @@ class Attractors:
     share: Array
     unconverged: int
 
+    def __repr__(self) -> str:
+        shares = ", ".join(f"{100 * share:.3g} %" for share in self.share) or "none"
+        return f"<Attractors: {self.count}, of shares {shares}; {self.unconverged} starts unconverged>"
+
     @property
     def count(self) -> int:
         """A."""

@@ -21,6 +21,7 @@ import numpy as np
 
 from fsp_dynamics.analysis.reduced import Place, Reduced, beyond, changed
 from fsp_dynamics.analysis.spectra import Linear, eigenvalues
+from fsp_dynamics.display import brief
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_finite, check_positive, check_shape
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
@@ -49,6 +50,9 @@ class Mark:
     frequency: float
     row: int
 
+    def __repr__(self) -> str:
+        return brief(self)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Branch:
@@ -71,6 +75,11 @@ class Branch:
     folds: tuple[Mark, ...]
     hopf: tuple[Mark, ...]
     ended: str
+
+    def __repr__(self) -> str:
+        ends = f"{self.parameter[0]:.3g} to {self.parameter[-1]:.3g}" if len(self.parameter) else "nowhere"
+        marks = f"{len(self.folds)} folds, {len(self.hopf)} Hopf points"
+        return f"<Branch over {self.name}, {ends}: {len(self.parameter)} points, {marks}; ended: {self.ended}>"
 
     @property
     def outputs(self) -> Array:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from fsp_dynamics.analysis.alignment import angle
+from fsp_dynamics.display import angles, html_table
 from fsp_dynamics.errors import ConfigurationError, check_finite, check_shape
 from fsp_dynamics.learning import phases
 from fsp_dynamics.learning.phases import Phases
@@ -71,6 +72,15 @@ class Comparison:
     sources: dict[str, dict[str, float]]
     stages: dict[str, dict[str, float]]
     used: int
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {self.used} samples, degrees to the gradient: {angles(self.degrees)}>"
+
+    def _repr_html_(self) -> str:
+        rows = {
+            name: f"{value:.1f} degrees, norm ratio {self.norm_ratio[name]:.3g}" for name, value in self.degrees.items()
+        }
+        return html_table(f"Update and gradient, {self.used} samples", rows)
 
 
 def true_gradient(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fsp_dynamics.display import brief
 from fsp_dynamics.errors import ConfigurationError, check_shape
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
@@ -28,6 +29,9 @@ class Plane:
     centre: Array
     axes: Array
     share: Array
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     def project(self, states: Array) -> Array:
         """(..., 2) coordinates of states (..., N)."""

@@ -36,6 +36,9 @@ class Probe:
     labels: Array
     recipe: Recipe
 
+    def __repr__(self) -> str:
+        return f"<Probe of {len(self.labels)} images, {type(self.recipe.rule).__name__}>"
+
     def look(self, network: Network) -> Record:
         """Everything there is to say, as plain numbers by name.
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsp_dynamics.analysis.spectra import Linear
+from fsp_dynamics.display import brief
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, decay_rates, resting_inputs, unit_target
@@ -56,6 +57,9 @@ class Reduced:
     drive: Array
     target: Array | None
     width: float
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     def setting(self, q: float) -> tuple[Network, Nudge | None]:
         """The network and the nudge at q."""

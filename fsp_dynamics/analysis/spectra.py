@@ -28,6 +28,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fsp_dynamics.display import brief, largest
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_finite
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
@@ -51,6 +52,9 @@ class Linear:
     kappa: tuple[float, ...]
     slope: State
     decay: State
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     @property
     def size(self) -> int:
@@ -104,6 +108,12 @@ class Spectrum:
     values: Array
     rest: tuple[tuple[float, int], ...]
     complete: bool
+
+    def __repr__(self) -> str:
+        samples, count = self.values.shape
+        extent = "all" if self.complete else "the rightmost"
+        found = f"{extent} eigenvalues, {count} each"
+        return f"<Spectrum of {samples} samples: {found}; abscissa up to {largest(self.abscissa)}>"
 
     @property
     def abscissa(self) -> Array:

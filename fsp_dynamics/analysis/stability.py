@@ -29,6 +29,7 @@ from fsp_dynamics.analysis.spectra import (
     ring_eigenvalues,
     slowest_mode,
 )
+from fsp_dynamics.display import html_table, largest
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network, Rng
@@ -80,6 +81,20 @@ class Stability:
     dt: Array
     factor: float
     tableau: str
+
+    def __repr__(self) -> str:
+        rows = "; ".join(f"{name} {value}" for name, value in self._facts().items())
+        return f"<Stability of {len(self.abscissa)} samples: {rows}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(f"Stability of {len(self.abscissa)} samples", self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        loop = {} if self.loop_matrix is None else {"||G_D|| up to": largest(self.loop_norm)}
+        counts = {"stable": f"{int(self.stable.sum())} of {len(self.abscissa)}"}
+        return (
+            counts | {"abscissa up to": largest(self.abscissa), "settle time up to": largest(self.settle_time)} | loop
+        )
 
     @property
     def stable(self) -> Array:

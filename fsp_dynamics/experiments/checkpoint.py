@@ -49,6 +49,9 @@ class Checkpoint:
     rng: dict[str, Any]
     warm_start: dict[str, Array] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<Checkpoint of epoch {self.epoch}: {len(self.parameters)} arrays>"
+
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, names: Sequence[str] = ("last",)) -> None:
     """Make `checkpoint` the one called by each of `names`, in that order, and drop payloads that

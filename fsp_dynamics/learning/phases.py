@@ -38,6 +38,13 @@ class Phases:
     nudged: Equilibrium
     opposite: Equilibrium | None = None
 
+    def __repr__(self) -> str:
+        kind = "free and nudged" if self.opposite is None else "free and nudged with both signs"
+        return (
+            f"<Phases of {len(self.free.status)} samples, {kind}, beta {self.beta:g}: "
+            f"{len(self.rows)} nudged, {int(self.converged.sum())} of them converged>"
+        )
+
     @property
     def converged(self) -> Array:
         """(A,) bool: which of `rows` converged in every phase; the others are never learned

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fsp_dynamics.display import html_table
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_finite, check_positive
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation
@@ -56,9 +57,21 @@ class Trajectory:
     rho: Activation
 
     def __repr__(self) -> str:
-        pieces = ", then ".join(f"beta {beta:g}" if beta else "free" for beta in self.betas)
         samples, layers = self.residual.shape[1], ", ".join(str(s.shape[2]) for s in self.states)
-        return f"<Trajectory of {samples} samples, layers {layers}: {pieces}; {len(self.times)} times from 0 to {self.times[-1]:g}>"
+        span = f"{len(self.times)} times from 0 to {self.times[-1]:g}"
+        return f"<Trajectory of {samples} samples, layers {layers}: {self._pieces()}; {span}>"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "layers": ", ".join(str(s.shape[2]) for s in self.states),
+            "pieces": self._pieces(),
+            "rho": self.rho.name,
+        }
+        times = {"times": f"{len(self.times)} from 0 to {self.times[-1]:g}"}
+        return html_table(f"Trajectory of {self.residual.shape[1]} samples", facts | times)
+
+    def _pieces(self) -> str:
+        return ", then ".join(f"beta {beta:g}" if beta else "free" for beta in self.betas)
 
     @property
     def labels(self) -> Array:

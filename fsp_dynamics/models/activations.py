@@ -1,13 +1,13 @@
 """Firing-rate functions rho(s) and their slopes, each one line in operators that NumPy, Numba and
 torch take.
 
-=================  ==============================  ===================================================================
-name               rho(s)                          choose it when
-=================  ==============================  ===================================================================
-``hard_sigmoid``   clip(s, 0, 1)                   the default: the paper's networks; equilibria are piecewise linear
-``logistic``       1 / (1 + exp(-s))               a smooth field is wanted (adaptive steps, bifurcations)
-``shifted_tanh``   (1 + tanh s) / 2                the same, twice as steep
-=================  ==============================  ===================================================================
+================  =================  =============================================================
+name              rho(s)             choose it for
+================  =================  =============================================================
+``hard_sigmoid``  clip(s, 0, 1)      the networks of the paper (the default): piecewise linear
+``logistic``      1 / (1 + exp(-s))  a smooth field (adaptive steps, bifurcations)
+``shifted_tanh``  (1 + tanh s) / 2   the same, twice as steep
+================  =================  =============================================================
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def hard_sigmoid(s: Any) -> Any:
 
 
 def hard_sigmoid_slope(s: Any) -> Any:
-    """rho'(s) = 1 on the CLOSED interval [0, 1], else 0: with an open one a unit at 0 would never
-    wake.
+    """rho'(s) = 1 on the CLOSED interval [0, 1], else 0: with an open one a unit at 0 would stay
+    there whatever its input.
     """
     return ((s >= 0) & (s <= 1)) + 0 * s
 
@@ -78,6 +78,10 @@ class Activation:
     slope: Callable[[Any], Any]
     projected: bool = False
     curvature: Callable[[Any], Any] | None = None
+
+    def __repr__(self) -> str:
+        projected = ", states kept in [0, 1]" if self.projected else ""
+        return f"<Activation {self.name}{projected}>"
 
 
 ACTIVATIONS = {

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from fsp_dynamics.display import html_table
 from fsp_dynamics.errors import ConfigurationError, check_positive, check_shape
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation, activation
 
@@ -82,16 +83,21 @@ class Network:
         _check_shapes(self)
 
     def __repr__(self) -> str:
-        way = (
-            "loop"
-            if self.loop is not None
-            else "tied reciprocal"
-            if self.tied
-            else "feedforward"
-            if self.backward is None
-            else "reciprocal"
-        )
-        return f"<Network {'-'.join(map(str, self.sizes))}, {way}, {self.rho.name}, {self.dtype}>"
+        return f"<Network {'-'.join(map(str, self.sizes))}, {self._topology}, {self.rho.name}, {self.dtype}>"
+
+    def _repr_html_(self) -> str:
+        shapes = {name: " x ".join(map(str, w.shape)) for name, w in self.parameters().items()}
+        constants = ", ".join(f"{r:g}" for r in self.time_constants)
+        facts = {"topology": self._topology, "rho": self.rho.name, "time constants": constants, "dtype": self.dtype}
+        return html_table(f"Network {'-'.join(map(str, self.sizes))}", facts | shapes)
+
+    @property
+    def _topology(self) -> str:
+        if self.loop is not None:
+            return "loop"
+        if self.tied:
+            return "tied reciprocal"
+        return "feedforward" if self.backward is None else "reciprocal"
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -3,14 +3,14 @@
 With a_j the weighted rates entering unit j, leak = 1 / r and the pull of the nudge on the output
 layer alone:
 
-    ds/dt = rho'(s) a - leak s - beta (s - d)                                       `unit_field`
+    ds/dt = rho'(s) a - leak s - beta (s - d)                                   `unit_field`
 
 The literal sum over all outputs in eq. 13 would give each output the same pull and carry no class,
 so the pull is per neuron. For the hard sigmoid rho' is 1 on the closed interval [0, 1] and solvers
-clip the state to it after every step. That projected system rests exactly where the rate form
-does, whose right-hand side is continuous:
+clip the state to it after every step. That projected system has exactly the equilibria of the
+rate form, whose right-hand side is continuous:
 
-    ds/dt = (leak + beta) (rho((a + beta d) / (leak + beta)) - s)                   `unit_rate_field`
+    ds/dt = (leak + beta) (rho((a + beta d) / (leak + beta)) - s)               `unit_rate_field`
 
 There is no energy: the loop is not symmetric. Only the reciprocal network has one, and nothing
 here uses it.
@@ -36,7 +36,7 @@ def unit_field(s: Any, a: Any, slope: Any, leak: Any, beta: Any, d: Any) -> Any:
 
 
 def unit_target(a: Any, leak: Any, beta: Any, d: Any) -> Any:
-    """(a + beta d) / (leak + beta): where a unit with rho'(s) = 1 would rest if its input stayed."""
+    """(a + beta d) / (leak + beta): where a unit with rho'(s) = 1 settles under constant input."""
     return (a + beta * d) / (leak + beta)
 
 
@@ -59,6 +59,9 @@ class Nudge:
     beta: float
     target: Array
 
+    def __repr__(self) -> str:
+        return f"<Nudge of beta {self.beta:g}, target ({' x '.join(map(str, self.target.shape))})>"
+
     def __post_init__(self) -> None:
         if not hasattr(self.target, "shape"):
             object.__setattr__(self, "target", np.asarray(self.target))
@@ -74,7 +77,8 @@ class Nudge:
         limit = -1 / network.time_constants[-1]
         if self.beta <= limit:
             raise ConfigurationError(
-                f"beta = {self.beta!r}, expected above {limit:g} (-1/r of the output): at or below it the output no longer leaks"
+                f"beta = {self.beta!r}, expected above {limit:g} (-1/r of the output): "
+                "at or below it the output no longer leaks"
             )
         check_shape("nudge target", self.target, (batch, network.sizes[-1]))
         check_finite("nudge target", self.target)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from fsp_dynamics.display import html_table, largest
 from fsp_dynamics.errors import ConfigurationError, NotConvergedError, check_shape
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, zero_state
@@ -90,12 +91,26 @@ class Equilibrium:
     beta: float = 0.0
 
     def __repr__(self) -> str:
-        counts = zip(np.bincount(self.status, minlength=len(ENDINGS)), ENDINGS, strict=True)
-        ended = ", ".join(f"{count} {ending}" for count, ending in counts if count) or "no sample"
         furthest = (
             f"; residual up to {self.residual.max():.2g}, steps up to {self.steps.max()}" if len(self.status) else ""
         )
-        return f"<Equilibrium of layers {', '.join(str(s.shape[1]) for s in self.state)}: {ended}{furthest}; beta {self.beta:g}>"
+        layers = ", ".join(str(s.shape[1]) for s in self.state)
+        return f"<Equilibrium of layers {layers}: {self._ended()}{furthest}; beta {self.beta:g}>"
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "layers": ", ".join(str(s.shape[1]) for s in self.state),
+            "beta": f"{self.beta:g}",
+            "samples": self._ended(),
+        }
+        return html_table(
+            "Equilibrium", rows | {"residual up to": largest(self.residual), "steps up to": self.steps.max(initial=0)}
+        )
+
+    def _ended(self) -> str:
+        """How many samples ended in each way."""
+        counts = zip(np.bincount(self.status, minlength=len(ENDINGS)), ENDINGS, strict=True)
+        return ", ".join(f"{count} {ending}" for count, ending in counts if count) or "no sample"
 
     @property
     def output(self) -> Array:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fsp_dynamics.display import brief
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, decay_rates, flatten
@@ -30,6 +31,9 @@ class Walk:
     states: Array
     steps: Array
     fields: Array
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 def check_settings(

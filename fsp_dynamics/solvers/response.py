@@ -29,6 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fsp_dynamics.display import brief
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, decay_rates, flatten, layers, total_input
@@ -42,6 +43,9 @@ class Gains:
 
     slope: State
     answer: State
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     @property
     def round_trip(self) -> State:

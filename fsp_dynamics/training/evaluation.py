@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from fsp_dynamics.display import html_table
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers.equilibrium import Equilibrium
@@ -46,6 +47,22 @@ class Evaluation:
     unconverged: int
     saturation: dict[str, tuple[float, float]]
     dead_outputs: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        rows = "; ".join(f"{name} {value}" for name, value in self._facts().items())
+        return f"<Evaluation: {rows}>"
+
+    def _repr_html_(self) -> str:
+        return html_table("Evaluation", self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        dead = ", ".join(map(str, self.dead_outputs)) or "none"
+        return {
+            "error": f"{self.error:.2f} %",
+            "residual up to": f"{self.residual_max:.2g}",
+            "unconverged": str(self.unconverged),
+            "dead outputs": dead,
+        }
 
 
 def evaluate(

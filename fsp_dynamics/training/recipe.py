@@ -100,6 +100,9 @@ class Learner:
     warm_start: WarmStart | None = None
     unfinished: EpochState | None = None
 
+    def __repr__(self) -> str:
+        return f"<Learner after epoch {self.epoch}: {self.network!r}>"
+
     @classmethod
     def start(cls, network: Network, recipe: Recipe, rng: np.random.Generator | int | None = None) -> Learner:
         """A learner with its own copy of `network`. Raises ConfigurationError where the recipe

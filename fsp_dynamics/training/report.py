@@ -39,6 +39,13 @@ class EpochReport:
     seconds: float
     images_per_second: float
 
+    def __repr__(self) -> str:
+        dead = ", ".join(map(str, self.dead_outputs)) or "none"
+        return (
+            f"<EpochReport: training error {self.train_error:.2f} %, residual up to {self.residual_max:.2g}, "
+            f"{self.unconverged} unconverged, dead outputs {dead}; {self.seconds:.3g} s>"
+        )
+
     def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 

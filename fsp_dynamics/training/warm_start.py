@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 
+from fsp_dynamics.display import brief
 from fsp_dynamics.kernels.panels import padded
 from fsp_dynamics.models.network import Array, Network
 
@@ -61,6 +62,9 @@ class LoopWarmStart(WarmStart):
     slope: Array
     sums: Array
 
+    def __repr__(self) -> str:
+        return brief(self)
+
     @classmethod
     def empty(cls, samples: int, network: Network) -> LoopWarmStart:
         """Before the first epoch of a loop; N_L is n_L, padded."""
@@ -87,6 +91,9 @@ class ReciprocalWarmStart(WarmStart):
     seen: Array
     means: Array
     apart: Array
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     @classmethod
     def empty(cls, samples: int, network: Network) -> ReciprocalWarmStart:
