@@ -88,7 +88,7 @@ def test_importing_the_face_loads_nothing_heavy() -> None:
 @pytest.mark.cli
 def test_a_network_needs_neither_torch_nor_the_compiler() -> None:
     done = python(
-        "import sys; import fsp_dynamics as f; f.loop_network([4, 3, 2]); print(*{m.split('.')[0] for m in sys.modules})"
+        "import sys, fsp_dynamics as f; f.loop_network([4, 3, 2]); print(*{m.split('.')[0] for m in sys.modules})"
     )
     assert done.returncode == 0, done.stderr
     assert not {"torch", "matplotlib", "numba", "pydantic", "sklearn", "xarray"} & set(done.stdout.split())
@@ -134,10 +134,9 @@ def test_records_say_in_one_line_what_they_are() -> None:
     )
     far = dataclasses.replace(nudged, status=np.array([0, 1, 0, 1, 1], np.uint8))
     residual, steps = f"{nudged.residual.max():.2g}", nudged.steps.max()
-    assert (
-        repr(far)
-        == f"<Equilibrium of layers 12, 10: 2 converged, 3 out of steps; residual up to {residual}, steps up to {steps}; beta 1>"
-    )
+    ended = "2 converged, 3 out of steps"
+    furthest = f"residual up to {residual}, steps up to {steps}"
+    assert repr(far) == f"<Equilibrium of layers 12, 10: {ended}; {furthest}; beta 1>"
     assert repr(free.rows(np.array([], int))) == "<Equilibrium of layers 12, 10: no sample; beta 0>"
     largest = {name: f"{np.abs(change).max():.2g}" for name, change in update.parameters().items()}
     assert repr(update) == f"<Update, largest entries: {', '.join(f'{name} {size}' for name, size in largest.items())}>"

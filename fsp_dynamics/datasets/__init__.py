@@ -17,7 +17,7 @@ from fsp_dynamics.datasets.digits import PARTS, Pixels, read_digits
 from fsp_dynamics.datasets.files import read_dataset
 from fsp_dynamics.datasets.idx import read_idx
 from fsp_dynamics.datasets.records import Dataset, DatasetRecord, Split, check_count
-from fsp_dynamics.datasets.registry import SOURCES, Progress, fetch_published, find, read_all, where_it_was_sought
+from fsp_dynamics.datasets.registry import SOURCES, Progress, fetch_published, find, places_searched, read_all
 from fsp_dynamics.errors import DatasetError, check_choice
 
 __all__ = [
@@ -100,7 +100,7 @@ def list_datasets(data_dir: str | Path | None = None) -> list[DatasetRecord]:
             if name == "digits":
                 where = read_digits().source
             elif (folder := find(name, data_dir)) is None:
-                problem = "not found; " + where_it_was_sought(name, data_dir)
+                problem = "not found; " + places_searched(name, data_dir)
             else:
                 where = str(folder)
                 read_all(name, folder)
@@ -132,14 +132,15 @@ def _published(name: str, data_dir: str | Path | None, download: bool) -> Pixels
     """
     folder = find(name, data_dir)
     if folder is None:
-        sought, refusal = where_it_was_sought(name, data_dir), "download was not allowed"
+        searched, refusal = places_searched(name, data_dir), "download was not allowed"
         try:
             folder = fetch(name, data_dir) if download else None
         except DatasetError as error:
             refusal = str(error)
         if folder is None:
             raise DatasetError(
-                f"{name} was not found; {sought}; {refusal}; put its {len(SOURCES[name].files)} IDX files (.gz or not) "
+                f"{name} was not found; {searched}; {refusal}; "
+                f"put its {len(SOURCES[name].files)} IDX files (.gz or not) "
                 f"into FOLDER/{name} and give --data-dir FOLDER or FSP_DATA=FOLDER, "
                 f"or run `fsp data fetch {name}` where there is a network"
             )

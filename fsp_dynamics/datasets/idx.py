@@ -23,19 +23,19 @@ from fsp_dynamics.errors import DatasetError
 
 GZIP = b"\x1f\x8b"
 SLACK = 1 << 16  # what a gzip file may be longer than its content (headers, stored blocks)
-LARGEST = 1 << 30  # bytes; no file that promises more is read
+LARGEST = 1 << 30  # bytes; no file whose header claims more is read
 
 
 def read_idx(path: str | Path, shape: Sequence[int | None], sha256: str | None = None) -> npt.NDArray[np.uint8]:
     """The unsigned bytes of an IDX file, gzipped or not (known by its first bytes), as a read-only
     array.
 
-    shape : what the header must say (None: any length on that axis). sha256 : of the unpacked
+    shape : the expected dimensions (None: any length). sha256 : of the unpacked
         bytes, checked if given.
 
     Strict: another magic number, type or shape, missing or trailing bytes, a damaged gzip stream
     or a second gzip member is refused, and no more is read or unpacked than the header may
-    promise. Raises DatasetError, and only that.
+    claim. Raises DatasetError, and only that.
     """
     try:
         with open(path, "rb") as file:
@@ -73,7 +73,7 @@ def parse_idx(file: BinaryIO, label: str, shape: Sequence[int | None], sha256: s
         raise DatasetError(f"{label}: ends after {length + len(body)} of {length + size} bytes: truncated")
     if after:
         what = "a second gzip member" if stream.unused_data.startswith(GZIP) else "trailing bytes"
-        raise DatasetError(f"{label}: {what} after the {length + size} bytes its header promises")
+        raise DatasetError(f"{label}: {what} after the {length + size} bytes its header claims")
     if packed and not stream.eof:
         raise DatasetError(f"{label}: the gzip stream ends before its checksum: truncated")
     if sha256 is not None:

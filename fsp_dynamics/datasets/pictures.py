@@ -194,7 +194,7 @@ def _opened(file: Path, content: bytes) -> Any:
         return Image.open(io.BytesIO(content), formats=[SUFFIXES[file.suffix.lower()]])
     except Image.UnidentifiedImageError as error:
         raise DatasetError(
-            f"{file}: is not the picture its suffix promises, or damaged; put the undamaged file in its place"
+            f"{file}: does not hold the format of its suffix, or is damaged; put the undamaged file in its place"
         ) from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DatasetError(f"{file}: cannot be read as a picture ({error}); put another in its place") from error

@@ -31,7 +31,7 @@ TIMEOUT = (10, 30)  # seconds to connect, and between two packets
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A published IDX file: what its header must say, and the SHA-256 of its unpacked bytes."""
+    """A published IDX file: the dimensions in its header, and the SHA-256 of its unpacked bytes."""
 
     name: str
     shape: tuple[int, ...]
@@ -148,7 +148,7 @@ def find(name: str, data_dir: str | Path | None) -> Path | None:
     return next((place for place in _places(name, data_dir) if not _lacking(name, place)), None)
 
 
-def where_it_was_sought(name: str, data_dir: str | Path | None) -> str:
+def places_searched(name: str, data_dir: str | Path | None) -> str:
     """Every place and what is wrong with it, for a message."""
     places = []
     for place in _places(name, data_dir):
@@ -206,8 +206,8 @@ def _fetch_file(file: File, mirrors: Sequence[str], folder: Path, progress: Prog
             return target, mirror
         except (RequestException, DatasetError, ValueError) as error:
             answer = getattr(error, "response", None)
-            said = type(error).__name__ if answer is None else f"HTTP {answer.status_code}"
-            refusals.append(str(error) if isinstance(error, DatasetError) else f"{url}: {said}")
+            reason = type(error).__name__ if answer is None else f"HTTP {answer.status_code}"
+            refusals.append(str(error) if isinstance(error, DatasetError) else f"{url}: {reason}")
         finally:
             aside.unlink(missing_ok=True)
     raise DatasetError(f"{file.name} could not be downloaded ({'; '.join(refusals)})")

@@ -280,7 +280,8 @@ def reciprocal_network(
     dtype: npt.DTypeLike = np.float32,
     rng: Rng = None,
 ) -> Network:
-    """The layered network of equilibrium propagation: every layer also hears the next one.
+    """The layered network of equilibrium propagation: every layer also receives input from
+    the next one.
 
     With ``tied`` the backward weights are the transposes of the forward ones (the symmetric
     network, which has an energy); otherwise they are drawn on their own. Parameters as for
