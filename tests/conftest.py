@@ -11,10 +11,10 @@ import pytest
 @pytest.fixture(params=["rows leave", "rows are masked"])
 def cut(request, monkeypatch) -> bool:
     """Both treatments of rows converged, whichever the device would have."""
-    from fsp_dynamics.torch_backend import broyden as torch_loop
+    from fsp_dynamics.torch_backend import passes
 
     leave = request.param == "rows leave"
-    monkeypatch.setattr(torch_loop, "cuts_down", lambda device: leave)
+    monkeypatch.setattr(passes, "cuts_down", lambda device: leave)
     return leave
 
 

@@ -1,7 +1,7 @@
-"""Gradients converged by implicit differentiation.
+"""Gradients of the equilibrium by implicit differentiation.
 
-One pass with a graph leads from the images and the weights to what enters the units converged, a_k;
-how the rates converged answer a change of the a_k is the adjoint of solvers/response.py:
+One pass with a graph leads from the images and the weights to what enters the units at equilibrium,
+a_k; how the rates there answer a change of the a_k is the adjoint of solvers/response.py:
 
     v_i = gamma_i (g_i + sum_j w_ij v_j)          v = dL/da, g = dL/d rho, gamma = p^2 / (leak - rho''(s) a), p = rho'(s)
 
@@ -23,8 +23,9 @@ import torch
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.models.network import Network, cut_layers
 from fsp_dynamics.models.rate import total_input, unit_target
-from fsp_dynamics.torch_backend.module_mixing import Layers, mix
-from fsp_dynamics.torch_backend.module_passes import unmixed
+from fsp_dynamics.torch_backend.anderson import History
+from fsp_dynamics.torch_backend.products import without_autocast
+from fsp_dynamics.torch_backend.tensors import TensorState
 
 MAX_PASSES = 1000
 CHUNK = 64  # samples whose (n_L, n_k) chains are held at once
@@ -32,50 +33,48 @@ CHUNK = 64  # samples whose (n_L, n_k) chains are held at once
 JOINING = ("forward", "loop", "backward")
 
 
-def attached(network: Network, drive: torch.Tensor, state: Layers) -> Layers:
-    """The rates of this rest, with their first derivatives in the drive and the weights of
+def attached(network: Network, drive: torch.Tensor, state: TensorState) -> TensorState:
+    """The rates at this equilibrium, with their first derivatives in the drive and the weights of
     `network`. Higher ones are refused.
     """
     rates = tuple(network.rho.rate(s) for s in state)
     a = total_input(network, drive, rates)
-    trace = torch.cat(
-        [a_k[:0] for a_k in a], 1
-    )  # no number, but as much a function of images and weights as all a_k are
-    found: Layers = _AtRest.apply(network, state, rates, trace, *a)
+    # no number, but as much a function of images and weights as all a_k are
+    trace = torch.cat([a_k[:0] for a_k in a], 1)
+    found: TensorState = _AtEquilibrium.apply(network, state, rates, trace, *a)
     return found
 
 
-class _AtRest(torch.autograd.Function):
-    """The inputs a_k (B, n_k) converged -> the rates there."""
+class _AtEquilibrium(torch.autograd.Function):
+    """The inputs a_k (B, n_k) at equilibrium -> the rates there."""
 
     @staticmethod
-    def forward(ctx: Any, network: Network, state: Layers, rates: Layers, trace: torch.Tensor, *a: torch.Tensor) -> Any:
+    def forward(
+        ctx: Any, network: Network, state: TensorState, rates: TensorState, trace: torch.Tensor, *a: torch.Tensor
+    ) -> Any:
         given: dict[str, Any] = network.parameters()
         detached = {name: weight.detach() for name, weight in given.items()}
-        ctx.network, ctx.names = (
-            network.with_parameters(detached),
-            [name for name in detached if name.startswith(JOINING)],
-        )
+        ctx.network = network.with_parameters(detached)
+        ctx.names = [name for name in detached if name.startswith(JOINING)]
         weights = [detached[name] for name in ctx.names]
-        ctx.save_for_backward(
-            trace, *_answers(network, state, a), *weights
-        )  # torch refuses weights that were changed in place since
+        # torch refuses saved weights that were changed in place since
+        ctx.save_for_backward(trace, *_answers(network, state, a), *weights)
         return rates
 
     @staticmethod
     def backward(ctx: Any, *g: torch.Tensor) -> Any:
         trace, *saved = ctx.saved_tensors
         gamma, weights = tuple(saved[: len(g)]), saved[len(g) :]
-        with torch.no_grad(), unmixed(g[-1].device):
+        with torch.no_grad(), without_autocast(g[-1].device):
             fixed = ctx.network.with_parameters(dict(zip(ctx.names, weights, strict=True)))
             back = _BackPass(fixed, gamma, g)
-            v = back.walk(back.through_loop() if fixed.loop is not None else back.iterated())
+            v = back.follow(back.through_loop() if fixed.loop is not None else back.iterated())
         return None, None, None, None, *(_FirstOnly.apply(len(v), *v, *g, trace) if torch.is_grad_enabled() else v)
 
 
 class _FirstOnly(torch.autograd.Function):
-    """The first of these tensors as they are. All are inputs, so that no way to a second
-    derivative leads past the refusal.
+    """The first `count` of these tensors as they are. All are inputs, so that every path to a second
+    derivative meets the refusal.
     """
 
     @staticmethod
@@ -87,12 +86,10 @@ class _FirstOnly(torch.autograd.Function):
         raise ConfigurationError("to_torch() without passes has first derivatives only; give passes=K for higher ones")
 
 
-def _answers(network: Network, state: Layers, a: Layers) -> Layers:
+def _answers(network: Network, state: TensorState, a: TensorState) -> TensorState:
     """gamma of each layer (B, n_k): how its rates answer a change of what enters them."""
     rho, layers = network.rho, [(a_k, 1 / r) for a_k, r in zip(a, network.time_constants, strict=True)]
-    if (
-        rho.projected
-    ):  # what the unit aims at tells, not its state: that has come to 0 within the tolerance, and need not be 0
+    if rho.projected:  # decided by where the unit would rest: its state is 0 within the tolerance only
         aims = [(unit_target(a_k, leak, 0.0, 0.0), leak) for a_k, leak in layers]
         return tuple(((aim > 0) & (aim < 1)).to(aim.dtype) / leak for aim, leak in aims)
     curvature: Any = rho.curvature
@@ -104,14 +101,14 @@ class _BackPass:
     cut.
     """
 
-    def __init__(self, network: Network, gamma: Layers, g: Layers) -> None:
+    def __init__(self, network: Network, gamma: TensorState, g: TensorState) -> None:
         self.network, self.gamma, self.g = network, gamma, g
         self.cut = cut_layers(network)
         self.inner = [k for k in range(network.depth - 1, -1, -1) if k not in self.cut]
         self.sizes = [network.sizes[k + 1] for k in self.cut]
         self.out_of = [[(c.post, c.weight) for c in network.connections() if c.pre == k] for k in range(network.depth)]
 
-    def walk(self, cut: torch.Tensor, rows: Any = slice(None)) -> list[Any]:
+    def follow(self, cut: torch.Tensor, rows: Any = slice(None)) -> list[Any]:
         """v of all layers, given that of the cut (A, n_cut)."""
         v: list[Any] = [None] * self.network.depth
         for k, each in zip(self.cut, cut.split(self.sizes, 1), strict=True):
@@ -135,27 +132,30 @@ class _BackPass:
         return out
 
     def iterated(self) -> torch.Tensor:
-        """v of the cut (B, n_cut) by mixed passes. Raises ConfigurationError where they do not
-        find it.
+        """v of the cut (B, n_cut) by mixed passes (`anderson`), converged samples leaving. Raises
+        ConfigurationError where they do not find it.
         """
-        nothing = torch.cat([torch.zeros_like(self.g[k]) for k in self.cut], 1)
-        alone, limits = self._next(nothing, slice(None)), torch.finfo(nothing.dtype)
+        v = torch.cat([torch.zeros_like(self.g[k]) for k in self.cut], 1)
+        alone, limits = self._next(v, slice(None)), torch.finfo(v.dtype)
         within = 10 * limits.eps * alone.norm(dim=1) + limits.tiny
-
-        def step(rows: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Layers]:
+        found, history = torch.full_like(v, torch.nan), History.empty(v)
+        rows = within.isfinite().nonzero()[:, 0]
+        v, history = v[rows], history.rows(rows)
+        for _ in range(MAX_PASSES):
             target = self._next(v, rows)
-            return target, (target - v).norm(dim=1) / within[rows], (v,)
-
-        (found,), converged, _ = mix(step, nothing, MAX_PASSES)
-        finite = within.isfinite()
-        if not (converged | ~finite).all():
-            raise ConfigurationError(
-                "the gradient did not converge: the network amplifies a small change at this equilibrium; weaken its weights"
-            )
-        return torch.where(finite[:, None], found, torch.nan)
+            running = ~((target - v).norm(dim=1) <= within[rows])
+            found[rows[~running]] = v[~running]
+            if not running.any():
+                return found
+            v = history.next(v, target, running, boxed=False)[0][running]
+            rows, history = rows[running], history.rows(running)
+        raise ConfigurationError(
+            "the gradient did not converge: the network amplifies a small change at this equilibrium; "
+            "weaken its weights"
+        )
 
     def _next(self, cut: torch.Tensor, rows: Any) -> torch.Tensor:
-        v = self.walk(cut, rows)
+        v = self.follow(cut, rows)
         return torch.cat([self._layer(k, v, rows) for k in self.cut], 1)
 
     def _layer(self, k: int, v: Sequence[Any], rows: Any) -> torch.Tensor:

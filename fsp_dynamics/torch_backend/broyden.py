@@ -1,9 +1,7 @@
-"""How many samples of a loop with a hard sigmoid converge together, on tensors:
-kernels/loop_relaxation.py and kernels/broyden.py, all at a time.
+"""Broyden's method on tensors for a loop with a hard sigmoid: every sample learns a model of the
+loop from its own passes (kernels/loop_relaxation.py and kernels/broyden.py, all samples at once).
 
-Two ways to treat those already converged while others are on their way. On the CPU rows are cut down
-to those that go, and a look at the numbers costs nothing. On a GPU every row stays, masked, so
-that all shapes are known and one number alone is read in each pass: whether anybody still goes.
+Converged samples leave the batch or are masked, as described in torch_backend/passes.py.
 """
 
 from __future__ import annotations
@@ -16,34 +14,20 @@ import torch
 
 from fsp_dynamics.kernels.loop_relaxation import ABSENT, CONVERGED, NOT_FINITE, OUT_OF_STEPS, RUNNING
 from fsp_dynamics.models.rate import unit_rate_field, unit_target
-from fsp_dynamics.solvers.equilibrium import Tolerance
+from fsp_dynamics.torch_backend.passes import Criterion, NetworkPass
 from fsp_dynamics.torch_backend.products import DeviceNetwork
+from fsp_dynamics.torch_backend.tensors import TensorState
+from fsp_dynamics.torch_backend.units import ConvergedUnits
 
 ROUNDS = 4  # linear systems of one prediction; one or two are the rule
-WORTH = 0.75  # rows are cut down when fewer than this share of them still go
-# they matter on the way alone
+WORTH = 0.75  # rows are cut away when fewer than this share of them are running
+# of no use once the phase has ended
 NOT_PUT_BACK = ("drive", "target", "trial", "base_y", "base_u", "best", "pace")
 
 
-def cuts_down(device: torch.device) -> bool:
-    """Whether rows converged leave, so that shapes follow from numbers; else they stay and are
-    masked.
-    """
-    return device.type == "cpu"
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """When a sample has converged, how many passes it may have, and whether rows are cut down."""
-
-    tolerance: Tolerance
-    most: int
-    cut: bool
-
-
 @dataclass(slots=True, eq=False)
-class Walk:
-    """Samples on their way in one phase, tensors with a row for each; names as in
+class BroydenRelaxation:
+    """Samples in one phase, relaxed by Broyden's method; tensors with a row for each, named as in
     kernels/loop_relaxation.py.
 
     drive (B, n_1), target (B, n_L). trial (B, n_L): the outputs from which the last pass was, or
@@ -70,187 +54,166 @@ class Walk:
 
     @classmethod
     def begin(
-        cls, held: DeviceNetwork, drive: torch.Tensor, target: torch.Tensor, output: torch.Tensor, slope: torch.Tensor
-    ) -> Walk:
-        """Everyone RUNNING from these outputs; slope (B, n_L, n_L) is theirs to change."""
-        count = len(drive)
-        numbers, statistics = (
-            drive.new_zeros((3, count)),
-            torch.zeros((3, count), dtype=torch.int64, device=drive.device),
-        )
-        numbers[1], numbers[2], statistics[1] = torch.inf, 1, RUNNING
-        nothing = torch.zeros_like(output)
-        hidden = [drive.new_zeros((count, n)) for n in held.sizes[:-1]]
-        residual, best, pace = numbers
-        passes, status, doubts = statistics
-        return cls(
-            drive,
-            target,
-            output,
-            output,
-            nothing,
-            nothing,
-            nothing,
-            slope,
-            residual,
-            best,
-            pace,
-            passes,
-            status,
-            doubts,
-            hidden,
-        )
+        cls,
+        network: DeviceNetwork,
+        drive: torch.Tensor,
+        target: torch.Tensor,
+        output: torch.Tensor,
+        slope: torch.Tensor,
+    ) -> BroydenRelaxation:
+        """All samples RUNNING from these outputs; slope (B, n_L, n_L) is changed in place."""
+        count, nothing = len(drive), torch.zeros_like(output)
+        residual, best, pace = drive.new_zeros((3, count))
+        passes, status, doubts = torch.zeros((3, count), dtype=torch.int64, device=drive.device)
+        best[:], pace[:], status[:] = torch.inf, 1, RUNNING
+        hidden = [drive.new_zeros((count, n)) for n in network.sizes[:-1]]
+        numbers = (residual, best, pace, passes, status, doubts)
+        return cls(drive, target, output, output, nothing, nothing, nothing, slope, *numbers, hidden)
 
     @property
-    def state(self) -> tuple[torch.Tensor, ...]:
+    def state(self) -> TensorState:
         """The states of all layers (B, n_k)."""
         return (*self.hidden, self.y)
 
     @property
-    def going(self) -> torch.Tensor:
+    def running(self) -> torch.Tensor:
+        """(B,) bool."""
         return self.status == RUNNING
 
-    def rows(self, index: torch.Tensor) -> Walk:
+    def rows(self, index: torch.Tensor) -> BroydenRelaxation:
         """Some of the samples; their hidden states follow from the next pass."""
-        return Walk(**{name: getattr(self, name)[index] for name in _NAMES}, hidden=[])
+        return BroydenRelaxation(**{name: getattr(self, name)[index] for name in _NAMES}, hidden=[])
 
-    def put(self, index: torch.Tensor, part: Walk) -> None:
-        """What became of some of the samples."""
+    def put(self, index: torch.Tensor, part: BroydenRelaxation) -> None:
+        """Take over the samples at `index` as they are in `part`."""
         for name in _NAMES:
             if name not in NOT_PUT_BACK:
                 setattr(self, name, getattr(self, name).index_copy(0, index, getattr(part, name)))
         self.hidden = [mine.index_copy(0, index, new) for mine, new in zip(self.hidden, part.hidden, strict=True)]
 
 
-_NAMES = tuple(f.name for f in dataclasses.fields(Walk) if f.name != "hidden")
+_NAMES = tuple(f.name for f in dataclasses.fields(BroydenRelaxation) if f.name != "hidden")
 
 
-def begin_nudge(held: DeviceNetwork, free: Walk, beta: float, rule: Rule) -> Walk:
-    """The nudged phase of samples at the end of their free one, each where its model of that says
-    that beta takes it (as kernels/loop_phases.py).
+def begin_nudge(
+    network: DeviceNetwork, free: BroydenRelaxation, beta: float, criterion: Criterion
+) -> BroydenRelaxation:
+    """The start of the nudged phase, from the end of the free one: each sample where its model
+    predicts that beta takes it (kernels/loop_phases.py).
 
-    ABSENT are those that never converged, and those whose output is the target to the bit:
-    there the nudge moves nothing. Those within the tolerance stay where they are.
+    ABSENT are samples that did not converge in the free phase, and those whose output is the target
+    to the bit: there the nudge moves nothing. Those within the tolerance stay where they are.
     """
-    leak, d = held.leaks[-1], free.target
-    positive = (free.status == CONVERGED) & (free.y != d).any(1)
+    leak, d = network.leaks[-1], free.target
+    present = (free.status == CONVERGED) & (free.y != d).any(1)
     size = (
         torch.linalg.vector_norm(_output_field(free.y, free.u, leak, beta, d), dim=1) ** 2 + free.residual**2
     ) ** 0.5
-    stays = positive & (size <= rule.tolerance.absolute)
-    goes = positive & ~stays
-    status = torch.where(goes, RUNNING, torch.where(stays, CONVERGED, ABSENT))
+    stays = present & (size <= criterion.tolerance.absolute)
+    moves = present & ~stays
+    status = torch.where(moves, RUNNING, torch.where(stays, CONVERGED, ABSENT))
     slope, none = free.slope.clone(), torch.zeros_like(free.passes)
-    trial = torch.where(goes[:, None], predict(free.y, free.u, slope, leak, beta, d, rule.cut), free.trial)
-    pace = torch.ones_like(size)
-    return Walk(
-        free.drive,
-        d,
-        trial,
-        free.y,
-        free.u,
-        free.y,
-        free.u,
-        slope,
-        size,
-        size,
-        pace,
-        none,
-        status,
-        none,
-        list(free.hidden),
-    )
+    trial = torch.where(moves[:, None], predict(free.y, free.u, slope, leak, beta, d, criterion.cut), free.trial)
+    return dataclasses.replace(
+        free, trial=trial, base_y=free.y, base_u=free.u, slope=slope, residual=size, best=size, pace=torch.ones_like(size),
+        passes=none, status=status, doubts=none, hidden=list(free.hidden),
+    )  # fmt: skip
 
 
-def come_to_rest(held: DeviceNetwork, walk: Walk, beta: float, rule: Rule) -> None:
-    """Every sample RUNNING from its outputs `trial` to rest, or until it interrupts or may not go
-    on.
+def relax(network: DeviceNetwork, whole: BroydenRelaxation, beta: float, criterion: Criterion) -> None:
+    """Pass after pass from the outputs `trial`, in place, until no sample is RUNNING: each has
+    converged, is not finite, or has had all its passes.
     """
-    began = going = walk.going
-    part, rows, share, passes = walk, None, 1.0, 0
-    while bool(going.any()):
-        if rule.cut and int(going.sum()) < share * len(going):
+    began = running = whole.running
+    part, rows, share, passes = whole, None, 1.0, 0
+    while bool(running.any()):
+        if criterion.cut and int(running.sum()) < share * len(running):
             if rows is not None:
-                walk.put(rows, part)
-            keep = going.nonzero()[:, 0]
+                whole.put(rows, part)
+            keep = running.nonzero()[:, 0]
             rows = keep if rows is None else rows[keep]
-            part, going = part.rows(keep), going[keep]
+            part, running = part.rows(keep), running[keep]
         if passes > 0:
-            advance(held, part, going, beta, rule.cut)
-        one_pass(held, part, going, beta, rule)
-        going, share, passes = part.going, WORTH, passes + 1
+            advance(network, part, running, beta, criterion.cut)
+        one_pass(network, part, running, beta, criterion)
+        running, share, passes = part.running, WORTH, passes + 1
     if rows is not None:
-        walk.put(rows, part)
+        whole.put(rows, part)
     if passes > 0:
-        suspect = began & (walk.status == CONVERGED) & may_amplify(walk.slope, walk.y, held.leaks[-1] + beta)
-        walk.doubts = walk.doubts + suspect
+        suspect = began & (whole.status == CONVERGED) & may_amplify(whole.slope, whole.y, network.leaks[-1] + beta)
+        whole.doubts = whole.doubts + suspect
 
 
-def one_pass(held: DeviceNetwork, walk: Walk, going: torch.Tensor, beta: float, rule: Rule) -> None:
-    """From the outputs on trial to the states that follow, what enters the outputs there, and how
-    far each sample then is from rest.
+def one_pass(
+    network: DeviceNetwork, part: BroydenRelaxation, running: torch.Tensor, beta: float, criterion: Criterion
+) -> None:
+    """From the trial outputs to the states that follow, what enters the outputs there, and how far
+    each sample then is from rest.
 
-    Those not `going` are where they were: they have what they had, made once more.
+    Those not `running` are where they were: what they had is computed once more.
     """
-    leak, d, bound = held.leaks[-1], walk.target, rule.tolerance.absolute
-    hidden = [enter_loop(held, walk.drive, walk.trial)]
-    for k in range(1, len(held.sizes) - 1):
-        hidden.append(settle(_enter(held, k, hidden[-1]), held.leaks[k]))
-    walk.hidden, walk.u = hidden, _enter(held, len(hidden), hidden[-1])
-    size = torch.linalg.vector_norm(_output_field(walk.trial, walk.u, leak, beta, d), dim=1)
-    limit: Any = bound
-    if rule.tolerance.relative > 0:
-        limit = bound + rule.tolerance.relative * sum((s * s).sum(1) for s in (*hidden, walk.trial)) ** 0.5
-    y, size = polish(held, walk, size, limit, beta, going & (size > limit) & (size < 4 * limit), rule.cut)
-    walk.y = torch.where(going[:, None], y, walk.y)
-    walk.residual = torch.where(going, size, walk.residual)
-    walk.passes = walk.passes + going
-    ended = torch.where(size <= limit, CONVERGED, torch.where(walk.passes >= rule.most, OUT_OF_STEPS, RUNNING))
+    made = NetworkPass(network, ConvergedUnits(network.rho, criterion.cut), part.drive, [None] * len(network.sizes))
+    made.follow(part.trial)
+    part.hidden, part.u = made.states[:-1], made.entering(len(network.sizes) - 1)
+    size = torch.linalg.vector_norm(_output_field(part.trial, part.u, network.leaks[-1], beta, part.target), dim=1)
+    limit = criterion.limit(made.states)
+    y, size = polish(network, part, size, limit, beta, running & (size > limit) & (size < 4 * limit), criterion.cut)
+    part.y = torch.where(running[:, None], y, part.y)
+    part.residual = torch.where(running, size, part.residual)
+    part.passes = part.passes + running
+    ended = torch.where(size <= limit, CONVERGED, torch.where(part.passes >= criterion.most, OUT_OF_STEPS, RUNNING))
     ended = torch.where(size < torch.inf, ended, NOT_FINITE)
-    walk.status = torch.where(going, ended, walk.status)
+    part.status = torch.where(running, ended, part.status)
 
 
-def advance(held: DeviceNetwork, walk: Walk, going: torch.Tensor, beta: float, look: bool) -> None:
-    """The next outputs on trial of those `going`, from the pass that was just made
+def advance(network: DeviceNetwork, part: BroydenRelaxation, running: torch.Tensor, beta: float, look: bool) -> None:
+    """The next trial outputs of those `running`, from the pass that was just made
     (kernels/loop_relaxation.advance).
     """
-    size, best = walk.residual, walk.best
-    broyden_update(walk.slope, walk.trial - walk.base_y, walk.u - walk.base_u, going & (best < torch.inf))
-    walk.doubts = walk.doubts + (going & (size > best))
+    size, best = part.residual, part.best
+    broyden_update(part.slope, part.trial - part.base_y, part.u - part.base_u, running & (best < torch.inf))
+    part.doubts = part.doubts + (running & (size > best))
     better = size <= 2 * best
-    walk.best = torch.where(better, size, best)
-    walk.pace = torch.where(better, (2 * walk.pace).clamp(max=1), walk.pace / 2)
-    walk.base_y = torch.where(better[:, None], walk.trial, walk.base_y)
-    walk.base_u = torch.where(better[:, None], walk.u, walk.base_u)
-    z = predict(walk.base_y, walk.base_u, walk.slope, held.leaks[-1], beta, walk.target, look)
-    walk.trial = torch.where(going[:, None], torch.lerp(walk.base_y, z, walk.pace[:, None]), walk.trial)
+    part.best = torch.where(better, size, best)
+    part.pace = torch.where(better, (2 * part.pace).clamp(max=1), part.pace / 2)
+    part.base_y = torch.where(better[:, None], part.trial, part.base_y)
+    part.base_u = torch.where(better[:, None], part.u, part.base_u)
+    z = predict(part.base_y, part.base_u, part.slope, network.leaks[-1], beta, part.target, look)
+    part.trial = torch.where(running[:, None], torch.lerp(part.base_y, z, part.pace[:, None]), part.trial)
 
 
 def polish(
-    held: DeviceNetwork, walk: Walk, size: torch.Tensor, bound: Any, beta: float, near: torch.Tensor, look: bool
+    network: DeviceNetwork,
+    part: BroydenRelaxation,
+    size: torch.Tensor,
+    bound: Any,
+    beta: float,
+    near: torch.Tensor,
+    look: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The outputs of those `near` part of the way to where they rest while nothing else moves, if
-    the whole field then is within the bound; its norm.
+    """(outputs, norm of the field): of the samples `near`, part of the way to where the outputs rest
+    while nothing else moves, if the whole field then is within the bound.
 
-    All others: the outputs on trial and `size`. (kernels/loop_relaxation.polish)
+    Of all others: the trial outputs and `size`. (kernels/loop_relaxation.polish)
     """
     if look and not bool(near.any()):
-        return walk.trial, size
-    leak, first = held.leaks[-1], held.leaks[0]
-    way = rests_at(walk.u, leak, beta, walk.target) - walk.trial
+        return part.trial, size
+    leak, first = network.leaks[-1], network.leaks[0]
+    way = rests_at(part.u, leak, beta, part.target) - part.trial
     theta: Any = 1.0
     for _ in range(2):
-        moved = walk.trial + theta * way
-        field = unit_rate_field(walk.hidden[0], enter_loop(held, walk.drive, moved), first, 0.0)
+        moved = part.trial + theta * way
+        target = rests_at(network.add(part.drive, moved, network.incoming[0][0]), first, 0.0, 0.0)
+        field = unit_rate_field(part.hidden[0], target, first, 0.0)
         other = torch.linalg.vector_norm(field, dim=1)
         if isinstance(theta, float):
             share = size**2 / (size**2 + other**2)
             near = near & (share < 1) & (size * (1 - share) ** 0.5 <= bound)
             theta = share[:, None]
-    left = torch.linalg.vector_norm(_output_field(moved, walk.u, leak, beta, walk.target), dim=1)
+    left = torch.linalg.vector_norm(_output_field(moved, part.u, leak, beta, part.target), dim=1)
     whole = (left**2 + other**2) ** 0.5
     near = near & (whole <= bound)
-    return torch.where(near[:, None], moved, walk.trial), torch.where(near, whole, size)
+    return torch.where(near[:, None], moved, part.trial), torch.where(near, whole, size)
 
 
 def broyden_update(slope: torch.Tensor, dy: torch.Tensor, du: torch.Tensor, which: torch.Tensor) -> None:
@@ -270,10 +233,9 @@ def predict(
     """The root z of z = clip((u + (z - y) S + beta d) / kappa) of each sample.
 
     A semismooth Newton method: outputs inside (0, 1) solve their linear system while the others
-    stand at their walls, until none changes sides;
-    ROUNDS at most. `look` : end when that is so. An output's side is decided with its own slope
-    solved for, but for one that its slope leaves no leak (kernels/broyden.predict). Where the
-    system has no solution, the plain pass.
+    stay at their walls, until none changes sides; ROUNDS at most. `look` : end when that is so. An
+    output's side is decided with its own slope solved for, except where that slope leaves it no leak
+    (kernels/broyden.predict). Where the system has no solution, the plain pass.
     """
     gain, plain = slope / (leak + beta), unit_target(u, leak, beta, d if beta else 0.0)
     own = gain.diagonal(dim1=1, dim2=2)
@@ -322,24 +284,9 @@ def mean_slope(moments: torch.Tensor, products: torch.Tensor) -> torch.Tensor:
     ).result
 
 
-def enter_loop(held: DeviceNetwork, drive: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """clip((drive + y @ loop) / leak): the first hidden layer."""
-    return settle(held.add(drive, y, held.incoming[0][0]), held.leaks[0])
-
-
-def settle(a: torch.Tensor, leak: float) -> torch.Tensor:
-    """clip(a / leak): where hidden units rest while their input stays."""
-    return unit_target(a, leak, 0.0, 0.0).clamp_(0, 1)
-
-
-def rests_at(u: torch.Tensor, leak: float, beta: float, d: torch.Tensor) -> torch.Tensor:
-    """clip((u + beta d) / (leak + beta)): where outputs rest while what enters them stays."""
+def rests_at(u: torch.Tensor, leak: float, beta: float, d: Any) -> torch.Tensor:
+    """clip((u + beta d) / (leak + beta)): where units rest while what enters them stays."""
     return unit_target(u, leak, beta, d if beta else 0.0).clamp_(0, 1)
-
-
-def _enter(held: DeviceNetwork, k: int, rates: torch.Tensor) -> torch.Tensor:
-    """What enters layer k from the one below."""
-    return held.add(held.network.biases[k], rates, held.incoming[k][0])
 
 
 def _output_field(y: torch.Tensor, u: torch.Tensor, leak: float, beta: float, d: torch.Tensor) -> torch.Tensor:

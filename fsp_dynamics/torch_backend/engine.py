@@ -1,8 +1,8 @@
 """Epochs on torch tensors: training/loop_engine.py on any device, for every network.
 
-Weights, images and memory stay on the device for an epoch. A batch there is one stream of
-operations: on a GPU nothing is read but, in each pass, whether a sample still goes, and after each
-phase, whether one needs attention. The same in plain words: `phases.run` and `Sgd.step`.
+Weights, images and warm starts stay on the device for an epoch. A batch there is one stream of
+operations: on a GPU two things only are read, in each pass whether a sample is still running, and
+after each phase whether one needs recovery. The same, plainly: `phases.run` and `Sgd.step`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fsp_dynamics.solvers.equilibrium import Equilibrium
 from fsp_dynamics.torch_backend.broyden import broyden_update, mean_slope
 from fsp_dynamics.torch_backend.fixed_point import TorchFixedPointSolver
 from fsp_dynamics.torch_backend.optimiser import DeviceSgd
-from fsp_dynamics.torch_backend.phases import Found, Phases, gathered, states_of
+from fsp_dynamics.torch_backend.phases import DevicePhases, PhaseSolver, gathered, states_of
 from fsp_dynamics.torch_backend.products import precision
 from fsp_dynamics.torch_backend.tensors import array, tensor
 from fsp_dynamics.training.checks import refuse_not_finite
@@ -39,29 +39,30 @@ from fsp_dynamics.training.recipe import LabelledImages, Learner, Recipe
 from fsp_dynamics.training.report import EpochStatistics
 from fsp_dynamics.training.warm_start import LoopWarmStart
 
-CHUNK = 1000  # samples after which the caller is told how far it is, and may stop
-WIDE = 100_000_000  # multiplications of a pass that are worth a second thread to torch
+CHUNK = 1000  # samples between two reports of progress, where the caller may stop the epoch
+WIDE = 100_000_000  # multiplications of a pass from which a second thread of torch pays
 
 
 class DeviceWarmStart:
-    """`training.warm_start.LoopWarmStart` on the device: what training images are remembered by."""
+    """`training.warm_start.LoopWarmStart` on the device: what is remembered of each image."""
 
-    def __init__(self, kept: LoopWarmStart, device: torch.device) -> None:
-        self.kept, n = kept, kept.outputs.shape[1]
-        self.outputs, self.moves, self.sums = (tensor(each, device) for each in (kept.outputs, kept.moves, kept.sums))
-        self.slope = tensor(np.ascontiguousarray(kept.slope[:, :n]), device)
+    def __init__(self, arrays: LoopWarmStart, device: torch.device) -> None:
+        self.arrays, n = arrays, arrays.outputs.shape[1]
+        self.outputs, self.moves = tensor(arrays.outputs, device), tensor(arrays.moves, device)
+        self.sums = tensor(arrays.sums, device)
+        self.slope = tensor(np.ascontiguousarray(arrays.slope[:, :n]), device)
 
     def begin(self, samples: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(outputs (B, n_L), slopes (B, n_L, n_L)) to begin with: the mean loop Jacobian,
-        corrected by each sample's last move.
+        """(outputs (B, n_L), slopes (B, n_L, n_L)) to begin with; the slopes are the mean loop
+        Jacobian, corrected by each sample's last move.
         """
         slopes, moves = self.slope.repeat(len(samples), 1, 1), self.moves[samples]
         broyden_update(slopes, moves[:, 0], moves[:, 1], torch.ones_like(samples, dtype=torch.bool))
         return self.outputs[samples], slopes
 
-    def keep(self, samples: torch.Tensor, found: Found) -> None:
-        """The free outputs of each sample for its next visit, and what the nudge taught of the
-        mean loop Jacobian.
+    def keep(self, samples: torch.Tensor, found: DevicePhases) -> None:
+        """Remember the free outputs of each sample for its next visit, and what the nudge taught of
+        the mean loop Jacobian.
         """
         taught = (found.status[1] == CONVERGED) & (found.passes[1] > 0)
         y, u = torch.stack([found.states[0][-1], found.states[1][-1]]), found.entering
@@ -75,14 +76,10 @@ class DeviceWarmStart:
         self.slope = torch.where(learned, mean_slope(*self.sums).to(self.slope.dtype), self.slope)
 
     def write_back(self) -> None:
-        """Give the record of arrays what is known."""
-        for mine, kept in (
-            (self.outputs, self.kept.outputs),
-            (self.moves, self.kept.moves),
-            (self.sums, self.kept.sums),
-        ):
-            _give(mine, kept)
-        self.kept.slope[:, : len(self.slope)] = array(self.slope)
+        """Bring the record of arrays up to date."""
+        for name in ("outputs", "moves", "sums"):
+            _copy(getattr(self, name), getattr(self.arrays, name))
+        self.arrays.slope[:, : len(self.slope)] = array(self.slope)
 
 
 class DeviceStatistics:
@@ -95,29 +92,25 @@ class DeviceStatistics:
         self.most = torch.tensor(known["residual_max"], dtype=torch.float64, device=device)
         self.strongest = tensor(known.strongest.copy(), device)
 
-    def add(self, found: Found, output_rates: torch.Tensor, labels: torch.Tensor) -> None:
+    def add(self, found: DevicePhases, output_rates: torch.Tensor, labels: torch.Tensor) -> None:
         """Count a batch."""
         self.samples += len(labels)
         wrong, nudged = found.states[0][-1].argmax(1) != labels, found.nudged
         unconverged = (found.status[0] != CONVERGED).sum() + (nudged & ~found.learns).sum()
         each = (
-            wrong.sum(),
-            found.residual.sum(dtype=torch.float64),
-            found.passes[0].sum(),
-            nudged.sum(),
-            found.passes[1].sum(),
-            unconverged,
-        )
+            wrong.sum(), found.residual.sum(dtype=torch.float64), found.passes[0].sum(), nudged.sum(),
+            found.passes[1].sum(), unconverged,
+        )  # fmt: skip
         self.sums += torch.stack([value.double() for value in each])
         self.most = torch.maximum(self.most, found.residual.max().double())
         self.strongest = torch.maximum(self.strongest, output_rates.max(0).values.double())
 
     def write_to(self, known: EpochStatistics) -> None:
-        """Give the record of arrays the sums of the moment."""
+        """Bring the record of arrays up to date."""
         wrong, residual, passes_free, nudged, passes_nudged, unconverged = array(self.sums)
         by_name = {
-            "samples": self.samples, "wrong": wrong, "residual": residual, "residual_max": float(self.most), "passes_free": passes_free,
-            "nudged": nudged, "passes_nudged": passes_nudged, "unconverged": unconverged,
+            "samples": self.samples, "wrong": wrong, "residual": residual, "residual_max": float(self.most),
+            "passes_free": passes_free, "nudged": nudged, "passes_nudged": passes_nudged, "unconverged": unconverged,
         }  # fmt: skip
         known.counts[:], known.strongest[:] = [by_name[name] for name in COUNTED], array(self.strongest)
 
@@ -125,7 +118,7 @@ class DeviceStatistics:
 class TorchEngine:
     """One epoch on the solver's device.
 
-    threads : torch's on the CPU while the epoch lasts; None: one where ranks share the batches or
+    threads : of torch on the CPU while the epoch lasts; None: one where ranks share the batches or
         these are small, else as many as kernels may use. The last bits of a product depend on it.
     """
 
@@ -137,16 +130,18 @@ class TorchEngine:
         assert isinstance(recipe.solver, TorchFixedPointSolver)
         self.learner, self.split, self.recipe, self.ranks = learner, split, recipe, ranks
         network = learner.network
-        self.ready = recipe.solver.on_device(network)
-        self.held, device = self.ready.held, self.ready.held.device
-        self.phases = Phases(self.ready, recipe.tolerance, recipe.phases == "centred", self._write_weights)
+        self.device_solver = recipe.solver.on_device(network)
+        self.device_network = self.device_solver.device_network
+        device, centred = self.device_network.device, recipe.phases == "centred"
+        self.phases = PhaseSolver(self.device_solver, recipe.tolerance, centred, self._write_weights)
         self.warm_start: DeviceWarmStart | None = None
-        if self.phases.secants:
-            kept = learner.warm_start = LoopWarmStart.empty(len(split.labels), network).or_fresh(learner.warm_start)
-            self.warm_start = DeviceWarmStart(kept, device)
-        self.sgd = DeviceSgd(recipe.optimiser, self.held.network, learner.velocity, learner.epoch, self.phases.rule.cut)
+        if self.phases.uses_broyden:
+            known = learner.warm_start = LoopWarmStart.empty(len(split.labels), network).or_fresh(learner.warm_start)
+            self.warm_start = DeviceWarmStart(known, device)
+        weights, cut = self.device_network.weights, self.phases.criterion.cut
+        self.sgd = DeviceSgd(recipe.optimiser, weights, learner.velocity, learner.epoch, cut)
         self.images, self.labels = tensor(split.images, device), tensor(split.labels, device, torch.int64)
-        self.targets = torch.eye(network.sizes[-1], dtype=self.held.dtype, device=device)
+        self.targets = torch.eye(network.sizes[-1], dtype=self.device_network.dtype, device=device)
         wide = recipe.batch * sum(w.size for w in network.forward) >= WIDE and ranks.shards == 1
         self.threads = threads or (available() if wide else 1)
 
@@ -165,8 +160,8 @@ class TorchEngine:
 
     def learn(self, state: EpochState, interrupts: Interrupts, progress: Callable[[], None]) -> None:
         """See `training.engine.Engine.learn`."""
-        samples = tensor(state.order, self.held.device)
-        statistics = DeviceStatistics(state.statistics, self.held.device)
+        samples = tensor(state.order, self.device_network.device)
+        statistics = DeviceStatistics(state.statistics, self.device_network.device)
         with one_number_of_threads(self.threads):
             for number in range(state.done, len(state.betas)):
                 batch = samples[number * state.batch : (number + 1) * state.batch]
@@ -186,41 +181,41 @@ class TorchEngine:
         slope = None if self.warm_start is None else array(self.warm_start.slope)
 
         def relax(constant: Array) -> Equilibrium:
-            return self.ready.relax(constant, tolerance=tolerance, slope=slope)
+            return self.device_solver.relax(constant, tolerance=tolerance, slope=slope)
 
         mirror.run(network, self.split.images[samples], relax, self.recipe.mirror, self.learner.rng)
-        held: Any = self.held.network.loop
-        held.copy_(tensor(network.loop, self.held.device))
+        loop: Any = self.device_network.weights.loop
+        loop.copy_(tensor(network.loop, self.device_network.device))
 
     def write_back(self) -> None:
-        """Give the learner the weights, velocity and warm start of the moment, as arrays."""
+        """Bring the learner up to date: its weights, velocity and warm start."""
         self._write_weights()
         self.sgd.write_to(self.learner.velocity)
         if self.warm_start is not None:
             self.warm_start.write_back()
 
     def _write_weights(self) -> None:
-        for name, w in self.held.network.parameters().items():
-            _give(w, self.learner.network.parameters()[name])
+        for name, w in self.device_network.weights.parameters().items():
+            _copy(w, self.learner.network.parameters()[name])
 
     def _batch(self, number: int, samples: torch.Tensor, beta: float, statistics: DeviceStatistics) -> None:
         """Both phases of a batch, in parts where ranks share it, and one step of the optimiser
         from them.
         """
-        images, labels = self.images[samples].to(self.held.dtype), self.labels[samples]
+        images, labels = self.images[samples].to(self.device_network.dtype), self.labels[samples]
         found = self._phases(images, self.targets[labels], beta, samples)
         self._refuse_not_finite(found, number, samples)
         if self.warm_start is not None:
             self.warm_start.keep(samples, found)
-        contrast = found.contrast(self.held.rho, beta)
+        contrast = found.contrast(self.device_network.rho, beta)
         output_rates: Any = contrast.free[-1]
         statistics.add(found, output_rates, labels)
         self.sgd.step(self.recipe.rule, images, contrast, found.learns)
-        self.held.refresh()
+        self.device_network.refresh()
 
-    def _phases(self, images: torch.Tensor, target: torch.Tensor, beta: float, samples: torch.Tensor) -> Found:
+    def _phases(self, images: torch.Tensor, target: torch.Tensor, beta: float, samples: torch.Tensor) -> DevicePhases:
         """The phases of the batch: all of them here, or this rank's shards, and the others' as
-        their ranks tell them.
+        their ranks send them.
         """
         known = None if self.warm_start is None else self.warm_start.begin(samples)
         if self.ranks.shards == 1:
@@ -230,9 +225,9 @@ class TorchEngine:
         rows = [shard.stop - shard.start for shard in shards]
         return gathered(parts, rows, max(rows), self.ranks.gather)
 
-    def _refuse_not_finite(self, found: Found, number: int, samples: torch.Tensor) -> None:
-        """Raises NotFiniteError, naming the layer, where a sample broke; in all ranks, whoever had
-        it.
+    def _refuse_not_finite(self, found: DevicePhases, number: int, samples: torch.Tensor) -> None:
+        """Raises NotFiniteError, naming the layer, where a sample is not finite; in all ranks,
+        whichever computed it.
         """
         if not (self.phases.broken or (self.ranks.count > 1 and bool((found.status == NOT_FINITE).any()))):
             return
@@ -245,9 +240,7 @@ class TorchEngine:
 @contextlib.contextmanager
 def one_number_of_threads(threads: int) -> Iterator[None]:
     """Let torch use so many threads on the CPU inside the block."""
-    # Numba, when it starts, changes the number of OpenMP threads of the whole process: let that be
-    # over
-    available()
+    available()  # Numba, when it starts, changes the OpenMP threads of the whole process: start it first
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -256,8 +249,8 @@ def one_number_of_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _give(mine: torch.Tensor, kept: Array) -> None:
-    """Copy the tensor into the array, unless they are one."""
-    found = array(mine)
-    if not np.may_share_memory(found, kept):
-        np.copyto(kept, found)
+def _copy(source: torch.Tensor, into: Array) -> None:
+    """Copy the tensor into the array, unless they share memory."""
+    found = array(source)
+    if not np.may_share_memory(found, into):
+        np.copyto(into, found)

@@ -1,17 +1,18 @@
 """The fixed-point solver on torch tensors, on a CPU or a GPU: the methods of
 solvers/fixed_point.py, each pass made for a whole batch at once.
 
-===========  ==============================================================================================
-method       y <-
-===========  ==============================================================================================
-`broyden`    the root of a model of T that each sample learns from its own passes, under the exact clip (torch_backend/broyden.py); for loops with
-             a hard sigmoid, whose default it is
-`anderson`   the mixture of the last passes with the smallest combined residual, per sample (torch_backend/passes.py); the default of all others
-`picard`     T(y): plain layer sweeps
-===========  ==============================================================================================
+=========== ========================================================================================
+method      y <-
+=========== ========================================================================================
+`broyden`   the root of a model of T that each sample learns from its own passes, under the exact
+            clip (torch_backend/broyden.py); for loops with a hard sigmoid, whose default it is
+`anderson`  the mixture of the last passes with the smallest combined residual, for each sample
+            (torch_backend/anderson.py); the default of all others
+`picard`    T(y): plain layer sweeps
+=========== ========================================================================================
 
-Samples that passes do not (credibly) bring to convergence go the way of solvers/recovery.py, in arrays on
-the CPU.
+Samples that passes do not (credibly) bring to convergence are recovered as in
+solvers/recovery.py, in arrays on the CPU.
 """
 
 from __future__ import annotations
@@ -30,34 +31,33 @@ from fsp_dynamics.models.rate import Nudge, State, beta_of, unit_target
 from fsp_dynamics.solvers import PRODUCTS
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance, prepare
 from fsp_dynamics.solvers.packed_loop import is_packable
-from fsp_dynamics.solvers.recovery import Outcome, check_passes
-from fsp_dynamics.torch_backend import broyden as torch_loop
-from fsp_dynamics.torch_backend import passes as torch_passes
-from fsp_dynamics.torch_backend.broyden import Rule, Walk
-from fsp_dynamics.torch_backend.passes import Pass
-from fsp_dynamics.torch_backend.products import DeviceNetwork, check_products, precision
-from fsp_dynamics.torch_backend.tensors import array, chosen_device, tensor, tensor_nudge
+from fsp_dynamics.solvers.recovery import check_passes, recover
+from fsp_dynamics.torch_backend import broyden, passes
+from fsp_dynamics.torch_backend.broyden import BroydenRelaxation
+from fsp_dynamics.torch_backend.passes import Criterion, PassRelaxation
+from fsp_dynamics.torch_backend.products import DeviceNetwork, precision
+from fsp_dynamics.torch_backend.tensors import TensorState, array, chosen_device, tensor, tensor_nudge
 
 METHODS = ("anderson", "broyden", "picard")
 
 
 @dataclass(frozen=True, slots=True)
 class TorchFixedPointSolver:
-    """Passes around the network until each sample's field is small, on a torch device. What comes
-    and goes are arrays.
+    """Passes around the network until each sample's field is small, on a torch device. It takes and
+    returns arrays.
 
     Parameters
     ----------
     method : "broyden" (loops with a hard sigmoid only), "anderson" or "picard"; None: "broyden"
         where it can be, else "anderson".
-    max_passes : passes allowed to a sample before Newton's method and the fallback are asked.
+    max_passes : passes allowed to a sample before it is recovered (Newton's method, the fallback).
     memory : earlier passes that method "anderson" mixes.
-    fallback : the solver that integrates the samples no pass brought to convergence, from their start;
-        None: they stay as they are, with status OUT_OF_STEPS.
+    fallback : the solver that integrates, from their start, samples that did not converge; None:
+        they stay as they are, with status OUT_OF_STEPS.
     device : "auto", "cpu", "cuda" or "cuda:1".
     products : how products with weights are made, "full", "tf32" or "bf16"
         (torch_backend/products.py); the last two for float32 networks. A sample has converged when
-        the field made with such products is small; the residual that is told is that of the exact
+        the field computed with such products is small; the residual reported is that of the exact
         field.
     """
 
@@ -90,30 +90,29 @@ class TorchFixedPointSolver:
         """
         return self.on_device(network).relax(drive, start, nudge, tolerance)
 
-    def on_device(self, network: Network) -> OnDevice:
+    def on_device(self, network: Network) -> DeviceSolver:
         """The network, brought to the device once, to relax batch after batch there. Raises
         ConfigurationError for settings that do not fit it.
         """
-        return OnDevice(self, network)
+        return DeviceSolver(self, network)
 
     def uses_broyden(self, network: Network) -> bool:
-        """Whether it relaxes this network by secants."""
+        """Whether it relaxes this network by Broyden's method."""
         return self.method in (None, "broyden") and is_packable(network)
 
 
-class OnDevice:
-    """A network on a solver's device. `held` is what products are made with there; `network` the
-    one that was given.
+class DeviceSolver:
+    """A solver with one network on its device. `network` is the one that was given,
+    `device_network` the same on the device.
     """
 
     def __init__(self, solver: TorchFixedPointSolver, network: Network) -> None:
-        check_products(solver.products, network)
         if solver.method == "broyden" and not is_packable(network):
             raise ConfigurationError(
                 "method = 'broyden' needs a loop and a hard sigmoid; use 'anderson' or 'picard' for this network"
             )
         self.solver, self.network = solver, network
-        self.held = DeviceNetwork(network, chosen_device(solver.device), solver.products)
+        self.device_network = DeviceNetwork.of(network, chosen_device(solver.device), solver.products)
         self.memory = 0 if solver.method == "picard" else int(solver.memory)
 
     @torch.no_grad()
@@ -121,9 +120,10 @@ class OnDevice:
         """images @ input + biases[0] (B, n_1), a whole product, which stays on the device: what
         `relax` takes. Raises as `rate.drive` does.
         """
-        images, held = rate.checked_images(self.network, images), self.held
+        images, network = rate.checked_images(self.network, images), self.device_network
         with precision("highest"):
-            return torch.addmm(held.network.biases[0], tensor(images, held.device, held.dtype), held.network.input)
+            given: Any = tensor(images, network.device, network.dtype)
+            return torch.addmm(network.weights.biases[0], given, network.weights.input)
 
     @torch.no_grad()
     def relax(
@@ -135,87 +135,90 @@ class OnDevice:
         slope: Array | None = None,
     ) -> Equilibrium:
         """As `equilibrium.Solver.relax`. drive : an array or a tensor (B, n_1). slope (n_L, n_L) :
-        a mean loop Jacobian for secants to begin with.
+        a mean loop Jacobian for Broyden's method to begin with.
         """
-        network, held = self.network, self.held
-        given = prepare(network, drive, start, nudge)
-        tolerance = tolerance or Tolerance.default(network.dtype)
-        constant = (drive if isinstance(drive, torch.Tensor) else tensor(drive, held.device)).to(
-            held.device, held.dtype
-        )
-        positive = tensor_nudge(nudge, network, held.device)
-        target = constant.new_zeros((len(constant), held.sizes[-1])) if positive is None else positive.target
-        rule = self.rule(tolerance)
+        device_network, beta = self.device_network, beta_of(nudge)
+        prepare(self.network, drive, start, nudge)
+        tolerance = tolerance or Tolerance.default(self.network.dtype)
+        constant = self._tensor(drive)
+        positive = tensor_nudge(nudge, self.network, device_network.device)
+        target = constant.new_zeros((len(constant), device_network.sizes[-1])) if positive is None else positive.target
+        begun = None if start is None else device_network.tensors(start)
         with precision("highest"):
-            found: Walk | Pass
-            if self.solver.uses_broyden(network):
-                state, found = self._by_broyden(
-                    constant, target, None if start is None else held.tensors(start), beta_of(nudge), rule, slope
-                )
+            found: BroydenRelaxation | PassRelaxation
+            if self.solver.uses_broyden(self.network):
+                state, found = self._by_broyden(constant, target, begun, beta, self.criterion(tolerance), slope)
             else:
-                began = torch_passes.begin(held, constant, target, held.tensors(given), self.memory)
-                found = torch_passes.walk(held, began, beta_of(nudge), rule, self.memory, start is not None)
+                found = self._by_passes(constant, target, begun, beta, self.criterion(tolerance))
                 state = found.state
             rounded = self.solver.products != "full"
-            residual = rate.residual(held.network, constant, state, positive) if rounded else found.residual
-        reached = _equilibrium(state, residual, found, beta_of(nudge))
-        outcome = Outcome(network, array(constant), given, nudge, tolerance).reached(
-            reached, array(found.doubts).copy()
-        )
-        return outcome.finish(self.solver.fallback)
+            residual = rate.residual(device_network.weights, constant, state, positive) if rounded else found.residual
+        reached = _equilibrium(state, residual, found, beta)
+        doubts = array(found.doubts).copy()
+        return recover(self.network, array(constant), start, reached, doubts, nudge, tolerance, self.solver.fallback)
 
-    def rule(self, tolerance: Tolerance) -> Rule:
-        """What decides on the way."""
-        return Rule(tolerance, int(self.solver.max_passes), torch_loop.cuts_down(self.held.device))
+    def criterion(self, tolerance: Tolerance) -> Criterion:
+        """When its relaxations end."""
+        return Criterion(tolerance, int(self.solver.max_passes), passes.cuts_down(self.device_network.device))
+
+    def _tensor(self, values: Array | torch.Tensor) -> torch.Tensor:
+        """An array or a tensor on the device, in the network's precision."""
+        network = self.device_network
+        given = values if isinstance(values, torch.Tensor) else tensor(values, network.device)
+        return given.to(network.device, network.dtype)
+
+    def _by_passes(
+        self, drive: torch.Tensor, target: torch.Tensor, start: TensorState | None, beta: float, criterion: Criterion
+    ) -> PassRelaxation:
+        """What became of the samples by mixed or plain passes."""
+        network = self.device_network
+        silence = tuple(drive.new_zeros((len(drive), n)) for n in network.sizes)
+        begun = PassRelaxation.begin(network, drive, target, silence if start is None else start)
+        return passes.relax(network, begun, beta, criterion, self.memory, start is not None)
 
     def _by_broyden(
         self,
         drive: torch.Tensor,
         target: torch.Tensor,
-        start: tuple[torch.Tensor, ...] | None,
+        start: TensorState | None,
         beta: float,
-        rule: Rule,
+        criterion: Criterion,
         slope: Array | None,
-    ) -> tuple[tuple[torch.Tensor, ...], Walk]:
-        """(the states (B, n_k), what became of the samples); of a start that was given, those at
-        rest keep it.
+    ) -> tuple[TensorState, BroydenRelaxation]:
+        """(the states (B, n_k), what became of the samples). A start that was given is kept by the
+        samples that have converged there.
         """
-        held, count, n = self.held, len(drive), self.held.sizes[-1]
-        known = (
-            drive.new_zeros((n, n))
-            if slope is None
-            else tensor(np.ascontiguousarray(slope[:, :n]), held.device, held.dtype)
-        )
+        network, count, n = self.device_network, len(drive), self.device_network.sizes[-1]
+        known = drive.new_zeros((n, n)) if slope is None else self._tensor(np.ascontiguousarray(slope[:, :n]))
         slopes = known.repeat(count, 1, 1)
         if start is None:
-            walk = Walk.begin(held, drive, target, drive.new_zeros((count, n)), slopes)
-            torch_loop.come_to_rest(held, walk, beta, rule)
-            return walk.state, walk
-        looked = torch_passes.begin(held, drive, target, start, 0)
-        torch_passes.one_pass(held, looked, looked.going, beta, rule, 0, given=True)
-        walk = Walk.begin(held, drive, target, self._first_outputs(start, beta, target), slopes)
-        walk.status, walk.residual, moved = looked.status, looked.residual, looked.going
-        torch_loop.come_to_rest(held, walk, beta, rule)
-        # Outputs that follow from the layer below the start may be a rest by chance, and a single
-        # pass has learned nothing of the loop.
-        walk.doubts = walk.doubts + (moved & (walk.passes == 1))
-        walk.passes = walk.passes + moved
-        return tuple(torch.where(moved[:, None], new, old) for new, old in zip(walk.state, start, strict=True)), walk
+            found = BroydenRelaxation.begin(network, drive, target, drive.new_zeros((count, n)), slopes)
+            broyden.relax(network, found, beta, criterion)
+            return found.state, found
+        looked = PassRelaxation.begin(network, drive, target, start)
+        passes.one_pass(network, looked, looked.running, beta, criterion, 0, given=True)
+        found = BroydenRelaxation.begin(network, drive, target, self._first_outputs(start, beta, target), slopes)
+        found.status, found.residual, moved = looked.status, looked.residual, looked.running
+        broyden.relax(network, found, beta, criterion)
+        # Outputs that follow from the layer below the start may be an equilibrium by chance, and a
+        # single pass has learned nothing of the loop.
+        found.doubts = found.doubts + (moved & (found.passes == 1))
+        found.passes = found.passes + moved
+        return tuple(torch.where(moved[:, None], new, old) for new, old in zip(found.state, start, strict=True)), found
 
-    def _first_outputs(self, start: tuple[torch.Tensor, ...], beta: float, target: torch.Tensor) -> torch.Tensor:
+    def _first_outputs(self, start: TensorState, beta: float, target: torch.Tensor) -> torch.Tensor:
         """(B, n_L) where the outputs would rest while the layer below them stays as it was given."""
-        held, last = self.held, len(self.held.sizes) - 1
-        a = held.add(held.network.biases[last], held.rho.rate(start[-2]), held.incoming[last][0])
-        return held.rho.rate(unit_target(a, held.leaks[-1], beta, target if beta else 0.0))
+        network, last = self.device_network, len(self.device_network.sizes) - 1
+        a = network.entering(last, start[0], [network.rho.rate(s) for s in start])
+        return network.rho.rate(unit_target(a, network.leaks[-1], beta, target if beta else 0.0))
 
 
 def _equilibrium(
-    state: tuple[torch.Tensor, ...], residual: torch.Tensor, found: Walk | Pass, beta: float
+    state: TensorState, residual: torch.Tensor, found: BroydenRelaxation | PassRelaxation, beta: float
 ) -> Equilibrium:
-    """In arrays of its own. A sample RUNNING does not occur at the end."""
+    """In arrays of its own. No sample is RUNNING at the end."""
     status: Any = array(found.status)
     assert (status != RUNNING).all()
     arrays = tuple(np.array(array(s)) for s in state)
-    return Equilibrium(
-        arrays, array(residual).astype(np.float64), status.astype(np.uint8), array(found.passes).copy(), beta
-    )
+    residuals, steps = array(residual).astype(np.float64), array(found.passes).copy()
+    return Equilibrium(arrays, residuals, status.astype(np.uint8), steps, beta)

@@ -1,28 +1,27 @@
-"""The network as a `torch.nn.Module`: images in, the firing rates of the output converged out, in
-the free phase.
+"""The network as a `torch.nn.Module`: from images to the firing rates of the output at
+equilibrium, in the free phase.
 
-With the cycles of the network cut at some layers (the feedforward loop at its output, the
-reciprocal network at every second layer), a pass y -> T(y) tells where the cut would rest once all
-other layers have followed its states y (`passes`). There are two ways to rest:
+It relaxes by passes y -> T(y) around the network (`torch_backend.passes`), in one of two ways:
 
 `passes=None`
-    Each sample mixes its own last passes (Anderson, `mixing`) until its ||ds/dt|| is within the
-    tolerance; one that `max_passes` do not bring there is followed through time. Gradients by
-    implicit differentiation at the rest (`adjoint`): they cost the memory of one pass, and are of
-    first order; a second is refused.
+    Each sample mixes its own last passes (`torch_backend.anderson`) until its ||ds/dt|| is within
+    the tolerance; one that does not converge in `max_passes` is followed through time. Gradients by
+    implicit differentiation at the equilibrium (`torch_backend.adjoint`): they take the memory of
+    one pass, and are of first order; a second is refused.
 `passes=k`
     Exactly k passes y <- y + damping (T(y) - y) from silence, with no control flow that depends on
     the data: it can be exported. Gradients through the passes, by torch.
 
-A unit with a hard sigmoid rests at clip(r a); one with a smooth rho at the root of s = r rho'(s)
-a. Whether the dynamics would stay at the rest that passes found is not asked (`analysis.stability`
-does). Activations must be written in operators that torch takes, as those of the package are;
-smooth ones need their curvature.
+Whether the dynamics would stay at the equilibrium that passes found is not examined
+(`analysis.stability` does). Activations must be written in operators that torch takes, as those of
+the package are; smooth ones need their curvature.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,10 +32,33 @@ from fsp_dynamics.errors import ConfigurationError, NotConvergedError, check_pos
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.activations import Activation
 from fsp_dynamics.models.network import Network
+from fsp_dynamics.solvers.equilibrium import CONVERGED, Tolerance
 from fsp_dynamics.torch_backend.adjoint import attached
-from fsp_dynamics.torch_backend.module_passes import Layers, Passes, Rest, bound, settle, unmixed
+from fsp_dynamics.torch_backend.anderson import MEMORY
+from fsp_dynamics.torch_backend.passes import Criterion, PassRelaxation, cuts_down, relax, unrolled
+from fsp_dynamics.torch_backend.products import DeviceNetwork, without_autocast
+from fsp_dynamics.torch_backend.tensors import TensorState
 
 MAX_PASSES = 200
+# where no tolerance is given: what rounding allows
+ROUNDING = {torch.float64: Tolerance(1e-12, 1e-13), torch.float32: Tolerance(1e-5, 1e-6)}
+FOLLOWED = 20  # steps through time for each of max_passes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModuleEquilibrium:
+    """Where the passes ended, tensors without a graph.
+
+    state : tuple of (B, n_k). residual : (B,) ||ds/dt||, rate form, per unit time. converged :
+    (B,) bool, within the tolerance. passes : (B,) of each sample; steps through time are counted
+    with them. A sample whose images, or whose states on the way, are not finite has NaN states and
+    has not converged.
+    """
+
+    state: TensorState
+    residual: torch.Tensor
+    converged: torch.Tensor
+    passes: torch.Tensor
 
 
 class RateModule(nn.Module):
@@ -76,43 +98,41 @@ class RateModule(nn.Module):
         """The firing rates of the output (B, n_L) for images (B, n_in). Raises as `rates` does."""
         return self.rates(images)[-1]
 
-    def rates(self, images: torch.Tensor) -> Layers:
+    def rates(self, images: torch.Tensor) -> TensorState:
         """The firing rates of all layers, L tensors (B, n_k), differentiable in images and
         parameters, in the precision of the parameters.
 
         A sample whose images are not finite has NaN rates where it is not refused. Under autocast
         the same is computed as without it. Raises ShapeError for images that do not fit,
         ConfigurationError for what is no tensor and for parameters that are neither float32 nor
-        float64; NotConvergedError, whose `equilibrium` is the `Rest` that was reached, if a sample
+        float64; NotConvergedError, whose `equilibrium` is the `ModuleEquilibrium` that was reached, if a sample
         does not converge (`passes=None` and `require_converged`).
         """
         self._check(images)
-        with unmixed(images.device):
+        with without_autocast(images.device):
             network, drive = self._tensors(), self._drive(images)
             if self.passes is not None:
-                return Passes(network, drive).fixed(self.passes, self.damping)[1]
-            reached = settle(network, drive, self.tolerance, self.max_passes)
+                return unrolled(DeviceNetwork(network), drive, self.passes, self.damping)[1]
+            reached = equilibrium_of(network, drive, self._tolerance(), self.max_passes)
             if self.require_converged:
-                _refuse_restless(reached)
+                _require_converged(reached)
             return attached(network, drive, reached.state)
 
     @torch.no_grad()
-    def rest(self, images: torch.Tensor) -> Rest:
+    def rest(self, images: torch.Tensor) -> ModuleEquilibrium:
         """What the passes reach, sample by sample, without a graph. Raises ShapeError and
         ConfigurationError as `rates` does.
         """
         self._check(images)
-        with unmixed(images.device):
+        with without_autocast(images.device):
             network, drive = self._tensors(), self._drive(images)
             if self.passes is None:
-                return settle(network, drive, self.tolerance, self.max_passes)
-            state, _ = Passes(network, drive).fixed(self.passes, self.damping)
+                return equilibrium_of(network, drive, self._tolerance(), self.max_passes)
+            state, _ = unrolled(DeviceNetwork(network), drive, self.passes, self.damping)
             residual = rate.residual(network, drive, state)
-            return Rest(
-                state,
-                residual,
-                residual <= bound(self.tolerance, state),
-                torch.full((len(drive),), self.passes, device=drive.device),
+            converged = residual <= Criterion(self._tolerance(), self.passes, False).limit(state)
+            return ModuleEquilibrium(
+                state, residual, converged, torch.full_like(residual, self.passes, dtype=torch.int64)
             )
 
     def to_network(self) -> Network:
@@ -129,6 +149,9 @@ class RateModule(nn.Module):
             else f"passes={self.passes}, damping={self.damping:g}"
         )
         return f"{'-'.join(map(str, self._tensors().sizes))}, {self.rho.name}, {way}"
+
+    def _tolerance(self) -> Tolerance:
+        return ROUNDING[self.input.dtype] if self.tolerance is None else Tolerance(self.tolerance)
 
     def _tensors(self) -> Network:
         """The network of the parameters themselves."""
@@ -182,12 +205,60 @@ def parameter_name(name: str) -> str:
     return name.replace("[", "_").removesuffix("]")
 
 
-def _refuse_restless(reached: Rest) -> None:
+@torch.no_grad()
+def equilibrium_of(network: Network, drive: torch.Tensor, tolerance: Tolerance, max_passes: int) -> ModuleEquilibrium:
+    """The equilibrium of a network of tensors reached from silence under a drive (B, n_1): by mixed
+    passes, and through time for samples that do not converge in `max_passes`.
+    """
+    device_network = DeviceNetwork(network)
+    criterion = Criterion(tolerance, max_passes, cuts_down(drive.device))
+    silence = tuple(drive.new_zeros((len(drive), n)) for n in device_network.sizes)
+    # a clip would hide an infinite input
+    usable = torch.where(drive.isfinite().all(1, keepdim=True), drive, torch.nan)
+    begun = PassRelaxation.begin(device_network, usable, silence[-1], silence)
+    found = relax(device_network, begun, 0.0, criterion, MEMORY, given=False)
+    reached = ModuleEquilibrium(found.state, found.residual, found.status == CONVERGED, found.passes)
+    if reached.converged.all():
+        return reached
+    _follow(network, usable, reached, criterion, silence, FOLLOWED * max_passes)
+    finite = reached.residual.isfinite()[:, None]
+    return dataclasses.replace(reached, state=tuple(torch.where(finite, s, torch.nan) for s in reached.state))
+
+
+def _follow(
+    network: Network,
+    drive: torch.Tensor,
+    reached: ModuleEquilibrium,
+    criterion: Criterion,
+    start: TensorState,
+    steps: int,
+) -> None:
+    """Follow the unconverged samples of `reached`, in place, through time from `start`: Euler steps of
+    half the shortest time constant along the rate form.
+    """
+    rows = torch.nonzero(~reached.converged)[:, 0]
+    drive, state, h = drive[rows], tuple(s[rows] for s in start), 0.5 * min(network.time_constants)
+    for number in range(1, steps + 1):
+        fields = rate.rate_field(network, drive, state)
+        residual = torch.linalg.vector_norm(torch.cat(fields, 1), dim=1)
+        converged = residual <= criterion.limit(state)
+        ended = converged | ~residual.isfinite() if number < steps else torch.ones_like(converged)
+        for kept, s in zip((*reached.state, reached.residual), (*state, residual), strict=True):
+            kept[rows[ended]] = s[ended]
+        reached.converged[rows[ended]] = converged[ended]
+        reached.passes[rows[ended]] += number
+        if ended.all():
+            break
+        state = tuple((s + h * f)[~ended] for s, f in zip(state, fields, strict=True))
+        rows, drive = rows[~ended], drive[~ended]
+
+
+def _require_converged(reached: ModuleEquilibrium) -> None:
     """Raises NotConvergedError unless all samples have converged."""
     if reached.converged.all():
         return
-    restless = torch.nonzero(~reached.converged)[:, 0]
-    first = int(restless[0])
+    unconverged = torch.nonzero(~reached.converged)[:, 0]
+    first = int(unconverged[0])
     residual, passes = float(reached.residual[first]), int(reached.passes[first])
     remedy = (
         "allow more max_passes, a looser tolerance or a weaker loop"
@@ -196,8 +267,9 @@ def _refuse_restless(reached: Rest) -> None:
     )
     equilibrium: Any = reached
     raise NotConvergedError(
-        f"{len(restless)} of {len(reached.converged)} samples have not converged (first: sample {first}, residual {residual:.3g} after {passes} passes); "
-        f"{remedy}, or take what was reached with require_converged=False",
+        f"{len(unconverged)} of {len(reached.converged)} samples have not converged (first: sample {first}, "
+        f"residual {residual:.3g} after {passes} passes); {remedy}, or take what was reached with "
+        "require_converged=False",
         equilibrium,
     )
 
@@ -215,7 +287,8 @@ def _check_options(
         check_positive("tolerance", tolerance)
     if not 0 < check_positive("damping", damping) <= 1 or (passes is None and damping != 1):
         raise ConfigurationError(
-            f"damping = {damping!r} with passes = {passes}, expected a share in (0, 1] of each of a given number of passes"
+            f"damping = {damping!r} with passes = {passes}, expected a share in (0, 1] of each of a given "
+            "number of passes"
         )
     if passes is not None and max_passes is not None:
         raise ConfigurationError(f"passes = {passes} makes exactly so many; leave max_passes = {max_passes} out")

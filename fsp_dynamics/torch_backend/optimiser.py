@@ -14,14 +14,12 @@ from fsp_dynamics.learning.rules import Contrast, Rule, Term
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.torch_backend.tensors import array, tensor
 
-Rates = dict[str, torch.Tensor]
-
 
 class DeviceSgd:
     """One epoch's optimiser. network : tensors, changed in place. velocity : V by name, as
     tensors.
 
-    cut : rows that do not learn are left out; else they learn nothing, so that shapes do not
+    cut : samples that do not learn are left out; else they count as zeros, so that shapes do not
     depend on numbers.
     """
 
@@ -34,7 +32,7 @@ class DeviceSgd:
             name: torch.tensor(sgd.rate_factor**epoch * sgd.rates.of(name), dtype=torch.float64, device=device)
             for name in names
         }
-        self.velocity: Rates = {}
+        self.velocity: dict[str, torch.Tensor] = {}
         if sgd.momentum:
             known = {name: w for name, w in velocity.items() if name in names}
             self.velocity = {
@@ -43,7 +41,7 @@ class DeviceSgd:
             }
 
     def write_to(self, velocity: dict[str, Array]) -> None:
-        """V as arrays."""
+        """Put V into the dictionary, as arrays."""
         velocity.update({name: array(v) for name, v in self.velocity.items()})
 
     def step(self, rule: Rule, images: torch.Tensor, contrast: Contrast, learns: torch.Tensor) -> None:
@@ -68,14 +66,14 @@ class DeviceSgd:
         if sgd.momentum:
             self._apply(lr, mean_rates)
 
-    def _learning_rates(self, images: torch.Tensor, rates: tuple[Any, ...]) -> Rates:
+    def _learning_rates(self, images: torch.Tensor, rates: tuple[Any, ...]) -> dict[str, torch.Tensor]:
         """lr of each parameter, 0-d float64."""
         if not self.sgd.normalised:
             return dict(self.eta)
         image_norm, *norms = (_mean_square(each) for each in (images, *rates))
         return {name: eta / (1 + presynaptic_norm(name, image_norm, norms)) for name, eta in self.eta.items()}
 
-    def _shrink(self, lr: Rates) -> None:
+    def _shrink(self, lr: dict[str, torch.Tensor]) -> None:
         """W <- (1 - lr decay) W, V <- mu V."""
         if self.sgd.decay:
             for name, rate in lr.items():
@@ -95,7 +93,7 @@ class DeviceSgd:
         else:
             into.addmm_(term.pre.T, term.post * scale)
 
-    def _limit_output(self, lr: Rates, moved: torch.Tensor) -> None:
+    def _limit_output(self, lr: dict[str, torch.Tensor], moved: torch.Tensor) -> None:
         """Lower the rates into the output where its mean input would move by more than output_step
         (`Sgd.limit_output`).
         """
@@ -105,7 +103,7 @@ class DeviceSgd:
             if name in lr:
                 lr[name] = torch.minimum(lr[name], most)
 
-    def _apply(self, lr: Rates, mean_rates: torch.Tensor) -> None:
+    def _apply(self, lr: dict[str, torch.Tensor], mean_rates: torch.Tensor) -> None:
         """W <- W + lr V."""
         if self.sgd.output_step is not None:
             self._limit_output(lr, velocity_move(self.parameters, self.velocity, mean_rates))

@@ -4,6 +4,7 @@ where ranks share it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,27 +19,25 @@ from fsp_dynamics.models.rate import Nudge
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
 from fsp_dynamics.solvers.packed_loop import is_packable
 from fsp_dynamics.solvers.recovery import recover
-from fsp_dynamics.torch_backend import broyden as torch_loop
-from fsp_dynamics.torch_backend import passes as torch_passes
-from fsp_dynamics.torch_backend.broyden import Walk
-from fsp_dynamics.torch_backend.fixed_point import OnDevice
-from fsp_dynamics.torch_backend.passes import Pass
-from fsp_dynamics.torch_backend.tensors import array, tensor
-
-States = tuple[torch.Tensor, ...]
+from fsp_dynamics.torch_backend import broyden, passes
+from fsp_dynamics.torch_backend.broyden import BroydenRelaxation
+from fsp_dynamics.torch_backend.fixed_point import DeviceSolver
+from fsp_dynamics.torch_backend.passes import PassRelaxation
+from fsp_dynamics.torch_backend.products import DeviceNetwork
+from fsp_dynamics.torch_backend.tensors import TensorState, array, tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
-    """The phases of B samples, tensors.
+class DevicePhases:
+    """The free phase and the one or two nudged ones of B samples on the device.
 
-    states : of each phase, the free one first, all layers (B, n_k). status (phases, B) : in the
-        words of kernels/loop_relaxation.py. passes (phases, B).
-    residual (B,) of the free phase. entering (2, B, n_L) : what enters the outputs, free and
-    nudged; of no size where no secants learn from it.
+    states : of each phase, the free one first, all layers (B, n_k). status (phases, B), as in
+    kernels/loop_relaxation.py. passes (phases, B). residual (B,) of the free phase. entering
+    (2, B, n_L) : what enters the outputs, free and nudged; of width 0 without Broyden's method, which
+    alone learns from it.
     """
 
-    states: tuple[States, ...]
+    states: tuple[TensorState, ...]
     status: torch.Tensor
     passes: torch.Tensor
     residual: torch.Tensor
@@ -51,7 +50,7 @@ class Found:
 
     @property
     def learns(self) -> torch.Tensor:
-        """(B,) bool: which had converged in every phase."""
+        """(B,) bool: which converged in every phase."""
         return (self.status[1:] == CONVERGED).all(0)
 
     def contrast(self, rho: Activation, beta: float) -> Contrast:
@@ -64,7 +63,7 @@ class Found:
         return Contrast(free, positive, other, change, everyone)
 
     def message(self, rows: int) -> torch.Tensor:
-        """All of it in one matrix of so many rows, the last of them empty; whole numbers stay
+        """All of it in one matrix of so many rows, zeros after the last sample; whole numbers stay
         exact.
         """
         columns = [s for states in self.states for s in states]
@@ -76,7 +75,7 @@ class Found:
         whole = torch.cat(columns, 1)
         return torch.cat([whole, whole.new_zeros((rows - len(whole), whole.shape[1]))])
 
-    def read(self, message: torch.Tensor) -> Found:
+    def read(self, message: torch.Tensor) -> DevicePhases:
         """The phases in a message of phases like these."""
         phases, layers = len(self.states), [s.shape[1] for s in self.states[0]]
         widths = [*layers * phases, *[self.entering.shape[2]] * 2, *[1] * (2 * phases + 1)]
@@ -84,113 +83,124 @@ class Found:
         states = tuple(tuple(columns[k * len(layers) : (k + 1) * len(layers)]) for k in range(phases))
         free, nudged, *numbers = columns[phases * len(layers) :]
         statistics = torch.cat(numbers[:-1], 1).T.long()
-        return Found(states, statistics[:phases], statistics[phases:], numbers[-1][:, 0], torch.stack([free, nudged]))
+        return DevicePhases(
+            states, statistics[:phases], statistics[phases:], numbers[-1][:, 0], torch.stack([free, nudged])
+        )
 
 
-class Phases:
-    """What runs the phases of one epoch. `broken` : whether a sample was met that is not finite."""
+class PhaseSolver:
+    """Solves the phases of one epoch. `broken` : whether a sample was met that is not finite.
 
-    def __init__(self, ready: OnDevice, tolerance: Tolerance, centred: bool, write_back: Any) -> None:
-        self.ready, self.held, self.rule, self.centred = ready, ready.held, ready.rule(tolerance), centred
-        self.secants, self.write_back, self.broken = ready.solver.uses_broyden(ready.network), write_back, False
-        self.doubted = is_packable(
-            ready.network
-        )  # of others nobody can say whether a rest is stable (solvers/recovery.py)
+    write_back : called before samples are recovered in arrays, to bring the weights there up to date.
+    """
+
+    def __init__(
+        self, device_solver: DeviceSolver, tolerance: Tolerance, centred: bool, write_back: Callable[[], None]
+    ) -> None:
+        self.device_solver, self.network, self.centred = device_solver, device_solver.device_network, centred
+        self.criterion, self.write_back, self.broken = device_solver.criterion(tolerance), write_back, False
+        self.uses_broyden = device_solver.solver.uses_broyden(device_solver.network)
+        self.doubted = is_packable(device_solver.network)  # of others stability cannot be judged (solvers/recovery.py)
 
     def run(
         self, images: torch.Tensor, target: torch.Tensor, beta: float, known: tuple[torch.Tensor, torch.Tensor] | None
-    ) -> Found:
-        """The phases of these images (B, n_in). known : outputs and slopes to begin the secants
-        with.
+    ) -> DevicePhases:
+        """The phases of these images (B, n_in). known : outputs and slopes for Broyden's method to
+        begin with.
         """
-        drive = self.held.drive(images)
-        rest = self._free(drive, target, known)
-        self._recover(rest, None, 0.0)
-        positive: list[Any] = [self._nudged(rest, signed) for signed in ((beta, -beta) if self.centred else (beta,))]
-        all_phases = (rest, *positive)
-        status, passes = (torch.stack([getattr(phase, name) for phase in all_phases]) for name in ("status", "passes"))
-        entering = (
-            torch.stack([rest.u, positive[0].u]) if isinstance(rest, Walk) else drive.new_zeros((2, len(drive), 0))
-        )
-        return Found(tuple(phase.state for phase in all_phases), status, passes, rest.residual, entering)
+        drive = self.network.drive(images)
+        free = self._free(drive, target, known)
+        self._recover(free, None, 0.0)
+        nudged: list[Any] = [self._nudged(free, signed) for signed in ((beta, -beta) if self.centred else (beta,))]
+        phases = (free, *nudged)
+        status, counts = (torch.stack([getattr(phase, name) for phase in phases]) for name in ("status", "passes"))
+        if isinstance(free, BroydenRelaxation):
+            entering = torch.stack([free.u, nudged[0].u])
+        else:
+            entering = drive.new_zeros((2, len(drive), 0))
+        return DevicePhases(tuple(phase.state for phase in phases), status, counts, free.residual, entering)
 
     def _free(
         self, drive: torch.Tensor, target: torch.Tensor, known: tuple[torch.Tensor, torch.Tensor] | None
-    ) -> Walk | Pass:
-        if self.secants:
+    ) -> BroydenRelaxation | PassRelaxation:
+        if self.uses_broyden:
             assert known is not None
-            walk = Walk.begin(self.held, drive, target, *known)
-            torch_loop.come_to_rest(self.held, walk, 0.0, self.rule)
-            return walk
-        silence = tuple(drive.new_zeros((len(drive), n)) for n in self.held.sizes)
-        begin = torch_passes.begin(self.held, drive, target, silence, self.ready.memory)
-        return torch_passes.walk(self.held, begin, 0.0, self.rule, self.ready.memory, given=False)
+            begun = BroydenRelaxation.begin(self.network, drive, target, *known)
+            broyden.relax(self.network, begun, 0.0, self.criterion)
+            return begun
+        silence = tuple(drive.new_zeros((len(drive), n)) for n in self.network.sizes)
+        return self._by_passes(PassRelaxation.begin(self.network, drive, target, silence), 0.0, given=False)
 
-    def _nudged(self, rest: Any, beta: float) -> Walk | Pass:
-        found: Walk | Pass
-        if self.secants:
-            found = walk = torch_loop.begin_nudge(self.held, rest, beta, self.rule)
-            torch_loop.come_to_rest(self.held, walk, beta, self.rule)
+    def _nudged(self, free: Any, beta: float) -> BroydenRelaxation | PassRelaxation:
+        found: BroydenRelaxation | PassRelaxation
+        if self.uses_broyden:
+            found = begun = broyden.begin_nudge(self.network, free, beta, self.criterion)
+            broyden.relax(self.network, begun, beta, self.criterion)
         else:
-            begin = torch_passes.begin(self.held, rest.drive, rest.target, rest.state, self.ready.memory)
-            goes = (rest.status == CONVERGED) & (rest.state[-1] != rest.target).any(1)
-            begin.status = torch.where(goes, RUNNING, ABSENT)
-            found = torch_passes.walk(self.held, begin, beta, self.rule, self.ready.memory, given=True)
-        self._recover(found, rest, beta)
+            start = PassRelaxation.begin(self.network, free.drive, free.target, free.state)
+            moves = (free.status == CONVERGED) & (free.state[-1] != free.target).any(1)
+            start.status = torch.where(moves, RUNNING, ABSENT)
+            found = self._by_passes(start, beta, given=True)
+        self._recover(found, free, beta)
         return found
 
-    def _recover(self, found: Any, rest: Any, beta: float) -> None:
-        """Samples that passes did not (credibly) bring to convergence are given to the solver's other
-        ways, in arrays.
+    def _by_passes(self, begun: PassRelaxation, beta: float, given: bool) -> PassRelaxation:
+        return passes.relax(self.network, begun, beta, self.criterion, self.device_solver.memory, given)
+
+    def _recover(self, found: Any, free: Any, beta: float) -> None:
+        """Recover, in arrays, the samples that passes did not (credibly) bring to convergence; in place.
+        free : the phase that the nudge of strength beta started from, None in the free one.
         """
-        restless = found.status > CONVERGED
+        unconverged = found.status > CONVERGED
         if self.doubted:
-            restless |= (found.status == CONVERGED) & (found.doubts > 0)
-        if not bool(restless.any()):
+            unconverged |= (found.status == CONVERGED) & (found.doubts > 0)
+        if not bool(unconverged.any()):
             return
-        status, doubts, rows = array(found.status), array(found.doubts), np.flatnonzero(array(restless))
+        status, doubts, rows = array(found.status), array(found.doubts), np.flatnonzero(array(unconverged))
         self.broken = self.broken or bool((status == NOT_FINITE).any())
-        index = tensor(rows, self.held.device)
+        index = tensor(rows, self.network.device)
         self.write_back()
-        of = [np.array(array(s[index])) for s in found.state]
         reached = Equilibrium(
-            tuple(of),
+            tuple(np.array(array(s[index])) for s in found.state),
             array(found.residual)[rows].astype(np.float64),
             status[rows].astype(np.uint8),
             array(found.passes)[rows],
         )
-        nudge = None if rest is None else Nudge(beta, array(found.target[index]))
-        start = None if rest is None else tuple(array(s[index]) for s in rest.state)
-        drive, network = array(found.drive[index]), self.ready.network
-        recovered = recover(
-            network, drive, start, reached, doubts[rows], nudge, self.rule.tolerance, self.ready.solver.fallback
+        nudge = None if free is None else Nudge(beta, array(found.target[index]))
+        start = None if free is None else tuple(array(s[index]) for s in free.state)
+        drive, network, fallback = (
+            array(found.drive[index]),
+            self.device_solver.network,
+            self.device_solver.solver.fallback,
         )
-        _place(found, index, recovered, self.ready)
+        tolerance = self.criterion.tolerance
+        recovered = recover(network, drive, start, reached, doubts[rows], nudge, tolerance, fallback)
+        _put(self.network, found, index, recovered)
 
 
-def _place(found: Any, index: torch.Tensor, recovered: Equilibrium, ready: OnDevice) -> None:
+def _put(network: DeviceNetwork, found: Any, index: torch.Tensor, recovered: Equilibrium) -> None:
     """Put in the rows what was found for them elsewhere."""
-    held, state = ready.held, ready.held.tensors(recovered.state)
-    if isinstance(found, Walk):
-        last, below = len(held.sizes) - 1, state[-2]
+    state = network.tensors(recovered.state)
+    if isinstance(found, BroydenRelaxation):
+        entering = network.entering(len(state) - 1, state[0], state)
         found.hidden = [mine.index_copy(0, index, new) for mine, new in zip(found.hidden, state[:-1], strict=True)]
         found.y, found.trial = found.y.index_copy(0, index, state[-1]), found.trial.index_copy(0, index, state[-1])
-        found.u = found.u.index_copy(0, index, held.add(held.network.biases[last], below, held.incoming[last][0]))
+        found.u = found.u.index_copy(0, index, entering)
     else:
         found.state = tuple(mine.index_copy(0, index, new) for mine, new in zip(found.state, state, strict=True))
     for name, values in (("residual", recovered.residual), ("status", recovered.status), ("passes", recovered.steps)):
         mine = getattr(found, name)
-        setattr(found, name, mine.index_copy(0, index, tensor(values, held.device, mine.dtype)))
+        setattr(found, name, mine.index_copy(0, index, tensor(values, network.device, mine.dtype)))
 
 
-def gathered(parts: list[Found], rows: list[int], longest: int, gather: Any) -> Found:
-    """The phases of a whole batch of which this rank made these parts. rows : of every part of all
-    ranks; longest : the most of them.
+def gathered(parts: list[DevicePhases], rows: list[int], longest: int, gather: Any) -> DevicePhases:
+    """The phases of a whole batch, of which this rank computed these parts. rows : of every part of
+    all ranks; longest : the most of them.
     """
-    told = torch.cat(gather(torch.stack([part.message(longest) for part in parts])))
-    return parts[0].read(torch.cat([part[:count] for part, count in zip(told, rows, strict=True)]))
+    received = torch.cat(gather(torch.stack([part.message(longest) for part in parts])))
+    return parts[0].read(torch.cat([part[:count] for part, count in zip(received, rows, strict=True)]))
 
 
-def states_of(found: Found, phase: int, broken: Array) -> tuple[Array, ...]:
+def states_of(found: DevicePhases, phase: int, broken: Array) -> tuple[Array, ...]:
     """The states of some samples in one phase, as arrays."""
     return tuple(array(s)[broken] for s in found.states[phase])

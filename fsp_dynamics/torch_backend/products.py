@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from fsp_dynamics.errors import ConfigurationError, check_choice
-from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.network import Array, Network, cut_layers
 from fsp_dynamics.models.rate import State
 from fsp_dynamics.solvers import PRODUCTS
 from fsp_dynamics.torch_backend.tensors import tensor, tensor_network
@@ -73,6 +75,13 @@ def precision(wanted: str) -> Iterator[None]:
         put(before)
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Where products keep the precision of the weights: autocast, if it is on, is off inside."""
+    kind = device.type
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if on else nullcontext()
+
+
 @dataclass(slots=True, eq=False)
 class Link:
     """A matrix by which the rates of layer `pre` enter another: `weight` (n_pre, n_post), and as
@@ -85,24 +94,32 @@ class Link:
 
 
 class DeviceNetwork:
-    """A network on a device. `network` holds tensors, which may be changed in place; `refresh` is
-    to be called after.
+    """A network whose weights are tensors on one device. `weights` holds them; they may be changed in
+    place, and `refresh` is to be called after.
 
-    On the CPU the tensors share the arrays of the network that was given. Raises
-    ConfigurationError for products that do not fit it.
+    rho, sizes (n_1, ..., n_L), leaks (1 / r_k), cut : facts of the network. incoming : the links
+    into each layer.
     """
 
-    def __init__(self, network: Network, device: torch.device, products: str) -> None:
-        check_products(products, network)
-        self.network, self.device, self.products = tensor_network(network, device), device, products
-        self.sizes, self.rho, self.arrays = network.sizes[1:], network.rho, network
-        self.leaks = tuple(1 / r for r in network.time_constants)
-        self.dtype = self.network.input.dtype
-        last = network.depth - 1
+    def __init__(self, weights: Network, products: str = "full") -> None:
+        self.weights, self.products = weights, products
+        self.device: torch.device = weights.input.device
+        self.dtype = weights.dtype
+        self.sizes, self.rho, self.cut = weights.sizes[1:], weights.rho, cut_layers(weights)
+        self.leaks = tuple(1 / r for r in weights.time_constants)
+        last = weights.depth - 1
         self.incoming: list[list[Link]] = [[] for _ in self.sizes]
-        for pre, post, weight in self.network.connections():
+        for pre, post, weight in weights.connections():
             self.incoming[post].append(Link(pre, weight, None if last in (pre, post) else self._taken(weight)))
-        self.images = Link(-1, self.network.input, self._taken(self.network.input))
+        self.images = Link(-1, weights.input, self._taken(weights.input))
+
+    @classmethod
+    def of(cls, network: Network, device: torch.device, products: str) -> DeviceNetwork:
+        """A network of arrays on the device; on the CPU the tensors share the arrays. Raises
+        ConfigurationError for products that do not fit it.
+        """
+        check_products(products, network)
+        return cls(tensor_network(network, device), products)
 
     def refresh(self) -> None:
         """Round the weights anew."""
@@ -114,7 +131,14 @@ class DeviceNetwork:
 
     def drive(self, images: torch.Tensor) -> torch.Tensor:
         """images @ input + biases[0] (B, n_1)."""
-        return self.add(self.network.biases[0], images, self.images)
+        return self.add(self.weights.biases[0], images, self.images)
+
+    def entering(self, k: int, drive: torch.Tensor, rates: Sequence[Any]) -> torch.Tensor:
+        """The drive or the bias and the weighted rates of other layers that enter layer k (B, n_k)."""
+        a = drive if k == 0 else self.weights.biases[k]
+        for link in self.incoming[k]:
+            a = self.add(a, rates[link.pre], link)
+        return a
 
     def add(self, constant: torch.Tensor, rates: torch.Tensor, link: Link) -> torch.Tensor:
         """constant + rates @ weight (B, n_post)."""

@@ -16,6 +16,8 @@ from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge
 
 DEVICES = ("auto", "cpu", "cuda")
+TensorState = tuple[torch.Tensor, ...]
+"""The states, or the rates, of all layers (B, n_k)."""
 
 
 def chosen_device(name: str) -> torch.device:

@@ -25,8 +25,9 @@ from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
-from fsp_dynamics.torch_backend import broyden as torch_loop
+from fsp_dynamics.torch_backend import broyden as torch_broyden
 from fsp_dynamics.torch_backend import engine as torch_engine
+from fsp_dynamics.torch_backend import passes as torch_passes
 from fsp_dynamics.torch_backend import phases as torch_phases
 from fsp_dynamics.torch_backend import products as torch_products
 from fsp_dynamics.torch_backend.engine import TorchEngine
@@ -437,11 +438,11 @@ def test_masked_batches_read_flags_and_nothing_else(kind, monkeypatch) -> None:
     """One for each pass, one more for each phase's end and one for its attention; no array
     crosses.
     """
-    monkeypatch.setattr(torch_loop, "cuts_down", lambda device: False)
+    monkeypatch.setattr(torch_passes, "cuts_down", lambda device: False)
     network, data, crossed = loop(dtype=np.float32), DIGITS.train.limit(60), []
     passes = []
-    make = torch_loop.one_pass
-    monkeypatch.setattr(torch_loop, "one_pass", lambda *given: passes.append(1) or make(*given))
+    make = torch_broyden.one_pass
+    monkeypatch.setattr(torch_broyden, "one_pass", lambda *given: passes.append(1) or make(*given))
     for module in (torch_phases, torch_engine):
         monkeypatch.setattr(module, "array", lambda tensor, cross=module.array: crossed.append(1) or cross(tensor))
     recipe = recipe_for(network, kind, 1e-4, momentum=0.5, output_step=0.1)
@@ -466,8 +467,8 @@ def test_rounded_products_learn_nearly_the_same_with_weights_rounded_after_each_
     work = TorchEngine(learner, data, recipe)
     work.learn(learner.begin_epoch(100, recipe), Interrupts(), lambda: None)
     work.write_back()
-    held = work.held
-    assert torch.equal(held.images.taken, torch_products.rounded(held.network.input, products))
+    there = work.device_network
+    assert torch.equal(there.images.taken, torch_products.rounded(there.weights.input, products))
     moved = np.linalg.norm(exact.network.input - network.input)
     apart = np.linalg.norm(learner.network.input - exact.network.input)
     assert 0 < apart < 0.1 * moved

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import ConfigurationError, ShapeError
-from fsp_dynamics.kernels import broyden as secants
+from fsp_dynamics.kernels import broyden as compiled_broyden
 from fsp_dynamics.kernels import units
 from fsp_dynamics.kernels.anderson import anderson, weights
 from fsp_dynamics.kernels.field import jit
@@ -34,9 +34,11 @@ from fsp_dynamics.solvers.equilibrium import Status, Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver, _Journey
 from fsp_dynamics.solvers.packed_loop import relax_together
 from fsp_dynamics.solvers.passes import Passes
-from fsp_dynamics.torch_backend import broyden as torch_loop
+from fsp_dynamics.torch_backend import anderson as torch_anderson
+from fsp_dynamics.torch_backend import broyden as torch_broyden
 from fsp_dynamics.torch_backend import passes as torch_passes
 from fsp_dynamics.torch_backend import products as torch_products
+from fsp_dynamics.torch_backend import units as torch_units
 from fsp_dynamics.torch_backend.fixed_point import METHODS, TorchFixedPointSolver
 from fsp_dynamics.torch_backend.tensors import array, tensor
 
@@ -44,11 +46,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 TIGHT = Tolerance(3e-14)
 PASSES_MORE = 1.1  # of those of the compiled solver, summed over a batch, and one
 predict = jit(
-    lambda y, u, slope, leak, beta, d, z, v, n, accuracy: secants.predict(y, u, slope, leak, beta, d, z, v, n, accuracy)
+    lambda y, u, slope, leak, beta, d, z, v, n, accuracy: compiled_broyden.predict(
+        y, u, slope, leak, beta, d, z, v, n, accuracy
+    )
 )
-broyden_update = jit(lambda slope, dy, du, n: secants.broyden_update(slope, dy, du, n))
-may_amplify = jit(lambda slope, y, kappa, n, room: secants.may_amplify(slope, y, kappa, n, room))
-mean_slope = jit(lambda moments, products, slope, room: secants.mean_slope(moments, products, slope, room))
+broyden_update = jit(lambda slope, dy, du, n: compiled_broyden.broyden_update(slope, dy, du, n))
+may_amplify = jit(lambda slope, y, kappa, n, room: compiled_broyden.may_amplify(slope, y, kappa, n, room))
+mean_slope = jit(lambda moments, products, slope, room: compiled_broyden.mean_slope(moments, products, slope, room))
 
 
 def tight(p) -> Tolerance:
@@ -106,7 +110,7 @@ def test_random_loops(seed, cut) -> None:
 def test_both_treatments_of_rows_make_the_same_passes(name, monkeypatch) -> None:
     p, found = problems.problem(name), []
     for leave in (True, False):
-        monkeypatch.setattr(torch_loop, "cuts_down", lambda device, leave=leave: leave)
+        monkeypatch.setattr(torch_passes, "cuts_down", lambda device, leave=leave: leave)
         for tolerance in (Tolerance(1e-2), Tolerance(0.0, 1e-4), TIGHT):
             found.append(TorchFixedPointSolver().relax(p.network, p.drive, None, p.nudges["nudged"], tolerance))
     for one, other in zip(found[:3], found[3:], strict=True):
@@ -163,10 +167,14 @@ def test_secants_doubt_what_the_compiled_ones_doubt(gain, cut) -> None:
         compiled, doubts = relax_together(network, drive, np.zeros((5, 3)), nudge, Tolerance(1e-8), 30)
         ready = TorchFixedPointSolver(max_passes=30).on_device(network)
         target = torch.zeros((5, 3), dtype=torch.float64) if nudge is None else torch.from_numpy(nudge.target)
-        walk = torch_loop.Walk.begin(
-            ready.held, torch.from_numpy(drive), target, torch.zeros_like(target), torch.zeros((5, 3, 3)).double()
+        walk = torch_broyden.BroydenRelaxation.begin(
+            ready.device_network,
+            torch.from_numpy(drive),
+            target,
+            torch.zeros_like(target),
+            torch.zeros((5, 3, 3)).double(),
         )
-        torch_loop.come_to_rest(ready.held, walk, rate.beta_of(nudge), ready.rule(Tolerance(1e-8)))
+        torch_broyden.relax(ready.device_network, walk, rate.beta_of(nudge), ready.criterion(Tolerance(1e-8)))
         rests = (compiled.status == Status.CONVERGED) & (walk.status.numpy() == Status.CONVERGED)
         same = rests & (compiled.steps == walk.passes.numpy())
         assert 2 * same.sum() > rests.sum()
@@ -206,7 +214,7 @@ class Crossings(TorchDispatchMode):
 
 
 def test_masked_rows_read_one_flag_in_each_pass(monkeypatch) -> None:
-    monkeypatch.setattr(torch_loop, "cuts_down", lambda device: False)
+    monkeypatch.setattr(torch_passes, "cuts_down", lambda device: False)
     for name in ("strong", "saturated", "tied", "logistic"):
         p = problems.problem(name)
         ready = TorchFixedPointSolver().on_device(p.network)
@@ -285,7 +293,7 @@ def test_the_prediction_is_the_root_that_the_compiled_one_finds(beta, look) -> N
     for n in (7, 1):
         y, u, slope, d = batch(rng, n)
         slope = slope - (6.0 if n == 1 else 0.0)
-        found = torch_loop.predict(
+        found = torch_broyden.predict(
             *(torch.from_numpy(a) for a in (y, u, slope)), 1.25, beta, torch.from_numpy(d), look
         ).numpy()
         for b in range(len(y)):
@@ -300,7 +308,7 @@ def test_secants_doubts_and_the_mean_slope_are_the_compiled_ones() -> None:
     dy, which = y - d, rng.random(len(y)) < 0.7
     dy[3] = 0
     learned = torch.from_numpy(slope.copy())
-    torch_loop.broyden_update(learned, torch.from_numpy(dy), torch.from_numpy(u), torch.from_numpy(which))
+    torch_broyden.broyden_update(learned, torch.from_numpy(dy), torch.from_numpy(u), torch.from_numpy(which))
     room = np.zeros((2, n, n))
     for b in range(len(y)):
         expected = slope[b].copy()
@@ -308,14 +316,16 @@ def test_secants_doubts_and_the_mean_slope_are_the_compiled_ones() -> None:
             broyden_update(expected, dy[b], u[b].copy(), n)
         np.testing.assert_allclose(learned[b].numpy(), expected, atol=1e-13)
     large, walls = slope * rng.uniform(1, 6, (len(y), 1, 1)), np.where(rng.random(y.shape) < 0.3, np.round(y), y)
-    doubted = torch_loop.may_amplify(torch.from_numpy(large), torch.from_numpy(walls), 1.5).numpy()
+    doubted = torch_broyden.may_amplify(torch.from_numpy(large), torch.from_numpy(walls), 1.5).numpy()
     assert doubted.tolist() == [may_amplify(large[b], walls[b], 1.5, n, room) for b in range(len(y))]
     assert 0 < doubted.sum() < len(y)
     for weight in (1.0, 0.0):
         moments, products, expected = weight * dy.T @ dy, weight * dy.T @ u, np.zeros((n, n))
         mean_slope(moments, products, expected, room)
         np.testing.assert_allclose(
-            torch_loop.mean_slope(torch.from_numpy(moments), torch.from_numpy(products)).numpy(), expected, atol=1e-12
+            torch_broyden.mean_slope(torch.from_numpy(moments), torch.from_numpy(products)).numpy(),
+            expected,
+            atol=1e-12,
         )
 
 
@@ -326,8 +336,8 @@ def test_where_the_residual_doubled_the_next_trial_goes_half_the_way_from_the_be
     p = problems.problem("saturated")
     ready, n = TorchFixedPointSolver().on_device(p.network), p.network.sizes[-1]
     drive, target = torch.from_numpy(p.drive), torch.zeros((p.batch, n)).double()
-    walk = torch_loop.Walk.begin(
-        ready.held, drive, target, torch.full_like(target, 0.5), torch.zeros((p.batch, n, n)).double()
+    walk = torch_broyden.BroydenRelaxation.begin(
+        ready.device_network, drive, target, torch.full_like(target, 0.5), torch.zeros((p.batch, n, n)).double()
     )
     walk.base_y, walk.u, walk.base_u = walk.trial - 0.1, walk.u + 0.3, walk.u + 0.25
     walk.best, walk.residual = (
@@ -335,11 +345,11 @@ def test_where_the_residual_doubled_the_next_trial_goes_half_the_way_from_the_be
         torch.tensor([1.9, 2.1, 0.5, 0.5, 0.5], dtype=torch.float64),
     )
     going = torch.tensor([True, True, False, True, True])
-    torch_loop.advance(ready.held, walk, going, 0.0, cut)
+    torch_broyden.advance(ready.device_network, walk, going, 0.0, cut)
     assert walk.pace.tolist() == [1, 0.5, 1, 1, 1]
     assert walk.best.tolist() == [1.9, 1.0, 0.5, 0.5, 0.5]
     assert walk.doubts.tolist() == [1, 1, 0, 0, 0]
-    z = torch_loop.predict(walk.base_y, walk.base_u, walk.slope, ready.held.leaks[-1], 0.0, target, cut)
+    z = torch_broyden.predict(walk.base_y, walk.base_u, walk.slope, ready.device_network.leaks[-1], 0.0, target, cut)
     half = walk.base_y + 0.5 * (z - walk.base_y)
     np.testing.assert_allclose(walk.trial[1].numpy(), half[1].numpy(), atol=1e-15)
     assert (walk.trial[0] == z[0]).all()
@@ -351,7 +361,7 @@ def test_mixing_weights_are_the_compiled_ones_also_where_differences_repeat() ->
     differences, f = rng.normal(size=(30, m, n)), rng.normal(size=(30, n))
     differences[5:10, 2] = differences[5:10, 1]
     differences[10:15, 3] = 0
-    found = torch_passes.mixing_weights(torch.from_numpy(differences), torch.from_numpy(f)).numpy()
+    found = torch_anderson.mixing_weights(torch.from_numpy(differences), torch.from_numpy(f)).numpy()
     for b in range(30):
         gamma = np.zeros(m)
         weights(differences[b], f[b], np.zeros(n), np.zeros((m, m)), gamma)
@@ -370,44 +380,21 @@ def test_mixing_is_the_compiled_one_pass_after_pass() -> None:
         np.zeros(rows, np.int64),
         np.zeros(rows, np.int64),
     )
-    room, none = torch.zeros((rows, m, n)).double(), torch.zeros(rows).long()
-    part = torch_passes.Pass(
-        None,
-        None,
-        (),
-        torch.from_numpy(y.copy()),
-        None,
-        None,
-        none,
-        none,
-        none,
-        room,
-        room,
-        torch.from_numpy(sizes.copy()),
-        none,
-    )
+    z, risen = torch.from_numpy(y.copy()), np.zeros(rows, np.int64)
+    mixing = torch_anderson.History.empty(z, m)
     for k in range(9):
         target = y + (30 if k == 5 else 0.5) * 0.7**k * rng.normal(size=(rows, n))
-        part.aim = torch.from_numpy(target.copy())
-        part.y = torch.where(
-            torch.from_numpy(going)[:, None], torch_passes.anderson(part, torch.from_numpy(going), k > 6), part.y
-        )
+        boxed, active = k > 6, torch.from_numpy(going)
+        following, rose_now = mixing.next(z, torch.from_numpy(target.copy()), active, boxed)
+        z = torch.where(active[:, None], following, z)
+        risen += (rose_now & active).numpy()
         mixed, which = y[going].copy(), np.flatnonzero(going)
-        anderson(
-            which,
-            mixed,
-            target[going],
-            history[0],
-            history[1],
-            sizes,
-            count,
-            rose,
-            *((0.0, 1.0) if k > 6 else (-np.inf, np.inf)),
-        )
+        bounds = (0.0, 1.0) if boxed else (-np.inf, np.inf)
+        anderson(which, mixed, target[going], history[0], history[1], sizes, count, rose, *bounds)
         y[going] = mixed
-        np.testing.assert_allclose(part.y.numpy(), y, atol=1e-9)
-        assert part.count.tolist() == count.tolist()
-        assert part.doubts.tolist() == rose.tolist()
+        np.testing.assert_allclose(z.numpy(), y, atol=1e-9)
+        assert mixing.count.tolist() == count.tolist()
+        assert risen.tolist() == rose.tolist()
     assert count[0] == 4
     assert rose[0] >= 1
 
@@ -421,7 +408,7 @@ def test_smooth_units_rest_where_the_compiled_ones_do(look) -> None:
     units.settle_kernel(rho.rate, rho.slope, False)(a, np.zeros(6), settled, 1.2, 0.7, d, rates)
     x = torch.from_numpy(s)
     for _ in range(1 if look else 3):
-        x = torch_passes.smooth_rest(rho.slope, torch.from_numpy(a), x, 1.2, 0.7, torch.from_numpy(d), look)
+        x = torch_units.aitken_root(rho.slope, torch.from_numpy(a), x, 1.2, 0.7, torch.from_numpy(d), look)
     np.testing.assert_allclose(x.numpy(), settled, atol=1e-14)
 
 
@@ -488,7 +475,7 @@ def test_rounded_products_move_the_rest_a_little_and_the_residual_says_so(produc
     np.testing.assert_allclose(
         array(ready.drive(images)), constant, atol=1e-5
     )  # a whole product, as the field that is told of
-    drive = array(ready.held.drive(tensor(images, torch.device("cpu"))))
+    drive = array(ready.device_network.drive(tensor(images, torch.device("cpu"))))
     half = [tensor(np.array(each), torch.device("cpu")) for each in (images, network.input)]
     slow = torch_products.rounded(half[0], products) @ torch_products.rounded(half[1], products) + torch.from_numpy(
         network.biases[0]
@@ -500,10 +487,10 @@ def test_rounded_weights_follow_the_network_when_told() -> None:
     network = fsp.loop_network([64, 12, 9, 10], rng=0)
     ready = TorchFixedPointSolver(products="bf16").on_device(network)
     images = tensor(fsp.load_dataset("digits").train.images[:3], torch.device("cpu"))
-    before = array(ready.held.drive(images)).copy()
-    ready.held.network.input.mul_(2)
-    ready.held.refresh()
-    np.testing.assert_allclose(array(ready.held.drive(images)), 2 * before, rtol=1e-6)
+    before = array(ready.device_network.drive(images)).copy()
+    ready.device_network.weights.input.mul_(2)
+    ready.device_network.refresh()
+    np.testing.assert_allclose(array(ready.device_network.drive(images)), 2 * before, rtol=1e-6)
 
 
 def test_the_precision_of_the_process_is_put_back() -> None:
@@ -523,7 +510,7 @@ def test_the_precision_of_the_process_is_put_back() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": "secant"}, "did you mean 'broyden'"),
+        ({"method": "broiden"}, "did you mean 'broyden'"),
         ({"method": "newton"}, "anderson, broyden, picard"),
         ({"max_passes": 0}, "max_passes = 0"),
         ({"memory": 2.5}, r"memory = 2\.5"),

@@ -20,9 +20,9 @@ from fsp_dynamics.errors import ConfigurationError, NotConvergedError, ShapeErro
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation
 
 torch = pytest.importorskip("torch", reason="torch is not installed; it comes with the [torch] extra")
+from fsp_dynamics.torch_backend import passes as torch_passes
 from fsp_dynamics.torch_backend.module import RateModule, parameter_name
-from fsp_dynamics.torch_backend.module_mixing import mix
-from fsp_dynamics.torch_backend.module_passes import _root
+from fsp_dynamics.torch_backend.units import newton_step
 
 CLOSE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
 SWINGING = ("ring-3", "ring-4")  # whole passes do not contract
@@ -84,22 +84,18 @@ def test_the_tolerance_is_kept_and_is_a_norm_of_the_field():
     assert (loose.passes < tight.passes).any()
 
 
-def test_a_sample_at_rest_is_left_alone():
-    """Each of these samples halves its distance to 1 in a pass, from 1/2, 1/16 and 0 away; no
-    mixing yet in the first two.
-    """
-    seen = []
-
-    def step(rows, y):
-        seen.append(rows.tolist())
-        return (y + 1) / 2, (1 - y)[:, 0] / 0.1, (y,)
-
-    (y,), converged, passes = mix(step, torch.tensor([[0.5], [0.9375], [1.0]], dtype=torch.float64), 50)
-    assert seen[0] == [0, 1, 2]
-    assert all(rows == [0] for rows in seen[1:])
-    assert y[1:, 0].tolist() == [0.9375, 1.0]
-    assert converged.all()
-    assert passes.tolist() == [len(seen), 1, 1]
+def test_a_converged_sample_is_left_alone(monkeypatch):
+    """The samples that need one pass each leave; only the others are passed on."""
+    p, seen, one_pass = problem("strong"), [], torch_passes.one_pass
+    images = torch.cat([images_of(p)[:1], torch.zeros((2, 4), dtype=torch.float64)])
+    monkeypatch.setattr(torch_passes, "one_pass", lambda *given: seen.append(len(given[2])) or one_pass(*given))
+    silent = p.network.with_parameters({f"biases[{k}]": -np.ones(n) for k, n in enumerate(p.network.sizes[1:])})
+    module = silent.with_parameters({"biases[0]": np.zeros(silent.sizes[1])}).to_torch()
+    rest = module.rest(images * torch.tensor([[5.0], [1.0], [1.0]]))
+    assert rest.converged.all()
+    assert rest.passes.tolist() == [len(seen), 1, 1]
+    assert seen[0] == 3
+    assert set(seen[1:]) <= {1}
 
 
 def test_a_sample_does_not_depend_on_its_neighbours():
@@ -143,14 +139,30 @@ def test_samples_that_do_not_rest_are_refused_or_returned():
 
 @pytest.mark.parametrize("rho", ["logistic", "shifted_tanh"])
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
-def test_a_smooth_unit_finds_its_root_however_large_its_input_is(rho, kind):
+def test_steps_lead_a_smooth_unit_to_its_root_however_large_its_input_is(rho, kind):
     rho, c = (
         ACTIVATIONS[rho],
         torch.tensor([[0.0, *(sign * 10.0**e for e in range(-6, 7) for sign in (1, -1))]], dtype=kind),
     )
-    x = _root(rho, c)
+    x = None
+    for _ in range(50):
+        x = newton_step(rho, c, x)
     assert (x > 0).all()
     assert torch.allclose(x, rho.slope(c * x), rtol=200 * torch.finfo(kind).eps, atol=0)
+
+
+@pytest.mark.parametrize("passes", [None, 60])
+@pytest.mark.parametrize("rho", ["logistic", "shifted_tanh"])
+def test_smooth_networks_with_large_inputs_rest_too(rho, passes):
+    """Inputs of thousands, a hundred times what trained networks have."""
+    network = fsp.loop_network([8, 6, 5, 3], rho=rho, loop_scale=0.3, dtype=np.float64, rng=0)
+    network = network.with_parameters({"input": 5000 * network.input})
+    images = np.random.default_rng(0).random((20, 8))
+    drive = fsp.models.rate.drive(network, images)
+    assert 6000 < np.abs(drive).max() < 7000
+    rest = network.to_torch(passes).rest(torch.from_numpy(images))
+    assert rest.converged.all()
+    assert apart(rest.state, fsp.relax(network, images).require_converged().state) < 1e-10
 
 
 @pytest.mark.parametrize("worth", [np.nan, np.inf])
