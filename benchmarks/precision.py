@@ -14,7 +14,7 @@ image:
                    passes       steps
                    numba_ode    1 + steps times the stages that are not known from the step before
                    reference    1 + steps times all stages and the test of the residual
-                   torch_ode    what `TorchSolver.settle` tells
+                   torch_ode    as `TorchSolver.relax_counted` reports
     seconds    of the whole call, divided by the images: the best of all turns, with their median beside it
 
 Everybody takes turns, with one thread. A method is not asked for a tighter tolerance once a call
@@ -184,7 +184,7 @@ class Way:
 
         def run(tolerance: float) -> Found:
             if self.solver == "torch_ode":
-                settled = solver.settle(task.network, task.drive, tolerance=Tolerance(tolerance))
+                settled = solver.relax_counted(task.network, task.drive, tolerance=Tolerance(tolerance))
                 return settled.equilibrium, settled.fields
             found = solver.relax(task.network, task.drive, tolerance=Tolerance(tolerance))
             return found, found.steps if self.passes else 1 + found.steps * self.fields_of_a_step()

@@ -103,9 +103,9 @@ class Backend:
         cut = f", batches in {shards} shards" if shards > 1 else ""
         if self.name == "numba":
             return f"numba{cut}"
-        from fsp_dynamics.torch_backend.tensors import device_words
+        from fsp_dynamics.torch_backend.tensors import describe_device
 
-        return f"{device_words(self.device_name(local_rank))}, {self.products or 'full'} products{cut}"
+        return f"{describe_device(self.device_name(local_rank))}, {self.products or 'full'} products{cut}"
 
 
 NUMBA = Backend()

@@ -168,11 +168,11 @@ class Network:
         require_converged: bool = True,
     ) -> RateModule:
         """This network as a `torch.nn.Module`: forward(images (B, n_in)) -> the firing rates of
-        the output (B, n_L) converged, in the free phase.
+        the output (B, n_L) at the free equilibrium.
 
-        The module holds copies of the weights, as parameters; `rates(images)` has all layers,
-        `rest(images)` how each sample converged, `to_network()` leads back. What it does and
-        how gradients come about stands in `torch_backend.module`.
+        The module holds copies of the weights, as parameters; `rates(images)` returns all layers,
+        `equilibrium(images)` how each sample converged, `to_network()` the network again.
+        `torch_backend.module` describes how it relaxes and how gradients are computed.
 
         Parameters
         ----------
@@ -180,7 +180,7 @@ class Network:
             silence, which can be exported (ONNX).
         tolerance : a sample has converged when ||ds/dt|| is within it, per unit time; None: what
             rounding allows, 1e-12 + 1e-13 ||s|| in float64 and 1e-5 + 1e-6 ||s|| in all else.
-            Given passes are made whatever the tolerance is; `rest` says how near they came.
+            Given passes are made whatever it is; `equilibrium` reports how near they came.
         max_passes : mixed passes for a sample before it is followed through time, in 20 steps for
             each of them (None: 200). Not beside `passes`.
         damping : how much of its way each of `passes` goes, in (0, 1]; below 1 for loops that

@@ -3,12 +3,14 @@
 One pass with a graph leads from the images and the weights to what enters the units at equilibrium,
 a_k; how the rates there answer a change of the a_k is the adjoint of solvers/response.py:
 
-    v_i = gamma_i (g_i + sum_j w_ij v_j)          v = dL/da, g = dL/d rho, gamma = p^2 / (leak - rho''(s) a), p = rho'(s)
+    v_i = gamma_i (g_i + sum_j w_ij v_j)
+    v = dL/da, g = dL/d rho, gamma = p^2 / (leak - rho''(s) a), p = rho'(s)
 
 For a hard sigmoid gamma is r for units strictly inside (0, 1) and 0 for all others. In a
 feedforward loop it is an n_L x n_L problem for each sample:
 
-    (I - gamma_L C) v_L = v_L of the hidden g alone          C = loop gamma_1 forward[0] ... gamma_L-1 forward[L-2]
+    (I - gamma_L C) v_L = v_L of the hidden g alone
+    C = loop gamma_1 forward[0] ... gamma_L-1 forward[L-2]
 
 Reciprocal networks solve it by Anderson mixing over their cut.
 """
@@ -28,7 +30,7 @@ from fsp_dynamics.torch_backend.products import without_autocast
 from fsp_dynamics.torch_backend.tensors import TensorState
 
 MAX_PASSES = 1000
-CHUNK = 64  # samples whose (n_L, n_k) chains are held at once
+CHUNK = 64  # samples whose (n_L, n_k) chains are in memory at once
 # the weights between layers, on which the adjoint depends
 JOINING = ("forward", "loop", "backward")
 
@@ -73,8 +75,8 @@ class _AtEquilibrium(torch.autograd.Function):
 
 
 class _FirstOnly(torch.autograd.Function):
-    """The first `count` of these tensors as they are. All are inputs, so that every path to a second
-    derivative meets the refusal.
+    """The first `count` of these tensors, unchanged. All are inputs, so that every path to a
+    second derivative meets the refusal.
     """
 
     @staticmethod

@@ -19,7 +19,7 @@ from fsp_dynamics.torch_backend.products import DeviceNetwork
 from fsp_dynamics.torch_backend.tensors import TensorState
 from fsp_dynamics.torch_backend.units import ConvergedUnits
 
-ROUNDS = 4  # linear systems of one prediction; one or two are the rule
+ROUNDS = 4  # linear systems of one prediction; usually one or two are needed
 WORTH = 0.75  # rows are cut away when fewer than this share of them are running
 # of no use once the phase has ended
 NOT_PUT_BACK = ("drive", "target", "trial", "base_y", "base_u", "best", "pace")
@@ -115,8 +115,8 @@ def begin_nudge(
     slope, none = free.slope.clone(), torch.zeros_like(free.passes)
     trial = torch.where(moves[:, None], predict(free.y, free.u, slope, leak, beta, d, criterion.cut), free.trial)
     return dataclasses.replace(
-        free, trial=trial, base_y=free.y, base_u=free.u, slope=slope, residual=size, best=size, pace=torch.ones_like(size),
-        passes=none, status=status, doubts=none, hidden=list(free.hidden),
+        free, trial=trial, base_y=free.y, base_u=free.u, slope=slope, residual=size, best=size,
+        pace=torch.ones_like(size), passes=none, status=status, doubts=none, hidden=list(free.hidden),
     )  # fmt: skip
 
 
@@ -191,8 +191,8 @@ def polish(
     near: torch.Tensor,
     look: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(outputs, norm of the field): of the samples `near`, part of the way to where the outputs rest
-    while nothing else moves, if the whole field then is within the bound.
+    """(outputs, norm of the field): of the samples `near`, part of the way to where the outputs
+    rest while nothing else moves, if the whole field then is within the bound.
 
     Of all others: the trial outputs and `size`. (kernels/loop_relaxation.polish)
     """
@@ -234,7 +234,7 @@ def predict(
 
     A semismooth Newton method: outputs inside (0, 1) solve their linear system while the others
     stay at their walls, until none changes sides; ROUNDS at most. `look` : end when that is so. An
-    output's side is decided with its own slope solved for, except where that slope leaves it no leak
+    output's side is decided with its own slope solved for, except where this leaves it no leak
     (kernels/broyden.predict). Where the system has no solution, the plain pass.
     """
     gain, plain = slope / (leak + beta), unit_target(u, leak, beta, d if beta else 0.0)

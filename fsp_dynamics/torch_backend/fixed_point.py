@@ -90,18 +90,18 @@ class TorchFixedPointSolver:
         """
         return self.on_device(network).relax(drive, start, nudge, tolerance)
 
-    def on_device(self, network: Network) -> DeviceSolver:
+    def on_device(self, network: Network) -> SolverOnDevice:
         """The network, brought to the device once, to relax batch after batch there. Raises
         ConfigurationError for settings that do not fit it.
         """
-        return DeviceSolver(self, network)
+        return SolverOnDevice(self, network)
 
     def uses_broyden(self, network: Network) -> bool:
         """Whether it relaxes this network by Broyden's method."""
         return self.method in (None, "broyden") and is_packable(network)
 
 
-class DeviceSolver:
+class SolverOnDevice:
     """A solver with one network on its device. `network` is the one that was given,
     `device_network` the same on the device.
     """
@@ -141,8 +141,8 @@ class DeviceSolver:
         prepare(self.network, drive, start, nudge)
         tolerance = tolerance or Tolerance.default(self.network.dtype)
         constant = self._tensor(drive)
-        positive = tensor_nudge(nudge, self.network, device_network.device)
-        target = constant.new_zeros((len(constant), device_network.sizes[-1])) if positive is None else positive.target
+        pull = tensor_nudge(nudge, self.network, device_network.device)
+        target = constant.new_zeros((len(constant), device_network.sizes[-1])) if pull is None else pull.target
         begun = None if start is None else device_network.tensors(start)
         with precision("highest"):
             found: BroydenRelaxation | PassRelaxation
@@ -152,7 +152,7 @@ class DeviceSolver:
                 found = self._by_passes(constant, target, begun, beta, self.criterion(tolerance))
                 state = found.state
             rounded = self.solver.products != "full"
-            residual = rate.residual(device_network.weights, constant, state, positive) if rounded else found.residual
+            residual = rate.residual(device_network.weights, constant, state, pull) if rounded else found.residual
         reached = _equilibrium(state, residual, found, beta)
         doubts = array(found.doubts).copy()
         return recover(self.network, array(constant), start, reached, doubts, nudge, tolerance, self.solver.fallback)
@@ -207,7 +207,7 @@ class DeviceSolver:
         return tuple(torch.where(moved[:, None], new, old) for new, old in zip(found.state, start, strict=True)), found
 
     def _first_outputs(self, start: TensorState, beta: float, target: torch.Tensor) -> torch.Tensor:
-        """(B, n_L) where the outputs would rest while the layer below them stays as it was given."""
+        """(B, n_L) where the outputs would rest while the layer below them stays as given."""
         network, last = self.device_network, len(self.device_network.sizes) - 1
         a = network.entering(last, start[0], [network.rho.rate(s) for s in start])
         return network.rho.rate(unit_target(a, network.leaks[-1], beta, target if beta else 0.0))

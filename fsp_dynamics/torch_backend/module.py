@@ -62,7 +62,7 @@ class ModuleEquilibrium:
 
 
 class RateModule(nn.Module):
-    """A network as a module; `Network.to_torch` makes it and says what its options mean.
+    """A network as a module; `Network.to_torch` makes it and describes its options.
 
     Parameters and their names in `state_dict` are those of `Network.parameters`, a bracketed
     number after an underscore: `input`, `forward_0`, ..., `loop`, `backward_0`, ..., `biases_0`,
@@ -105,8 +105,8 @@ class RateModule(nn.Module):
         A sample whose images are not finite has NaN rates where it is not refused. Under autocast
         the same is computed as without it. Raises ShapeError for images that do not fit,
         ConfigurationError for what is no tensor and for parameters that are neither float32 nor
-        float64; NotConvergedError, whose `equilibrium` is the `ModuleEquilibrium` that was reached, if a sample
-        does not converge (`passes=None` and `require_converged`).
+        float64; NotConvergedError, whose `equilibrium` is the `ModuleEquilibrium` that was reached,
+        if a sample does not converge (`passes=None` and `require_converged`).
         """
         self._check(images)
         with without_autocast(images.device):
@@ -119,8 +119,8 @@ class RateModule(nn.Module):
             return attached(network, drive, reached.state)
 
     @torch.no_grad()
-    def rest(self, images: torch.Tensor) -> ModuleEquilibrium:
-        """What the passes reach, sample by sample, without a graph. Raises ShapeError and
+    def equilibrium(self, images: torch.Tensor) -> ModuleEquilibrium:
+        """What the passes reach for each sample, without a graph. Raises ShapeError and
         ConfigurationError as `rates` does.
         """
         self._check(images)
@@ -233,8 +233,8 @@ def _follow(
     start: TensorState,
     steps: int,
 ) -> None:
-    """Follow the unconverged samples of `reached`, in place, through time from `start`: Euler steps of
-    half the shortest time constant along the rate form.
+    """Follow the unconverged samples of `reached`, in place, through time from `start`: Euler steps
+    of half the shortest time constant along the rate form.
     """
     rows = torch.nonzero(~reached.converged)[:, 0]
     drive, state, h = drive[rows], tuple(s[rows] for s in start), 0.5 * min(network.time_constants)

@@ -1,27 +1,29 @@
 """torchdiffeq behind the one protocol: its methods on tensors, on any device, with a step that the
 samples of a batch share.
 
-===================  =====  ==========  ====================================================================================================
-method               order  step        take it when
-===================  =====  ==========  ====================================================================================================
-``dopri8``           8      controlled  a smooth rho is to be followed to 1e-10 and better
-``dopri5``           5      controlled  the default
-``bosh3``            3      controlled  a hard sigmoid is followed: its kinks leave higher orders nothing to gain
-``fehlberg2``        2      controlled  results of others are to be compared with
-``adaptive_heun``    2      controlled  the same
-``euler``            1      dt          the update s + dt ds/dt is meant
-``midpoint``         2      dt          two fields a step, one step between two images of the path
-``heun2``            2      dt          the same, the slopes of both ends
-``heun3``            3      dt          three fields a step
-``rk4``              4      dt          a constant step is wanted and nothing else is known
-``explicit_adams``   4      dt          fields are dear: one a step, once two steps of rk4 have been taken (Adams and Bashforth)
-``implicit_adams``   5      dt          the only implicit one: the same, then corrected until the step stands still (Adams and Moulton)
-===================  =====  ==========  ====================================================================================================
+================== ===== ========== ================================================================
+method             order step       take it when
+================== ===== ========== ================================================================
+``dopri8``         8     controlled a smooth rho is to be followed to 1e-10 and better
+``dopri5``         5     controlled the default
+``bosh3``          3     controlled a hard sigmoid is followed: higher orders gain nothing at kinks
+``fehlberg2``      2     controlled results of others are to be compared with
+``adaptive_heun``  2     controlled the same
+``euler``          1     dt         the update s + dt ds/dt is meant
+``midpoint``       2     dt         two fields a step, one step between two images of the path
+``heun2``          2     dt         the same, the slopes of both ends
+``heun3``          3     dt         three fields a step
+``rk4``            4     dt         a constant step is wanted and nothing else is known
+``explicit_adams`` 4     dt         fields are expensive: one a step, after two steps of rk4 (Adams
+                                    and Bashforth)
+``implicit_adams`` 5     dt         an implicit method is wanted, the only one here: the same, then
+                                    corrected until the step no longer changes (Adams and Moulton)
+================== ===== ========== ================================================================
 
-Left out: ``fixed_adams``, another name of implicit_adams, and ``scipy_solver``, which hands the
-batch to SciPy as one large state, judges its error by one mean over all samples, and tells nothing
-of its steps. How samples that share a step are kept from each other, and what of torchdiffeq stood
-in the way, is said in `torch_backend.steps`.
+Left out: ``fixed_adams``, another name of implicit_adams, and ``scipy_solver``, which passes the
+batch to SciPy as one large state, judges its error by one mean over all samples, and reports
+nothing of its steps. `torch_backend.steps` describes how samples that share a step are kept
+independent of each other, and what of torchdiffeq prevents it.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from fsp_dynamics.torch_backend.products import precision
 from fsp_dynamics.torch_backend.steps import CONSTANT, CONTROLLED, Batch, StepGroup
 from fsp_dynamics.torch_backend.tensors import array, chosen_device
 
-OWN_UNITS = (0.0, 1.0)  # rtol, atol: the norm is told the error itself
+OWN_UNITS = (0.0, 1.0)  # rtol, atol: the norm receives the error itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +58,23 @@ class TorchSolver:
     rtol, atol : error allowed in a controlled step along a path, for each unit atol + rtol |s|, as
         root mean square over the units of each sample; for implicit_adams, how much the last
         correction may change. None: rtol 1e-9 (float32: 1e-6), atol as rtol.
-    device : where the tensors are: "auto", "cpu", "cuda" or a numbered one as "cuda:1". What comes
-        and goes are arrays.
+    device : where the tensors are: "auto", "cpu", "cuda" or a numbered one as "cuda:1". Arrays are
+        taken and returned.
 
-    Both ways go along `models.rate.rate_field`, whose kinks need no clipping; for a smooth rho it
-    is eq. 13 itself. The samples share one step, which the most demanding of them decides, so that
-    the error of each is within its own allowance. Relaxing, a step's error may be MOTION times the
-    distance covered in one fastest time constant at the present residual, down to rounding, and a
-    step is no longer than that time constant. A sample converged is written down where it came to
-    rest; it is carried along, unheard, until half of its company has left. One whose step falls
-    below rounding is given up, and the others go on. Following, a step ends at each of the saved
-    times; Adams methods begin anew there.
+    Both `relax` and `follow` integrate `models.rate.rate_field`, whose kinks need no clipping; for
+    a smooth rho it is eq. 13 itself. The samples share one step, which the most demanding of them
+    decides, so that the error of each is within its own allowance.
 
-    Steps are the tries of torchdiffeq while the sample was on its way, rejected ones among them;
-    fields are the evaluations of the right-hand side for it, tests of the residual among them.
-    `settle` and `walk` are `relax` and `follow` with these numbers.
+    While relaxing, a step's error may be MOTION times the distance covered in one fastest time
+    constant at the present residual, down to rounding, and a step is no longer than that time
+    constant. The state of a sample is recorded where it converged; its row is integrated further,
+    without effect, until half of its group has left. A sample whose step falls below rounding is
+    given up, and the others continue. While following, a step ends at each of the saved times;
+    Adams methods begin anew there.
+
+    Steps are those that torchdiffeq tried while the sample was running, rejected ones included;
+    fields are the evaluations of the right-hand side for it, tests of the residual included.
+    `relax_counted` and `integrate` are `relax` and `follow` with these numbers.
 
     Raises ConfigurationError for settings that do not fit each other, or a device that is not
     there.
@@ -88,7 +92,8 @@ class TorchSolver:
         if self.method in CONTROLLED and self.dt is not None:
             able = ", ".join(CONSTANT)
             raise ConfigurationError(
-                f"dt = {self.dt!r} with method = {self.method!r}, which controls its step; leave dt out, or take one of: {able}"
+                f"dt = {self.dt!r} with method = {self.method!r}, which controls its step; leave dt out, or take "
+                f"one of: {able}"
             )
         if self.method in CONSTANT and self.dt is None:
             able = ", ".join(CONTROLLED)
@@ -97,9 +102,7 @@ class TorchSolver:
             )
         if self.dt is not None:
             check_positive("dt", self.dt)
-        corrected = (
-            self.method == "implicit_adams"
-        )  # it has a constant step, and all the same something to be exact about
+        corrected = self.method == "implicit_adams"  # its step is constant, its correction has an accuracy
         check_settings("dopri5", None if corrected else self.dt, self.max_steps, None, self.rtol, self.atol)
         chosen_device(self.device)
 
@@ -111,21 +114,21 @@ class TorchSolver:
         nudge: Nudge | None = None,
         tolerance: Tolerance | None = None,
     ) -> Equilibrium:
-        """Integrate to rest, as `equilibrium.Solver.relax` says."""
-        return self.settle(network, drive, start, nudge, tolerance).equilibrium
+        """Integrate until each sample has converged (see `equilibrium.Solver.relax`)."""
+        return self.relax_counted(network, drive, start, nudge, tolerance).equilibrium
 
-    def settle(
+    def relax_counted(
         self,
         network: Network,
         drive: Array,
         start: State | None = None,
         nudge: Nudge | None = None,
         tolerance: Tolerance | None = None,
-    ) -> Settled:
-        """`relax`, with the fields it took.
+    ) -> CountedEquilibrium:
+        """`relax`, with the number of fields it took.
 
         `models.rate.residual` of the whole batch decides, before the first step and after the
-        last: a sample that it does not find converged goes on while it has steps left.
+        last: a sample that has not converged by it continues while it has steps left.
         """
         start = prepare(network, drive, start, nudge)
         tolerance, limit = tolerance or Tolerance.default(network.dtype), int(self.max_steps)
@@ -135,26 +138,26 @@ class TorchSolver:
             residual, status = batch.judge(tolerance)
             rows = np.flatnonzero(status == OUT_OF_STEPS)
             while rows.size:
-                company = StepGroup.of(batch, rows, self.method, self.dt, exact, tolerance)
-                company.advance(np.inf, limit - int(batch.steps[rows].max()))
-                company.leave(company.going)
+                group = StepGroup.of(batch, rows, self.method, self.dt, exact, tolerance)
+                group.advance(np.inf, limit - int(batch.steps[rows].max()))
+                group.leave(group.running)
                 batch.fields[rows] += 1
                 residual, status = batch.judge(tolerance)
                 rows = np.flatnonzero((status == OUT_OF_STEPS) & (batch.steps < limit) & ~batch.stuck)
             state = layers(network, array(batch.state))
-        return Settled(Equilibrium(state, residual, status, batch.steps, beta_of(nudge)), batch.fields + 1)
+        return CountedEquilibrium(Equilibrium(state, residual, status, batch.steps, beta_of(nudge)), batch.fields + 1)
 
     def follow(self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array) -> Array:
         """The flat states (T, B, N) at the increasing `times`, each of them hit exactly.
 
         Constant steps are at most dt long and equal between two times. A sample that stops being
-        finite, or whose step falls below rounding, is NaN from there on; so are all that are left
+        finite, or whose step falls below rounding, is NaN from there on; so are all remaining ones
         where controlled steps, which they share, need more than max_steps between two times.
         """
-        return self.walk(network, drive, start, nudge, times).states
+        return self.integrate(network, drive, start, nudge, times).states
 
-    def walk(self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array) -> Walk:
-        """`follow`, with what it took."""
+    def integrate(self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array) -> Walk:
+        """`follow`, with the numbers of steps and fields it took."""
         start = prepare(network, drive, start, nudge)
         times = check_times(times)
         exact = accuracy(network.dtype, self.rtol, self.atol)
@@ -162,23 +165,23 @@ class TorchSolver:
             batch = Batch.of(network, drive, start, nudge, chosen_device(self.device))
             path = np.full((len(times), *batch.state.shape), np.nan, network.dtype)
             path[0] = array(batch.state)
-            company = StepGroup.of(batch, np.arange(len(drive)), self.method, self.dt, exact, None)
+            group = StepGroup.of(batch, np.arange(len(drive)), self.method, self.dt, exact, None)
             for i, span in enumerate(np.diff(times), 1):
                 limit = int(self.max_steps)
                 if self.dt is not None:
                     limit = equal_steps(span, self.dt)
-                    company.h = span / limit
-                if not company.advance(float(span), limit):
+                    group.h = span / limit
+                if not group.advance(float(span), limit):
                     break
-                path[i, company.rows] = array(company.state)
-            company.leave(company.going)
+                path[i, group.rows] = array(group.state)
+            group.leave(group.running)
         path[1:][~np.isfinite(path[1:]).all(-1)] = np.nan
         return Walk(path, batch.steps, batch.fields)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Settled:
-    """An equilibrium, and how many fields (B,) were evaluated for each sample on the way to it."""
+class CountedEquilibrium:
+    """An equilibrium, and how many fields (B,) were evaluated for each sample to reach it."""
 
     equilibrium: Equilibrium
     fields: Array

@@ -43,8 +43,8 @@ class Criterion:
     cut: bool
 
     def limit(self, state: Sequence[torch.Tensor]) -> Any:
-        """The norm of the field within which samples with these states (B, n_k) have converged: (B,), or
-        a number where it is the same for all.
+        """The norm of the field within which samples with these states (B, n_k) have converged:
+        (B,), or a number where it is the same for all.
         """
         if self.tolerance.relative > 0:
             return self.tolerance.absolute + self.tolerance.relative * sum((s * s).sum(1) for s in state) ** 0.5
@@ -75,13 +75,17 @@ class NetworkPass:
         """Take the states as they are."""
         self.rates = [self.network.rho.rate(s) for s in self.states]
 
-    def follow(self, y: torch.Tensor) -> None:
-        """Set the cut to y (B, n_cut), and every other layer to where it then rests."""
+    def place(self, y: torch.Tensor) -> None:
+        """Set the cut to y (B, n_cut)."""
         cut = self.network.cut
         for k, s in zip(cut, y.split([self.network.sizes[k] for k in cut], 1), strict=True):
             self._put(k, s)
+
+    def follow(self, y: torch.Tensor) -> None:
+        """Set the cut to y (B, n_cut), and every other layer to where it then rests."""
+        self.place(y)
         for k in range(len(self.states)):
-            if k not in cut:
+            if k not in self.network.cut:
                 self._put(k, self.rest(k))
 
     def next(self) -> torch.Tensor:
@@ -116,8 +120,8 @@ class NetworkPass:
 def unrolled(
     network: DeviceNetwork, drive: torch.Tensor, count: int, damping: float
 ) -> tuple[TensorState, TensorState]:
-    """(states, rates) of all layers after `count` passes y <- y + damping (T(y) - y) from silence in
-    the free phase, differentiable and without control flow that depends on numbers.
+    """(states, rates) of all layers after `count` passes y <- y + damping (T(y) - y) from silence
+    in the free phase, differentiable and without control flow that depends on numbers.
 
     The cut is where the last pass left it, the other layers as they were in it.
     """
@@ -128,8 +132,7 @@ def unrolled(
         made.follow(y)
         target = made.next()
         y = target if damping == 1 else y + damping * (target - y)
-    for k, s in zip(network.cut, y.split([network.sizes[k] for k in network.cut], 1), strict=True):
-        made.states[k], made.rates[k] = s, units.rate(s)
+    made.place(y)
     return tuple(made.states), tuple(made.rates)
 
 

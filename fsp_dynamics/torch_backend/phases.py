@@ -21,7 +21,7 @@ from fsp_dynamics.solvers.packed_loop import is_packable
 from fsp_dynamics.solvers.recovery import recover
 from fsp_dynamics.torch_backend import broyden, passes
 from fsp_dynamics.torch_backend.broyden import BroydenRelaxation
-from fsp_dynamics.torch_backend.fixed_point import DeviceSolver
+from fsp_dynamics.torch_backend.fixed_point import SolverOnDevice
 from fsp_dynamics.torch_backend.passes import PassRelaxation
 from fsp_dynamics.torch_backend.products import DeviceNetwork
 from fsp_dynamics.torch_backend.tensors import TensorState, array, tensor
@@ -33,8 +33,8 @@ class DevicePhases:
 
     states : of each phase, the free one first, all layers (B, n_k). status (phases, B), as in
     kernels/loop_relaxation.py. passes (phases, B). residual (B,) of the free phase. entering
-    (2, B, n_L) : what enters the outputs, free and nudged; of width 0 without Broyden's method, which
-    alone learns from it.
+    (2, B, n_L) : what enters the outputs, free and nudged; of width 0 without Broyden's method,
+    which alone learns from it.
     """
 
     states: tuple[TensorState, ...]
@@ -54,13 +54,13 @@ class DevicePhases:
         return (self.status[1:] == CONVERGED).all(0)
 
     def contrast(self, rho: Activation, beta: float) -> Contrast:
-        """What a rule is given, of all samples; states of a hard sigmoid are their own rates."""
+        """What a learning rule takes; states of a hard sigmoid are their own rates."""
         rates = [tuple(s if rho.projected else rho.rate(s) for s in states) for states in self.states]
         negative, span = (rates[2], 2 * beta) if len(rates) > 2 else (rates[0], beta)
         change: Any = tuple((b - a) / span for a, b in zip(negative, rates[1], strict=True))
         free, positive, other = rates[0], rates[1], negative
-        everyone: Any = torch.arange(len(self.residual), device=self.residual.device)
-        return Contrast(free, positive, other, change, everyone)
+        every_row: Any = torch.arange(len(self.residual), device=self.residual.device)
+        return Contrast(free, positive, other, change, every_row)
 
     def message(self, rows: int) -> torch.Tensor:
         """All of it in one matrix of so many rows, zeros after the last sample; whole numbers stay
@@ -91,11 +91,11 @@ class DevicePhases:
 class PhaseSolver:
     """Solves the phases of one epoch. `broken` : whether a sample was met that is not finite.
 
-    write_back : called before samples are recovered in arrays, to bring the weights there up to date.
+    write_back : called before samples are recovered in arrays, to update the weights there.
     """
 
     def __init__(
-        self, device_solver: DeviceSolver, tolerance: Tolerance, centred: bool, write_back: Callable[[], None]
+        self, device_solver: SolverOnDevice, tolerance: Tolerance, centred: bool, write_back: Callable[[], None]
     ) -> None:
         self.device_solver, self.network, self.centred = device_solver, device_solver.device_network, centred
         self.criterion, self.write_back, self.broken = device_solver.criterion(tolerance), write_back, False
@@ -148,8 +148,8 @@ class PhaseSolver:
         return passes.relax(self.network, begun, beta, self.criterion, self.device_solver.memory, given)
 
     def _recover(self, found: Any, free: Any, beta: float) -> None:
-        """Recover, in arrays, the samples that passes did not (credibly) bring to convergence; in place.
-        free : the phase that the nudge of strength beta started from, None in the free one.
+        """Recover, in arrays, the samples that passes did not (credibly) bring to convergence; in
+        place. free : the phase that the nudge of strength beta started from, None in the free one.
         """
         unconverged = found.status > CONVERGED
         if self.doubted:

@@ -1,17 +1,18 @@
-"""A network that stays on its device, and how its products with weights are made there.
+"""A network that stays on its device, and how its products with weights are computed there.
 
-=========  =====================================================================================================================
-products   rates @ weight
-=========  =====================================================================================================================
-``full``   in the network's own precision
-``tf32``   both rounded to 10 bits of mantissa, added up in float32: tensor cores on a GPU; on the CPU the operands are rounded
-``bf16``   both rounded to bfloat16 (7 bits), added up in float32
-=========  =====================================================================================================================
+======== ===========================================================================================
+products rates @ weight
+======== ===========================================================================================
+``full`` in the network's own precision
+``tf32`` both rounded to 10 bits of mantissa, summed in float32: tensor cores on a GPU; on the CPU
+         the operands are rounded
+``bf16`` both rounded to bfloat16 (7 bits), summed in float32
+======== ===========================================================================================
 
 Only wide products are rounded, those with the images and between hidden layers. Products from or
-to the output are thin, cost next to nothing, and a fixed point is sought in the outputs, which
-rounding would leave only steps to move in. Sums of outer products, which weights learn from, are
-full.
+to the output are thin and cost next to nothing; and a fixed point is sought in the outputs, which
+could move in steps only if these products were rounded. Sums of outer products, which weights
+learn from, are full.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from fsp_dynamics.models.rate import State
 from fsp_dynamics.solvers import PRODUCTS
 from fsp_dynamics.torch_backend.tensors import tensor, tensor_network
 
-TF32_REST = (1 << 13) - 1  # the bits of a float32 that tf32 does not have
+TF32_DROPPED = (1 << 13) - 1  # the bits of a float32 that tf32 does not have
 
 
 def check_products(products: str, network: Network) -> None:
@@ -44,20 +45,20 @@ def check_products(products: str, network: Network) -> None:
 
 
 def rounded(x: torch.Tensor, products: str) -> torch.Tensor:
-    """The float32 numbers as such products see them: the nearest ones, ties to even; what is not
+    """The float32 numbers rounded as for such products: to the nearest, ties to even; what is not
     finite stays so.
     """
     if products == "bf16":
         return x.bfloat16().float()
     bits = x.view(torch.int32)
-    near = (bits + (TF32_REST >> 1) + ((bits >> 13) & 1)) & ~TF32_REST
+    near = (bits + (TF32_DROPPED >> 1) + ((bits >> 13) & 1)) & ~TF32_DROPPED
     return torch.where(x.isfinite(), near.view(torch.float32), x)
 
 
 @contextlib.contextmanager
 def precision(wanted: str) -> Iterator[None]:
     """torch's float32 products inside the block: "highest" (IEEE) or "high" (tf32 on a GPU). It is
-    a setting of the whole process: put back after.
+    a setting of the whole process, restored afterwards.
     """
     matmul = torch.backends.cuda.matmul
     try:
@@ -94,8 +95,8 @@ class Link:
 
 
 class DeviceNetwork:
-    """A network whose weights are tensors on one device. `weights` holds them; they may be changed in
-    place, and `refresh` is to be called after.
+    """A network whose weights are tensors on one device. `weights` holds them; they may be changed
+    in place, and `refresh` is to be called after.
 
     rho, sizes (n_1, ..., n_L), leaks (1 / r_k), cut : facts of the network. incoming : the links
     into each layer.
@@ -134,7 +135,7 @@ class DeviceNetwork:
         return self.add(self.weights.biases[0], images, self.images)
 
     def entering(self, k: int, drive: torch.Tensor, rates: Sequence[Any]) -> torch.Tensor:
-        """The drive or the bias and the weighted rates of other layers that enter layer k (B, n_k)."""
+        """The drive or bias plus the weighted rates that enter layer k (B, n_k)."""
         a = drive if k == 0 else self.weights.biases[k]
         for link in self.incoming[k]:
             a = self.add(a, rates[link.pre], link)

@@ -1,5 +1,5 @@
-"""Networks, states and nudges as torch tensors on a device, and back: the one door between NumPy
-and torch.
+"""Networks, states and nudges as torch tensors on a device, and back: the one place where NumPy
+and torch meet.
 
 Arrays on the CPU share their buffer with the tensor; nothing is copied that need not be.
 """
@@ -40,7 +40,7 @@ def chosen_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def device_words(name: str) -> str:
+def describe_device(name: str) -> str:
     """The torch of this process and the device of that name, with the model of a GPU."""
     device = chosen_device(name)
     model = "" if device.type == "cpu" else f" ({torch.cuda.get_device_name(device)})"
@@ -52,9 +52,8 @@ def tensor(array: Any, device: torch.device, dtype: torch.dtype | None = None) -
     array's buffer where it can.
     """
     array = np.asarray(array)
-    if not array.flags.writeable or any(
-        stride < 0 for stride in array.strides
-    ):  # torch would warn of the first and refuse the second
+    # torch would warn of the first and refuse the second
+    if not array.flags.writeable or any(stride < 0 for stride in array.strides):
         array = array.copy()
     return torch.from_numpy(array).to(device=device, dtype=dtype)
 

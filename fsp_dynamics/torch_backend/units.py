@@ -35,7 +35,7 @@ class Units(Protocol):
 
 
 class ConvergedUnits:
-    """Units at rest to rounding in every pass. look : whether numbers may be read on the way."""
+    """Units that rest, to rounding, in every pass. look : whether numbers may be read meanwhile."""
 
     def __init__(self, rho: Activation, look: bool) -> None:
         self.rho, self.look = rho, look

@@ -75,12 +75,12 @@ def loop(seed=1, dtype=np.float64, sizes=SIZES, **options):
     return fsp.loop_network(sizes, rng=seed, dtype=dtype, loop_scale=0.5, **options)
 
 
-def epoch_of(learner, data, recipe, ranks=ALONE, told=lambda done, wrong: None, interrupts=()) -> dict[str, float]:
+def epoch_of(learner, data, recipe, ranks=ALONE, report=lambda done, wrong: None, interrupts=()) -> dict[str, float]:
     """One epoch on the engine, as `train_epoch` drives it; what it counted."""
     assert engine_of(learner.network, recipe, ranks) is TorchEngine
     state = learner.begin_epoch(len(data.labels), recipe)
     work = TorchEngine(learner, data, recipe, ranks=ranks)
-    progress = lambda: told(state.statistics.samples, state.statistics.wrong)  # noqa: E731
+    progress = lambda: report(state.statistics.samples, state.statistics.wrong)  # noqa: E731
     due = interrupts_of(work, state, recipe)
     for every, act in interrupts:
         due.add(every, act)
@@ -213,7 +213,7 @@ def test_samples_out_of_passes_in_some_phase_are_counted_and_teach_nothing(kind,
 
 @compiled_only
 @pytest.mark.parametrize("kind", ["one-sided", "centred"])
-def test_the_compiled_engine_goes_the_same_way(kind, cut) -> None:
+def test_the_compiled_engine_learns_the_same(kind, cut) -> None:
     """In float32 and at the tolerance of training: as many passes to a hundredth, and weights as
     near as the tolerance lets them be.
     """
@@ -231,18 +231,18 @@ def test_the_compiled_engine_goes_the_same_way(kind, cut) -> None:
 
 
 @compiled_only
-def test_a_run_goes_on_with_either_engine(cut) -> None:
-    """One record of memory: after an epoch it holds the same, and the next epoch begins with it,
-    whoever makes it.
+def test_a_run_continues_with_either_engine(cut) -> None:
+    """One record of warm starts: after an epoch it holds the same, and the next begins with it,
+    whichever engine wrote it.
     """
     network = loop()
     recipe, data = recipe_for(network), DIGITS.train.limit(70)
     arrays = with_arrays(recipe)
     learners = [Learner.start(network, recipe, 3) for _ in range(4)]
-    ways: list[list[bool]] = [[True, True], [False, False], [True, False], [False, True]]
+    choices: list[list[bool]] = [[True, True], [False, False], [True, False], [False, True]]
     passes = []
-    for learner, way in zip(learners, ways, strict=True):
-        for tensors in way:
+    for learner, choice in zip(learners, choices, strict=True):
+        for tensors in choice:
             if tensors:
                 seen = epoch_of(learner, data, recipe)
                 passes.append(seen["passes_free"])
@@ -369,10 +369,10 @@ def test_nothing_that_is_not_finite_is_learned(cut) -> None:
         on_tensors(network, wild, DIGITS.train.limit(60))
 
 
-def test_it_is_told_how_far_it_is_and_may_stop_there() -> None:
+def test_it_reports_its_progress_and_may_be_stopped_there() -> None:
     network, data, seen = loop(dtype=np.float32), DIGITS.train.limit(1190), []
     recipe = dataclasses.replace(recipe_for(network, tolerance=1e-2), batch=120)
-    _, (counted,) = on_tensors(network, recipe, data, 1, told=lambda done, wrong: seen.append((done, wrong)))
+    _, (counted,) = on_tensors(network, recipe, data, 1, report=lambda done, wrong: seen.append((done, wrong)))
     assert [done for done, _ in seen] == [1080, 1190]
     assert seen[-1] == (1190, counted["wrong"])
 
@@ -381,7 +381,7 @@ def test_it_is_told_how_far_it_is_and_may_stop_there() -> None:
 
     learner = Learner.start(network, recipe, 3)
     with pytest.raises(KeyboardInterrupt):
-        epoch_of(learner, data, recipe, told=stop)
+        epoch_of(learner, data, recipe, report=stop)
     assert learner.epoch == 0
 
 
@@ -420,7 +420,7 @@ def test_mirror_phases_fall_where_they_do_in_the_plain_loop(cut, monkeypatch) ->
 
 
 class Reads(TorchDispatchMode):
-    """Counts the numbers that are read from tensors, and refuses shapes that follow from numbers."""
+    """Counts the numbers read from tensors, and refuses shapes that follow from numbers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -448,7 +448,7 @@ def test_masked_batches_read_flags_and_nothing_else(kind, monkeypatch) -> None:
     recipe = recipe_for(network, kind, 1e-4, momentum=0.5, output_step=0.1)
     learner = Learner.start(network, recipe, 3)
     work = TorchEngine(learner, data, recipe)
-    statistics = torch_engine.DeviceStatistics(EpochStatistics(10), work.held.device)
+    statistics = torch_engine.DeviceStatistics(EpochStatistics(10), work.device_network.device)
     passes.clear()
     with Reads() as reads:
         for number in range(3):
@@ -476,7 +476,7 @@ def test_rounded_products_learn_nearly_the_same_with_weights_rounded_after_each_
         Learner.start(loop(), recipe, 0)
 
 
-def test_where_nobody_can_tell_unstable_rests_no_batch_leaves_the_device(cut, monkeypatch) -> None:
+def test_where_stability_cannot_be_judged_no_batch_leaves_the_device(cut, monkeypatch) -> None:
     """Anderson's mixing counts doubts for any network; they are looked into for loops of hard
     sigmoids alone.
     """

@@ -133,12 +133,12 @@ def test_a_sample_knows_nothing_of_its_neighbours(name, cut) -> None:
     assert beside.status.tolist() == [Status.NOT_FINITE if b == 1 else Status.CONVERGED for b in range(p.batch)]
     others = np.arange(p.batch) != 1
     np.testing.assert_allclose(flatten(beside.state)[others], flatten(whole.state)[others], atol=1e-12)
-    nobody = solver.relax(p.network, p.drive[:0], None, nudge.rows(slice(0, 0)), TIGHT)
-    assert [s.shape for s in nobody.state] == [(0, n) for n in p.network.sizes[1:]]
+    none = solver.relax(p.network, p.drive[:0], None, nudge.rows(slice(0, 0)), TIGHT)
+    assert [s.shape for s in none.state] == [(0, n) for n in p.network.sizes[1:]]
 
 
 @pytest.mark.parametrize("name", ["tied", "untied", "deep", "logistic", "shifted_tanh"])
-def test_mixing_goes_the_way_of_the_passes_through_numpy(name, cut) -> None:
+def test_mixing_makes_the_passes_of_the_numpy_path(name, cut) -> None:
     """From silence and from a start, as many passes of every sample, and the same states far from
     rest.
     """
@@ -155,7 +155,7 @@ def test_mixing_goes_the_way_of_the_passes_through_numpy(name, cut) -> None:
 
 
 @pytest.mark.parametrize("gain", [0.5, 4.0, 12.0, 40.0])
-def test_secants_doubt_what_the_compiled_ones_doubt(gain, cut) -> None:
+def test_broydens_method_doubts_what_the_compiled_one_doubts(gain, cut) -> None:
     """Loops that amplify, with rises of the residual on the way: most samples go the same way, to
     the same number of doubts and passes.
     """
@@ -167,19 +167,19 @@ def test_secants_doubt_what_the_compiled_ones_doubt(gain, cut) -> None:
         compiled, doubts = relax_together(network, drive, np.zeros((5, 3)), nudge, Tolerance(1e-8), 30)
         ready = TorchFixedPointSolver(max_passes=30).on_device(network)
         target = torch.zeros((5, 3), dtype=torch.float64) if nudge is None else torch.from_numpy(nudge.target)
-        walk = torch_broyden.BroydenRelaxation.begin(
+        relaxation = torch_broyden.BroydenRelaxation.begin(
             ready.device_network,
             torch.from_numpy(drive),
             target,
             torch.zeros_like(target),
             torch.zeros((5, 3, 3)).double(),
         )
-        torch_broyden.relax(ready.device_network, walk, rate.beta_of(nudge), ready.criterion(Tolerance(1e-8)))
-        rests = (compiled.status == Status.CONVERGED) & (walk.status.numpy() == Status.CONVERGED)
-        same = rests & (compiled.steps == walk.passes.numpy())
+        torch_broyden.relax(ready.device_network, relaxation, rate.beta_of(nudge), ready.criterion(Tolerance(1e-8)))
+        rests = (compiled.status == Status.CONVERGED) & (relaxation.status.numpy() == Status.CONVERGED)
+        same = rests & (compiled.steps == relaxation.passes.numpy())
         assert 2 * same.sum() > rests.sum()
-        assert walk.passes.sum() <= PASSES_MORE * compiled.steps.sum() + 5
-        assert walk.doubts.numpy()[same].tolist() == doubts[same].tolist()
+        assert relaxation.passes.sum() <= PASSES_MORE * compiled.steps.sum() + 5
+        assert relaxation.doubts.numpy()[same].tolist() == doubts[same].tolist()
         seen += int(doubts[same].sum())
     assert (seen > 0) == (gain > 1)
 
@@ -225,7 +225,7 @@ def test_masked_rows_read_one_flag_in_each_pass(monkeypatch) -> None:
 
 
 def bistable(gain=3.0) -> Network:
-    """One unit a layer with positive feedback round s = 1/2: unstable there, stable at 0 and at 1."""
+    """One unit a layer with positive feedback around s = 1/2: unstable there, stable at 0 and 1."""
     return Network(
         input=np.ones((1, 1)),
         forward=(np.ones((1, 1)),),
@@ -245,7 +245,7 @@ def test_an_unstable_equilibrium_is_left_to_the_dynamics(method, cut) -> None:
     np.testing.assert_allclose(np.concatenate(found.state, 1), [[1, 1], [0, 0]], atol=1e-12)
 
 
-def test_what_oscillates_or_rests_by_chance_is_not_believed(cut) -> None:
+def test_what_oscillates_or_converges_by_chance_is_not_accepted(cut) -> None:
     p = problems.ring(3, 12.0, batch=1)
     still = FixedPointSolver().relax(p.network, p.drive)
     chance = tuple(np.full((1, 1), s) for s in (0.5, p.network.rho.rate(still.state[1])[0, 0], 0.45))
@@ -269,7 +269,7 @@ def test_what_oscillates_or_rests_by_chance_is_not_believed(cut) -> None:
     )
 
 
-def test_out_of_passes_is_said(cut) -> None:
+def test_out_of_passes_is_reported(cut) -> None:
     p = problems.problem("logistic")
     found = TorchFixedPointSolver("picard", max_passes=2).relax(p.network, p.drive, None, None, TIGHT)
     assert set(found.status) == {Status.OUT_OF_STEPS}
@@ -302,7 +302,7 @@ def test_the_prediction_is_the_root_that_the_compiled_one_finds(beta, look) -> N
             np.testing.assert_allclose(found[b], z, atol=1e-12)
 
 
-def test_secants_doubts_and_the_mean_slope_are_the_compiled_ones() -> None:
+def test_update_doubts_and_mean_slope_are_the_compiled_ones() -> None:
     rng, n = np.random.default_rng(1), 7
     y, u, slope, d = batch(rng)
     dy, which = y - d, rng.random(len(y)) < 0.7
@@ -329,31 +329,33 @@ def test_secants_doubts_and_the_mean_slope_are_the_compiled_ones() -> None:
         )
 
 
-def test_where_the_residual_doubled_the_next_trial_goes_half_the_way_from_the_best(cut) -> None:
-    """kernels/loop_relaxation.advance: the second sample, not the first; and the third, which does
-    not go, stays.
+def test_where_the_residual_doubled_the_next_trial_is_half_way_from_the_best(cut) -> None:
+    """kernels/loop_relaxation.advance: the second sample, not the first; and the third, which is
+    not running, stays.
     """
     p = problems.problem("saturated")
     ready, n = TorchFixedPointSolver().on_device(p.network), p.network.sizes[-1]
     drive, target = torch.from_numpy(p.drive), torch.zeros((p.batch, n)).double()
-    walk = torch_broyden.BroydenRelaxation.begin(
+    relaxation = torch_broyden.BroydenRelaxation.begin(
         ready.device_network, drive, target, torch.full_like(target, 0.5), torch.zeros((p.batch, n, n)).double()
     )
-    walk.base_y, walk.u, walk.base_u = walk.trial - 0.1, walk.u + 0.3, walk.u + 0.25
-    walk.best, walk.residual = (
+    relaxation.base_y, relaxation.u, relaxation.base_u = relaxation.trial - 0.1, relaxation.u + 0.3, relaxation.u + 0.25
+    relaxation.best, relaxation.residual = (
         torch.full((p.batch,), 1.0).double(),
         torch.tensor([1.9, 2.1, 0.5, 0.5, 0.5], dtype=torch.float64),
     )
-    going = torch.tensor([True, True, False, True, True])
-    torch_broyden.advance(ready.device_network, walk, going, 0.0, cut)
-    assert walk.pace.tolist() == [1, 0.5, 1, 1, 1]
-    assert walk.best.tolist() == [1.9, 1.0, 0.5, 0.5, 0.5]
-    assert walk.doubts.tolist() == [1, 1, 0, 0, 0]
-    z = torch_broyden.predict(walk.base_y, walk.base_u, walk.slope, ready.device_network.leaks[-1], 0.0, target, cut)
-    half = walk.base_y + 0.5 * (z - walk.base_y)
-    np.testing.assert_allclose(walk.trial[1].numpy(), half[1].numpy(), atol=1e-15)
-    assert (walk.trial[0] == z[0]).all()
-    assert (walk.trial[2] == 0.5).all()
+    running = torch.tensor([True, True, False, True, True])
+    torch_broyden.advance(ready.device_network, relaxation, running, 0.0, cut)
+    assert relaxation.pace.tolist() == [1, 0.5, 1, 1, 1]
+    assert relaxation.best.tolist() == [1.9, 1.0, 0.5, 0.5, 0.5]
+    assert relaxation.doubts.tolist() == [1, 1, 0, 0, 0]
+    z = torch_broyden.predict(
+        relaxation.base_y, relaxation.base_u, relaxation.slope, ready.device_network.leaks[-1], 0.0, target, cut
+    )
+    half = relaxation.base_y + 0.5 * (z - relaxation.base_y)
+    np.testing.assert_allclose(relaxation.trial[1].numpy(), half[1].numpy(), atol=1e-15)
+    assert (relaxation.trial[0] == z[0]).all()
+    assert (relaxation.trial[2] == 0.5).all()
 
 
 def test_mixing_weights_are_the_compiled_ones_also_where_differences_repeat() -> None:
@@ -369,11 +371,11 @@ def test_mixing_weights_are_the_compiled_ones_also_where_differences_repeat() ->
 
 
 def test_mixing_is_the_compiled_one_pass_after_pass() -> None:
-    """Made-up passes, one of which leaps, which empties the history; rows that do not go stay as
-    they were.
+    """Made-up passes, one of which leaps, which empties the history; rows that are not running
+    stay as they were.
     """
     rng, (rows, m, n) = np.random.default_rng(4), (6, 3, 5)
-    y, going = rng.random((rows, n)), np.array([True] * 5 + [False])
+    y, running = rng.random((rows, n)), np.array([True] * 5 + [False])
     history, sizes, count, rose = (
         np.zeros((2, rows, m, n)),
         np.full(rows, np.inf),
@@ -384,14 +386,14 @@ def test_mixing_is_the_compiled_one_pass_after_pass() -> None:
     mixing = torch_anderson.History.empty(z, m)
     for k in range(9):
         target = y + (30 if k == 5 else 0.5) * 0.7**k * rng.normal(size=(rows, n))
-        boxed, active = k > 6, torch.from_numpy(going)
+        boxed, active = k > 6, torch.from_numpy(running)
         following, rose_now = mixing.next(z, torch.from_numpy(target.copy()), active, boxed)
         z = torch.where(active[:, None], following, z)
         risen += (rose_now & active).numpy()
-        mixed, which = y[going].copy(), np.flatnonzero(going)
+        mixed, which = y[running].copy(), np.flatnonzero(running)
         bounds = (0.0, 1.0) if boxed else (-np.inf, np.inf)
-        anderson(which, mixed, target[going], history[0], history[1], sizes, count, rose, *bounds)
-        y[going] = mixed
+        anderson(which, mixed, target[running], history[0], history[1], sizes, count, rose, *bounds)
+        y[running] = mixed
         np.testing.assert_allclose(z.numpy(), y, atol=1e-9)
         assert mixing.count.tolist() == count.tolist()
         assert risen.tolist() == rose.tolist()
@@ -453,9 +455,9 @@ def test_tf32_and_bf16_keep_ten_and_seven_bits_nearest_and_even() -> None:
 
 
 @pytest.mark.parametrize("products", ["tf32", "bf16"])
-def test_rounded_products_move_the_rest_a_little_and_the_residual_says_so(products, cut) -> None:
-    """The rest is that of a network whose wide matrices and rates are rounded; what is told is the
-    exact field there.
+def test_rounded_products_move_the_equilibrium_a_little_and_the_residual_shows_it(products, cut) -> None:
+    """The equilibrium is that of a network whose wide matrices and rates are rounded; the reported
+    residual is that of the exact field there.
     """
     network = fsp.loop_network([64, 120, 90, 10], rng=0)
     images = fsp.load_dataset("digits").train.images[:40]
@@ -474,7 +476,7 @@ def test_rounded_products_move_the_rest_a_little_and_the_residual_says_so(produc
     ready = TorchFixedPointSolver(products=products).on_device(network)
     np.testing.assert_allclose(
         array(ready.drive(images)), constant, atol=1e-5
-    )  # a whole product, as the field that is told of
+    )  # a whole product, as the reported field
     drive = array(ready.device_network.drive(tensor(images, torch.device("cpu"))))
     half = [tensor(np.array(each), torch.device("cpu")) for each in (images, network.input)]
     slow = torch_products.rounded(half[0], products) @ torch_products.rounded(half[1], products) + torch.from_numpy(
@@ -483,7 +485,7 @@ def test_rounded_products_move_the_rest_a_little_and_the_residual_says_so(produc
     np.testing.assert_allclose(drive, slow.numpy(), atol=1e-5)
 
 
-def test_rounded_weights_follow_the_network_when_told() -> None:
+def test_rounded_weights_follow_the_network_on_refresh() -> None:
     network = fsp.loop_network([64, 12, 9, 10], rng=0)
     ready = TorchFixedPointSolver(products="bf16").on_device(network)
     images = tensor(fsp.load_dataset("digits").train.images[:3], torch.device("cpu"))
@@ -563,7 +565,8 @@ with precision("highest"):
         within.append(matmul.fp32_precision)
     within.append(matmul.fp32_precision)
 assert within == ["ieee", "tf32", "ieee"], within
-assert fsp.relax(fsp.loop_network((4, 5, 3), rng=0), np.zeros((2, 4), np.float32), solver="torch_fixed_point").converged.all()
+network, images = fsp.loop_network((4, 5, 3), rng=0), np.zeros((2, 4), np.float32)
+assert fsp.relax(network, images, solver="torch_fixed_point").converged.all()
 assert matmul.fp32_precision == "tf32"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)

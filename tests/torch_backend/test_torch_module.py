@@ -1,5 +1,5 @@
-"""The network as a torch module: it rests where the solvers rest, its gradients are those of the
-equilibrium, and it can be exported.
+"""The network as a torch module: it converges where the solvers converge, its gradients are those
+of the equilibrium, and it can be exported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fsp_dynamics.torch_backend.module import RateModule, parameter_name
 from fsp_dynamics.torch_backend.units import newton_step
 
 CLOSE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
-SWINGING = ("ring-3", "ring-4")  # whole passes do not contract
+OSCILLATING = ("ring-3", "ring-4")  # whole passes do not contract
 
 
 def images_of(p):
@@ -36,14 +36,14 @@ def apart(states, known):
     return max(float(np.abs(s.detach().numpy() - k).max()) for s, k in zip(states, known, strict=True))
 
 
-# Where it rests
+# Where it converges
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_rests_where_the_solvers_rest(name, dtype):
+def test_it_converges_where_the_solvers_do(name, dtype):
     p = problem(name, dtype)
     module, solved = p.network.to_torch(), fsp.relax(p.network, p.images)
-    rest = module.rest(images_of(p))
+    rest = module.equilibrium(images_of(p))
     assert rest.converged.all()
     assert apart(rest.state, p.known["free"]) < CLOSE[np.dtype(dtype)]
     assert apart(rest.state, solved.state) < CLOSE[np.dtype(dtype)]
@@ -52,19 +52,19 @@ def test_it_rests_where_the_solvers_rest(name, dtype):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_it_rests_where_endlessly_many_networks_rest(seed):
+def test_it_finds_the_known_equilibrium_of_random_networks(seed):
     p = random_problem(seed)
-    assert apart(p.network.to_torch().rest(images_of(p)).state, p.known["free"]) < 1e-11
+    assert apart(p.network.to_torch().equilibrium(images_of(p)).state, p.known["free"]) < 1e-11
 
 
 @pytest.mark.parametrize("rho", ACTIVATIONS)
-def test_strong_wide_loops_rest_too(rho):
+def test_strong_wide_loops_converge_too(rho):
     network = fsp.loop_network([64, 60, 50, 10], rho=rho, loop_scale=2.0, dtype=np.float64, rng=0)
     images = np.random.default_rng(0).random((30, 64))
     assert fsp.loop_gain(network) > 5
     assert (
         apart(
-            network.to_torch().rest(torch.from_numpy(images)).state,
+            network.to_torch().equilibrium(torch.from_numpy(images)).state,
             fsp.relax(network, images).require_converged().state,
         )
         < 1e-10
@@ -73,7 +73,7 @@ def test_strong_wide_loops_rest_too(rho):
 
 def test_the_tolerance_is_kept_and_is_a_norm_of_the_field():
     p = problem("strong")
-    loose, tight = (p.network.to_torch(tolerance=tolerance).rest(images_of(p)) for tolerance in (1e-2, 1e-9))
+    loose, tight = (p.network.to_torch(tolerance=tolerance).equilibrium(images_of(p)) for tolerance in (1e-2, 1e-9))
     for rest, tolerance in ((loose, 1e-2), (tight, 1e-9)):
         state = tuple(s.numpy() for s in rest.state)
         field = fsp.models.rate.rate_field(p.network, p.drive, state)
@@ -85,17 +85,19 @@ def test_the_tolerance_is_kept_and_is_a_norm_of_the_field():
 
 
 def test_a_converged_sample_is_left_alone(monkeypatch):
-    """The samples that need one pass each leave; only the others are passed on."""
-    p, seen, one_pass = problem("strong"), [], torch_passes.one_pass
-    images = torch.cat([images_of(p)[:1], torch.zeros((2, 4), dtype=torch.float64)])
+    """One unit a layer that inhibits itself: an empty image needs one pass, and the other alone
+    has more.
+    """
+    seen, one_pass = [], torch_passes.one_pass
     monkeypatch.setattr(torch_passes, "one_pass", lambda *given: seen.append(len(given[2])) or one_pass(*given))
-    silent = p.network.with_parameters({f"biases[{k}]": -np.ones(n) for k, n in enumerate(p.network.sizes[1:])})
-    module = silent.with_parameters({"biases[0]": np.zeros(silent.sizes[1])}).to_torch()
-    rest = module.rest(images * torch.tensor([[5.0], [1.0], [1.0]]))
+    one, nothing = np.ones((1, 1)), np.zeros(1)
+    network = fsp.Network(input=one, forward=(one,), loop=-0.5 * one, biases=(nothing, nothing))
+    rest = network.to_torch().equilibrium(torch.tensor([[0.9], [0.0], [0.0]], dtype=torch.float64))
     assert rest.converged.all()
+    assert (rest.state[-1][:, 0] - torch.tensor([0.6, 0.0, 0.0])).abs().max() < 1e-7
     assert rest.passes.tolist() == [len(seen), 1, 1]
-    assert seen[0] == 3
-    assert set(seen[1:]) <= {1}
+    assert seen == [3, *[1] * (len(seen) - 1)]
+    assert len(seen) > 2
 
 
 def test_a_sample_does_not_depend_on_its_neighbours():
@@ -105,16 +107,16 @@ def test_a_sample_does_not_depend_on_its_neighbours():
     assert (together - alone).abs().max() < 1e-13
     broken = images_of(p).clone()
     broken[1, 0] = torch.nan
-    rest = p.network.to_torch().rest(broken)
+    rest = p.network.to_torch().equilibrium(broken)
     assert rest.converged.tolist() == [True, False, True, True]
     assert (rest.state[-1][[0, 2, 3]] - together[[0, 2, 3]]).abs().max() < 1e-13
 
 
-def test_what_passes_do_not_bring_to_rest_is_followed_through_time():
+def test_samples_that_passes_do_not_bring_to_convergence_are_followed_through_time():
     p = problem("strong")
-    rest = p.network.to_torch(max_passes=1, tolerance=1e-2).rest(images_of(p))
+    rest = p.network.to_torch(max_passes=1, tolerance=1e-2).equilibrium(images_of(p))
     state = [np.zeros((1, n)) for n in p.network.sizes[1:]]
-    # the first was mixed, and the last found that it rests
+    # the first was mixed, and the last found that it has converged
     for _ in range(int(rest.passes[0]) - 2):
         state = [s + 0.5 * f for s, f in zip(state, oracles.rate_field(p.network, p.images[:1], state), strict=True)]
     assert rest.converged.all()
@@ -124,7 +126,7 @@ def test_what_passes_do_not_bring_to_rest_is_followed_through_time():
     assert apart([s[:1] for s in rest.state], state) < 1e-14
 
 
-def test_samples_that_do_not_rest_are_refused_or_returned():
+def test_samples_that_do_not_converge_are_refused_or_returned():
     p = problem("strong")
     settings = {"max_passes": 1, "tolerance": 1e-13}
     with pytest.raises(
@@ -153,14 +155,14 @@ def test_steps_lead_a_smooth_unit_to_its_root_however_large_its_input_is(rho, ki
 
 @pytest.mark.parametrize("passes", [None, 60])
 @pytest.mark.parametrize("rho", ["logistic", "shifted_tanh"])
-def test_smooth_networks_with_large_inputs_rest_too(rho, passes):
+def test_smooth_networks_with_large_inputs_converge_too(rho, passes):
     """Inputs of thousands, a hundred times what trained networks have."""
     network = fsp.loop_network([8, 6, 5, 3], rho=rho, loop_scale=0.3, dtype=np.float64, rng=0)
     network = network.with_parameters({"input": 5000 * network.input})
     images = np.random.default_rng(0).random((20, 8))
     drive = fsp.models.rate.drive(network, images)
     assert 6000 < np.abs(drive).max() < 7000
-    rest = network.to_torch(passes).rest(torch.from_numpy(images))
+    rest = network.to_torch(passes).equilibrium(torch.from_numpy(images))
     assert rest.converged.all()
     assert apart(rest.state, fsp.relax(network, images).require_converged().state) < 1e-10
 
@@ -174,7 +176,7 @@ def test_no_rates_are_made_up_for_images_that_are_not_finite(name, passes, worth
     broken[1, 0] = worth
     assert all(r[1].isnan().all() for r in module.rates(broken))
     assert (module(broken)[0] - module(images_of(p))[0]).abs().max() < 1e-13
-    rest = module.rest(broken)
+    rest = module.equilibrium(broken)
     assert all(s[1].isnan().all() for s in rest.state)
     assert not rest.converged[1]
     if passes is None:
@@ -209,19 +211,19 @@ def test_passes_are_as_many_as_were_asked_for(name, passes, damping):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_many_passes_come_to_the_same_rest(name):
+def test_many_passes_reach_the_same_equilibrium(name):
     p = problem(name)
-    module = p.network.to_torch(passes=200, damping=0.3 if name in SWINGING else 1.0)
-    rest = module.rest(images_of(p))
+    module = p.network.to_torch(passes=200, damping=0.3 if name in OSCILLATING else 1.0)
+    rest = module.equilibrium(images_of(p))
     assert apart(rest.state, p.known["free"]) < 1e-11
     assert rest.converged.all()
     assert (rest.passes == 200).all()
 
 
-def test_whole_passes_of_a_strongly_inhibiting_loop_swing():
+def test_whole_passes_of_a_strongly_inhibiting_loop_oscillate():
     p = problem("ring-3")
     assert apart(p.network.to_torch(passes=200).rates(images_of(p)), p.known["free"]) > 0.1
-    assert not p.network.to_torch(passes=200).rest(images_of(p)).converged.all()
+    assert not p.network.to_torch(passes=200).equilibrium(images_of(p)).converged.all()
 
 
 # Gradients
@@ -241,11 +243,11 @@ def cost_gradient(p, module):
 
 
 @pytest.mark.parametrize("way", ["converged", "unrolled"])
-# all units of `silent` rest on their kink
+# all units of `silent` are at their kink
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "silent"])
 def test_the_gradient_of_the_cost_is_the_true_one(name, way):
     p = problem(name)
-    damping = 0.3 if name in SWINGING else 1.0
+    damping = 0.3 if name in OSCILLATING else 1.0
     module = p.network.to_torch() if way == "converged" else p.network.to_torch(passes=200, damping=damping)
     expected = true_gradient(
         p.network, p.images, p.nudges["nudged"].target, fsp.relax(p.network, p.images)
@@ -279,7 +281,7 @@ def test_the_gradient_of_all_rates_is_that_of_finite_differences(name):
 
 @pytest.mark.parametrize("passes", [None, 3])
 @pytest.mark.parametrize("rho", ["logistic", "shifted_tanh"])
-def test_smooth_units_that_rest_at_zero_have_a_gradient(rho, passes):
+def test_smooth_units_at_zero_have_a_gradient(rho, passes):
     """There torch takes the derivative of |s| for 0. With all weights 0, d rate / d bias =
     rho'(0)^2.
     """
@@ -383,7 +385,7 @@ def test_autocast_changes_nothing(name, passes):
     gradients = [w.grad.clone() for w in module.parameters()]
     module.zero_grad()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rates, rest = module(images_of(p)), module.rest(images_of(p))
+        rates, rest = module(images_of(p)), module.equilibrium(images_of(p))
     assert torch.equal(rates, expected)
     assert torch.equal(p.network.rho.rate(rest.state[-1]), expected)
     rates.sum().backward()
@@ -417,7 +419,7 @@ def test_a_module_learns_by_an_optimiser_of_torch():
 
 
 @pytest.mark.parametrize("name", ["strong", "time-constants", "tied", "untied", "logistic"])
-def test_the_way_to_torch_and_back_is_exact(name, dtype):
+def test_to_torch_and_back_is_exact(name, dtype):
     network = problem(name, dtype).network
     again = network.to_torch().to_network()
     assert again.parameters().keys() == network.parameters().keys()
@@ -481,7 +483,7 @@ def test_precision_and_device_follow_torch():
         module.bfloat16().to_network()
 
 
-def test_it_says_what_it_is():
+def test_its_repr():
     assert "4-10-8-3, hard_sigmoid, tolerance=None, max_passes=200" in repr(problem("strong").network.to_torch())
     assert "passes=8, damping=0.5" in repr(problem("strong").network.to_torch(8, damping=0.5))
 
@@ -522,7 +524,7 @@ def test_images_of_another_shape_are_refused(shape):
 
 
 @pytest.mark.parametrize("images", [np.zeros((2, 4)), [[0.0] * 4]])
-@pytest.mark.parametrize("verb", ["forward", "rates", "rest"])
+@pytest.mark.parametrize("verb", ["forward", "rates", "equilibrium"])
 def test_images_that_are_no_tensor_are_refused(verb, images):
     with pytest.raises(
         ConfigurationError,
@@ -533,13 +535,14 @@ def test_images_that_are_no_tensor_are_refused(verb, images):
 
 @pytest.mark.parametrize("passes", [None, 2])
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
-@pytest.mark.parametrize("verb", ["forward", "rest"])
+@pytest.mark.parametrize("verb", ["forward", "equilibrium"])
 def test_coarse_parameters_are_refused(verb, kind, passes):
     p = problem("strong")
     module = p.network.to_torch(passes).to(getattr(torch, kind))
     with pytest.raises(
         ConfigurationError,
-        match=rf"^the parameters are torch\.{kind}, expected float32 or float64; call \.float\(\) or \.double\(\) first$",
+        match=rf"^the parameters are torch\.{kind}, expected float32 or float64; call \.float\(\) or "
+        r"\.double\(\) first$",
     ):
         getattr(module, verb)(images_of(p))
     assert module.double()(images_of(p).bfloat16()).dtype == torch.float64, "images may be of any precision"

@@ -235,7 +235,7 @@ def test_a_constant_allowance_stalls_and_ours_does_not():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("name", ["dopri5", "implicit_adams"])
-def test_a_sample_that_is_not_finite_says_so_and_harms_nobody(name, bad, dtype):
+def test_a_sample_that_is_not_finite_is_reported_and_does_not_affect_the_others(name, bad, dtype):
     """torchdiffeq ends the call for all samples (controlled), or doubts the steps of all for ever
     (implicit_adams).
     """
@@ -304,7 +304,7 @@ def test_a_step_that_overflows_is_tried_again_and_shorter():
 
 
 @pytest.mark.parametrize("name", ["dopri5", "rk4"])
-def test_an_equilibrium_does_not_depend_on_the_company(name, dtype):
+def test_an_equilibrium_does_not_depend_on_the_neighbours(name, dtype):
     """Promise 2: alone, in another order, and many together of which half leave early."""
     p = problem("strong", dtype)
     rows = np.arange(23) % p.batch
@@ -373,7 +373,7 @@ def test_controlled_steps_are_as_exact_as_they_were_asked_to_be_at_every_time(na
     p = problem("interior")
     times = [0.0, 0.31, 0.3100001, 1.0, 3.0]
     exact = oracles.interior_path(p.network, p.images, inside(p), times[1:])
-    walk = TorchSolver(name, rtol=rtol).walk(p.network, p.drive, inside(p), None, times)
+    walk = TorchSolver(name, rtol=rtol).integrate(p.network, p.drive, inside(p), None, times)
     np.testing.assert_array_equal(walk.states[0], flatten(inside(p)))
     assert np.abs(walk.states[1:] - exact).max() <= within
     if name == "dopri8":
@@ -401,7 +401,7 @@ def test_constant_steps_end_at_each_time():
     p = problem("interior")
     times = [0.0, 0.3, 1.0]
     exact = oracles.interior_path(p.network, p.images, inside(p), times[1:])
-    walk = TorchSolver("rk4", 0.2).walk(p.network, p.drive, inside(p), None, times)
+    walk = TorchSolver("rk4", 0.2).integrate(p.network, p.drive, inside(p), None, times)
     assert np.abs(walk.states[1:] - exact).max() < 1e-5
     assert walk.steps.tolist() == [2 + 4] * p.batch
     t = torch.tensor(times, dtype=torch.float64)
@@ -426,10 +426,10 @@ def test_adams_methods_have_stable_steps():
 
 def test_many_constant_steps_are_taken_in_stretches(monkeypatch):
     p = problem("time-constants")
-    once = TorchSolver("rk4", 0.1).walk(p.network, p.drive, inside(p), None, [0.0, 1.0, 4.7])
+    once = TorchSolver("rk4", 0.1).integrate(p.network, p.drive, inside(p), None, [0.0, 1.0, 4.7])
     rest = TorchSolver("rk4", 0.2).relax(p.network, p.drive, None, None, Tolerance(1e-6))
     monkeypatch.setattr(torch_steps, "STRETCH", 7)
-    often = TorchSolver("rk4", 0.1).walk(p.network, p.drive, inside(p), None, [0.0, 1.0, 4.7])
+    often = TorchSolver("rk4", 0.1).integrate(p.network, p.drive, inside(p), None, [0.0, 1.0, 4.7])
     np.testing.assert_allclose(often.states, once.states, rtol=0, atol=1e-14)
     assert often.steps.tolist() == once.steps.tolist() == [10 + 37] * p.batch
     again = TorchSolver("rk4", 0.2).relax(p.network, p.drive, None, None, Tolerance(1e-6))
@@ -443,15 +443,15 @@ def test_fields_and_steps_are_counted(name, monkeypatch):
     p, calls = repeated(problem("strong"), np.array([0])), []
     counted = rate.rate_field
     monkeypatch.setattr(rate, "rate_field", lambda *given: calls.append(1) or counted(*given))
-    walk = TorchSolver(name, STEP.get(name), rtol=1e-5 if name in CONTROLLED else None).walk(
+    walk = TorchSolver(name, STEP.get(name), rtol=1e-5 if name in CONTROLLED else None).integrate(
         p.network, p.drive, inside(p), None, [0.0, 0.5, 1.2]
     )
     assert walk.fields.tolist() == [len(calls)]
     calls.clear()
-    settled = SOLVERS[name].settle(p.network, p.drive, None, None, Tolerance(1e-3))
-    assert settled.fields.tolist() == [len(calls)]
+    reached = SOLVERS[name].relax_counted(p.network, p.drive, None, None, Tolerance(1e-3))
+    assert reached.fields.tolist() == [len(calls)]
     found = SOLVERS[name].relax(p.network, p.drive, None, None, Tolerance(1e-3))
-    np.testing.assert_array_equal(flatten(found.state), flatten(settled.equilibrium.state))
+    np.testing.assert_array_equal(flatten(found.state), flatten(reached.equilibrium.state))
     each = {"dopri5": 6, "bosh3": 3, "dopri8": 13, "euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
     if name in each:
         begun = 1 if name in CONTROLLED else 0
@@ -460,7 +460,7 @@ def test_fields_and_steps_are_counted(name, monkeypatch):
 
 def test_early_leavers_are_not_charged_for_the_others():
     p, start = crowd(problem("strong"), quiet=5)
-    found = TorchSolver().settle(p.network, p.drive, start, None, Tolerance(1e-8))
+    found = TorchSolver().relax_counted(p.network, p.drive, start, None, Tolerance(1e-8))
     assert found.equilibrium.steps[0] > 0
     assert found.equilibrium.steps[1:].tolist() == [0] * 5
     assert found.fields[1:].tolist() == [1] * 5
@@ -468,7 +468,7 @@ def test_early_leavers_are_not_charged_for_the_others():
 
 def test_too_few_steps_leave_a_path_that_ends():
     p = problem("logistic")
-    walk = TorchSolver(max_steps=12).walk(p.network, p.drive, inside(p), None, [0.0, 0.1, 20.0, 21.0])
+    walk = TorchSolver(max_steps=12).integrate(p.network, p.drive, inside(p), None, [0.0, 0.1, 20.0, 21.0])
     assert np.isfinite(walk.states[:2]).all()
     assert np.isnan(walk.states[2:]).all()
     assert (walk.steps >= 12).all()
@@ -520,10 +520,10 @@ def test_settings_that_do_not_fit_are_refused(settings, message):
     assert "\n" not in str(refusal.value)
 
 
-def test_the_corrector_of_implicit_adams_may_be_told_how_exact_to_be():
+def test_the_accuracy_of_the_corrector_of_implicit_adams_can_be_set():
     p = problem("logistic")
     walks = [
-        TorchSolver("implicit_adams", 0.1, rtol=rtol).walk(p.network, p.drive, inside(p), None, [0.0, 2.0])
+        TorchSolver("implicit_adams", 0.1, rtol=rtol).integrate(p.network, p.drive, inside(p), None, [0.0, 2.0])
         for rtol in (1e-3, 1e-12)
     ]
     assert walks[0].fields[0] < walks[1].fields[0]
