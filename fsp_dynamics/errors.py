@@ -1,7 +1,7 @@
-"""What every floor may say when it must refuse, and the checks that say it.
+"""The exceptions of the package, and checks that raise them.
 
-Each exception is also the built-in a Python user would expect to catch. A message names the field
-or file, the value that came, what was expected and what to do.
+Each exception also derives from the built-in a Python user would expect to catch. A message names
+the field or file, the value found, what was expected and what to do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class FspError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base class of all exceptions that this package raises deliberately."""
 
 
 class ConfigurationError(FspError, ValueError):
@@ -33,7 +33,7 @@ class NotFiniteError(FspError, ArithmeticError):
 
 
 class DatasetError(FspError, OSError):
-    """A data set is missing, truncated, corrupt or not what its name says."""
+    """A data set is missing, truncated, corrupt or not the one named."""
 
 
 class CheckpointError(FspError, ValueError):
@@ -49,11 +49,11 @@ class RunLockedError(FspError, BlockingIOError):
 
 
 class RankLostError(FspError, ConnectionError):
-    """Another process of the same training is gone, so this one cannot go on."""
+    """Another process of the same job has ended, so this one cannot continue."""
 
 
 class NotConvergedError(FspError, RuntimeError):
-    """A network that should be converged is not; `equilibrium` is what was reached."""
+    """A sample that must have converged has not; `equilibrium` is what was reached."""
 
     def __init__(self, message: str, equilibrium: Equilibrium) -> None:
         super().__init__(message)
@@ -65,7 +65,7 @@ class NotConvergedError(FspError, RuntimeError):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """The end of a refusal: the nearest valid name, if one is near, and all of them.
+    """The end of an error message: the closest valid name, if there is one, and all of them.
 
     >>> nearest("rk5", ["euler", "rk4"])
     "did you mean 'rk4'? (euler, rk4)"
@@ -77,7 +77,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 def check_choice(field: str, name: str, choices: Iterable[str]) -> str:
-    """`name` itself if it is among `choices`; ConfigurationError with the nearest one otherwise."""
+    """`name` if it is among `choices`. Raises ConfigurationError with the closest one otherwise."""
     choices = list(choices)
     if name not in choices:
         raise ConfigurationError(f"{field} = {name!r} is unknown; {nearest(str(name), choices)}")
@@ -85,9 +85,7 @@ def check_choice(field: str, name: str, choices: Iterable[str]) -> str:
 
 
 def check_shape(field: str, array: Any, expected: tuple[int | None, ...]) -> None:
-    """Refuse an array whose shape is not `expected` (None: any length on that axis). Raises
-    ShapeError.
-    """
+    """Raise ShapeError for an array whose shape is not `expected` (None: any length)."""
     shape = tuple(np.shape(array))
     if len(shape) != len(expected) or any(e is not None and e != n for e, n in zip(expected, shape, strict=True)):
         wanted = (
@@ -107,7 +105,7 @@ def check_positive(field: str, value: float) -> float:
 
 
 def check_finite(field: str, array: Any) -> None:
-    """Refuse NaN and infinity, naming the first place. Raises NotFiniteError."""
+    """Raise NotFiniteError for NaN or infinity, naming the first such element."""
     array = np.asarray(array)
     bad = ~np.isfinite(array)
     if bad.any():

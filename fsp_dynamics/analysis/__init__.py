@@ -1,1 +1,1 @@
-"""What it means: how the matrices of a loop align (section V-B of the paper)."""
+"""Measurements on networks and runs: alignment, gradients, stability, spectra, attractors."""

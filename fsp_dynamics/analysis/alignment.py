@@ -1,26 +1,28 @@
 """The angle between each matrix of the loop and the product of the others (figure 3).
 
-In the paper's names W1 = forward[0], W2 = forward[1], ..., and the loop closes the ring; the input
-matrix is not part of it. For each W the others are multiplied in loop order, from the layer W
-leads to back to the layer it comes from, which gives the shape of W.T: for two hidden layers loop
-@ W1 belongs to W2. Their transposed product P has the shape of W, and all pairs share one inner
-product,
+In the paper's notation W1 = forward[0], W2 = forward[1], ..., and the loop closes the ring; the
+input matrix is not part of it. For each W the other matrices are multiplied in loop order, from the
+postsynaptic layer of W round to its presynaptic layer, which gives the shape of W.T: with two
+hidden layers loop @ W1 is compared with W2. The transposed product P has the shape of W, and all
+pairs share one inner product,
 
-    <W, P> = tr(loop @ W1 @ W2 ...)                                                                       `Alignment.trace`
+    <W, P> = tr(loop @ W1 @ W2 ...)        `Alignment.trace`
 
-so all angles are below 90 degrees exactly if that trace is positive (model fact 12).
+so all angles are below 90 degrees if and only if that trace is positive (model fact 12).
 
-P has rank n_L at most, so in a wide network a raw angle is near 90 degrees whatever is learned
-(fact 14). With U and V orthonormal bases of P's columns and rows,
+P has rank n_L at most, so in a wide network the raw angle is near 90 degrees whatever is learned
+(model fact 14). With U and V orthonormal bases of P's column and row spaces,
 
-    cos raw = cos bound * cos inside       bound: angle(W, U U'W V V'), which no P of that subspace can undercut; inside: angle(U'W V, U'P V)
+    cos raw = cos bound * cos inside
+    bound:  angle(W, U U'W V V'), the smallest angle to any P in that subspace
+    inside: angle(U'W V, U'P V)
 
 and `z_score` = sqrt(n_pre n_post) cos raw is the raw angle in standard deviations of a random W of
 the same shape and norm: for a direction drawn uniformly on the sphere the cosine has mean 0 and
-variance 1 / (n_pre n_post), exactly.
+variance exactly 1 / (n_pre n_post).
 
-What costs: products with n_L columns, 2 n_L multiplications for each weight of the loop;
-`sample_alignment` as much for each sample.
+Cost: products with n_L columns, 2 n_L multiplications per weight of the loop; `sample_alignment`
+costs as much per sample.
 """
 
 from __future__ import annotations
@@ -54,10 +56,11 @@ class Alignment:
     """Angles in degrees in [0, 180], {"W1", "W2", ..., "loop": .}; NaN where a matrix or a product
     is zero.
 
-    degrees : of each matrix to the transposed product P of the others. trace : tr(loop W1 W2 ...).
-    bound : the smallest raw angle that the matrix can have to anything in P's subspace. inside :
-        the angle within that subspace.
-    z_score : the raw cosine in standard deviations of a random matrix of the same shape and norm.
+    degrees : raw angle between each matrix and the transposed product P of the others.
+    trace : tr(loop W1 W2 ...).
+    bound : the smallest raw angle possible between the matrix and any P in that subspace.
+    inside : the angle within that subspace.
+    z_score : the raw cosine in standard deviations for a random matrix of the same shape and norm.
     """
 
     degrees: dict[str, float]
@@ -74,7 +77,7 @@ class Alignment:
         return html_table("Alignment", rows | {"trace": f"{self.trace:.3g}"})
 
     def to_frame(self) -> DataFrame:
-        """A pandas.DataFrame, a row for each matrix: matrix, raw_degrees, bound_degrees,
+        """A pandas.DataFrame with one row per matrix: matrix, raw_degrees, bound_degrees,
         inside_degrees, z_score, trace. `.to_csv(path)` saves it.
         """
         import pandas
@@ -89,19 +92,17 @@ class Alignment:
         return pandas.DataFrame({"matrix": list(self.degrees), **columns, "trace": self.trace})
 
     def plot(self, ax: Axes | None = None) -> Figure:
-        """The angles of each matrix between 0 and 180 degrees
-        (`plotting.alignments.plot_alignment`).
-        """
+        """The angles of each matrix, 0 to 180 degrees (`plotting.alignments.plot_alignment`)."""
         return plot_alignment(self, ax)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleAlignment:
-    """The angles of the matrices as single samples see them: every W D, D the slopes rho'(s) of
-    the units W leads to at that sample's equilibrium.
+    """Alignment angles per sample, computed from the masked matrices W D, where D holds the slopes
+    rho'(s) of the postsynaptic units at that sample's equilibrium.
 
-    degrees : {"W1", ..., "loop": (B,)}; NaN for a sample whose masks leave nothing of a matrix or
-    a product.
+    degrees : {"W1", ..., "loop": (B,)}; NaN for a sample whose mask makes a matrix or a product
+        zero.
     """
 
     degrees: dict[str, Array]
@@ -112,22 +113,22 @@ class SampleAlignment:
 
     @property
     def mean(self) -> dict[str, float]:
-        """Over the samples that have an angle; NaN if none has."""
+        """Mean over the samples with a defined angle; NaN if there is none."""
         return _over_samples(np.mean, self.degrees)
 
     @property
     def std(self) -> dict[str, float]:
-        """One standard deviation over the samples that have an angle."""
+        """Standard deviation over the samples with a defined angle."""
         return _over_samples(np.std, self.degrees)
 
     @property
     def undefined(self) -> dict[str, int]:
-        """How many samples have no angle."""
+        """Number of samples without a defined angle."""
         return {name: int(np.isnan(values).sum()) for name, values in self.degrees.items()}
 
     def to_frame(self) -> DataFrame:
-        """A pandas.DataFrame with a row for each matrix and sample: matrix, sample, degrees (NaN:
-        no angle). `.to_csv(path)` saves it.
+        """A pandas.DataFrame with one row per matrix and sample: matrix, sample, degrees (NaN:
+        undefined). `.to_csv(path)` saves it.
         """
         import pandas
 
@@ -138,18 +139,18 @@ class SampleAlignment:
         )
 
     def plot(self, ax: Axes | None = None) -> Figure:
-        """The angles of all samples, their mean and standard deviation, for each matrix
+        """The angles of all samples with mean and standard deviation, for each matrix
         (`plotting.alignments.plot_sample_alignment`).
         """
         return plot_sample_alignment(self, ax)
 
 
 def angle(u: Array, v: Array) -> float:
-    """The angle between two arrays of one shape, in degrees: 2 atan2(||u' - v'||, ||u' + v'||),
-    u', v' scaled to norm 1.
+    """The angle between two arrays of equal shape, in degrees:
+    2 atan2(||u' - v'||, ||u' + v'||), where u', v' are scaled to norm 1.
 
-    Exact where arccos is not: 0 for identical arrays, 180 for opposite ones. NaN if either is zero
-    (no direction).
+    Accurate where arccos is not: 0 for identical arrays, 180 for opposite ones. NaN if either is
+    zero.
     """
     u, v = np.asarray(u, np.float64), np.asarray(v, np.float64)
     size_u, size_v = np.linalg.norm(u), np.linalg.norm(v)
@@ -160,10 +161,10 @@ def angle(u: Array, v: Array) -> float:
 
 
 def loop_alignment(network: Network) -> Alignment:
-    """How each matrix of the loop stands to the transposed product of the others, in float64.
+    """Alignment of each matrix of the loop with the transposed product of the others, in float64.
 
-    Only products with n_L columns or rows are formed: the ring is cut at the output, where it is
-    thin. Raises ConfigurationError for a network without a loop; warns and gives NaN for zero
+    Only products with n_L columns or rows are formed: the ring is cut at the output, its narrowest
+    layer. Raises ConfigurationError for a network without a loop; warns and gives NaN for zero
     matrices, whose angle is undefined.
     """
     ring = [w.astype(np.float64) for w in _ring(network)]
@@ -172,7 +173,9 @@ def loop_alignment(network: Network) -> Alignment:
     subspace = [_subspace_angles(w, start, end) for w, start, end in zip(ring, before, after, strict=True)]
     if np.isnan(degrees).any():
         warnings.warn(
-            "loop_alignment: a matrix of the loop is zero, its angles are undefined (NaN)", RuntimeWarning, stacklevel=2
+            "loop_alignment: a matrix of the loop is zero, so its angles are undefined (NaN)",
+            RuntimeWarning,
+            stacklevel=2,
         )
     z_score = [float(np.sqrt(w.size) * np.cos(np.radians(each))) for w, each in zip(ring, degrees, strict=True)]
     bound, inside = zip(*subspace, strict=True)
@@ -182,10 +185,10 @@ def loop_alignment(network: Network) -> Alignment:
 
 
 def loop_angles(loop: Network | PackedLoop) -> dict[str, float]:
-    """The raw angles alone, in the network's own precision (float32: to about 0.001 degrees),
-    cheap enough to be asked every few batches.
+    """The raw angles only, in the network's own precision (float32: accurate to about 0.001
+    degrees), cheap enough to compute every few batches.
 
-    No array of the size of a wide matrix is made: the product's norm is that of its Gram matrices,
+    No array as large as a wide matrix is allocated: the product's norm follows from Gram matrices,
     ||A B||^2 = <A'A, B B'>. NaN for zero matrices. Raises ConfigurationError for a network without
     a loop.
     """
@@ -203,11 +206,11 @@ def loop_angles(loop: Network | PackedLoop) -> dict[str, float]:
 
 
 def sample_alignment(network: Network, equilibrium: Equilibrium, *, unconverged: bool = False) -> SampleAlignment:
-    """The angles as each sample sees them, from the free equilibria of a batch (the paper's "taken
-    for every sample").
+    """Alignment angles per sample, from the free equilibria of a batch (the paper's "taken for
+    every sample").
 
-    unconverged : take samples that have not converged as they stand. Raises NotConvergedError for
-    them otherwise, ConfigurationError without a loop.
+    unconverged : if True, use the states of unconverged samples as they are; otherwise they raise
+    NotConvergedError. Raises ConfigurationError without a loop.
     """
     if not unconverged:
         equilibrium.require_converged()
@@ -219,8 +222,8 @@ def sample_alignment(network: Network, equilibrium: Equilibrium, *, unconverged:
 
 
 def _sample_cosines(ring: Sequence[Array], slopes: Sequence[Array]) -> list[Array]:
-    """cos of the angles of loop D_1, W1 D_2, ... to the transposed products of the others, (b,)
-    each.
+    """Cosine of the angle between each of loop D_1, W1 D_2, ... and the transposed product of the
+    others, (b,) each.
     """
     identity = np.broadcast_to(np.eye(len(ring[0])), (len(slopes[0]), len(ring[0]), len(ring[0])))
     before = [identity]  # before[k]: the masked product of ring[:k], (b, n_L, n_k)
@@ -265,16 +268,18 @@ def _products(ring: Sequence[Array]) -> tuple[list[Array], list[Array]]:
 
 
 def _ring(network: Network) -> list[Array]:
-    """loop, W1, W2, ...: the matrices round the loop from the output on. Raises ConfigurationError
-    without a loop.
+    """loop, W1, W2, ...: the matrices in loop order, starting at the output. Raises
+    ConfigurationError without a loop.
     """
     if network.loop is None:
-        raise ConfigurationError("loop_alignment: the network has no loop (loop = None); give one made by loop_network")
+        raise ConfigurationError(
+            "loop_alignment: the network has no loop (loop = None), expected one made by loop_network"
+        )
     return [network.loop, *network.forward]
 
 
 def _named(values: Sequence[Value]) -> dict[str, Value]:
-    """{"W1", "W2", ..., "loop": value} of values in ring order."""
+    """{"W1", "W2", ..., "loop": value} from values in loop order."""
     return {f"W{k}": value for k, value in enumerate(values) if k} | {"loop": values[0]}
 
 
@@ -284,18 +289,18 @@ def _times(stack: Array, w: Array) -> Array:
 
 
 def _slopes(network: Network, state: State) -> State:
-    """rho'(s) of each layer (B, n_k); of a hard sigmoid's units 1 strictly inside (0, 1), else 0."""
+    """rho'(s) of each layer (B, n_k); for a hard sigmoid 1 strictly inside (0, 1), otherwise 0."""
     if network.rho.projected:
         return gains(network, state).slope
     return tuple(network.rho.slope(s.astype(np.float64)) for s in state)
 
 
 def _degrees(cosine: Any) -> Array:
-    """The angle of this cosine, which rounding may have carried a little beyond 1."""
+    """The angle with this cosine, which rounding may have made slightly larger than 1."""
     return np.degrees(2 * np.arctan2(np.sqrt(np.maximum(1 - cosine, 0)), np.sqrt(np.maximum(1 + cosine, 0))))
 
 
 def _over_samples(of: Callable[[Array], Any], degrees: dict[str, Array]) -> dict[str, float]:
-    """`of` the angles that are defined; NaN where none is."""
+    """`of` applied to the defined angles; NaN where there are none."""
     defined = {name: values[~np.isnan(values)] for name, values in degrees.items()}
     return {name: float(of(values)) if values.size else float("nan") for name, values in defined.items()}

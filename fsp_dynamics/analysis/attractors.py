@@ -1,5 +1,5 @@
-"""How many points of rest a network has for an image: random starts, followed in time, and where
-they end.
+"""The attractors of a network for an image, found by integrating the dynamics from random initial
+states.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from fsp_dynamics.solvers.reference import ReferenceSolver
 
 
 def integrator_of(network: Network, solver: Integrator | None, rtol: float | None = None) -> Integrator:
-    """`solver` if it has a time axis; dopri5 with controlled steps if None, in NumPy for an
-    activation of one's own.
+    """`solver` if it integrates in time; None: dopri5 with adaptive steps (in NumPy for a custom
+    activation).
     """
     if solver is None:
         return (NumbaSolver if network.rho in ACTIVATIONS.values() else ReferenceSolver)(rtol=rtol)
     if not isinstance(solver, Integrator):
         raise ConfigurationError(
-            f"solver is {type(solver).__name__}, which has no time axis; give an Integrator such as NumbaSolver() or None"
+            f"solver is {type(solver).__name__}, expected an integrator in time such as NumbaSolver(), or None"
         )
     return solver
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Attractors:
-    """The distinct points of rest that one image's starts ended in, the most visited first.
+    """The distinct equilibria reached for one image, the most frequent first.
 
-    states : tuple of (A, n_k). share : (A,) of all starts. unconverged : number of starts that
-    never converged.
+    states : tuple of (A, n_k). fraction : (A,) of initial states that converged to each.
+    unconverged : number of initial states from which the dynamics did not converge.
     """
 
     states: State
-    share: Array
+    fraction: Array
     unconverged: int
 
     def __repr__(self) -> str:
@@ -49,8 +49,8 @@ class Attractors:
 
     @property
     def count(self) -> int:
-        """A."""
-        return len(self.share)
+        """A, the number of distinct equilibria."""
+        return len(self.fraction)
 
 
 def attractors(
@@ -61,36 +61,36 @@ def attractors(
     solver: Integrator | None = None,
     tolerance: Tolerance | None = None,
     *,
-    apart: float = 1e-3,
+    separation: float = 1e-3,
 ) -> tuple[Attractors, ...]:
-    """Where each image's free phase rests, from random starts: only stable points are met, as the
-    field is integrated in time.
+    """The free-phase equilibria of each image, reached from random initial states. Only stable
+    equilibria are found, since the field is integrated in time.
 
-    Starts are uniform in [0, 1] for a hard sigmoid. For a smooth rho they are normal, of standard
-    deviation rho'(0) r max|a| / 2 for each unit, max|a| over all rates in [0, 1]: half of where it
-    could rest at most. Every image has the same starts.
+    Initial states are uniform in [0, 1] for a hard sigmoid. For a smooth rho they are normal with
+    standard deviation rho'(0) r max|a| / 2 for each unit, max|a| over all rates in [0, 1]: half
+    the largest possible equilibrium state. All images share the same initial states.
 
     Parameters
     ----------
-    starts : how many. solver : an `Integrator`; None: controlled steps of dopri5. tolerance : when
-        it counts as rest.
-    apart : two points of rest are one where no unit differs by more.
+    starts : number of initial states. solver : an `Integrator`; None: dopri5 with adaptive steps.
+    tolerance : convergence criterion.
+    separation : two equilibria are the same if no unit differs by more than this.
 
     Raises ShapeError, NotFiniteError, ConfigurationError.
     """
     if not (isinstance(starts, int | np.integer) and starts >= 1):
         raise ConfigurationError(f"starts = {starts!r}, expected a whole number, 1 or more")
-    check_positive("apart", apart)
-    walker, drive = integrator_of(network, solver), rate.drive(network, images)
+    check_positive("separation", separation)
+    integrator, drive = integrator_of(network, solver), rate.drive(network, images)
     generator, shape = np.random.default_rng(rng), (starts, sum(network.sizes[1:]))
     drawn = generator.random(shape) if network.rho.projected else generator.normal(size=shape)
     found = []
     for row in drive:
         begin = drawn if network.rho.projected else drawn * _reach(network, row) / 2
-        rest = walker.relax(
+        equilibrium = integrator.relax(
             network, np.tile(row, (starts, 1)), layers(network, begin.astype(network.dtype)), None, tolerance
         )
-        found.append(_grouped(network, rest, apart))
+        found.append(_grouped(network, equilibrium, separation))
     return tuple(found)
 
 
@@ -106,18 +106,18 @@ def _reach(network: Network, drive: Array) -> Array:
     )
 
 
-def _grouped(network: Network, rest: Equilibrium, apart: float) -> Attractors:
-    """One image's points of rest, by distance to the first of each group; of a group the one with
-    the smallest residual stands for it.
+def _grouped(network: Network, equilibrium: Equilibrium, separation: float) -> Attractors:
+    """The distinct equilibria of one image: states within `separation` of the first of a group
+    belong to it; the one with the smallest residual represents the group.
     """
-    converged = np.flatnonzero(rest.converged)
-    flat, residual = flatten(rest.state)[converged], rest.residual[converged]
-    groups, waiting = [], np.arange(len(flat))
-    while waiting.size:
-        same = np.abs(flat[waiting] - flat[waiting[0]]).max(1) <= apart
-        groups.append(waiting[same])
-        waiting = waiting[~same]
+    converged = np.flatnonzero(equilibrium.converged)
+    flat, residual = flatten(equilibrium.state)[converged], equilibrium.residual[converged]
+    groups, remaining = [], np.arange(len(flat))
+    while remaining.size:
+        same = np.abs(flat[remaining] - flat[remaining[0]]).max(1) <= separation
+        groups.append(remaining[same])
+        remaining = remaining[~same]
     groups.sort(key=len, reverse=True)
     chosen = np.array([group[np.argmin(residual[group])] for group in groups], int)
-    share = np.array([len(group) for group in groups]) / len(rest.status)
-    return Attractors(layers(network, flat[chosen]), share, len(rest.status) - len(flat))
+    fraction = np.array([len(group) for group in groups]) / len(equilibrium.status)
+    return Attractors(layers(network, flat[chosen]), fraction, len(equilibrium.status) - len(flat))

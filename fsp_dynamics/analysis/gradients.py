@@ -1,17 +1,18 @@
-"""How far the learning rule is from the gradient, and why.
+"""The deviation of the learning rule from the gradient, and its sources.
 
 The cost of a sample is C = 1/2 ||s_L - d||^2 at its free equilibrium. `true_gradient` is -dC/dW by
-implicit differentiation (the adjoint of solvers/response.py). Eq. 14 differs from it for three
-reasons, which `compare` tells apart by working out the update four times:
+implicit differentiation (the adjoint in solvers/response.py). Eq. 14 differs from it for three
+reasons, which `compare` separates by computing the update in four stages:
 
     gradient                 -dC/dW at the exact free equilibrium
-    + non-reciprocity        eq. 14 as beta -> 0: the response takes the place of the adjoint, W that of W.T              (model fact 10)
+    + non-reciprocity        eq. 14 as beta -> 0: the response instead of the adjoint, W instead of
+                             W.T (model fact 10)
     + finite beta            eq. 14 at the beta in use, both phases converged to rounding (float64)
-    + unfinished relaxation  eq. 14 as it is trained with: the network's own precision, solver and
-    tolerance
+    + unfinished relaxation  eq. 14 as used in training: the network's precision, solver, tolerance
 
-Consecutive differences are the three sources; they add up to update - gradient exactly. At a kink
-the gradient is that of the side on which the sample rests.
+The differences between consecutive stages are the three sources; they add up to update - gradient
+exactly. At a kink of the hard sigmoid the gradient is the one-sided derivative on the side of the
+sample.
 """
 
 from __future__ import annotations
@@ -44,27 +45,27 @@ SOURCES = ("non-reciprocity", "finite beta", "unfinished relaxation")
 
 
 class NothingToCompareError(ConfigurationError):
-    """No sample has an error and converges, so there is no update."""
+    """No sample both converges and has an error, so there is no update to compare."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Gradient(Weights):
-    """-dC/dW, mean over the batch: the fields of `Network`'s weights. The direction of steepest
-    descent.
+    """-dC/dW averaged over the batch, the direction of steepest descent; the same fields as the
+    weights of a `Network`.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The update of eq. 14 beside the gradient, for each matrix by its name in
+    """The update of a learning rule compared with the gradient, by name of each matrix in
     `Network.parameters`.
 
     degrees : the angle between them; NaN where either is zero. norm_ratio : ||update|| /
         ||gradient||.
-    sources : {source: {matrix: ||its share of update - gradient|| / ||gradient||}}.
-    stages : {source: {matrix: the angle to the gradient once this source and those before it have
-        come in}}; the last is `degrees`.
-    used : how many samples were compared; those that did not converge were left out.
+    sources : {source: {matrix: ||its contribution to update - gradient|| / ||gradient||}}.
+    stages : {source: {matrix: angle to the gradient with this source and the preceding ones
+        included}}; the last is `degrees`.
+    used : number of samples compared; unconverged samples are left out.
     """
 
     degrees: dict[str, float]
@@ -88,11 +89,11 @@ def true_gradient(
 ) -> Gradient:
     """-dC/dW of C = mean_B 1/2 ||s_L - d||^2 at the free equilibria `free`, float64.
 
-    images (B, n_in), targets (B, n_L). unconverged : take samples that have not converged as if they
-        had.
+    images (B, n_in), targets (B, n_L). unconverged : if True, treat unconverged
+        samples as converged; otherwise they raise NotConvergedError.
 
-    Raises NotConvergedError for unconverged samples otherwise, ShapeError and NotFiniteError for
-    input that does not fit, ConfigurationError where the equilibrium cannot be linearised.
+    Raises ShapeError and NotFiniteError for invalid input, ConfigurationError where the field
+    cannot be linearised.
     """
     exact, sums = _in_the_limit(GradientRule(), network, images, targets, free, unconverged)
     return Gradient.of(exact, sums)
@@ -107,18 +108,17 @@ def limit_update(
     rule: Rule = HEBBIAN,
     unconverged: bool = False,
 ) -> Update:
-    """The update of a rule as beta -> 0, in closed form, float64; of eq. 14
-    mean_B rho(s_i^0) d rho(s_j) / d beta. Takes and raises what `true_gradient` does.
+    """The update of a rule as beta -> 0, in closed form, float64; for eq. 14
+    mean_B rho(s_i^0) d rho(s_j) / d beta. Arguments and errors as in `true_gradient`.
     """
     return Update.of(*_in_the_limit(rule, network, images, targets, free, unconverged))
 
 
 def compare(network: Network, images: Array, targets: Array, recipe: Recipe) -> Comparison:
-    """The update that `recipe` would make from this batch, by its rule, beside the gradient, and
-    what keeps them apart.
+    """Compare the update that `recipe` makes from this batch by its rule with the gradient.
 
-    Of a random sign of beta the positive one is taken. Raises NothingToCompareError if no sample
-    has an error and converges, ShapeError for targets that do not fit.
+    With random-sign phases the positive beta is used. Raises NothingToCompareError if no sample
+    both converges and has an error, ShapeError for targets of the wrong shape.
     """
     check_shape("targets", targets, (len(images), network.sizes[-1]))
     kind = "one-sided" if recipe.phases == "random-sign" else recipe.phases
@@ -133,7 +133,7 @@ def compare(network: Network, images: Array, targets: Array, recipe: Recipe) -> 
     rows = seen.rows
     if rows.size == 0:
         raise NothingToCompareError(
-            "compare: no sample has an error and converges in both phases, so there is nothing to compare; weaken the loop"
+            "compare: no sample both has an error and converges in both phases; weaken the loop"
         )
     free = truth.free.rows(rows)
     gradient = true_gradient(exact, images[rows], targets[rows], free)
@@ -144,12 +144,12 @@ def compare(network: Network, images: Array, targets: Array, recipe: Recipe) -> 
 
 
 def exact_nudged(network: Network, drive: Array, free: Equilibrium, nudge: Nudge) -> State:
-    """The rest of the exact-gradient nudged phase at a finite beta (model fact 11), the states (B,
-    n_k), by Newton-Krylov from the free one.
+    """The nudged equilibrium of the exact gradient rule at finite beta (model fact 11), states
+    (B, n_k), by Newton-Krylov iteration from the free equilibrium.
 
-    It solves field(s) + (J^T - J)(s - s^0) = 0, the field under the nudge and in the rate form, J
-    the free field's Jacobian at s^0. An oracle for small batches; as beta -> 0, (rho(s) -
-    rho(s^0)) / beta is the adjoint. Raises ConfigurationError where no such rest is found.
+    It solves field(s) + (J^T - J)(s - s^0) = 0 with the nudged field in the rate form and J the
+    Jacobian of the free field at s^0. A reference for small batches; as beta -> 0, (rho(s) -
+    rho(s^0)) / beta is the adjoint. Raises ConfigurationError where no equilibrium is found.
     """
     from scipy.optimize import NoConvergence, newton_krylov
 
@@ -166,12 +166,12 @@ def exact_nudged(network: Network, drive: Array, free: Equilibrium, nudge: Nudge
         return layers(network, solve(field, start, f_tol=1e-13, maxiter=200))
     except NoConvergence:
         raise ConfigurationError(
-            f"no exact-gradient nudged rest was found for beta = {nudge.beta:g}; take a smaller beta"
+            f"no nudged equilibrium of the exact gradient rule was found for beta = {nudge.beta:g}; use a smaller beta"
         ) from None
 
 
 def _antisymmetric(network: Network, found: Gains, moved: State) -> State:
-    """(J^T - J) moved, J_ji = p_j w_ij p_i between units (its diagonal cancels)."""
+    """(J^T - J) moved, with J_ji = p_j w_ij p_i between units (the diagonal cancels)."""
     seen = [p * m for p, m in zip(found.slope, moved, strict=True)]
     out = [np.zeros_like(m) for m in seen]
     for c in network.connections():
@@ -183,8 +183,8 @@ def _antisymmetric(network: Network, found: Gains, moved: State) -> State:
 def _in_the_limit(
     rule: Rule, network: Network, images: Array, targets: Array, free: Equilibrium, unconverged: bool
 ) -> tuple[Network, dict[str, Array]]:
-    """(the network in float64, the rule's mean sums as beta -> 0 by the names of its parameters),
-    of checked input.
+    """(network in float64, mean of the rule's terms as beta -> 0 by parameter name), after
+    validating the input.
     """
     check_shape("images", images, (len(free.status), network.sizes[0]))
     check_shape("targets", targets, (len(images), network.sizes[-1]))
@@ -200,7 +200,7 @@ def _in_the_limit(
 
 
 def _compared(steps: Sequence[Weights], used: int) -> Comparison:
-    """The record of gradient, limit, finite beta and update, in this order."""
+    """The comparison of gradient, limit, finite beta and update, given in this order."""
     gradient, *others = (
         {name: w.astype(np.float64) for name, w in step.parameters().items() if not name.startswith("biases")}
         for step in steps

@@ -1,8 +1,8 @@
-"""The phase plane: a path seen in two dimensions, and the flow of two units while all others stand
-still.
+"""The phase plane: a trajectory projected onto two dimensions, and the flow of two units with all
+others resolved fixed.
 
-Nullclines are where the flow of one unit is zero; where those of both units cross, both would
-stay, and at the network's own equilibrium they do.
+The nullcline of a unit is where its flow is zero. Where the nullclines of both units cross, neither
+moves; the network's own equilibrium is such a crossing.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from fsp_dynamics.models.rate import Nudge, flatten, layers
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plane:
-    """Two directions in the space of all N states.
+    """A two-dimensional projection of the state space.
 
-    centre : (N,) the point that is drawn at (0, 0). axes : (2, N), orthonormal. share : (2,) of
-    the path's variance that each axis holds.
+    centre : (N,) the state at (0, 0). axes : (2, N), orthonormal. variance_fraction : (2,)
+    fraction of the trajectory's variance along each axis.
     """
 
     centre: Array
     axes: Array
-    share: Array
+    variance_fraction: Array
 
     def __repr__(self) -> str:
         return brief(self)
@@ -40,13 +40,12 @@ class Plane:
 
 
 def principal_plane(states: Array) -> Plane:
-    """The plane that holds most of the variance of a path (T, N): its first two principal
-    components.
+    """The plane of the first two principal components of a trajectory (T, N).
 
-    The sign of each axis is chosen so that its largest entry is positive: pictures of neighbouring
-    parameters then do not flip. A path that stands still along a direction has share 0 there.
-    Raises ShapeError for anything but (T, N), ConfigurationError for N < 2 or a path that is not
-    finite.
+    The sign of each axis makes its largest entry positive, so that plots of neighbouring
+    parameters do not flip. An axis along which nothing moves has a variance fraction of 0. Raises
+    ShapeError for anything but (T, N), ConfigurationError for N < 2 or a trajectory without finite
+    points.
     """
     check_shape("states", states, (None, None))
     if states.shape[1] < 2:
@@ -54,11 +53,11 @@ def principal_plane(states: Array) -> Plane:
     states = states[np.isfinite(states).all(1)].astype(np.float64)
     if not len(states):
         raise ConfigurationError(
-            "states has no finite point, so it spans no plane; take a smaller step or a weaker loop"
+            "states has no finite point and so spans no plane; use a smaller step or a weaker loop"
         )
     centre = states.mean(0)
     moved = states - centre
-    # the smaller of the two Gram matrices has all there is to know
+    # the smaller of the two Gram matrices suffices
     if len(moved) < states.shape[1]:
         values, vectors = np.linalg.eigh(moved @ moved.T)
         axes = vectors.T @ moved
@@ -66,30 +65,29 @@ def principal_plane(states: Array) -> Plane:
         values, axes = np.linalg.eigh(moved.T @ moved)
         axes = axes.T
     values = np.maximum(values[::-1], 0)
-    held = (
+    resolved = (
         values > values[0] * np.finfo(np.float64).eps * max(states.shape)
         if values[0] > 0
         else np.zeros(len(values), bool)
     )
-    axes = _orthonormal(axes[::-1][: min(2, held.sum())], states.shape[1])
+    axes = _orthonormal(axes[::-1][: min(2, resolved.sum())], states.shape[1])
     axes *= np.sign(axes[np.arange(2), np.abs(axes).argmax(1)])[:, None]
-    share = np.append(np.where(held, values, 0), (0, 0))[:2] / max(values.sum(), np.finfo(float).tiny)
-    return Plane(centre, axes, share)
+    variance_fraction = np.append(np.where(resolved, values, 0), (0, 0))[:2] / max(values.sum(), np.finfo(float).tiny)
+    return Plane(centre, axes, variance_fraction)
 
 
 def unit_flow(
     network: Network, images: Array, state: Array, nudge: Nudge | None, units: tuple[int, int], x: Array, y: Array
 ) -> Array:
-    """(2, len(y), len(x)): ds/dt (rate form) of two units where they stand at (x, y) and all
-    others stay in `state`.
+    """(2, len(y), len(x)): ds/dt (rate form) of two units with states (x, y), all others held at
+    `state`.
 
     Parameters
     ----------
     images : (1, n_in). state : (N,) of one sample, flat. nudge : of that sample, or None.
-    units : flat indices i, j of the units on the x and the y axis, different ones.
+    units : flat indices of the two different units on the x and y axes.
 
-    Raises ConfigurationError for units that the network does not have, ShapeError for what does
-    not fit.
+    Raises ConfigurationError for invalid units, ShapeError for arrays of the wrong shape.
     """
     total = sum(network.sizes[1:])
     check_shape("images", images, (1, network.sizes[0]))
@@ -98,25 +96,23 @@ def unit_flow(
         if not 0 <= unit < total:
             raise ConfigurationError(f"unit {name} = {unit}, expected 0 to {total - 1}")
     if units[0] == units[1]:
-        raise ConfigurationError(f"units = {units}, expected two different ones")
+        raise ConfigurationError(f"units = {units}, expected two different units")
     points = np.repeat(state[None].astype(network.dtype), len(y) * len(x), axis=0)
     points[:, units[0]] = np.tile(x, len(y))
     points[:, units[1]] = np.repeat(y, len(x))
     drive = np.repeat(rate.drive(network, images), len(points), axis=0)
-    positive = None if nudge is None else Nudge(nudge.beta, np.repeat(nudge.target, len(points), axis=0))
-    flow = flatten(rate.rate_field(network, drive, layers(network, points), positive))
+    repeated = None if nudge is None else Nudge(nudge.beta, np.repeat(nudge.target, len(points), axis=0))
+    flow = flatten(rate.rate_field(network, drive, layers(network, points), repeated))
     return flow[:, list(units)].T.reshape(2, len(y), len(x))
 
 
 def _orthonormal(axes: Array, size: int) -> Array:
-    """These directions (K <= 2, N), scaled to norm 1, and unit vectors at right angles to them to
-    make up two.
-    """
+    """These directions (K <= 2, N) normalised, completed to two orthonormal vectors."""
     basis = np.concatenate([axes, np.eye(2, size), np.eye(2, size)[:, ::-1]])
     found: list[Array] = []
     for axis in basis:
-        rest = axis - sum(((axis @ f) * f for f in found), np.zeros(size))
-        norm = np.linalg.norm(rest)
+        remainder = axis - sum(((axis @ f) * f for f in found), np.zeros(size))
+        norm = np.linalg.norm(remainder)
         if norm > 1e-8 * max(np.linalg.norm(axis), np.finfo(float).tiny) and len(found) < 2:
-            found.append(rest / norm)
+            found.append(remainder / norm)
     return np.array(found)

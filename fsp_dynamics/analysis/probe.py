@@ -1,4 +1,4 @@
-"""What is read off a network while it learns: the same images looked at again and again."""
+"""Measurements taken repeatedly during training, always on the same images."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from fsp_dynamics.solvers.equilibrium import Equilibrium
 from fsp_dynamics.solvers.response import loop_matrix
 from fsp_dynamics.training.recipe import Recipe
 
-SHOWN = 10  # samples whose eigenvalues are written down
+SHOWN = 10  # samples whose eigenvalues are recorded
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probe:
-    """The images that are looked at, and how the network learns.
+    """The images to measure on, and the training recipe.
 
-    images (B, n_in), labels (B,). recipe : its solver and tolerance bring them to convergence; its rule
-    and beta are compared with the gradient.
+    images (B, n_in), labels (B,). recipe : its solver and tolerance are used to relax the images;
+    its rule and beta are compared with the gradient.
     """
 
     images: Array
@@ -39,42 +39,42 @@ class Probe:
     def __repr__(self) -> str:
         return f"<Probe of {len(self.labels)} images, {type(self.recipe.rule).__name__}>"
 
-    def look(self, network: Network) -> Record:
-        """Everything there is to say, as plain numbers by name.
+    def measure(self, network: Network) -> Record:
+        """All measurements, as plain numbers by name.
 
         alignment : degrees, bound, inside, z_score by matrix, and trace
             (`alignment.loop_alignment`); loops only
-        samples : mean, std, undefined by matrix (`alignment.sample_alignment`), over the images at
-            rest; loops only
+        samples : mean, std, undefined by matrix (`alignment.sample_alignment`), over the
+            converged images; loops only
         gradient : degrees, norm_ratio, sources, stages by matrix, and used (`gradients.compare`);
-            left out where nothing has an error and rests
+            left out if no image both converges and has an error
         stability : loop_norm, loop_norm_max (of G_D), abscissa, settle_time (to a thousandth),
-            kink_margin (median), eigenvalues [[re, im], ...] of the field in the first samples;
+            kink_margin (median), eigenvalues [[re, im], ...] of the field for the first samples;
             loops with a hard sigmoid only
-        rested : how many of the images converged
+        converged : number of images that converged
         """
         constant = rate.drive(network, self.images)
         free = self.recipe.solver.relax(network, constant, None, None, self.recipe.tolerance)
         kept = np.flatnonzero(free.converged)
-        images, rest = self.images[kept], free.rows(kept)
-        found: Record = {"rested": int(kept.size)}
+        images, equilibrium = self.images[kept], free.rows(kept)
+        found: Record = {"converged": int(kept.size)}
         with warnings.catch_warnings():
-            # matrices that are zero have no angle; NaN says so
+            # the angle of a zero matrix is NaN
             warnings.simplefilter("ignore", RuntimeWarning)
             if network.loop is not None:
                 found["alignment"] = asdict(loop_alignment(network))
-                samples = sample_alignment(network, rest)
+                samples = sample_alignment(network, equilibrium)
                 found["samples"] = {"mean": samples.mean, "std": samples.std, "undefined": samples.undefined}
             with contextlib.suppress(NothingToCompareError):
                 targets = np.eye(network.sizes[-1], dtype=network.dtype)[self.labels]
                 found["gradient"] = asdict(compare(network, self.images, targets, self.recipe))
             if is_hard_loop(network) and kept.size:
-                found["stability"] = _stability(network, images, rest)
+                found["stability"] = _stability(network, images, equilibrium)
         return found
 
 
-def _stability(network: Network, images: Array, rest: Equilibrium) -> Record:
-    linear = linearise(network, images, rest)
+def _stability(network: Network, images: Array, equilibrium: Equilibrium) -> Record:
+    linear = linearise(network, images, equilibrium)
     norms = np.linalg.norm(loop_matrix(linear.network, linear.gains), 2, axis=(1, 2))
     spectrum = eigenvalues(linear)
     shown = spectrum.values[:SHOWN].ravel()
@@ -83,6 +83,6 @@ def _stability(network: Network, images: Array, rest: Equilibrium) -> Record:
         "loop_norm_max": float(norms.max()),
         "abscissa": float(spectrum.abscissa.max()),
         "settle_time": float(settle_time(spectrum.abscissa).mean()),
-        "kink_margin": float(np.median(kink_margin(network, images, rest))),
+        "kink_margin": float(np.median(kink_margin(network, images, equilibrium))),
         "eigenvalues": [[round(float(v.real), 4), round(float(v.imag), 4)] for v in shown],
     }

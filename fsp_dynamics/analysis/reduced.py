@@ -1,14 +1,15 @@
-"""The equilibrium of one image as n_L equations for its outputs, with a parameter.
+"""The equilibrium of one image reduced to n_L equations for its outputs, with a parameter.
 
-An equilibrium of a feedforward loop is a point y (n_L,) of its outputs where the field F of the
-outputs vanishes while all hidden layers rest as y has them. The roots for all values of a
-parameter form curves in n_L + 1 dimensions,
+An equilibrium of a feedforward loop is an output vector y (n_L,) at which the field F of the
+outputs vanishes when all hidden layers are at the equilibrium that y determines. The roots for all
+values of a parameter form curves in n_L + 1 dimensions,
 
-    F(y, q) = 0,    q = parameter / width,    dF/dy = diag(p_L) C^T diag(p_L) - diag(decay_L)         (letters: solvers/response.py)
+    F(y, q) = 0,    q = parameter / width,    dF/dy = diag(p_L) C^T diag(p_L) - diag(decay_L)
 
-For a hard sigmoid F is taken of one piece at a time: each unit has a side, -1 (at 0), 0 (inside)
-or 1 (at 1), and keeps it however far its resting input u = (a + beta d) / kappa is beyond the end
-of it, so that F is smooth. Everything in float64.
+(notation of solvers/response.py). For a hard sigmoid F is restricted to one piece at a time: each
+unit has a side, -1 (at 0), 0 (inside) or 1 (at 1), and keeps it however far its unclipped
+equilibrium u = (a + beta d) / kappa lies beyond the corresponding interval, so that F is smooth.
+Everything is computed in float64.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsp_dynamics.analysis.spectra import Linear
+from fsp_dynamics.analysis.spectra import Linearisation
 from fsp_dynamics.display import brief
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.models.network import Array, Network
@@ -28,29 +29,29 @@ from fsp_dynamics.solvers.response import chain
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Place:
+class ReducedPoint:
     """The reduced problem at one point.
 
     x : (n_L + 1,) outputs and parameter / width. side : -1, 0, 1 for units at 0, inside, at 1,
         tuple of (1, n_k); empty for a smooth rho.
-    state : tuple of (1, n_k). aims : resting inputs, for a hard sigmoid. linear : the field
-        linearised there.
+    state : tuple of (1, n_k). unclipped : u of each unit, for a hard sigmoid. linear : the
+        linearised field.
     field : F (n_L,). slopes : dF/dx (n_L, n_L + 1).
     """
 
     x: Array
     side: State
     state: State
-    aims: State
-    linear: Linear
+    unclipped: State
+    linear: Linearisation
     field: Array
     slopes: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reduced:
-    """F(y, q) of one image, whose drive is (1, n_1). target : (n_L,) if the parameter is beta,
-    None if it is the loop's factor.
+    """F(y, q) for one image with drive (1, n_1). target : (n_L,) if the parameter is beta, None if
+    it is the factor of the loop.
     """
 
     network: Network
@@ -69,37 +70,39 @@ class Reduced:
             return self.network.with_parameters({"loop": float(value) * self.network.loop}), None
         return self.network, None if value == 0 else Nudge(value, self.target[None])
 
-    def at(self, x: Array, side: State, guess: State) -> Place:
-        """Everything at x, with the units on these sides; the hidden units of a smooth rho rest
-        near `guess`.
+    def at(self, x: Array, side: State, guess: State) -> ReducedPoint:
+        """The reduced problem at x, with the units on these sides; for a smooth rho the hidden
+        equilibrium is searched near `guess`.
         """
         network, nudge = self.setting(x[-1])
         rho, y, kappa = network.rho, x[None, :-1], decay_rates(network, nudge)
-        state, slope, decay, aims = [], [], [], []
+        state, slope, decay, unclipped = [], [], [], []
         rates, last = y if rho.projected else rho.rate(y), network.depth - 1
         for k, weight in enumerate((network.loop, *network.forward)):
             a = rates @ weight + (self.drive if k == 0 else network.biases[k])
             beta, d = (0.0, 0.0) if nudge is None or k < last else (nudge.beta, nudge.target)
             if rho.projected:
-                aims.append(unit_target(a, kappa[k] - beta, beta, d))
-                state.append(np.where(side[k] == 0, aims[k], side[k] > 0))
+                unclipped.append(unit_target(a, kappa[k] - beta, beta, d))
+                state.append(np.where(side[k] == 0, unclipped[k], side[k] > 0))
                 slope.append((side[k] == 0).astype(float))
                 decay.append(np.full(a.shape, kappa[k]))
                 rates = state[k]
             else:
-                state.append(y if k == last else _settled(network, a, kappa[k], guess[k]))
+                state.append(y if k == last else _equilibrium_state(network, a, kappa[k], guess[k]))
                 slope.append(rho.slope(state[k]))
                 decay.append(kappa[k] - rho.curvature(state[k]) * a)  # type: ignore[misc]
                 rates = rho.rate(state[k])
-        linear = Linear(network, kappa, tuple(slope), tuple(decay))
+        linear = Linearisation(network, kappa, tuple(slope), tuple(decay))
         field = (
             kappa[last] * (state[last] - y)
             if rho.projected
             else slope[last] * a - (kappa[last] - beta) * y - beta * (y - d)
         )
-        return Place(x, side, tuple(state), tuple(aims), linear, field[0], self._slopes(linear, y, state[last]))
+        return ReducedPoint(
+            x, side, tuple(state), tuple(unclipped), linear, field[0], self._slopes(linear, y, state[last])
+        )
 
-    def _slopes(self, linear: Linear, y: Array, rest: Array) -> Array:
+    def _slopes(self, linear: Linearisation, y: Array, output: Array) -> Array:
         """dF/dx (n_L, n_L + 1), the last column for q."""
         network, gamma, p = linear.network, linear.gains.round_trip, linear.slope[-1][0]
         hard = network.rho.projected
@@ -107,7 +110,7 @@ class Reduced:
             linear.decay[-1][0]
         )
         if self.target is not None:
-            by_parameter = np.where(p != 0, self.target - y, rest - y)[0] if hard else self.target - y[0]
+            by_parameter = np.where(p != 0, self.target - y, output - y)[0] if hard else self.target - y[0]
         else:
             moved = (y if hard else network.rho.rate(y)) @ self.network.loop
             for k, weight in enumerate(network.forward):
@@ -115,11 +118,11 @@ class Reduced:
             by_parameter = p * moved[0]
         return np.column_stack([by_outputs, self.width * by_parameter])
 
-    def corrected(self, x: Array, normal: Array, side: State, guess: State) -> Place | None:
-        """The root of F in the plane through x across `normal`, by Newton's method; None where
-        that does not converge.
+    def corrected(self, x: Array, normal: Array, side: State, guess: State) -> ReducedPoint | None:
+        """The root of F in the plane through x with this normal, by Newton's method; None if it
+        does not converge.
         """
-        with np.errstate(all="ignore"):  # what does not converge may overflow, and is looked at
+        with np.errstate(all="ignore"):  # diverging iterates may overflow; they are checked below
             here = self.at(x, side, guess)
             for _ in range(12):
                 matrix, right = np.vstack([here.slopes, normal]), -np.append(here.field, normal @ (here.x - x))
@@ -134,12 +137,12 @@ class Reduced:
                     return here if np.isfinite(here.field).all() else None
         return None
 
-    def begin(self, value: float, start: State | Equilibrium | None) -> Place:
+    def initial(self, value: float, start: State | Equilibrium | None) -> ReducedPoint:
         """An equilibrium at this value of the parameter, stable or not: near `start`, or where
-        passes lead from it, or from silence.
+        fixed-point iteration leads from it (None: from the zero state).
 
-        A start is polished first, as passes would leave an equilibrium that is not stable. Raises
-        ConfigurationError where none is found.
+        Newton's method is tried from the start first, since fixed-point iteration would leave an
+        unstable equilibrium. Raises ConfigurationError if none is found.
         """
         network, nudge = self.setting(value / self.width)
         given = prepare(network, self.drive, start.state if isinstance(start, Equilibrium) else start, nudge)
@@ -149,13 +152,13 @@ class Reduced:
         )
         if found is None:
             raise ConfigurationError(
-                f"no equilibrium was found at span[0] = {value:g}; give start = a state near one, or begin elsewhere"
+                f"no equilibrium was found at span[0] = {value:g}; pass start = a state near one, or another span"
             )
         return found
 
-    def _polished(self, near: State, q: float) -> Place | None:
-        """The equilibrium at q to which Newton's method leads from a state, the sides of a hard
-        sigmoid's units included.
+    def _polished(self, near: State, q: float) -> ReducedPoint | None:
+        """The equilibrium at q found by Newton's method from a state, including the side of each
+        unit of a hard sigmoid.
         """
         network, nudge = self.setting(q)
         for _ in range(20):
@@ -165,7 +168,7 @@ class Reduced:
                 else ()
             )
             found = self.corrected(np.append(near[-1][0], q), np.eye(len(near[-1][0]) + 1)[-1], side, near)
-            if found is None or not side or beyond(found).max() <= 1e-12:
+            if found is None or not side or excess(found).max() <= 1e-12:
                 break
             near = tuple(np.clip(s, 0, 1) for s in found.state)
         else:
@@ -175,9 +178,9 @@ class Reduced:
         return found
 
 
-def _settled(network: Network, a: Array, leak: float, guess: Array) -> Array:
-    """The root of leak s = rho'(s) a near `guess` for each unit, by Newton's method; NaN where it
-    is not found.
+def _equilibrium_state(network: Network, a: Array, leak: float, guess: Array) -> Array:
+    """The root of leak s = rho'(s) a near `guess` for each unit, by Newton's method; NaN if it
+    does not converge.
     """
     s, rho = guess, network.rho
     for _ in range(50):
@@ -189,23 +192,22 @@ def _settled(network: Network, a: Array, leak: float, guess: Array) -> Array:
 
 
 def _sides(u: Array) -> Array:
-    """-1 where the resting input is at or below 0, 1 where it is at or above 1, else 0."""
+    """-1 where u <= 0, 1 where u >= 1, otherwise 0."""
     return (u >= 1).astype(np.int8) - (u <= 0)
 
 
-def beyond(place: Place) -> Array:
-    """(N,) how far the resting input of each unit is beyond the end of its side; negative within
-    it.
-    """
-    u, side = np.concatenate(place.aims, axis=1)[0], np.concatenate(place.side, axis=1)[0]
+def excess(place: ReducedPoint) -> Array:
+    """(N,) how far u of each unit lies outside the interval of its side; negative inside it."""
+    u, side = np.concatenate(place.unclipped, axis=1)[0], np.concatenate(place.side, axis=1)[0]
     return np.where(side == 0, np.maximum(-u, u - 1), np.where(side < 0, u, 1 - u))
 
 
-def changed(side: State, aims: State, units: Array) -> State:
-    """The sides when these units (N,) have passed the end of theirs: from inside to the nearer
-    wall, from a wall inside.
+def switched_sides(side: State, unclipped: State, units: Array) -> State:
+    """The sides after these units (N,) switch: from inside to the nearer bound, from a bound to
+    inside.
     """
     masks = np.split(units[None], np.cumsum([s.shape[1] for s in side])[:-1], axis=1)
     return tuple(
-        np.where(m, np.where(s == 0, np.where(u < 0.5, -1, 1), 0), s) for s, u, m in zip(side, aims, masks, strict=True)
+        np.where(m, np.where(s == 0, np.where(u < 0.5, -1, 1), 0), s)
+        for s, u, m in zip(side, unclipped, masks, strict=True)
     )

@@ -1,13 +1,12 @@
-"""How a network rests: whether its field holds on to an equilibrium, how fast a disturbance dies
-out, how much it may grow before it does.
+"""Stability of equilibria: whether perturbations decay, how fast, and how much they may grow first.
 
-    rest = relax(network, images)
-    found = stability(network, images, rest)            every number below, for each sample
-    found.abscissa, found.settle_time, found.beta_range, found.dt
+    equilibrium = relax(network, images)
+    result = stability(network, images, equilibrium)    all quantities, for each sample
+    result.abscissa, result.settle_time, result.beta_range, result.dt
 
-The Jacobian of the field and its eigenvalues are in analysis/spectra.py. All of it is linear, at
-one state, with the masks of a hard sigmoid as they are: `kink_margin` tells how far that reaches,
-`measured_settle_time` and analysis/attractors.py integrate the field itself.
+The Jacobian of the field and its eigenvalues are in analysis/spectra.py. The analysis is linear, at
+one state, with the set of saturated units fixed: `kink_margin` bounds its validity, while
+`measured_settle_time` and analysis/attractors.py integrate the nonlinear field.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import numpy as np
 
 from fsp_dynamics.analysis.attractors import integrator_of
 from fsp_dynamics.analysis.spectra import (
-    Linear,
+    Linearisation,
     Spectrum,
     by_decreasing,
     departure,
@@ -39,32 +38,32 @@ from fsp_dynamics.solvers.response import chain, loop_matrix
 from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
 
 DIRECTIONS = ("random", "slowest")
-POINTS = 64  # distances looked at in each piece of a measured path
+POINTS = 64  # distances sampled in each segment of a measured trajectory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stability:
-    """What holds each of B samples at its equilibrium.
+    """Linear stability of B equilibria.
 
-    loop_matrix : (B, n_L, n_L) G_D, how a change of the output rates comes back after one turn;
-        None in a network without a loop.
+    loop_matrix : (B, n_L, n_L) G_D, by which a change of the output rates is multiplied in one
+        round trip; None in a network without a loop.
     loop_norm : (B,) ||G_D||_2; NaN without a loop.
     loop_eigenvalues : (B, n_L) complex, by decreasing modulus; None without a loop.
-    kink_margin : (B,) the least distance of a unit's resting input (a + beta d) / kappa to 0 or 1;
+    kink_margin : (B,) smallest distance of any (a + beta d) / kappa to 0 or 1;
         inf for a smooth rho.
     spectrum : the eigenvalues of J. abscissa : (B,) the largest real part, per unit time.
-    settle_time : (B,) in which a small disturbance falls by `factor` in the end: `settle_time`;
-        inf where it does not.
+    settle_time : (B,) asymptotic time in which a small perturbation decays by `factor`
+        (`settle_time`); inf if it does not decay.
     departure : (B,) Henrici's departure from normality, sqrt(||J||_F^2 - sum |lambda|^2); NaN
-        where not all eigenvalues are known.
-    relative_departure : (B,) the same divided by ||J||_F: 0 for a normal J, below 1 always.
-    numerical_abscissa : (B,) largest eigenvalue of (J + J^T) / 2: the fastest growth of any
-        disturbance at first. Above 0 with an abscissa below 0, disturbances may grow before they
-        die out.
-    beta_range : (B, 2) nudge strengths that leave the equilibrium stable, masks fixed:
-        `admissible_beta`; NaN except for hard-sigmoid loops.
-    dt : (B,) longest stable step of `tableau`: `admissible_dt`; NaN where not all eigenvalues are
-    known.
+        if the spectrum is incomplete.
+    relative_departure : (B,) the same divided by ||J||_F: 0 for a normal J, always below 1.
+    numerical_abscissa : (B,) largest eigenvalue of (J + J^T) / 2: the largest initial growth rate
+        of a perturbation. If it is positive and the abscissa negative, perturbations may grow
+        transiently before they decay.
+    beta_range : (B, 2) nudge strengths at which the equilibrium is stable, saturation masks fixed
+        (`admissible_beta`); NaN except for hard-sigmoid loops.
+    dt : (B,) longest stable step of `tableau` (`admissible_dt`); NaN if the spectrum is
+        incomplete.
     """
 
     loop_matrix: Array | None
@@ -113,29 +112,27 @@ def stability(
     method: str | None = None,
     unconverged: bool = False,
 ) -> Stability:
-    """Everything in `Stability` at these equilibria.
+    """All quantities of `Stability` at these equilibria.
 
     Parameters
     ----------
-    images : (B, n_in). nudge : the one that the equilibria rest under.
-    factor : by which a disturbance falls in the settle time. tableau : the method whose longest
-        step is asked for.
-    method : of the eigenvalues, as analysis/spectra.py says.
-    unconverged : take samples that have not converged too: their numbers then belong to a point on
-        the way.
+    images : (B, n_in). nudge : the nudge of the equilibria, or None.
+    factor : by which a perturbation decays within the settle time. tableau : the integration
+        method whose longest stable step is computed.
+    method : for the eigenvalues, see analysis/spectra.py.
+    unconverged : if True, include unconverged samples, linearised at the state reached.
 
     The numerical abscissa of a network above spectra.DENSE units is found by Lanczos' method,
-    sample by sample: take few samples of large networks. Raises NotConvergedError for samples that
-    have not converged, NotFiniteError for states that are not finite, ShapeError and
-    ConfigurationError.
+    sample by sample, which is slow for many samples. Raises NotConvergedError for unconverged
+    samples, NotFiniteError for states that are not finite, ShapeError and ConfigurationError.
     """
     if not isinstance(equilibrium, Equilibrium):
         raise ConfigurationError(
-            f"equilibrium is {type(equilibrium).__name__}, expected an Equilibrium; make it with relax(network, images)"
+            f"equilibrium is {type(equilibrium).__name__}, expected an Equilibrium, as relax(network, images) returns"
         )
     if equilibrium.beta != beta_of(nudge):
         raise ConfigurationError(
-            f"nudge has beta = {beta_of(nudge):g}, expected {equilibrium.beta:g} as the equilibrium rests under"
+            f"nudge has beta = {beta_of(nudge):g}, expected {equilibrium.beta:g}, the beta of the equilibrium"
         )
     check_choice("tableau", tableau, TABLEAUX)
     if not unconverged:
@@ -143,7 +140,7 @@ def stability(
     linear = linearise(network, images, equilibrium, nudge)
     found, batch = eigenvalues(linear, method), len(linear.slope[0])
     matrix = None if network.loop is None else loop_matrix(linear.network, linear.gains)
-    norm, away = np.sqrt(linear.square()), departure(linear, found)
+    norm, distance = np.sqrt(linear.square()), departure(linear, found)
     return Stability(
         loop_matrix=matrix,
         loop_norm=np.full(batch, np.nan) if matrix is None else np.linalg.norm(matrix, 2, axis=(1, 2)),
@@ -152,8 +149,8 @@ def stability(
         spectrum=found,
         abscissa=found.abscissa,
         settle_time=settle_time(found.abscissa, factor),
-        departure=away,
-        relative_departure=away / norm,
+        departure=distance,
+        relative_departure=distance / norm,
         numerical_abscissa=numerical_abscissa(linear),
         beta_range=admissible_beta(linear) if is_hard_loop(network) else np.full((batch, 2), np.nan),
         dt=admissible_dt(found, tableau) if found.complete else np.full(batch, np.nan),
@@ -163,7 +160,7 @@ def stability(
 
 
 def kink_margin(network: Network, images: Array, state: State | Equilibrium, nudge: Nudge | None = None) -> Array:
-    """(B,) min over units of the distance of (a + beta d) / kappa (r a in a free phase) to 0 or 1;
+    """(B,) smallest distance over units of (a + beta d) / kappa (r a in the free phase) to 0 or 1;
     inf for a smooth rho.
     """
     state = state.state if isinstance(state, Equilibrium) else state
@@ -174,27 +171,27 @@ def kink_margin(network: Network, images: Array, state: State | Equilibrium, nud
 
 
 def settle_time(abscissa: Array, factor: float = 1000.0) -> Array:
-    """(B,) ln(factor) / |abscissa|: the time in which a small disturbance falls by `factor` in the
-    end; inf where it does not fall.
+    """(B,) ln(factor) / |abscissa|: the asymptotic time in which a small perturbation decays by
+    `factor`; inf if it does not decay.
     """
     if not (isinstance(factor, int | float | np.number) and np.isfinite(factor) and factor > 1):
         raise ConfigurationError(
-            f"factor = {factor!r}, expected a finite number above 1, by which a disturbance is to fall"
+            f"factor = {factor!r}, expected a finite number above 1, by which a perturbation decays"
         )
     with np.errstate(divide="ignore"):
         return np.where(np.asarray(abscissa) < 0, np.log(factor) / np.abs(abscissa), np.inf)
 
 
-def admissible_beta(linear: Linear) -> Array:
+def admissible_beta(linear: Linearisation) -> Array:
     """(B, 2) the interval (low, inf) of nudge strengths, low >= -1/r_L, in which a hard-sigmoid
-    loop stays stable, masks fixed.
+    loop is stable with its saturation masks fixed.
 
-    With nu the eigenvalues of G_D kappa_L (which beta does not move), the roots of (1/r_L + beta +
+    With nu the eigenvalues of G_D kappa_L (independent of beta), the roots of (1/r_L + beta +
     lambda) prod_{k<L} (1 + lambda / kappa_k) = nu cross the imaginary axis only leftwards as beta
     grows: there d lambda / d beta = -1 / (1 + sum_{k<L} (kappa_L + lambda) / (kappa_k + lambda)),
-    and every term of that sum has a positive real part. So one bisection between beta = -1/r_L and
-    kappa_L = max |nu| finds `low`. Raises ConfigurationError for other networks, whose stable
-    betas need not be an interval.
+    and every term of that sum has a positive real part. So `low` is found by bisection
+    between kappa_L = 0 and kappa_L = max |nu|. Raises ConfigurationError for other networks, whose
+    stable values of beta need not form an interval.
     """
     if not is_hard_loop(linear.network):
         raise ConfigurationError(
@@ -224,10 +221,10 @@ def admissible_dt(found: Spectrum, tableau: str | Tableau = "euler") -> Array:
     """(B,) the longest step h with |R(h' lambda)| <= 1 for all eigenvalues and all 0 < h' <= h; 0
     for an unstable equilibrium.
 
-    R(z) = 1 + z b^T (I - z A)^-1 1 = sum_i c_i z^i is how a step of the method multiplies a mode.
-    With z = x e^(i theta), |R|^2 - 1 is a polynomial in x, whose first crossing of 0 is looked
-    for; for Euler that is h = 2 (-Re lambda) / |lambda|^2. Raises ConfigurationError for an
-    unknown tableau or where not all eigenvalues are known.
+    The stability function R(z) = 1 + z b^T (I - z A)^-1 1 = sum_i c_i z^i is the factor by which
+    one step multiplies a mode. With z = x e^(i theta), |R|^2 - 1 is a polynomial in x whose first
+    zero crossing is computed; for Euler that is h = 2 (-Re lambda) / |lambda|^2. Raises
+    ConfigurationError for an unknown tableau or an incomplete spectrum.
     """
     method = tableau if isinstance(tableau, Tableau) else TABLEAUX[check_choice("tableau", tableau, TABLEAUX)]
     values = found.all()
@@ -250,7 +247,7 @@ def admissible_dt(found: Spectrum, tableau: str | Tableau = "euler") -> Array:
 
 
 def growth(tableau: str | Tableau, z: Array) -> Array:
-    """|R(z)|: how one step h of the method multiplies a mode of eigenvalue lambda, z = h lambda
+    """|R(z)|: the factor by which one step h multiplies a mode of eigenvalue lambda, z = h lambda
     (complex, any shape); stable where <= 1.
 
     Raises ConfigurationError for an unknown tableau.
@@ -262,7 +259,7 @@ def growth(tableau: str | Tableau, z: Array) -> Array:
 
 
 def _amplification(method: Tableau) -> Array:
-    """c_0 = 1, c_i = b^T A^(i-1) 1: the coefficients of R, the last of them not zero."""
+    """c_0 = 1, c_i = b^T A^(i-1) 1: the coefficients of R, without trailing zeros."""
     stages = len(method.b)
     A, c, power = np.zeros((stages, stages)), [1.0], np.ones(stages)
     for i, row in enumerate(method.a):
@@ -286,20 +283,20 @@ def measured_settle_time(
     solver: Integrator | None = None,
     longest: float = 2000.0,
 ) -> Array:
-    """(B,) the time in which a disturbance of the equilibrium falls by `factor`, seen by
+    """(B,) the time in which a perturbation of the equilibrium decays by `factor`, measured by
     integrating the field (rate form).
 
-    Each sample is followed twice, from its equilibrium and from beside it, and their distance is
-    measured. inf where it is ten times as large in the end (of 4 time constants, then 8, 16, ...),
-    where the equilibrium itself was left, or where `longest` has passed.
+    Each sample is integrated twice, from its equilibrium and from a perturbed state, and the
+    distance is measured. inf if the distance has grown tenfold at the end of a segment (of 4 time
+    constants, then 8, 16, ...), if the equilibrium itself was left, or after `longest`.
 
     Parameters
     ----------
-    size : 2-norm of the disturbance, over all units; with a hard sigmoid a tenth of the kink
-        margin where that is less, but at least 1e-5.
-    direction : "slowest", the mode that dies out last; or "random", drawn from `rng`, which also
-        loses in the faster modes.
-    solver : what follows the field; None: controlled steps of dopri5 with an error of 1e-11.
+    size : 2-norm of the perturbation, over all units; with a hard sigmoid at most a tenth of the
+        kink margin, but at least 1e-5.
+    direction : "slowest", the slowest mode; or "random", drawn from `rng`, which also contains
+        faster modes.
+    solver : the integrator; None: dopri5 with adaptive steps and a tolerance of 1e-11.
         longest : in the unit of the time constants.
 
     Raises NotConvergedError, ShapeError, ConfigurationError.
@@ -309,47 +306,49 @@ def measured_settle_time(
     check_positive("longest", longest)
     check_choice("direction", direction, DIRECTIONS)
     linear = linearise(network, images, equilibrium.require_converged(), nudge)
-    exact, rest = linear.network, flatten(equilibrium.state).astype(np.float64)
+    exact, fixed = linear.network, flatten(equilibrium.state).astype(np.float64)
     drive = rate.drive(exact, images)
     if direction == "slowest":
-        ways = np.array([slowest_mode(linear, b) for b in range(len(rest))]).reshape(rest.shape)
+        directions = np.array([slowest_mode(linear, b) for b in range(len(fixed))]).reshape(fixed.shape)
     else:
-        ways = np.random.default_rng(rng).normal(size=rest.shape)
+        directions = np.random.default_rng(rng).normal(size=fixed.shape)
     sizes = np.clip(kink_margin(network, images, equilibrium, nudge) / 10, min(1e-5, size), size)
-    # (2, B, N)
-    standing = np.stack([rest, rest + sizes[:, None] * ways / np.linalg.norm(ways, axis=1, keepdims=True)])
-    walker = integrator_of(network, solver, 1e-11)
-    times, now, duration = np.full(len(rest), np.inf), 0.0, 4 * max(network.time_constants)
-    rows = np.arange(len(rest))
+    perturbation = sizes[:, None] * directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    pairs = np.stack([fixed, fixed + perturbation])  # (2, B, N)
+    integrator = integrator_of(network, solver, 1e-11)
+    times, now, duration = np.full(len(fixed), np.inf), 0.0, 4 * max(network.time_constants)
+    rows = np.arange(len(fixed))
     while rows.size and now < longest:
         grid = np.linspace(0, duration, POINTS + 1)
         path = _follow_pairs(
-            walker, exact, drive[rows], standing[:, rows], None if nudge is None else nudge.rows(rows), grid
+            integrator, exact, drive[rows], pairs[:, rows], None if nudge is None else nudge.rows(rows), grid
         )
         distance = np.linalg.norm(path[:, 1] - path[:, 0], axis=-1)  # (T, A)
         goal = sizes[rows] / factor
         hit = (distance <= goal).any(0)
         times[rows[hit]] = now + _crossing(grid, distance[:, hit], goal[hit])
-        left = np.linalg.norm(path[-1, 0] - rest[rows], axis=-1) > sizes[rows]
-        going = ~hit & ~left & (distance[-1] < 10 * sizes[rows])  # NaN is not below
-        standing[:, rows] = path[-1]
-        rows, now, duration = rows[going], now + duration, 2 * duration
+        left = np.linalg.norm(path[-1, 0] - fixed[rows], axis=-1) > sizes[rows]
+        active = ~hit & ~left & (distance[-1] < 10 * sizes[rows])  # NaN is not below
+        pairs[:, rows] = path[-1]
+        rows, now, duration = rows[active], now + duration, 2 * duration
     return np.where(times <= longest, times, np.inf)
 
 
 def _follow_pairs(
-    walker: Integrator, network: Network, drive: Array, pairs: Array, nudge: Nudge | None, grid: Array
+    integrator: Integrator, network: Network, drive: Array, pairs: Array, nudge: Nudge | None, grid: Array
 ) -> Array:
-    """Paths (T, 2, A, N) of pairs of starts (2, A, N) under the same drive and nudge."""
+    """Trajectories (T, 2, A, N) of pairs of initial states (2, A, N) with the same drive and
+    nudge.
+    """
     both = None if nudge is None else Nudge(nudge.beta, np.concatenate([nudge.target, nudge.target]))
     flat = pairs.reshape(-1, pairs.shape[-1])
-    path = walker.follow(network, np.concatenate([drive, drive]), layers(network, flat), both, grid)
+    path = integrator.follow(network, np.concatenate([drive, drive]), layers(network, flat), both, grid)
     return path.reshape(len(grid), *pairs.shape)
 
 
 def _crossing(grid: Array, distance: Array, goal: Array) -> Array:
-    """When each column of distance (T, A) first meets its goal (A,), exponential between two
-    times.
+    """The time at which each column of distance (T, A) first reaches its goal (A,), with
+    exponential interpolation.
     """
     i, column = np.argmax(distance <= goal, axis=0), np.arange(distance.shape[1])
     before, after = distance[i - 1, column], np.maximum(distance[i, column], np.finfo(float).tiny)

@@ -59,7 +59,7 @@ class Probing:
 
     def look(self, epoch: int, network: Network) -> list[Record]:
         """The records of the epoch that has just ended (0: before the first), the whole one last."""
-        found = self.probe.look(network) if self.probe else {"alignment": {"degrees": angles_of(network)}}
+        found = self.probe.measure(network) if self.probe else {"alignment": {"degrees": angles_of(network)}}
         return [*self.waiting, {"epoch": epoch, **found}]
 
 

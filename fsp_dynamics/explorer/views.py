@@ -197,12 +197,12 @@ def _spectrum(scene: Scene, rest: Equilibrium, nudge: Nudge | None) -> Spectrum 
     if not rest.converged.all():
         return None
     found = spectrum(scene.network, scene.images, rest, nudge)
-    return Spectrum(found.values, tuple((kappa, min(times, 1)) for kappa, times in found.rest), found.complete)
+    return Spectrum(found.values, tuple((kappa, min(times, 1)) for kappa, times in found.uncoupled), found.complete)
 
 
 def _distinct(found: Spectrum) -> Array:
     """(K, 2) real and imaginary parts of every eigenvalue, those of many units once."""
-    values = np.concatenate([found.values[0], [-kappa for kappa, times in found.rest if times]])
+    values = np.concatenate([found.values[0], [-kappa for kappa, times in found.uncoupled if times]])
     values = np.unique(np.round(values, 6))
     return np.stack([values.real, values.imag], axis=1)
 

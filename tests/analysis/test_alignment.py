@@ -87,7 +87,7 @@ def test_small_angles_are_not_lost() -> None:
     assert angle([1.0, 0.0], [1.0, 1e-9]) == pytest.approx(np.degrees(1e-9), rel=1e-6)
 
 
-def test_a_loop_set_to_the_product_of_the_others_is_aligned_and_the_rest_below_90() -> None:
+def test_a_loop_set_to_the_product_of_the_others_is_aligned_and_the_others_below_90() -> None:
     network = loop_network([5, 6, 7, 3], dtype=np.float64, rng=1)
     aligned = loop_alignment(
         network.with_parameters({"loop": (network.forward[0] @ network.forward[1]).T.copy()})
@@ -183,13 +183,13 @@ def test_the_cheap_angles_of_zero_matrices_are_undefined() -> None:
 
 
 @pytest.mark.parametrize("name", ["one-hidden", "deep", "strong", "time-constants", "logistic"])
-def test_every_sample_sees_the_matrices_through_its_own_masks(name) -> None:
+def test_each_sample_has_its_own_masks(name) -> None:
     p = problem(name)
-    rest = relax(p.network, p.images, tolerance=Tolerance(1e-12))
-    found = sample_alignment(p.network, rest)
+    equilibrium = relax(p.network, p.images, tolerance=Tolerance(1e-12))
+    found = sample_alignment(p.network, equilibrium)
     slope = p.network.rho.slope if not p.network.rho.projected else lambda s: ((s > 0) & (s < 1)).astype(float)
     for b in range(p.batch):
-        ring = [(part, m * slope(s[b])) for (part, m), s in zip(ring_of(p.network), rest.state, strict=True)]
+        ring = [(part, m * slope(s[b])) for (part, m), s in zip(ring_of(p.network), equilibrium.state, strict=True)]
         for k, (part, w) in enumerate(ring):
             expected = angle(w, others_of(ring, k))
             assert found.degrees[part][b] == pytest.approx(expected, abs=1e-5, nan_ok=True)
@@ -197,26 +197,30 @@ def test_every_sample_sees_the_matrices_through_its_own_masks(name) -> None:
 
 def test_samples_without_an_angle_are_counted_and_left_out_of_mean_and_deviation() -> None:
     network = random_network(0, [4, 6, 5, 3], 0.5, low=-0.1, high=0.6)
-    rest = relax(network, np.random.default_rng(0).random((5, 4)), tolerance=Tolerance(1e-12))
-    state = tuple(np.array(s) for s in rest.state)
+    equilibrium = relax(network, np.random.default_rng(0).random((5, 4)), tolerance=Tolerance(1e-12))
+    state = tuple(np.array(s) for s in equilibrium.state)
     state[1][2] = 1.0  # sample 2: every unit of the second layer saturated
-    found = sample_alignment(network, Equilibrium(state, rest.residual, rest.status, rest.steps))
+    found = sample_alignment(network, Equilibrium(state, equilibrium.residual, equilibrium.status, equilibrium.steps))
     assert found.undefined == {"W1": 1, "W2": 1, "loop": 1}
     for part, values in found.degrees.items():
         defined = np.delete(values, 2)
         assert found.mean[part] == pytest.approx(defined.mean())
         assert found.std[part] == pytest.approx(defined.std())
-    nothing = Equilibrium(tuple(np.ones_like(s) for s in state), rest.residual, rest.status, rest.steps)
+    nothing = Equilibrium(
+        tuple(np.ones_like(s) for s in state), equilibrium.residual, equilibrium.status, equilibrium.steps
+    )
     assert all(np.isnan(value) for value in sample_alignment(network, nothing).mean.values())
 
 
-def test_equilibria_that_are_not_at_rest_are_refused_unless_told() -> None:
+def test_unconverged_equilibria_are_refused_unless_allowed() -> None:
     p = problem("strong")
-    rest = relax(p.network, p.images)
-    restless = Equilibrium(rest.state, rest.residual, np.ones_like(rest.status), rest.steps)
+    equilibrium = relax(p.network, p.images)
+    unconverged = Equilibrium(
+        equilibrium.state, equilibrium.residual, np.ones_like(equilibrium.status), equilibrium.steps
+    )
     with pytest.raises(NotConvergedError, match="not converged"):
-        sample_alignment(p.network, restless)
-    assert set(sample_alignment(p.network, restless, unconverged=True).degrees) == {"W1", "W2", "loop"}
+        sample_alignment(p.network, unconverged)
+    assert set(sample_alignment(p.network, unconverged, unconverged=True).degrees) == {"W1", "W2", "loop"}
 
 
 def test_no_sample_has_no_angle() -> None:

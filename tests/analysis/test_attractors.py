@@ -1,4 +1,6 @@
-"""Points of rest that random starts find: networks whose attractors, saddles and cycles are known."""
+"""Equilibria found from random initial states, in networks with known attractors, saddles and
+cycles.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def smooth_switch(w=60.0, rho="logistic"):
 
 
 def side_of(start, steps=4000, h=0.02):
-    """Where explicit Euler in a plain loop brings `switch` from (s_1, y): True for the upper rest."""
+    """Where explicit Euler in a plain loop takes `switch` from (s_1, y): True for the upper
+    equilibrium.
+    """
     s, y = start
     for _ in range(steps):
         s, y = (
@@ -45,21 +49,21 @@ def side_of(start, steps=4000, h=0.02):
 
 
 @pytest.mark.parametrize("solver", [NUMPY, None], ids=("numpy", "default"))
-def test_a_switch_has_two_and_its_saddle_is_not_met(solver) -> None:
+def test_a_switch_has_two_and_its_saddle_is_not_found(solver) -> None:
     (found,) = attractors(switch(), np.zeros((1, 1)), starts=60, rng=3, solver=solver)
     upper = sum(side_of(start) for start in np.random.default_rng(3).random((60, 2)))
     assert 0 < upper < 60
     order = np.argsort(found.states[1][:, 0])
     assert found.states[1][order, 0] == pytest.approx([0.1, 1.0], abs=1e-10)
     assert found.states[0][order, 0] == pytest.approx([0.0, 0.6], abs=1e-10)
-    assert found.share[order] == pytest.approx([1 - upper / 60, upper / 60], abs=1e-12)
-    assert (np.diff(found.share) <= 0).all()
+    assert found.fraction[order] == pytest.approx([1 - upper / 60, upper / 60], abs=1e-12)
+    assert (np.diff(found.fraction) <= 0).all()
     assert (found.count, found.unconverged) == (2, 0)
 
 
 def test_a_smooth_switch() -> None:
-    """Both rests solve eq. 13, on either side of 0, and they are stable: the slope of the field
-    through them is negative.
+    """Both equilibria solve eq. 13, on either side of 0, and they are stable: the slope of the
+    field through them is negative.
     """
     network = smooth_switch()
     (found,) = attractors(network, np.zeros((1, 1)), starts=30, solver=NUMPY)
@@ -68,10 +72,10 @@ def test_a_smooth_switch() -> None:
     images = np.zeros((2, 1))
     assert oracles.residual(network, images, found.states).max() < 1e-10
     assert (np.linalg.eigvals(oracles.jacobian(network, images, found.states)).real < 0).all()
-    assert found.share.sum() == pytest.approx(1)
+    assert found.fraction.sum() == pytest.approx(1)
 
 
-def test_an_image_does_not_depend_on_its_company() -> None:
+def test_an_image_does_not_depend_on_the_other_images() -> None:
     p = problems.problem("strong")
     both = attractors(p.network, p.images[:2], starts=8, solver=NUMPY)
     alone = attractors(p.network, p.images[1:2], starts=8, solver=NUMPY)
@@ -81,30 +85,32 @@ def test_an_image_does_not_depend_on_its_company() -> None:
         assert both[1].states[k] == pytest.approx(alone[0].states[k], abs=1e-12)
 
 
-def test_a_cycle_has_no_rest() -> None:
+def test_a_limit_cycle_has_no_equilibrium() -> None:
     p = problems.ring(3, 12.0)
     (found,) = attractors(p.network, p.images[:1], starts=5, solver=ReferenceSolver("rk4", dt=0.2, max_steps=400))
-    assert (found.count, found.unconverged, found.share.size) == (0, 5, 0)
+    assert (found.count, found.unconverged, found.fraction.size) == (0, 5, 0)
     assert [s.shape for s in found.states] == [(0, 1)] * 3
 
 
-def test_how_far_apart_is_two() -> None:
-    """The two rests differ by 0.6 and 0.9 in their units."""
-    assert attractors(switch(), np.zeros((1, 1)), starts=30, solver=NUMPY, apart=0.85)[0].count == 2
-    assert attractors(switch(), np.zeros((1, 1)), starts=30, solver=NUMPY, apart=0.95)[0].count == 1
+def test_equilibria_closer_than_the_separation_are_one() -> None:
+    """The two equilibria differ by 0.6 and 0.9 in their units."""
+    assert attractors(switch(), np.zeros((1, 1)), starts=30, solver=NUMPY, separation=0.85)[0].count == 2
+    assert attractors(switch(), np.zeros((1, 1)), starts=30, solver=NUMPY, separation=0.95)[0].count == 1
 
 
 def test_the_tolerance_is_the_solver_s() -> None:
-    """A loose one stops on the way, at as many places as there are starts."""
-    found = attractors(switch(), np.zeros((1, 1)), starts=20, solver=NUMPY, tolerance=Tolerance(0.3), apart=1e-6)[0]
+    """A loose one stops early, at as many states as there are initial states."""
+    found = attractors(switch(), np.zeros((1, 1)), starts=20, solver=NUMPY, tolerance=Tolerance(0.3), separation=1e-6)[
+        0
+    ]
     assert found.count > 5
 
 
-def test_reciprocal_networks_and_activations_of_one_s_own() -> None:
+def test_reciprocal_networks_and_custom_activations() -> None:
     own = Activation("own", logistic, logistic_slope)
     found = attractors(smooth_switch(rho=own), np.zeros((1, 1)), starts=30)[0]
     named = attractors(smooth_switch(), np.zeros((1, 1)), starts=30, solver=NUMPY)[0]
-    assert np.array_equal(found.share, named.share)
+    assert np.array_equal(found.fraction, named.fraction)
     tied = reciprocal_network([1, 1, 1], dtype=np.float64)
     tied = tied.with_parameters({"forward[0]": 3 * ONE, "biases[0]": np.full(1, -1.0), "biases[1]": np.full(1, -1.0)})
     assert attractors(tied, np.zeros((1, 1)), starts=30, solver=NUMPY)[0].count == 2
@@ -113,9 +119,9 @@ def test_reciprocal_networks_and_activations_of_one_s_own() -> None:
 def test_unusable_input_is_named() -> None:
     with pytest.raises(ConfigurationError, match="starts = 0, expected a whole number"):
         attractors(switch(), np.zeros((1, 1)), starts=0)
-    with pytest.raises(ConfigurationError, match="FixedPointSolver, which has no time axis"):
+    with pytest.raises(ConfigurationError, match="FixedPointSolver, expected an integrator in time"):
         attractors(switch(), np.zeros((1, 1)), solver=FixedPointSolver())
-    with pytest.raises(ConfigurationError, match="apart = 0"):
-        attractors(switch(), np.zeros((1, 1)), apart=0)
+    with pytest.raises(ConfigurationError, match="separation = 0"):
+        attractors(switch(), np.zeros((1, 1)), separation=0)
     with pytest.raises(ShapeError):
         attractors(switch(), np.zeros((1, 2)))

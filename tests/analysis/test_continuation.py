@@ -23,8 +23,8 @@ NOTHING = np.zeros(1)
 
 
 def switch(loop=1.0):
-    """s_1 = clip(g y - 0.2), y = clip(2 s_1 + 0.1): rests at y = 0.1 for g < 2, at 1 for g > 0.65,
-    and at 0.3 / (2 g - 1) between (loop = g).
+    """s_1 = clip(g y - 0.2), y = clip(2 s_1 + 0.1): equilibria at y = 0.1 for g < 2, at 1 for g >
+    0.65, and at 0.3 / (2 g - 1) between (loop = g).
     """
     return Network(input=0 * ONE, forward=(2 * ONE,), loop=loop * ONE, biases=(np.array([-0.2]), np.array([0.1])))
 
@@ -60,8 +60,8 @@ def worst(network, image, branch, target=None):
 
 
 @pytest.mark.parametrize("span", [(0.3, 3.0), (3.0, 0.3)])
-def test_a_switch_is_walked_round_both_its_folds(span) -> None:
-    """The corners of a hard sigmoid, where the parameter turns on its heel: at gain 2 and 0.65,
+def test_a_switch_is_followed_through_both_folds(span) -> None:
+    """The corners of a hard sigmoid, where the parameter changes direction: at gain 2 and 0.65,
     whatever side one comes from.
     """
     branch = continuation(switch(), NOTHING, "loop", span)
@@ -85,8 +85,8 @@ def test_a_switch_is_walked_round_both_its_folds(span) -> None:
 
 
 def test_a_switch_that_is_nudged() -> None:
-    """y = (0.1 + beta) / (1 + beta) until the hidden unit wakes at 1.2 y = 0.2, beta = 0.08; from
-    there back along (0.3 - beta) / (1.4 - beta).
+    """y = (0.1 + beta) / (1 + beta) until the hidden unit becomes active at 1.2 y = 0.2, beta =
+    0.08; from there back along (0.3 - beta) / (1.4 - beta).
     """
     branch = continuation(switch(1.2), NOTHING, "beta", (-0.5, 0.3), target=[1.0])
     assert [m.parameter for m in branch.folds] == pytest.approx([0.08], abs=1e-10)
@@ -99,7 +99,7 @@ def test_a_switch_that_is_nudged() -> None:
     assert branch.stable.tolist() == before.tolist()
 
 
-def test_the_upper_rest_is_begun_at_where_it_is_said() -> None:
+def test_a_start_near_the_upper_equilibrium_begins_there() -> None:
     start = (np.full((1, 1), 1.0), np.full((1, 1), 1.0))
     branch = continuation(switch(), NOTHING, "loop", (1.0, 0.3), start=start)
     assert branch.outputs[0, 0] == 1.0
@@ -118,7 +118,7 @@ def test_a_start_beside_a_saddle_begins_there() -> None:
     assert not branch.stable.any()
 
 
-def test_a_start_with_its_units_on_wrong_sides_still_begins_at_rest() -> None:
+def test_a_start_with_units_on_the_wrong_sides_still_begins_at_an_equilibrium() -> None:
     """The inputs of (0.5, 0.19) have the hidden unit at 0 and the output at 1, where nothing
     rests.
     """
@@ -127,7 +127,7 @@ def test_a_start_with_its_units_on_wrong_sides_still_begins_at_rest() -> None:
 
 
 @pytest.mark.parametrize("n", [3, 4, 5])
-def test_rings_begin_to_swing_where_they_must(n) -> None:
+def test_rings_begin_to_oscillate_at_the_known_gain(n) -> None:
     """Model fact 8: at a gain of sec(pi / n)^n, with frequency tan(pi / n)."""
     limit = 1 / np.cos(np.pi / n) ** n
     p = problems.ring(n, limit / 1.1)
@@ -147,7 +147,7 @@ def test_a_branch_may_begin_unstable() -> None:
     assert hopf.parameter == pytest.approx(8 / 9, abs=1e-10)
 
 
-def test_a_smooth_branch_may_begin_where_passes_do_not_rest() -> None:
+def test_a_smooth_branch_may_begin_where_fixed_point_iteration_fails() -> None:
     network = problems.random_network(
         3, [3, 6, 5, 3], 5e3, rho="shifted_tanh", low=-1, high=1, time_constants=(1.0, 0.5, 2.0)
     )
@@ -194,8 +194,8 @@ def test_it_arrives_where_the_known_equilibria_are(name) -> None:
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10_000), gain=st.floats(1, 200))
 def test_strong_loops_with_many_corners(seed, gain) -> None:
-    """Every row rests, and det(-J), which is positive without a loop, has changed its sign as
-    often as there were folds.
+    """Every row is an equilibrium, and det(-J), which is positive without a loop, has changed its
+    sign as often as there were folds.
     """
     network = problems.random_network(seed, [2, 4, 3, 2], gain, low=-1, high=1, time_constants=(1.0, 0.5, 2.0))
     image = np.array([0.3, 0.6])
@@ -212,7 +212,9 @@ def test_strong_loops_with_many_corners(seed, gain) -> None:
 
 
 def close_to_kinks(networks, image, branch):
-    """Rows at which some resting input is 0 or 1 to rounding: the masks there are anybody's guess."""
+    """Rows at which some unclipped equilibrium is 0 or 1 to rounding: the masks there are
+    undetermined.
+    """
     found = set()
     for row, network in enumerate(networks):
         a = oracles.total_input(network, image[None], tuple(s[row : row + 1] for s in branch.states))
@@ -227,7 +229,7 @@ def test_smooth_folds_solve_the_fold_s_own_system(rho) -> None:
     """field = 0 and det J = 0 in (s_1, s_2, factor), by scipy's root."""
     w, s = (60.0, -2.0) if rho == "logistic" else (30.0, -1.3)
     network = smooth_ring((w, w), (3 - w / 2, 3 - w / 2), rho, time_constants=(1.0, 0.8))
-    low = smooth_rest(network, s)
+    low = smooth_equilibrium(network, s)
     branch = continuation(network, NOTHING, "loop", (1.0, 3.0), start=low)
     assert worst(network, NOTHING, branch) < 1e-10
     assert len(branch.folds) >= 1
@@ -248,15 +250,15 @@ def test_smooth_folds_solve_the_fold_s_own_system(rho) -> None:
     assert (np.diff(branch.stable.astype(int)) != 0).sum() == len(branch.folds)
 
 
-def smooth_rest(network, s):
-    """The rest of a network of single units near s in all of them."""
+def smooth_equilibrium(network, s):
+    """The equilibrium of a network of single units near s in all of them."""
     found = root(lambda x: field_of(network, x, 1.0)[0], np.full(network.depth, s), tol=1e-14)
     assert np.linalg.norm(found.fun) < 1e-10
     return oracles.split(network, found.x[None])
 
 
-def test_a_smooth_ring_begins_to_swing_and_ends() -> None:
-    """The largest real part of the eigenvalues is 0, found by bisection over rests that scipy
+def test_a_smooth_ring_begins_and_ceases_to_oscillate() -> None:
+    """The largest real part of the eigenvalues is 0, found by bisection over equilibria that scipy
     computes.
     """
     network = smooth_ring((30.0, 32.0, -36.0), (18.5, -15.5, -16.0), "logistic", time_constants=(1.0, 0.7, 1.5))
@@ -311,7 +313,7 @@ def test_unusable_input_is_named() -> None:
         continuation(p.network, p.images[0], "loop", (0, 1), target=target)
     with pytest.raises(ConfigurationError, match=r"span = \(1, 1\), expected two different"):
         continuation(p.network, p.images[0], "loop", (1, 1))
-    with pytest.raises(ConfigurationError, match="expected betas above -1"):
+    with pytest.raises(ConfigurationError, match="expected values above -1"):
         continuation(p.network, p.images[0], "beta", (1, -1), target=target)
     with pytest.raises(ConfigurationError, match="step = 0"):
         continuation(p.network, p.images[0], "loop", (0, 1), step=0)

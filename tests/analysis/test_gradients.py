@@ -47,8 +47,8 @@ def recipe_of(network, **options):
 
 def cost(network, images, target, start):
     """mean_B 1/2 ||s_L - d||^2 at the free equilibrium."""
-    rest = relax(network, images, start=start, tolerance=TIGHT).require_converged()
-    return 0.5 * ((rest.output - target) ** 2).sum(1).mean()
+    equilibrium = relax(network, images, start=start, tolerance=TIGHT).require_converged()
+    return 0.5 * ((equilibrium.output - target) ** 2).sum(1).mean()
 
 
 @pytest.mark.parametrize("name", SMOOTH_ENOUGH)
@@ -86,8 +86,8 @@ def test_the_limit_of_eq_14(name) -> None:
 
 @pytest.mark.parametrize("name", SMOOTH_ENOUGH)
 def test_the_exact_rule_follows_the_gradient(name) -> None:
-    """Fact 11: below 0.1 degrees at a small beta, by the transposed rest and by the oracle that
-    adds (J^T - J)(s - s0) to the whole field.
+    """Fact 11: below 0.1 degrees at a small beta, by the transposed equilibrium and by the oracle
+    that adds (J^T - J)(s - s0) to the whole field.
     """
     p, target, free = setting(name)
     gradient, rate = true_gradient(p.network, p.images, target, free).parameters(), p.network.rho.rate
@@ -104,7 +104,8 @@ def test_the_exact_rule_follows_the_gradient(name) -> None:
 
 
 def test_the_exact_rule_s_error_vanishes_with_beta() -> None:
-    """One-sided: in proportion to beta; centred: to its square (inside, where nothing has a kink)."""
+    """One-sided: in proportion to beta; centred: to its square (inside, where nothing has a kink).
+    """
     p, target, free = setting("interior")
     gradient = true_gradient(p.network, p.images, target, free).parameters()
 
@@ -174,20 +175,20 @@ def test_a_tied_network_is_kept_from_the_gradient_by_beta_alone() -> None:
 
 def test_refusals() -> None:
     p, target, free = setting("strong")
-    restless = dataclasses.replace(free, status=np.ones_like(free.status))
+    unconverged = dataclasses.replace(free, status=np.ones_like(free.status))
     with pytest.raises(NotConvergedError):
-        true_gradient(p.network, p.images, target, restless)
-    assert true_gradient(p.network, p.images, target, restless, unconverged=True).loop is not None
+        true_gradient(p.network, p.images, target, unconverged)
+    assert true_gradient(p.network, p.images, target, unconverged, unconverged=True).loop is not None
     with pytest.raises(ShapeError, match="targets has shape"):
         true_gradient(p.network, p.images, target[:, 1:], free)
     with pytest.raises(ShapeError, match="targets has shape"):
         compare(p.network, p.images, target[:, 1:], recipe_of(p.network))
     happy, goal, _ = setting("satisfied")
-    with pytest.raises(ConfigurationError, match="no sample has an error"):
+    with pytest.raises(ConfigurationError, match="no sample both has an error"):
         compare(happy.network, happy.images, goal, recipe_of(happy.network))
 
 
-def test_a_transposed_rest_that_is_not_reached_says_so() -> None:
+def test_an_unconverged_transposed_equilibrium_is_reported() -> None:
     p, target, free = setting("strong")
     found = relax_transposed(p.network, p.drive, free, Nudge(0.5, target), TIGHT, max_passes=1)
     assert not found.converged.all()
@@ -195,7 +196,7 @@ def test_a_transposed_rest_that_is_not_reached_says_so() -> None:
     assert found.beta == 0.5
 
 
-def test_a_sample_s_transposed_rest_does_not_depend_on_its_neighbours() -> None:
+def test_a_sample_s_transposed_equilibrium_does_not_depend_on_its_neighbours() -> None:
     p, target, free = setting("deep")
     together = relax_transposed(p.network, p.drive, free, Nudge(0.5, target))
     assert len(set(together.steps.tolist())) > 1
@@ -206,7 +207,7 @@ def test_a_sample_s_transposed_rest_does_not_depend_on_its_neighbours() -> None:
             np.testing.assert_allclose(one[0], many[b], atol=1e-15)
 
 
-def test_outputs_in_saturation_wake_under_the_exact_nudge() -> None:
+def test_saturated_outputs_move_under_the_exact_nudge() -> None:
     """An output at 0 has no gradient, yet a nudge strong enough moves it, as eq. 14's does."""
     network = random_network(0, [3, 5, 4, 2], 0.3, low=0.1, high=0.4).with_parameters(
         {"biases[2]": np.array([-0.9, 0.2])}

@@ -23,7 +23,7 @@ def test_components_are_those_of_the_svd(shape: tuple[int, int]) -> None:
     held = (sizes > 1e-9 * sizes[0])[:2]
     np.testing.assert_allclose(np.abs((plane.axes * axes[:2]).sum(1))[held], 1, atol=1e-9)
     np.testing.assert_allclose(plane.axes @ plane.axes.T, np.eye(2), atol=1e-12)
-    np.testing.assert_allclose(plane.share, sizes[:2] ** 2 / (sizes**2).sum(), atol=1e-12)
+    np.testing.assert_allclose(plane.variance_fraction, sizes[:2] ** 2 / (sizes**2).sum(), atol=1e-12)
     np.testing.assert_allclose(plane.project(states), moved @ plane.axes.T, atol=1e-12)
     assert (plane.axes[[0, 1], np.abs(plane.axes).argmax(1)] > 0).all()
 
@@ -39,7 +39,7 @@ def test_a_path_without_two_directions_is_flat(states: np.ndarray) -> None:
     seen = plane.project(states)
     np.testing.assert_allclose(np.ptp(seen[:, 1]), 0, atol=1e-12)
     np.testing.assert_allclose(np.linalg.norm(seen[-1] - seen[0]), np.linalg.norm(states[-1] - states[0]), atol=1e-12)
-    assert plane.share[1] == 0
+    assert plane.variance_fraction[1] == 0
 
 
 def test_points_that_are_not_finite_do_not_span_it() -> None:

@@ -1,4 +1,4 @@
-"""What a probe says is what the rooms it asks say, and nothing where there is nothing to say."""
+"""A probe reports what the functions it calls return, and omits what does not apply."""
 
 from __future__ import annotations
 
@@ -26,15 +26,18 @@ RECIPE = Recipe(Sgd(LearningRates(1.0, (1.0, 1.0), 1.0)), FixedPointSolver(), To
 IMAGES, LABELS = np.random.default_rng(0).random((12, 5)), np.arange(12) % 3
 
 
-def test_it_says_what_the_others_say() -> None:
+def test_it_reports_what_the_functions_return() -> None:
     network = random_network(1, [5, 8, 7, 3], 0.8)
-    found, rest = Probe(IMAGES, LABELS, RECIPE).look(network), relax(network, IMAGES, tolerance=Tolerance(1e-12))
+    found, equilibrium = (
+        Probe(IMAGES, LABELS, RECIPE).measure(network),
+        relax(network, IMAGES, tolerance=Tolerance(1e-12)),
+    )
     alignment, samples, held = (
         loop_alignment(network),
-        sample_alignment(network, rest),
-        stability(network, IMAGES, rest),
+        sample_alignment(network, equilibrium),
+        stability(network, IMAGES, equilibrium),
     )
-    assert found["rested"] == 12
+    assert found["converged"] == 12
     assert found["alignment"]["degrees"] == alignment.degrees
     assert found["alignment"]["inside"] == alignment.inside
     assert found["samples"]["mean"] == pytest.approx(samples.mean, nan_ok=True)
@@ -49,37 +52,39 @@ def test_it_says_what_the_others_say() -> None:
     np.testing.assert_allclose(shown[:, 0] + 1j * shown[:, 1], held.spectrum.values[:SHOWN].ravel(), atol=1e-4)
 
 
-def test_samples_that_do_not_rest_are_left_out() -> None:
-    """A solver that is given too few steps; what is said is said of those that converged."""
+def test_unconverged_samples_are_left_out() -> None:
+    """A solver with too few steps; the record covers only the samples that converged."""
     network, hasty = random_network(1, [5, 8, 7, 3], 0.8), ReferenceSolver("euler", dt=0.5, max_steps=14)
-    rest = hasty.relax(network, drive(network, IMAGES), None, None, Tolerance(1e-3))
-    kept = rest.converged
+    equilibrium = hasty.relax(network, drive(network, IMAGES), None, None, Tolerance(1e-3))
+    kept = equilibrium.converged
     assert 0 < kept.sum() < 12
-    found = Probe(IMAGES, LABELS, Recipe(RECIPE.optimiser, hasty, Tolerance(1e-3))).look(network)
-    assert found["rested"] == kept.sum()
-    alone = Probe(IMAGES[kept], LABELS[kept], Recipe(RECIPE.optimiser, hasty, Tolerance(1e-3))).look(network)
+    found = Probe(IMAGES, LABELS, Recipe(RECIPE.optimiser, hasty, Tolerance(1e-3))).measure(network)
+    assert found["converged"] == kept.sum()
+    alone = Probe(IMAGES[kept], LABELS[kept], Recipe(RECIPE.optimiser, hasty, Tolerance(1e-3))).measure(network)
     assert found["samples"] == alone["samples"]
     for part in (found, alone):
         del part["stability"]["eigenvalues"]  # twins on the circle stand in any order
     assert found["stability"] == pytest.approx(alone["stability"])
 
 
-def test_other_networks_have_what_they_have() -> None:
-    smooth = Probe(IMAGES, LABELS, RECIPE).look(fsp.loop_network([5, 8, 7, 3], rho="logistic", dtype=np.float64, rng=0))
-    assert set(smooth) == {"rested", "alignment", "samples", "gradient"}
-    reciprocal = Probe(IMAGES, LABELS, RECIPE).look(fsp.reciprocal_network([5, 8, 7, 3], dtype=np.float64, rng=0))
-    assert set(reciprocal) == {"rested", "gradient"}
+def test_records_of_other_networks() -> None:
+    smooth = Probe(IMAGES, LABELS, RECIPE).measure(
+        fsp.loop_network([5, 8, 7, 3], rho="logistic", dtype=np.float64, rng=0)
+    )
+    assert set(smooth) == {"converged", "alignment", "samples", "gradient"}
+    reciprocal = Probe(IMAGES, LABELS, RECIPE).measure(fsp.reciprocal_network([5, 8, 7, 3], dtype=np.float64, rng=0))
+    assert set(reciprocal) == {"converged", "gradient"}
     assert max(reciprocal["gradient"]["sources"]["non-reciprocity"].values()) < 1e-9
 
 
-def test_zero_matrices_and_perfect_outputs_are_no_reason_to_stop() -> None:
+def test_zero_matrices_and_perfect_outputs() -> None:
     network = random_network(1, [5, 8, 7, 3], 0.8)
     cut = network.with_parameters({"loop": np.zeros_like(network.loop)})
-    assert all(np.isnan(value) for value in Probe(IMAGES, LABELS, RECIPE).look(cut)["alignment"]["degrees"].values())
+    assert all(np.isnan(value) for value in Probe(IMAGES, LABELS, RECIPE).measure(cut)["alignment"]["degrees"].values())
     perfect = network.with_parameters({"biases[2]": np.array([50.0, -50.0, -50.0])})
-    assert "gradient" not in Probe(IMAGES, np.zeros(12, int), RECIPE).look(perfect)
+    assert "gradient" not in Probe(IMAGES, np.zeros(12, int), RECIPE).measure(perfect)
 
 
-def test_it_can_be_written_down() -> None:
-    found = plain(Probe(IMAGES, LABELS, RECIPE).look(random_network(1, [5, 8, 7, 3], 0.8)))
+def test_it_can_be_written_as_json() -> None:
+    found = plain(Probe(IMAGES, LABELS, RECIPE).measure(random_network(1, [5, 8, 7, 3], 0.8)))
     assert json.loads(json.dumps(found, allow_nan=False)) == found

@@ -36,7 +36,7 @@ EXACT = ("one-hidden", "time-constants", "ring-3", "ring-4", "saturated", "satis
 OTHERS = ("tied", "untied", "logistic", "shifted_tanh")
 
 
-def apart(found, expected):
+def distance(found, expected):
     """Largest distance between two multisets of complex numbers, paired as well as they can be."""
     assert len(found) == len(expected)
     distance = np.abs(np.subtract.outer(found, expected))
@@ -49,7 +49,7 @@ def dense_eigenvalues(p, phase):
 
 @pytest.mark.parametrize("phase", problems.PHASES)
 @pytest.mark.parametrize("name", LOOPS)
-def test_the_loop_knows_the_whole_spectrum(name, phase) -> None:
+def test_the_loop_matrix_gives_the_whole_spectrum(name, phase) -> None:
     """All N eigenvalues from an n_L x n_L matrix are those of the N x N Jacobian, multiplicities
     included.
 
@@ -59,7 +59,7 @@ def test_the_loop_knows_the_whole_spectrum(name, phase) -> None:
     p = problems.problem(name)
     found = spectrum(p.network, p.images, p.known[phase], p.nudges[phase])
     for values, expected in zip(found.all(), dense_eigenvalues(p, phase), strict=True):
-        coupled = np.min(np.abs(np.add.outer(values, [kappa for kappa, _ in found.rest])), axis=1) > 1e-3
+        coupled = np.min(np.abs(np.add.outer(values, [kappa for kappa, _ in found.uncoupled])), axis=1) > 1e-3
         distance = np.abs(np.subtract.outer(values, expected))
         rows, columns = linear_sum_assignment(distance)
         assert distance[rows, columns][coupled[rows]].max(initial=0) < 1e-8
@@ -90,7 +90,7 @@ def test_any_state_with_any_time_constants(seed, gain, beta) -> None:
             assert abs((found[b] ** m).sum() - np.trace(power)) < 1e-11 * scale
 
 
-def test_a_narrow_passage_leaves_the_others_exactly_alone() -> None:
+def test_few_unsaturated_units_leave_the_other_eigenvalues_exact() -> None:
     """Two unsaturated units in one layer: two eigenvalues of G_D may differ from 0, and what
     rounding makes of the others does not reach -kappa.
     """
@@ -107,9 +107,9 @@ def test_other_networks_are_computed_whole(name, phase) -> None:
     p = problems.problem(name)
     found = spectrum(p.network, p.images, p.known[phase], p.nudges[phase])
     assert found.complete
-    assert found.rest == ()
+    assert found.uncoupled == ()
     for values, expected in zip(found.all(), dense_eigenvalues(p, phase), strict=True):
-        assert apart(values, expected) < 1e-7
+        assert distance(values, expected) < 1e-7
 
 
 @pytest.mark.parametrize("name", ["one-hidden", "time-constants", "untied", "logistic"])
@@ -140,7 +140,7 @@ def test_a_ring_of_equal_units_has_its_closed_form() -> None:
     for n in (3, 4, 5):
         p = problems.ring(n, 2.5)
         found = spectrum(p.network, p.images, p.known["free"]).all()[0]
-        assert apart(found, 2.5 ** (1 / n) * np.exp(1j * np.pi * (2 * np.arange(n) + 1) / n) - 1) < 1e-13
+        assert distance(found, 2.5 ** (1 / n) * np.exp(1j * np.pi * (2 * np.arange(n) + 1) / n) - 1) < 1e-13
 
 
 @pytest.mark.parametrize("kind", ["logistic", "untied", "tied", "hard"])
@@ -194,7 +194,7 @@ def test_departure_and_growth_against_matrices(name) -> None:
         assert growth[b] == pytest.approx((np.linalg.norm(expm(j * t), 2) - 1) / t, abs=1e-4)
 
 
-def test_a_symmetric_network_is_normal_and_cannot_grow_first() -> None:
+def test_a_symmetric_network_is_normal_without_transient_growth() -> None:
     p = problems.problem("tied")
     linear = linearise(p.network, p.images, p.known["free"])
     found = eigenvalues(linear)
@@ -228,9 +228,9 @@ def test_what_cannot_be_linearised_is_refused() -> None:
         spectrum(own, np.zeros((1, 3)), zero_state(own, 1))
 
 
-def test_a_rest_that_an_integrator_came_near_has_the_spectrum_of_the_rest() -> None:
-    """In the rate form a unit that is negative beyond a wall comes to it exponentially: it is
-    strictly inside as long as one looks, and saturated.
+def test_an_integrated_equilibrium_has_the_spectrum_of_the_exact_one() -> None:
+    """In the rate form a unit whose equilibrium lies beyond a bound approaches it exponentially: it
+    is strictly inside as long as one looks, and saturated.
     """
     rng = np.random.default_rng(4)
     network = loop_network([6, 12, 9, 4], loop_scale=0.5, dtype=np.float64, rng=rng)

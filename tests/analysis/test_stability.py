@@ -1,4 +1,4 @@
-"""What holds an equilibrium: the record against slow twins, settle times and step sizes against
+"""Stability of equilibria: the record against slow twins, settle times and step sizes against
 the dynamics, betas against closed forms.
 """
 
@@ -33,8 +33,8 @@ from fsp_dynamics.solvers.tableaux import EULER, TABLEAUX
 NUMPY = ReferenceSolver()
 
 
-def rest_of(p, phase="free"):
-    """The known equilibrium as a solver would hand it over."""
+def equilibrium_of(p, phase="free"):
+    """The known equilibrium as a solver would return it."""
     batch = p.batch
     beta = 0.0 if p.nudges[phase] is None else p.nudges[phase].beta
     return Equilibrium(
@@ -60,7 +60,7 @@ def loop_matrix_by_hand(p, phase):
 @pytest.mark.parametrize("name", ["strong", "time-constants", "deep", "one-hidden", "saturated"])
 def test_the_record_against_slow_twins(name, phase) -> None:
     p = problems.problem(name)
-    found = stability(p.network, p.images, rest_of(p, phase), p.nudges[phase])
+    found = stability(p.network, p.images, equilibrium_of(p, phase), p.nudges[phase])
     matrices = loop_matrix_by_hand(p, phase)
     assert found.loop_matrix == pytest.approx(matrices, abs=1e-13)
     for b, j in enumerate(oracles.jacobian(p.network, p.images, p.known[phase], p.nudges[phase])):
@@ -101,9 +101,9 @@ def test_the_kink_margin_is_how_far_a_bias_may_move(name, phase) -> None:
         assert margin == pytest.approx(min(distances), abs=1e-13)
 
 
-def test_smooth_and_reciprocal_networks_say_what_they_have() -> None:
+def test_smooth_and_reciprocal_networks() -> None:
     p, q = problems.problem("logistic"), problems.problem("tied")
-    smooth, tied = (stability(x.network, x.images, rest_of(x)) for x in (p, q))
+    smooth, tied = (stability(x.network, x.images, equilibrium_of(x)) for x in (p, q))
     assert np.isinf(smooth.kink_margin).all()
     assert smooth.loop_matrix.shape == (3, 2, 2)
     assert np.isnan(smooth.beta_range).all()
@@ -115,7 +115,7 @@ def test_smooth_and_reciprocal_networks_say_what_they_have() -> None:
     )
 
 
-def test_what_is_not_at_rest_is_refused_unless_asked_for() -> None:
+def test_unconverged_samples_are_refused_unless_allowed() -> None:
     p = problems.problem("strong")
     early = relax(p.network, p.images, solver=ReferenceSolver(max_steps=3))
     with pytest.raises(NotConvergedError, match="4 of 4 samples"):
@@ -128,23 +128,23 @@ def test_what_is_not_at_rest_is_refused_unless_asked_for() -> None:
 
 def test_unusable_input_is_named() -> None:
     p = problems.problem("strong")
-    rest, nudge = rest_of(p), p.nudges["nudged"]
-    with pytest.raises(ConfigurationError, match=r"nudge has beta = 0.7, expected 0 as the equilibrium rests under"):
-        stability(p.network, p.images, rest, nudge)
+    equilibrium, nudge = equilibrium_of(p), p.nudges["nudged"]
+    with pytest.raises(ConfigurationError, match=r"nudge has beta = 0.7, expected 0, the beta of the equilibrium"):
+        stability(p.network, p.images, equilibrium, nudge)
     with pytest.raises(ConfigurationError, match="equilibrium is tuple, expected an Equilibrium"):
-        stability(p.network, p.images, rest.state)
+        stability(p.network, p.images, equilibrium.state)
     with pytest.raises(ConfigurationError, match="tableau = 'eulr' is unknown; did you mean 'euler'"):
-        stability(p.network, p.images, rest, tableau="eulr")
+        stability(p.network, p.images, equilibrium, tableau="eulr")
     with pytest.raises(ConfigurationError, match=r"factor = 1, expected a finite number above 1"):
-        stability(p.network, p.images, rest, factor=1)
+        stability(p.network, p.images, equilibrium, factor=1)
     with pytest.raises(ShapeError):
-        stability(p.network, p.images[:1], rest)
+        stability(p.network, p.images[:1], equilibrium)
     with pytest.raises(ConfigurationError, match="direction = 'fastest' is unknown"):
-        measured_settle_time(p.network, p.images, rest, direction="fastest")
+        measured_settle_time(p.network, p.images, equilibrium, direction="fastest")
     with pytest.raises(ConfigurationError, match="size = 0"):
-        measured_settle_time(p.network, p.images, rest, size=0)
-    with pytest.raises(ConfigurationError, match="FixedPointSolver, which has no time axis"):
-        measured_settle_time(p.network, p.images, rest, solver=FixedPointSolver())
+        measured_settle_time(p.network, p.images, equilibrium, size=0)
+    with pytest.raises(ConfigurationError, match="FixedPointSolver, expected an integrator in time"):
+        measured_settle_time(p.network, p.images, equilibrium, solver=FixedPointSolver())
     smooth = problems.problem("logistic")
     with pytest.raises(ConfigurationError, match="admissible_beta needs a loop and a hard sigmoid"):
         admissible_beta(linearise(smooth.network, smooth.images, smooth.known["free"]))
@@ -166,11 +166,13 @@ def test_the_settle_time_is_met_by_the_dynamics(name, phase) -> None:
     modes, to the logarithm of its share.
     """
     p = problems.problem(name)
-    rest, nudge = rest_of(p, phase), p.nudges[phase]
-    predicted = stability(p.network, p.images, rest, nudge, factor=500.0).settle_time
-    measured = measured_settle_time(p.network, p.images, rest, nudge, factor=500.0, solver=NUMPY)
+    equilibrium, nudge = equilibrium_of(p, phase), p.nudges[phase]
+    predicted = stability(p.network, p.images, equilibrium, nudge, factor=500.0).settle_time
+    measured = measured_settle_time(p.network, p.images, equilibrium, nudge, factor=500.0, solver=NUMPY)
     assert measured == pytest.approx(predicted, rel=1e-3 if name in ("interior", "tied") else 0.02)
-    other = measured_settle_time(p.network, p.images, rest, nudge, factor=500.0, direction="random", solver=NUMPY)
+    other = measured_settle_time(
+        p.network, p.images, equilibrium, nudge, factor=500.0, direction="random", solver=NUMPY
+    )
     assert other == pytest.approx(predicted, rel=0.4)
     assert not np.array_equal(measured, other)
 
@@ -178,22 +180,22 @@ def test_the_settle_time_is_met_by_the_dynamics(name, phase) -> None:
 def test_the_settle_time_in_single_precision_and_by_default() -> None:
     """The network is followed in double precision from wherever the equilibrium is known to be."""
     p = problems.problem("interior", np.float32)
-    rest = relax(p.network, p.images[:1])
-    measured = measured_settle_time(p.network, p.images[:1], rest)
-    assert measured == pytest.approx(settle_time(spectrum(p.network, p.images[:1], rest).abscissa), rel=0.02)
-    assert np.isinf(measured_settle_time(p.network, p.images[:1], rest, longest=float(measured[0]) * 0.9)).all()
+    equilibrium = relax(p.network, p.images[:1])
+    measured = measured_settle_time(p.network, p.images[:1], equilibrium)
+    assert measured == pytest.approx(settle_time(spectrum(p.network, p.images[:1], equilibrium).abscissa), rel=0.02)
+    assert np.isinf(measured_settle_time(p.network, p.images[:1], equilibrium, longest=float(measured[0]) * 0.9)).all()
 
 
 def test_what_is_left_never_settles() -> None:
-    """Beyond gamma = 8 a ring of three rests where nothing stays (model fact 8)."""
+    """Beyond gamma = 8 a ring of three has an equilibrium that is unstable (model fact 8)."""
     p = problems.ring(3, 20.0)
     state = oracles.solve_masked(p.network, p.images, np.zeros((3, 3)))
-    rest = dataclasses.replace(rest_of(problems.problem("ring-3")), state=state)
-    found = stability(p.network, p.images, rest)
+    equilibrium = dataclasses.replace(equilibrium_of(problems.problem("ring-3")), state=state)
+    found = stability(p.network, p.images, equilibrium)
     assert not found.stable.any()
     assert np.isinf(found.settle_time).all()
     assert (found.dt == 0).all()
-    assert np.isinf(measured_settle_time(p.network, p.images, rest, size=0.01, solver=NUMPY)).all()
+    assert np.isinf(measured_settle_time(p.network, p.images, equilibrium, size=0.01, solver=NUMPY)).all()
 
 
 @pytest.mark.parametrize("gamma", [1.0, 4.0, 7.5, 12.0])
@@ -235,15 +237,15 @@ def test_stable_above_the_lowest_beta_and_not_below(seed, gain) -> None:
 
 
 @pytest.mark.parametrize("name", ["ring-3", "time-constants", "untied", "logistic"])
-def test_euler_holds_below_the_longest_step_and_leaves_above(name) -> None:
+def test_euler_is_stable_below_the_longest_step_and_not_above(name) -> None:
     """Closed form min 2 (-Re l) / |l|^2, and the integrator itself beside the equilibrium."""
     p = problems.problem(name)
-    found = stability(p.network, p.images, rest_of(p))
+    found = stability(p.network, p.images, equilibrium_of(p))
     values = found.spectrum.all()
     assert found.dt == pytest.approx(np.min(2 * -values.real / np.abs(values) ** 2, axis=1), rel=1e-12)
     b = 0
-    rest = tuple(s[b : b + 1] for s in p.known["free"])
-    flat = np.concatenate(rest, axis=1)
+    equilibrium = tuple(s[b : b + 1] for s in p.known["free"])
+    flat = np.concatenate(equilibrium, axis=1)
     beside = oracles.split(p.network, flat + 1e-7 * np.random.default_rng(0).normal(size=flat.shape))
     ends = {}
     for factor in (0.9, 1.1):
