@@ -55,9 +55,9 @@ def test_multiplications_against_a_count_by_hand():
 
 def test_the_sliders_that_are_timed_are_sliders():
     from fsp_dynamics.explorer.controls import Number, controls_of
-    from fsp_dynamics.explorer.subject import Subject
+    from fsp_dynamics.explorer.session import Session
 
-    sliders = {control.name for control in controls_of(Subject.of(None)) if isinstance(control, Number)}
+    sliders = {control.name for control in controls_of(Session.of(None)) if isinstance(control, Number)}
     assert {name for name, _ in interaction.MOVES} <= sliders
 
 

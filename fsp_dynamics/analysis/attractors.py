@@ -44,8 +44,8 @@ class Attractors:
     unconverged: int
 
     def __repr__(self) -> str:
-        shares = ", ".join(f"{100 * share:.3g} %" for share in self.share) or "none"
-        return f"<Attractors: {self.count}, of shares {shares}; {self.unconverged} starts unconverged>"
+        fractions = ", ".join(f"{100 * each:.3g} %" for each in self.fraction) or "none"
+        return f"<Attractors: {self.count}, reached by {fractions}; {self.unconverged} initial states unconverged>"
 
     @property
     def count(self) -> int:

@@ -1,9 +1,9 @@
-"""The live instrument for a notebook: `explore`. Parameters in, one frame out (`model`), shown by
-a widget whose script draws it.
+"""The interactive explorer for notebooks: `explore`. A setting of the controls gives one frame
+(`model`), which a widget displays and its script draws.
 
-`controls` says what can be changed, `subject` what is explored, `scene` what the parameters
-describe; `views` and `words` are what is seen and said of it, `frame` how it travels, `widget` the
-page's side. No mathematics is done here: that is on the floors below.
+`controls` defines the parameters, `session` holds the images and networks, `trial` is one image
+shown to one network; `views` computes the plotted arrays and `summary` the text and code, `frame`
+packs them, `widget` connects them to the page. The computations are done by the packages below.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 def explore(
     network_or_run: Network | Run | str | Path | None = None, dataset: str | Dataset | None = None, sample: int = 0
 ) -> Explorer:
-    """The explorer, to be shown as the last line of a notebook's cell.
+    """The explorer; make it the last line of a notebook cell to display it.
 
     Parameters
     ----------
-    network_or_run : a network, a run or its folder (whose checkpoints can then be scrubbed
-        through), or None for a small random loop network.
-    dataset : name of a data set, or a `Dataset`; None: the run's, else digits. Its test images are
-        shown.
-    sample : the image that is shown first.
+    network_or_run : a network, a run or its folder (a slider then selects the epoch), or None for
+        a small random loop network.
+    dataset : name of a data set, or a `Dataset`; None: the run's, otherwise digits. Its test
+        images are shown.
+    sample : index of the image shown first.
 
-    Raises ConfigurationError where network and images do not fit, and where anywidget is not
-    installed; the package's errors for a run or data that cannot be read.
+    Raises ConfigurationError if network and images do not match or anywidget is not installed, and
+    the package's errors for runs or data that cannot be read.
     """
     from fsp_dynamics.explorer.model import Model
-    from fsp_dynamics.explorer.subject import Subject
+    from fsp_dynamics.explorer.session import Session
 
     try:
         from fsp_dynamics.explorer.widget import Explorer
@@ -48,4 +48,4 @@ def explore(
             f"explore needs {error.name}, which is not installed; install fsp_dynamics[notebook]"
         ) from None
 
-    return Explorer(Model(Subject.of(network_or_run, dataset), sample, ready=set()))
+    return Explorer(Model(Session.of(network_or_run, dataset), sample, ready=set()))

@@ -1,8 +1,7 @@
-"""What can be changed in the explorer: one control for each parameter, with its range, and
-`Parameters`, a value for each.
+"""The parameters of the explorer (`Parameters`) and a control for each, with its range.
 
-A control is a slider (`Number`), a list (`Choice`) or the drawing pad (`Pad`). Which there are
-depends on what is explored: see `controls_of`.
+A control is a slider (`Number`), a list (`Choice`) or the drawing pad (`Pad`). Which controls
+exist depends on the session: see `controls_of`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from fsp_dynamics.errors import ConfigurationError, check_choice, nearest
 from fsp_dynamics.solvers.tableaux import TABLEAUX
 
 if TYPE_CHECKING:
-    from fsp_dynamics.explorer.subject import Subject
+    from fsp_dynamics.explorer.session import Session
 
 ANY = "any"
 STARTS = ("silent", "saturated", "random")
@@ -31,22 +30,21 @@ VALUES = 27  # values of a sweep, at most
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What the controls say. Durations and time steps are in the time unit of the time constants.
+    """Values of the controls. Durations and time steps are in the unit of the time constants.
 
     sample : index of the image among the test images of class `label`. label : a class, as text,
         or "any". noise : standard deviation of Gaussian
-    pixel noise, clipped to [0, 1] after it is added. drawing : the pixels of an image that was
-    drawn, or None.
+        pixel noise; the sum is clipped to [0, 1]. drawing : the pixels of a drawn image, or None.
     beta : strength of the nudge; 0 makes the second phase free too. dt, integrator : step and
         method of the path.
     r : factor of the network's time constants. gain : factor of its loop. rho : its firing-rate
         function.
     free, nudged : durations of the phases. start : the state at time 0.
-    source : "random", or the network or run that was given. seed : of the random network. epoch :
-        of the run.
+    source : "random", or the given network or run. seed : of the random network. epoch : of the
+        run.
     learning_rate : factor of the learning rates of "apply one Hebbian update".
-    plane : principal components of the path, or two units. unit_x, unit_y : flat indices of those
-    units.
+    plane : principal components of the trajectory, or two units. unit_x, unit_y : flat indices of
+        those units.
     """
 
     sample: int
@@ -81,21 +79,19 @@ class Control(Protocol):
     def default(self) -> Any: ...
 
     def check(self, value: Any) -> Any:
-        """The value as `Parameters` holds it. Raises ConfigurationError for one that the control
-        cannot have.
+        """The value in the form `Parameters` stores. Raises ConfigurationError for an invalid
+        one.
         """
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What the page needs to build it."""
+        """A description from which the page builds the control."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A slider from low to high in steps, logarithmic if `log`; it snaps to the values `snap` when
-    it comes near.
-    """
+    """A slider from low to high in steps, logarithmic if `log`; it snaps to values in `snap`."""
 
     name: str
     label: str
@@ -130,7 +126,7 @@ class Number:
         return {"kind": "number"} | dataclasses.asdict(self)
 
     def values(self) -> list[float]:
-        """The values of a sweep, at most VALUES, in increasing order, evenly spread on the slider."""
+        """The values of a sweep, at most VALUES, increasing and evenly spaced along the slider."""
         if self.log:
             return [float(v) for v in np.geomspace(self.low, self.high, VALUES)]
         if self.integer and self.high - self.low < VALUES:
@@ -184,35 +180,35 @@ class Pad:
         return {"kind": "pad"} | dataclasses.asdict(self)
 
 
-def controls_of(subject: Subject, sample: int = 0) -> tuple[Control, ...]:
-    """Every control that has a part in exploring `subject`, grouped as on the page."""
-    return (*_image(subject, sample), *_phases(), *_dynamics(subject), *_network(subject), *_view(subject))
+def controls_of(session: Session, sample: int = 0) -> tuple[Control, ...]:
+    """All controls that apply to `session`, grouped as on the page."""
+    return (*_image(session, sample), *_phases(), *_dynamics(session), *_network(session), *_view(session))
 
 
 def checked(controls: Sequence[Control], given: Mapping[str, Any]) -> Parameters:
-    """The parameters that `given` names, all others at the default of their control.
+    """The parameters in `given`, all others at the default of their control.
 
-    A parameter without a control has the one value that it can have. Raises ConfigurationError for
-    unknown names and impossible values.
+    A parameter without a control has a fixed value. Raises ConfigurationError for unknown names
+    and invalid values.
     """
     by_name = {control.name: control for control in controls}
     for name in given:
         if name not in by_name:
             raise ConfigurationError(f"the explorer has no parameter {name!r} here; {nearest(str(name), by_name)}")
-    alone = {"drawing": None, "gain": 1.0, "source": RANDOM, "seed": 0, "epoch": 0, "unit_x": 0, "unit_y": 1}
-    values = {**alone, **defaults(controls), **given}
+    fixed = {"drawing": None, "gain": 1.0, "source": RANDOM, "seed": 0, "epoch": 0, "unit_x": 0, "unit_y": 1}
+    values = {**fixed, **defaults(controls), **given}
     return Parameters(
         **{name: by_name[name].check(value) if name in by_name else value for name, value in values.items()}
     )
 
 
 def defaults(controls: Sequence[Control]) -> dict[str, Any]:
-    """{name: value} where every control stands at first."""
+    """{name: initial value} of every control."""
     return {control.name: control.default for control in controls}
 
 
-def _image(subject: Subject, sample: int) -> list[Control]:
-    images, classes = len(subject.images), tuple(map(str, range(subject.classes)))
+def _image(session: Session, sample: int) -> list[Control]:
+    images, classes = len(session.images), tuple(map(str, range(session.classes)))
     found: list[Control] = [
         Number(
             "sample",
@@ -222,14 +218,14 @@ def _image(subject: Subject, sample: int) -> list[Control]:
             0,
             images - 1,
             1,
-            "which of the test images (of the class below)",
+            "index among the test images (of the class below)",
             integer=True,
         ),
-        Choice("label", "class", "image", ANY, (ANY, *classes), "images of this class alone; of a drawing, its target"),
+        Choice("label", "class", "image", ANY, (ANY, *classes), "only images of this class; the target of a drawing"),
         Number("noise", "pixel noise", "image", 0.0, 0.0, 1.0, 0.02, "standard deviation of noise added to each pixel"),
     ]
-    if subject.side is not None:
-        found.append(Pad("drawing", "draw an image", "image", subject.side, "draws in place of the image"))
+    if session.side is not None:
+        found.append(Pad("drawing", "draw an image", "image", session.side, "replaces the image"))
     return found
 
 
@@ -243,7 +239,7 @@ def _phases() -> list[Control]:
     ]
 
 
-def _dynamics(subject: Subject) -> list[Control]:
+def _dynamics(session: Session) -> list[Control]:
     found: list[Control] = [
         Choice(
             "integrator",
@@ -251,12 +247,12 @@ def _dynamics(subject: Subject) -> list[Control]:
             "dynamics",
             "rk4",
             tuple(TABLEAUX),
-            "the method that follows the field, in constant steps",
+            "the integration method, with a constant step",
         ),
         Number("dt", "step dt", "dynamics", 0.1, 0.01, 5.0, 0.01, "of the integrator", "time units", log=True),
         Number("r", "time constants ×", "dynamics", 1.0, 0.25, 2.0, 0.05, "factor of every layer's r", snap=(1.0,)),
     ]
-    if subject.has_loop:
+    if session.has_loop:
         found.append(
             Number(
                 "gain",
@@ -272,28 +268,26 @@ def _dynamics(subject: Subject) -> list[Control]:
         )
     return [
         *found,
-        Choice("rho", "activation ρ", "dynamics", subject.rho.name, subject.activations, "firing-rate function"),
+        Choice("rho", "activation ρ", "dynamics", session.rho.name, session.activations, "firing-rate function"),
         Choice("start", "initial state", "dynamics", "silent", STARTS, "of every unit at time 0"),
     ]
 
 
-def _network(subject: Subject) -> list[Control]:
+def _network(session: Session) -> list[Control]:
     found: list[Control] = []
-    if subject.source != RANDOM:
+    if session.source != RANDOM:
         found.append(
-            Choice(
-                "source", "weights", "network", subject.source, (subject.source, RANDOM), "as given, or drawn at random"
-            )
+            Choice("source", "weights", "network", session.source, (session.source, RANDOM), "as given, or random")
         )
     found.append(Number("seed", "random seed", "network", 0, 0, 99, 1, "of the random network", integer=True))
-    if len(subject.epochs) > 1:
-        kept = subject.epochs
+    if len(session.epochs) > 1:
+        kept = session.epochs
         found.append(
             Number(
                 "epoch",
                 "epoch",
                 "network",
-                subject.start_epoch,
+                session.start_epoch,
                 kept[0],
                 kept[-1],
                 1,
@@ -320,10 +314,12 @@ def _network(subject: Subject) -> list[Control]:
     return found
 
 
-def _view(subject: Subject) -> list[Control]:
-    last = sum(subject.sizes[1:]) - 1
+def _view(session: Session) -> list[Control]:
+    last = sum(session.sizes[1:]) - 1
     found: list[Control] = [
-        Choice("plane", "phase plane", "view", PLANES[0], PLANES, "principal components of the path, or two units")
+        Choice(
+            "plane", "phase plane", "view", PLANES[0], PLANES, "principal components of the trajectory, or two units"
+        )
     ]
     return found + [
         Number(

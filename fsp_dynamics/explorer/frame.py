@@ -1,4 +1,4 @@
-"""One packed answer: named float32 arrays in one buffer, and what is said beside them."""
+"""One packed reply: named float32 arrays in one buffer, with scalar readouts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Layout = list[tuple[str, tuple[int, ...], int]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """What one setting of the controls looks like.
+    """Everything displayed for one setting of the controls.
 
-    layout : (name, shape, offset) of each array; the offset counts floats. buffer : the arrays one
-        after another, float32.
-    readouts : plain values beside them (JSON).
+    layout : (name, shape, offset) of each array; the offset counts floats. buffer : the arrays
+        concatenated, float32.
+    readouts : scalar values and text (JSON).
     """
 
     layout: Layout
@@ -28,12 +28,12 @@ class Frame:
 
     @classmethod
     def of(cls, arrays: Mapping[str, Array], readouts: dict[str, Any]) -> Frame:
-        """Pack these arrays, in their order."""
+        """Pack these arrays in order."""
         layout, offset = [], 0
         for name, array in arrays.items():
             layout.append((name, tuple(array.shape), offset))
             offset += array.size
-        with np.errstate(over="ignore"):  # what has left float32's range is drawn as a gap
+        with np.errstate(over="ignore"):  # values outside the range of float32 are drawn as gaps
             parts = [np.ascontiguousarray(array, np.float32).tobytes() for array in arrays.values()]
         return cls(layout, b"".join(parts), readouts)
 

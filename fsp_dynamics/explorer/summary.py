@@ -1,4 +1,4 @@
-"""The same as the pictures, in words and numbers, and as code that makes them again."""
+"""A text summary of the views, and Python code that reproduces them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 
 from fsp_dynamics.datasets import DATASETS
 from fsp_dynamics.explorer.controls import RANDOM, Parameters
-from fsp_dynamics.explorer.scene import SETTLED, Scene
-from fsp_dynamics.explorer.subject import LOOP_SCALE, TRAINED, Subject
+from fsp_dynamics.explorer.session import LOOP_SCALE, TRAINED, Session
+from fsp_dynamics.explorer.trial import SETTLED, Trial
 from fsp_dynamics.learning.simulation import Trajectory
 
 
-def answers(path: Trajectory, label: int | None) -> dict[str, Any]:
-    """What the outputs say at the end of each phase: {prediction_free, margin_free, status_free,
-    the same nudged}.
+def predictions(path: Trajectory, label: int | None) -> dict[str, Any]:
+    """Prediction, margin and status at the end of each phase: {prediction_free, margin_free,
+    status_free, ..._nudged}.
 
-    prediction : the class with the highest rate. margin : rate of the target's class less the
-        highest of the others; without a target the highest
-    less the second. status : converged where the residual is at most SETTLED.
+    prediction : the class with the highest rate. margin : rate of the target class minus the
+        highest other rate; without a target the highest rate minus the second highest.
+    status : "converged" if the residual is at most SETTLED.
     """
     found: dict[str, Any] = {}
     for name, piece in (("free", 0), ("nudged", len(path.betas) - 1)):
@@ -37,21 +37,23 @@ def answers(path: Trajectory, label: int | None) -> dict[str, Any]:
     return found
 
 
-def sentence(scene: Scene, readouts: dict[str, Any]) -> str:
-    """One or two sentences that say what the pictures show."""
-    given, label = scene.parameters, scene.label
+def description(trial: Trial, readouts: dict[str, Any]) -> str:
+    """One or two sentences that summarise the views."""
+    given, label = trial.parameters, trial.label
     what = "Drawing" if given.drawing is not None else f"Image {readouts['parameters']['sample']}"
     target = "" if label is None else f", class {label}"
     parts = [f"{what}{target}. Free: {_phase(readouts, 'free')}."]
     if given.nudged:
-        positive = "Second phase, free" if scene.nudge is None else f"Nudged towards {label} with β = {given.beta:g}"
-        parts.append(f"{positive}: {_phase(readouts, 'nudged')}.")
+        phase = "Second phase, free" if trial.nudge is None else f"Nudged towards {label} with β = {given.beta:g}"
+        parts.append(f"{phase}: {_phase(readouts, 'nudged')}.")
     angles = [f"{each['label']} {each['degrees']:.0f}°" for each in readouts["updates"] if each["degrees"] is not None]
     if angles:
         parts.append(f"Update to gradient: {', '.join(angles)}.")
     limit = readouts["limits"]["dt"]["above"]
     if limit is not None and given.dt > limit:
-        parts.append(f"dt = {given.dt:g} is above {limit:.3g}, where {given.integrator} stops being stable converged.")
+        parts.append(
+            f"dt = {given.dt:g} is above {limit:.3g}, the stability limit of {given.integrator} at the equilibrium."
+        )
     if readouts["obstacle"] and given.nudged:
         parts.append(f"No update: {readouts['obstacle']}.")
     return re.sub(r"(?<![\w])-(?=\d)", "−", " ".join(parts))
@@ -60,64 +62,64 @@ def sentence(scene: Scene, readouts: dict[str, Any]) -> str:
 def _phase(readouts: dict[str, Any], name: str) -> str:
     status, settle, abscissa = readouts[f"status_{name}"], readouts[f"settle_{name}"], readouts[f"abscissa_{name}"]
     if status == "not finite":
-        return "the path leaves every bound"
-    said = f"says {readouts[f'prediction_{name}']} (margin {readouts[f'margin_{name}']:.2f})"
-    rest = f"settles after {settle:.1f}" if settle is not None else "does not settle in this time"
+        return "the trajectory diverges"
+    prediction = f"predicts {readouts[f'prediction_{name}']} (margin {readouts[f'margin_{name}']:.2f})"
+    settling = f"settles after {settle:.1f}" if settle is not None else "does not settle within the phase"
     if abscissa is None:
-        return f"{said}, {rest}, no point of rest found"
-    return f"{said}, {rest}, slowest mode {abscissa:.2f}" + ("" if abscissa < 0 else ": unstable")
+        return f"{prediction}, {settling}, no equilibrium found"
+    return f"{prediction}, {settling}, slowest mode {abscissa:.2f}" + ("" if abscissa < 0 else ": unstable")
 
 
-def code(subject: Subject, scene: Scene, updates: int) -> str:
-    """Python that makes the same network, image and path with the public names."""
-    given = scene.parameters
+def code(session: Session, trial: Trial, updates: int) -> str:
+    """Python code that reproduces network, image and trajectory with the public API."""
+    given = trial.parameters
     lines = ["import dataclasses", "", "import numpy as np", "", "import fsp_dynamics as fsp", ""]
-    lines += _images(subject, scene)
-    lines += _network(subject, given, scene, updates)
+    lines += _images(session, trial)
+    lines += _network(session, given, trial, updates)
     pieces = [f"({given.free:g}, None)"]
     if given.nudged:
-        pieces.append(f"({given.nudged:g}, {'None' if scene.nudge is None else f'fsp.Nudge({given.beta:g}, target)'})")
-    start = f"start = {_start(given, scene)}"
-    edges = np.cumsum([0.0, *(duration for duration, _ in scene.pieces)])
-    grids = ", ".join(f"np.arange({begin:g}, {end:g}, {scene.stride!r})" for begin, end in itertools.pairwise(edges))
-    save = f"save = np.unique(np.concatenate([{grids}, [{', '.join(f'{edge:g}' for edge in edges)}]]))  # after whole steps"
+        pieces.append(f"({given.nudged:g}, {'None' if trial.nudge is None else f'fsp.Nudge({given.beta:g}, target)'})")
+    start = f"start = {_start(given, trial)}"
+    edges = np.cumsum([0.0, *(duration for duration, _ in trial.pieces)])
+    grids = ", ".join(f"np.arange({begin:g}, {end:g}, {trial.stride!r})" for begin, end in itertools.pairwise(edges))
+    ends = ", ".join(f"{edge:g}" for edge in edges)
+    save = f"save = np.unique(np.concatenate([{grids}, [{ends}]]))  # after whole steps"
     lines += ["", start, save]
     lines.append(
-        f"path = fsp.simulate(network, image, [{', '.join(pieces)}], solver={given.integrator!r}, dt={given.dt!r}, start=start, save=save)"
+        f"path = fsp.simulate(network, image, [{', '.join(pieces)}], "
+        f"solver={given.integrator!r}, dt={given.dt!r}, start=start, save=save)"
     )
     lines.append("path.plot()")
     return "\n".join(lines) + "\n"
 
 
-def _images(subject: Subject, scene: Scene) -> list[str]:
-    given = scene.parameters
+def _images(session: Session, trial: Trial) -> list[str]:
+    given = trial.parameters
     if given.drawing is not None:
         lines = [f"image = np.array([{list(given.drawing)}])"]
     else:
-        name = subject.data.name
-        data = (
-            f"data = fsp.load_dataset({name!r})"
-            if name in DATASETS
-            else "# data is the Dataset that was given to explore"
-        )
-        lines = [data, f"image = data.test.images[[{scene.row}]].astype(float)"]
+        name = session.data.name
+        data = f"data = fsp.load_dataset({name!r})" if name in DATASETS else "# data is the Dataset passed to explore"
+        lines = [data, f"image = data.test.images[[{trial.row}]].astype(float)"]
     if given.noise:
         lines.append(
-            f"image = np.clip(image + {given.noise!r} * np.random.default_rng({scene.row}).normal(size={scene.images.shape[1]}), 0, 1)"
+            f"image = np.clip(image + {given.noise!r} * "
+            f"np.random.default_rng({trial.row}).normal(size={trial.images.shape[1]}), 0, 1)"
         )
-    if scene.label is not None:
-        lines.append(f"target = np.eye({subject.classes})[[{scene.label}]]")
+    if trial.label is not None:
+        lines.append(f"target = np.eye({session.classes})[[{trial.label}]]")
     return lines
 
 
-def _network(subject: Subject, given: Parameters, scene: Scene, updates: int) -> list[str]:
-    network = scene.network
-    dtype, like = f"np.{network.dtype}", subject.template
+def _network(session: Session, given: Parameters, trial: Trial, updates: int) -> list[str]:
+    network = trial.network
+    dtype, like = f"np.{network.dtype}", session.template
     shared = f"time_constants={like.time_constants}, dtype=np.{like.dtype}, rng={given.seed}"
-    rho = subject.rho.name
-    if given.source == TRAINED and subject.run is not None:
+    rho = session.rho.name
+    if given.source == TRAINED and session.run is not None:
         lines = [
-            f"network = fsp.open_run({str(subject.run.folder)!r}).network({subject.which(given.epoch)!r}).astype({dtype})"
+            f"network = fsp.open_run({str(session.run.folder)!r})"
+            f".network({session.which(given.epoch)!r}).astype({dtype})"
         ]
     elif given.source == RANDOM:
         rho = "hard_sigmoid"
@@ -127,9 +129,9 @@ def _network(subject: Subject, given: Parameters, scene: Scene, updates: int) ->
             made = f"fsp.loop_network({list(like.sizes)}, loop_scale={LOOP_SCALE}, {shared})"
         lines = [f"network = {made}.astype({dtype})"]
     else:
-        lines = [f"network = network.astype({dtype})  # the network that was given to explore"]
+        lines = [f"network = network.astype({dtype})  # the network passed to explore"]
     if updates:
-        lines.append(f"# the explorer applied {updates} update(s) to these weights; its `network` has them")
+        lines.append(f"# the explorer applied {updates} update(s) to these weights; they are in its `network`")
     changed = []
     if given.gain != 1:
         changed.append(f"loop={given.gain!r} * network.loop")
@@ -140,8 +142,8 @@ def _network(subject: Subject, given: Parameters, scene: Scene, updates: int) ->
     return lines + ([f"network = dataclasses.replace(network, {', '.join(changed)})"] if changed else [])
 
 
-def _start(given: Parameters, scene: Scene) -> str:
-    sizes, (low, high) = list(scene.network.sizes[1:]), scene.bounds
+def _start(given: Parameters, trial: Trial) -> str:
+    sizes, (low, high) = list(trial.network.sizes[1:]), trial.bounds
     if given.start == "saturated":
         return f"[np.full((1, n), {high}.0) for n in {sizes}]"
     if given.start == "random":

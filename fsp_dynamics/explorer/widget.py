@@ -1,8 +1,8 @@
-"""The page's side of the model: a thin anywidget that answers each message of the script with a
-frame, or with one line that refuses it.
+"""The anywidget that connects model and page: it replies to each message of the script with a
+frame, or with a one-line error.
 
-The script is `script/*.js`, joined in the order of their names into one ES module; it keeps one
-request open and only the newest values beside it, so nothing queues here.
+The script is `script/*.js`, concatenated in the order of the file names into one ES module; it has
+at most one request open and keeps only the newest parameters, so no queue builds up here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def style() -> str:
 
 
 class Explorer(anywidget.AnyWidget):
-    """The live instrument. Its `parameters` are those the page shows; `set` moves the controls."""
+    """The interactive explorer. `parameters` are those on display; `set` changes the controls."""
 
     controls: Any = traitlets.List().tag(sync=True)
     about: Any = traitlets.Dict().tag(sync=True)
@@ -47,30 +47,28 @@ class Explorer(anywidget.AnyWidget):
         super().__init__(
             controls=model.controls, about=model.about, parameters=model.defaults, layout={"width": "100%"}
         )
-        self.on_msg(self._answer)
+        self.on_msg(self._reply)
 
     def set(self, **parameters: Any) -> None:
-        """Move some controls, as a hand would. Raises ConfigurationError for unknown names and
-        impossible values.
-        """
+        """Set some controls. Raises ConfigurationError for unknown names and invalid values."""
         merged = {**self.parameters, **parameters}
         self.model.parameters(merged)
         self.parameters = merged
 
     @property
     def network(self) -> Network:
-        """The network that is seen: with the loop, time constants and rho of the controls and the
-        updates applied by hand.
+        """The network on display, with the loop, time constants and rho of the controls and all
+        applied updates.
         """
         return self.model.network(self.parameters)
 
     @property
     def trajectory(self) -> Trajectory:
-        """The path that is seen."""
+        """The trajectory on display."""
         return self.model.path(self.parameters)
 
-    def _answer(self, _: Any, content: Mapping[str, Any], __: Any) -> None:
-        """Answer one message of the script: see `respond`."""
+    def _reply(self, _: Any, content: Mapping[str, Any], __: Any) -> None:
+        """Reply to one message of the script: see `respond`."""
         reply, buffers = respond(self.model, content)
         if reply["kind"] == "frame":
             self.parameters = reply["readouts"]["parameters"]
@@ -78,8 +76,8 @@ class Explorer(anywidget.AnyWidget):
 
 
 def respond(model: Model, content: Mapping[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
-    """(content, buffers) of the answer to one message. Whatever goes wrong is said in one line,
-    never raised: the page waits for an answer.
+    """(content, buffers) of the reply to one message. Errors are returned as one line and never
+    raised, since the page waits for a reply.
     """
     head = {"kind": content.get("kind"), "id": content.get("id")}
     try:
@@ -103,11 +101,11 @@ def respond(model: Model, content: Mapping[str, Any]) -> tuple[dict[str, Any], l
     except Exception as error:
         return head | {
             "kind": "refused",
-            "text": f"an error of ours, {type(error).__name__}: {error}; please report it",
+            "text": f"internal error, {type(error).__name__}: {error}; please report it",
         }, []
 
 
 def _packed(head: dict[str, Any], frame: Frame) -> tuple[dict[str, Any], list[bytes]]:
-    """A frame as the script takes it; what is said of a sweep stands beside its layout."""
-    said = frame.readouts if "pieces" in frame.readouts else {"readouts": frame.readouts}
-    return {**head, "layout": frame.layout, **said}, [frame.buffer]
+    """A frame as the script expects it; the readouts of a sweep are next to its layout."""
+    readouts = frame.readouts if "pieces" in frame.readouts else {"readouts": frame.readouts}
+    return {**head, "layout": frame.layout, **readouts}, [frame.buffer]

@@ -78,7 +78,7 @@ def test_the_flow_is_the_field_with_two_units_moved(name: str, which: str) -> No
 @pytest.mark.parametrize(
     ("units", "complaint"),
     [
-        ((0, 0), "expected two different ones"),
+        ((0, 0), "expected two different units"),
         ((-1, 2), "unit x = -1, expected 0 to"),
         ((0, 99), "unit y = 99, expected 0 to"),
     ],

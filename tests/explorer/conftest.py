@@ -1,4 +1,4 @@
-"""Subjects to explore."""
+"""Sessions to explore."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from fsp_dynamics.experiments.runner import Run, train
 from fsp_dynamics.explorer.model import Model
-from fsp_dynamics.explorer.subject import Subject
+from fsp_dynamics.explorer.session import Session
 
 
 @pytest.fixture(scope="session")
@@ -27,4 +27,4 @@ def explored_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture
 def model() -> Model:
     """The random network that is explored when nothing is given."""
-    return Model(Subject.of(None))
+    return Model(Session.of(None))

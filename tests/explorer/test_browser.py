@@ -1,7 +1,7 @@
 """The explorer in a real browser: JupyterLab on loopback, Chromium, the notebook, hands on
 keyboard and mouse.
 
-What the page says is compared with what the model says; what it shows, with the colours that the
+The text of the page is compared with that of the model; what it shows, with the colours that the
 model's rates have.
 """
 
@@ -31,7 +31,7 @@ from playwright.sync_api import expect
 
 from benchmarks import lab
 from fsp_dynamics.explorer.model import Model
-from fsp_dynamics.explorer.subject import Subject
+from fsp_dynamics.explorer.session import Session
 
 pytestmark = [
     pytest.mark.slow,
@@ -66,10 +66,10 @@ def page(shown):
 
 @pytest.fixture(scope="module")
 def model(explored_run):
-    return Model(Subject.of(explored_run))
+    return Model(Session.of(explored_run))
 
 
-def says(model: Model, **parameters) -> str:
+def expected_text(model: Model, **parameters) -> str:
     return model.frame(parameters).readouts["text"]
 
 
@@ -80,7 +80,7 @@ def reads(page, text: str) -> None:
     expect(page.readout()).to_have_text(text, use_inner_text=True, timeout=PATIENCE)
 
 
-def rests(page, seconds: float = 1.5) -> None:
+def wait_for_frames(page, seconds: float = 1.5) -> None:
     """Wait until no new frame has come for so long."""
     frame, since = page.data("frame"), time.monotonic()
     while time.monotonic() - since < seconds:
@@ -94,8 +94,8 @@ def group_of(page, name: str) -> None:
     page.control(name).evaluate("element => { element.closest('details').open = true; }")
 
 
-def test_it_shows_what_the_model_says(page, model) -> None:
-    reads(page, says(model))
+def test_the_page_shows_the_frame_of_the_model(page, model) -> None:
+    reads(page, expected_text(model))
     frame = model.frame({})
     figure = page.page.locator('figure[data-view="raster"]').first
     figure.scroll_into_view_if_needed()
@@ -109,10 +109,10 @@ def test_it_shows_what_the_model_says(page, model) -> None:
             x, y = int(box["x"] + across * box["width"]), int(box["y"] + down * box["height"])
             page.page.mouse.move(x + 0.5, y + 0.5)
             page.page.wait_for_timeout(60)
-            told = re.search(r"(hidden \d|output), unit (\d+), t = ([\d.]+): rate ([\d.]+)", figure.inner_text())
-            if told is None:
+            probe = re.search(r"(hidden \d|output), unit (\d+), t = ([\d.]+): rate ([\d.]+)", figure.inner_text())
+            if probe is None:
                 continue
-            layer, unit, t, rate = told[1], int(told[2]), float(told[3]), float(told[4])
+            layer, unit, t, rate = probe[1], int(probe[2]), float(probe[3]), float(probe[4])
             row = int(np.abs(frame["times"] - t).argmin())
             assert rate == pytest.approx(frame["rates"][row, starts[layers[layer]] + unit], abs=2e-3)
             page.page.mouse.move(box["x"] + 2, box["y"] + 2)
@@ -138,14 +138,14 @@ def test_arrow_keys_move_a_slider(page, model) -> None:
     for _ in range(4):
         page.after(lambda: slider.press("ArrowRight"))
     assert float(slider.input_value()) == pytest.approx(1.2)
-    reads(page, says(model, gain=1.2))
+    reads(page, expected_text(model, gain=1.2))
     assert page.picture("output") != before
     page.after(lambda: slider.press("Delete"))
-    reads(page, says(model))
+    reads(page, expected_text(model))
     assert page.picture("output") == before
 
 
-def test_a_dragged_slider_answers_on_its_way(page, model) -> None:
+def test_frames_follow_a_slider_while_it_is_dragged(page, model) -> None:
     slider = page.control("beta")
     slider.scroll_into_view_if_needed()
     box, first = slider.bounding_box(), page.data("frame")
@@ -164,7 +164,7 @@ def test_a_dragged_slider_answers_on_its_way(page, model) -> None:
     beta = float(slider.input_value())
     assert beta < 0.6
     assert len(frames - {first}) >= 3, "the page lives while a slider is dragged"
-    reads(page, says(model, beta=beta))
+    reads(page, expected_text(model, beta=beta))
 
 
 def test_the_slider_snaps_to_no_nudge(page, model) -> None:
@@ -174,19 +174,19 @@ def test_the_slider_snaps_to_no_nudge(page, model) -> None:
     zero = box["x"] + 7 + (0.9 / 2.9) * (box["width"] - 14)
     page.after(lambda: page.page.mouse.click(zero + 2, box["y"] + box["height"] / 2))
     assert float(slider.input_value()) == 0
-    reads(page, says(model, beta=0.0))
+    reads(page, expected_text(model, beta=0.0))
 
 
 def test_one_update_is_applied_and_forgotten(page, explored_run) -> None:
-    own = Model(Subject.of(explored_run))
-    before = says(own)
+    own = Model(Session.of(explored_run))
+    before = expected_text(own)
     page.after(lambda: page.button("learn").click())
     own.learn({})
-    assert says(own) != before
-    reads(page, says(own))
+    assert expected_text(own) != before
+    reads(page, expected_text(own))
     page.after(lambda: page.button("learn").click())
     own.learn({})
-    reads(page, says(own))
+    reads(page, expected_text(own))
     page.after(lambda: page.button("forget").click())
     reads(page, before)
 
@@ -196,7 +196,7 @@ def test_checkpoints_are_scrubbed_through(page, model, explored_run) -> None:
     slider = page.control("epoch")
     for epoch in (0, 2, 4):
         page.after(lambda epoch=epoch: slider.fill(str(epoch)))
-        reads(page, says(model, epoch=epoch))
+        reads(page, expected_text(model, epoch=epoch))
         network = explored_run.network(epoch)
         loop = re.search(
             r"loop:? ?([\d.]+)",
@@ -218,7 +218,7 @@ def test_a_drawing_takes_the_place_of_the_image(page, model) -> None:
         page.page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + (0.15 + 0.07 * k) * box["height"])
     page.page.mouse.up()
     expect(page.readout()).to_have_text(re.compile(r"^Drawing\. Free: "), use_inner_text=True, timeout=PATIENCE)
-    rests(page)
+    wait_for_frames(page)
     by_mouse = page.text()
     for key in ("ArrowLeft", "ArrowUp"):
         for _ in range(8):
@@ -231,16 +231,16 @@ def test_a_drawing_takes_the_place_of_the_image(page, model) -> None:
     assert "Nudged" not in by_mouse
 
 
-def test_what_cannot_be_is_said_and_the_picture_stays(page, model) -> None:
+def test_invalid_values_are_reported_and_the_views_stay(page, model) -> None:
     page.after(lambda: page.control("r").fill("2"))
     kept = page.text()
     page.control("beta").fill("-0.9")
     alert = page.page.locator('[role="alert"]').filter(has_text="beta")
     alert.first.wait_for()
     assert alert.first.inner_text().startswith("beta = -0.9, expected above -0.5 (-1/r of the output)")
-    assert page.text() == kept == says(model, r=2.0)
+    assert page.text() == kept == expected_text(model, r=2.0)
     page.after(lambda: page.control("beta").fill("-0.4"))
-    reads(page, says(model, r=2.0, beta=-0.4))
+    reads(page, expected_text(model, r=2.0, beta=-0.4))
     assert alert.count() == 0
 
 
@@ -250,13 +250,13 @@ def test_the_sweep_fills_while_the_page_lives(page, model) -> None:
     drawer.click()
     page.page.wait_for_timeout(100)
     page.after(lambda: page.control("gain").press("ArrowRight"))
-    reads(page, says(model, gain=1.1))
+    reads(page, expected_text(model, gain=1.1))
     page.page.locator(lab.EXPLORER).first.get_by_text(re.compile("complete")).first.wait_for(timeout=30_000)
     assert "loop" in drawer.inner_text()
     drawer.click()
 
 
-def test_playing_moves_the_cursor_and_asks_python_for_nothing(page) -> None:
+def test_playing_moves_the_cursor_without_requests(page) -> None:
     frame, before = page.data("frame"), page.picture("ring")
     page.page.locator('input[data-name="time"]').first.fill("0")
     page.button("play").click()
@@ -286,8 +286,10 @@ def test_what_is_seen_can_be_saved(page, model, tmp_path: Path) -> None:
 
 def test_everything_has_a_name_and_can_be_reached(page) -> None:
     unnamed = page.page.locator(lab.EXPLORER).first.evaluate(
-        """root => [...root.querySelectorAll('input, select, button, canvas')].filter(e => e.getAttribute('aria-hidden') !== 'true').filter(e =>
-            !(e.labels && e.labels.length) && !e.getAttribute('aria-label') && !e.getAttribute('aria-labelledby') && !e.textContent.trim()
+        """root => [...root.querySelectorAll('input, select, button, canvas')]
+            .filter(e => e.getAttribute('aria-hidden') !== 'true').filter(e =>
+            !(e.labels && e.labels.length) && !e.getAttribute('aria-label')
+            && !e.getAttribute('aria-labelledby') && !e.textContent.trim()
         ).map(e => e.outerHTML.slice(0, 120))"""
     )
     assert unnamed == []
@@ -326,7 +328,10 @@ def test_two_columns_or_one_nothing_is_cut_off(page) -> None:
 
 
 def test_screenshots_are_taken(explored_run, tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from figures import explorer; explorer.main({str(explored_run.folder)!r}, Path({str(tmp_path)!r}), ['narrow'])"
+    code = (
+        "from pathlib import Path; from figures import explorer; "
+        f"explorer.main({str(explored_run.folder)!r}, Path({str(tmp_path)!r}), ['narrow'])"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=lab.ROOT, check=True, timeout=120)
     with Image.open(tmp_path / "explorer-narrow.png") as picture:
         assert picture.size == (900, 700)
@@ -334,5 +339,5 @@ def test_screenshots_are_taken(explored_run, tmp_path: Path) -> None:
 
 
 def test_the_console_stays_clean(page) -> None:
-    """Last: all that was done above has left no error and no warning."""
+    """Last: nothing above has logged an error or a warning."""
     assert [line for line in page.said if line.split(":")[0] in ("error", "warning")] == []

@@ -1,4 +1,4 @@
-"""The explorer's numbers are those of the library, asked for one by one."""
+"""The explorer's numbers equal those of the library."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from fsp_dynamics.analysis.alignment import angle
 from fsp_dynamics.analysis.gradients import true_gradient
 from fsp_dynamics.analysis.spectra import spectrum
 from fsp_dynamics.errors import ConfigurationError
-from fsp_dynamics.explorer import scene, views
+from fsp_dynamics.explorer import trial, views
 from fsp_dynamics.explorer.controls import Parameters, controls_of
 from fsp_dynamics.explorer.frame import Frame
 from fsp_dynamics.explorer.model import PIECES, Model
-from fsp_dynamics.explorer.subject import RANDOM, TRAINED, Subject
+from fsp_dynamics.explorer.session import RANDOM, TRAINED, Session
 from fsp_dynamics.learning.phases import Phases
 from fsp_dynamics.learning.rules.hebbian import HEBBIAN
 from fsp_dynamics.models import rate
@@ -57,9 +57,9 @@ class Never(dict):
         return True
 
 
-def uncompiled(subject: Subject) -> Model:
+def uncompiled(session: Session) -> Model:
     """A model whose kernels never become ready."""
-    return Model(subject, ready=set(), compiling=Never())
+    return Model(session, ready=set(), compiling=Never())
 
 
 EACH_SETTING = pytest.mark.parametrize("given", SETTINGS.values(), ids=SETTINGS)
@@ -78,10 +78,10 @@ def test_copied_code_makes_the_same_path(model: Model, given: dict) -> None:
 
 
 @EACH_SETTING
-def test_plain_numpy_says_the_same_as_compiled_code(model: Model, given: dict) -> None:
-    compiled, plain = model.frame(given), uncompiled(model.subject).frame(given)
+def test_numpy_and_compiled_code_agree(model: Model, given: dict) -> None:
+    compiled, plain = model.frame(given), uncompiled(model.session).frame(given)
     assert [entry[:2] for entry in compiled.layout] == [entry[:2] for entry in plain.layout]
-    for name in ("output", "rests", "eigen_free", "update_0", "norms"):
+    for name in ("output", "equilibria", "eigen_free", "update_0", "norms"):
         np.testing.assert_allclose(compiled[name], plain[name], rtol=2e-3, atol=2e-5)
     assert compiled.readouts["prediction_free"] == plain.readouts["prediction_free"]
 
@@ -97,16 +97,18 @@ def test_what_is_sent_is_plain_and_small(model: Model, given: dict) -> None:
 
 
 @pytest.mark.parametrize("given", [{}, {"gain": 2.0}, {"rho": "logistic"}, {"beta": -0.5, "sample": 9}], ids=str)
-def test_rest_spectrum_and_update_are_those_of_the_library(model: Model, given: dict) -> None:
-    frame, seen = model.frame(given), model.scene(given)
+def test_equilibrium_spectrum_and_update_are_those_of_the_library(model: Model, given: dict) -> None:
+    frame, seen = model.frame(given), model.trial(given)
     network, images = seen.network, seen.images
     nudge = fsp.Nudge(given.get("beta", 1.0), seen.target)
     free = fsp.relax(network, images)
     nudged = fsp.relax(network, images, nudge=nudge, start=free)
-    rests = np.stack([flatten(free.state)[0], flatten(nudged.state)[0]])
+    equilibria = np.stack([flatten(free.state)[0], flatten(nudged.state)[0]])
     moved = np.concatenate([s[:, 0] for s in model.path(given).states], axis=1)
     _, _, axes = np.linalg.svd(moved - moved.mean(0))
-    np.testing.assert_allclose(np.abs(frame["rests"]), np.abs((rests - moved.mean(0)) @ axes[:2].T), atol=1e-5)
+    np.testing.assert_allclose(
+        np.abs(frame["equilibria"]), np.abs((equilibria - moved.mean(0)) @ axes[:2].T), atol=1e-5
+    )
 
     values = spectrum(network, images, free, method="dense").values[0]
     found = frame["eigen_free"] @ (1, 1j)
@@ -116,14 +118,14 @@ def test_rest_spectrum_and_update_are_those_of_the_library(model: Model, given: 
 
     update = fsp.hebbian_update(network, images, free, nudged).parameters()
     gradient = true_gradient(network, images, seen.target, free).parameters()
-    for i, said in enumerate(frame.readouts["updates"]):
-        assert said["degrees"] == pytest.approx(angle(update[said["name"]], gradient[said["name"]]), abs=1e-3)
-        assert said["norm"] == pytest.approx(np.linalg.norm(update[said["name"]]), rel=1e-6)
+    for i, entry in enumerate(frame.readouts["updates"]):
+        assert entry["degrees"] == pytest.approx(angle(update[entry["name"]], gradient[entry["name"]]), abs=1e-3)
+        assert entry["norm"] == pytest.approx(np.linalg.norm(update[entry["name"]]), rel=1e-6)
         assert frame[f"update_{i}"].sum() != 0
 
 
 def test_the_loop_at_zero_is_a_feedforward_network(model: Model) -> None:
-    seen, frame = model.scene({"gain": 0.0}), model.frame({"gain": 0.0})
+    seen, frame = model.trial({"gain": 0.0}), model.frame({"gain": 0.0})
     rates = np.clip(seen.images @ seen.network.input, 0, 1)
     for w in seen.network.forward:
         rates = np.clip(rates @ w, 0, 1)
@@ -143,14 +145,14 @@ def test_settle_time_is_the_last_time_above_the_tolerance(model: Model) -> None:
 
 
 @pytest.mark.parametrize("integrator", ["euler", "heun", "rk4", "bosh3", "dopri5"])
-def test_the_marked_end_of_dt_is_where_rest_is_lost(model: Model, integrator: str) -> None:
+def test_the_marked_limit_of_dt_is_that_of_stability(model: Model, integrator: str) -> None:
     given = {"integrator": integrator, "free": 60.0, "gain": 2.0, "nudged": 0.0}
     limit = model.frame(given).readouts["limits"]["dt"]["above"]
     assert model.frame({**given, "dt": 0.6 * limit}).readouts["status_free"] == "converged"
     lost = model.frame({**given, "dt": 1.2 * limit, "start": "random"})
     assert lost.readouts["status_free"] != "converged"
-    assert "stops being stable" in lost.readouts["text"]
-    # the rest is the same
+    assert "the stability limit of" in lost.readouts["text"]
+    # the equilibrium is the same
     assert lost.readouts["limits"]["dt"]["above"] == pytest.approx(limit, rel=1e-6)
 
 
@@ -163,13 +165,13 @@ def test_the_region_is_that_of_the_step(model: Model) -> None:
     assert ((points > (x0, y0)) & (points < (x1, y1))).all()
 
 
-def test_the_flow_vanishes_at_rest(model: Model) -> None:
+def test_the_flow_vanishes_at_the_equilibrium(model: Model) -> None:
     given = {"plane": "two units", "unit_x": 2, "unit_y": 60}
     frame = model.frame(given)
     for name, row in (("flow_free", 0), ("flow_nudged", 1)):
         for c in (0, 1):
-            i = np.abs(frame["grid_y"] - frame["rests"][row, 1]).argmin()
-            j = np.abs(frame["grid_x"] - frame["rests"][row, 0]).argmin()
+            i = np.abs(frame["grid_y"] - frame["equilibria"][row, 1]).argmin()
+            j = np.abs(frame["grid_x"] - frame["equilibria"][row, 0]).argmin()
             spacing = max(np.diff(frame["grid_x"])[0], np.diff(frame["grid_y"])[0])
             assert abs(frame[name][c, i, j]) < 2 * spacing
             assert np.abs(frame[name][c]).max() > 5 * spacing
@@ -188,24 +190,24 @@ def test_pictures_of_updates_are_means_of_blocks() -> None:
 
 def test_one_update_is_one_step_of_the_optimiser(model: Model) -> None:
     given = {"sample": 4, "gain": 1.5, "learning_rate": 0.5}
-    seen, subject = model.scene(given), model.subject
-    before = subject.weights(model.parameters(given))[0].copy()
+    seen, session = model.trial(given), model.session
+    before = session.weights(model.parameters(given))[0].copy()
     free = fsp.relax(seen.network, seen.images)
     nudged = fsp.relax(seen.network, seen.images, nudge=fsp.Nudge(1.0, seen.target), start=free)
-    rates = subject.optimiser.rates
-    factor = 0.5 / subject.batch
+    rates = session.optimiser.rates
+    factor = 0.5 / session.batch
     smaller = dataclasses.replace(
         rates, input=factor * rates.input, forward=tuple(factor * r for r in rates.forward), loop=factor * rates.loop
     )
     expected = before.copy()
-    step = dataclasses.replace(subject.optimiser, rates=smaller)
+    step = dataclasses.replace(session.optimiser, rates=smaller)
     step.step(
         expected, {}, HEBBIAN, seen.images, Phases(1.0, free, np.arange(1), nudged), float((seen.images**2).sum()), 0
     )
 
     first = model.frame(given).readouts
     model.learn(given)
-    after = subject.weights(model.parameters(given))[0]
+    after = session.weights(model.parameters(given))[0]
     for name, w in expected.parameters().items():
         np.testing.assert_allclose(after.parameters()[name], w, atol=1e-7)
         assert name.startswith("biases") or (after.parameters()[name] != before.parameters()[name]).any()
@@ -222,13 +224,13 @@ def test_one_update_is_one_step_of_the_optimiser(model: Model) -> None:
     [
         ({"beta": 0.0}, "a beta other than 0"),
         ({"drawing": PAD}, "a class for the drawing"),
-        ({"gain": 10.0, "seed": 5}, "no point of rest"),
+        ({"gain": 10.0, "seed": 5}, "has no equilibrium"),
     ],
-    ids=["no nudge", "no target", "no rest"],
+    ids=["no nudge", "no target", "no equilibrium"],
 )
-def test_where_nothing_can_be_learned_it_says_why(model: Model, given: dict, why: str) -> None:
+def test_a_missing_update_is_explained(model: Model, given: dict, why: str) -> None:
     if "gain" in given:  # a loop that oscillates
-        network = model.subject.template
+        network = model.session.template
         ring = np.zeros((10, 48)), np.zeros((48, 32)), np.zeros((32, 10))
         for w in ring:
             w[0, 0] = 2.5
@@ -236,7 +238,7 @@ def test_where_nothing_can_be_learned_it_says_why(model: Model, given: dict, why
         loop = dataclasses.replace(
             network.astype(np.float64), loop=ring[0], forward=ring[1:], input=np.full((64, 48), 0.03), rho=network.rho
         )
-        model, given = Model(Subject.of(loop)), {}
+        model, given = Model(Session.of(loop)), {}
     frame = model.frame(given)
     assert why in frame.readouts["text"]
     assert [each["degrees"] for each in frame.readouts["updates"]] == [None] * 4
@@ -245,11 +247,11 @@ def test_where_nothing_can_be_learned_it_says_why(model: Model, given: dict, why
 
 
 def test_a_run_is_scrubbed_through(explored_run) -> None:
-    model = Model(Subject.of(explored_run))
-    assert set(explored_run.kept) == {0, 2, 4} <= set(model.subject.epochs)
+    model = Model(Session.of(explored_run))
+    assert set(explored_run.kept) == {0, 2, 4} <= set(model.session.epochs)
     (slider,) = [control for control in model.controls if control["name"] == "epoch"]
     assert (slider["low"], slider["high"], slider["default"]) == (0, 5, explored_run.summary["best"]["epoch"])
-    for epoch in model.subject.epochs:
+    for epoch in model.session.epochs:
         frame = model.frame({"epoch": epoch})
         assert frame.readouts["parameters"]["epoch"] == epoch
         which = "last" if epoch == 5 and epoch not in explored_run.kept else epoch
@@ -259,7 +261,7 @@ def test_a_run_is_scrubbed_through(explored_run) -> None:
         assert {each["label"]: each["degrees"] for each in frame.readouts["alignment"]} == pytest.approx(
             angles, abs=1e-4
         )
-    assert model.frame({"epoch": 1}).readouts["parameters"]["epoch"] in model.subject.epochs
+    assert model.frame({"epoch": 1}).readouts["parameters"]["epoch"] in model.session.epochs
     history = model.frame({})["history"]
     assert history[:, 0].tolist() == [1, 2, 3, 4, 5]
     np.testing.assert_allclose(
@@ -273,29 +275,29 @@ def test_a_run_is_scrubbed_through(explored_run) -> None:
 
 
 def test_a_run_is_found_by_its_folder(explored_run) -> None:
-    assert Subject.of(str(explored_run.folder)).source == TRAINED
-    assert Subject.of(explored_run.folder).optimiser == Subject.of(explored_run).optimiser
+    assert Session.of(str(explored_run.folder)).source == TRAINED
+    assert Session.of(explored_run.folder).optimiser == Session.of(explored_run).optimiser
 
 
-def test_a_network_of_ones_own(explored_run) -> None:
+def test_a_given_network(explored_run) -> None:
     own = Activation(
         "own", lambda s: s * ((s > 0) & (s < 1)) + (s >= 1), lambda s: ((s >= 0) & (s <= 1)) + 0 * s, projected=True
     )
     network = fsp.loop_network([64, 12, 10], rho=own, loop_scale=0.2, rng=2)
-    model = Model(Subject.of(network))
+    model = Model(Session.of(network))
     assert model.defaults["rho"] == "own"
-    standard = Model(Subject.of(dataclasses.replace(network, rho="hard_sigmoid")))
+    standard = Model(Session.of(dataclasses.replace(network, rho="hard_sigmoid")))
     np.testing.assert_allclose(model.frame({})["output"], standard.frame({})["output"], atol=1e-6)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_reciprocal_network_has_no_dials(tied: bool) -> None:
-    model = Model(Subject.of(fsp.reciprocal_network([64, 12, 8, 10], tied=tied, rng=0)))
+    model = Model(Session.of(fsp.reciprocal_network([64, 12, 8, 10], tied=tied, rng=0)))
     assert "gain" not in model.defaults
     frame = model.frame({})
     assert frame.readouts["alignment"] == []
     assert len(frame.readouts["updates"]) == (3 if tied else 5)
-    names: dict = {"network": model.subject.template}
+    names: dict = {"network": model.session.template}
     exec(compile(frame.readouts["code"], "copied", "exec"), names)
     np.testing.assert_allclose(frame["output"], names["path"].rates[-1][:, 0], atol=1e-6)
     model.learn({})
@@ -303,7 +305,7 @@ def test_a_reciprocal_network_has_no_dials(tied: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["gain", "beta", "dt", "sample", "seed"])
-def test_a_sweep_says_what_frames_say(model: Model, name: str) -> None:
+def test_a_sweep_agrees_with_frames(model: Model, name: str) -> None:
     pieces = [model.sweep({"free": 10.0}, name, piece) for piece in range(PIECES)]
     values = np.concatenate([piece["values"] for piece in pieces])
     (control,) = [control for control in model.controls if control["name"] == name]
@@ -319,8 +321,8 @@ def test_a_sweep_says_what_frames_say(model: Model, name: str) -> None:
     assert piece["settle"][1] == pytest.approx(np.nan if settle is None else settle, nan_ok=True, rel=1e-5)
     network = model.network({name: frame.readouts["parameters"][name]})
     nudge = fsp.Nudge(value, frame["target"][None]) if name == "beta" else None
-    rest = fsp.relax(network, frame["image"][None], nudge=nudge)
-    np.testing.assert_allclose(piece["rates"][1], rest.output[0], atol=1e-5)
+    equilibrium = fsp.relax(network, frame["image"][None], nudge=nudge)
+    np.testing.assert_allclose(piece["rates"][1], equilibrium.output[0], atol=1e-5)
 
 
 def test_impossible_values_are_gaps_in_a_sweep(model: Model) -> None:
@@ -345,7 +347,7 @@ def test_impossible_values_are_gaps_in_a_sweep(model: Model) -> None:
         ({"epoch": 3}, "no parameter 'epoch' here"),
     ],
 )
-def test_what_cannot_be_is_refused(model: Model, given: dict, complaint: str) -> None:
+def test_invalid_values_are_refused(model: Model, given: dict, complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
         model.frame(given)
 
@@ -361,25 +363,25 @@ def test_what_cannot_be_is_refused(model: Model, given: dict, complaint: str) ->
 )
 def test_what_does_not_fit_is_refused(given, dataset, complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
-        Subject.of(given, dataset)
+        Session.of(given, dataset)
 
 
 def test_a_sample_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="sample = 400, expected 0 to 399"):
-        Model(Subject.of(None), 400)
+        Model(Session.of(None), 400)
 
 
 def test_every_parameter_has_one_control(explored_run) -> None:
-    names = [control.name for control in controls_of(Subject.of(explored_run))]
+    names = [control.name for control in controls_of(Session.of(explored_run))]
     assert sorted(names) == sorted(field.name for field in dataclasses.fields(Parameters))
 
 
 def test_samples_of_a_class_end_where_the_class_ends(model: Model) -> None:
     frame = model.frame({"label": "3", "sample": 399})
-    threes = np.flatnonzero(model.subject.data.test.labels == 3)
+    threes = np.flatnonzero(model.session.data.test.labels == 3)
     assert frame.readouts["samples"] == len(threes)
     assert frame.readouts["parameters"]["sample"] == len(threes) - 1
-    np.testing.assert_array_equal(frame["image"], model.subject.images[threes[-1]])
+    np.testing.assert_array_equal(frame["image"], model.session.images[threes[-1]])
 
 
 def test_no_frame_waits_for_the_compiler(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,14 +389,14 @@ def test_no_frame_waits_for_the_compiler(model: Model, monkeypatch: pytest.Monke
     compiled once, on a thread of its own.
     """
     used: list[str] = []
-    for kind in (scene.NumbaSolver, scene.ReferenceSolver):
+    for kind in (trial.NumbaSolver, trial.ReferenceSolver):
         original = kind.follow
         monkeypatch.setattr(
             kind,
             "follow",
             lambda self, *given, follow=original: used.append(type(self).__name__) or follow(self, *given),
         )
-    waiting, go = Model(model.subject, ready=set()), threading.Event()
+    waiting, go = Model(model.session, ready=set()), threading.Event()
     original_compile = Model._compile
     monkeypatch.setattr(Model, "_compile", lambda self, network: go.wait(60) and original_compile(self, network))
     for _ in range(2):
@@ -429,7 +431,7 @@ def test_the_netcdf_holds_the_path(model: Model) -> None:
 
 
 def test_norms_hold_in_each_phase(model: Model) -> None:
-    seen, path, frame = model.scene({}), model.path({}), model.frame({})
+    seen, path, frame = model.trial({}), model.path({}), model.frame({})
     drive = rate.drive(seen.network, seen.images)
     for t in (0, 40, len(path.times) - 1):
         nudge = seen.nudge if path.phase[t] else None

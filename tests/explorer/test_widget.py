@@ -26,14 +26,14 @@ def sent(model: Model, monkeypatch: pytest.MonkeyPatch):
     return widget, messages
 
 
-def say(widget: Explorer, **content) -> None:
+def send(widget: Explorer, **content) -> None:
     """What arrives when the script sends a message."""
     widget._handle_custom_msg(content, [])
 
 
 def test_a_frame_is_answered_with_its_id_and_one_buffer(sent) -> None:
     widget, messages = sent
-    say(widget, kind="frame", id=7, parameters={"sample": 3})
+    send(widget, kind="frame", id=7, parameters={"sample": 3})
     ((content, (buffer,)),) = messages
     assert (content["kind"], content["id"]) == ("frame", 7)
     name, shape, offset = next(entry for entry in content["layout"] if entry[0] == "output")
@@ -46,7 +46,7 @@ def test_a_frame_is_answered_with_its_id_and_one_buffer(sent) -> None:
 def test_pieces_of_a_sweep_are_answered_one_by_one(sent) -> None:
     widget, messages = sent
     for piece in range(2):
-        say(widget, kind="sweep", id=piece, parameters={}, name="gain", piece=piece)
+        send(widget, kind="sweep", id=piece, parameters={}, name="gain", piece=piece)
     assert [content["piece"] for content, _ in messages] == [0, 1]
     assert {content["pieces"] for content, _ in messages} == {PIECES}
     assert widget.parameters == widget.model.defaults, "a sweep moves no control"
@@ -55,7 +55,7 @@ def test_pieces_of_a_sweep_are_answered_one_by_one(sent) -> None:
 def test_learning_and_forgetting_are_answered_with_frames(sent) -> None:
     widget, messages = sent
     for k, kind in enumerate(["learn", "learn", "forget"]):
-        say(widget, kind=kind, id=k, parameters={})
+        send(widget, kind=kind, id=k, parameters={})
     assert [(content["kind"], content["readouts"]["learned"]) for content, _ in messages] == [
         ("frame", 1),
         ("frame", 2),
@@ -74,8 +74,8 @@ def test_learning_and_forgetting_are_answered_with_frames(sent) -> None:
         ({"kind": "sweep", "parameters": {}, "name": "rho", "piece": 0}, "sweep over 'rho', expected one of: sample"),
         ({"kind": "sweep", "parameters": {}, "name": "gain", "piece": 99}, "piece = 99, expected 0 to"),
         ({"kind": "learn", "parameters": {"beta": 0.0}}, "choose a beta other than 0"),
-        ({"kind": "dance", "parameters": {}}, "an error of ours, ValueError: message of kind 'dance'"),
-        ({"kind": "frame"}, "an error of ours, KeyError: 'parameters'"),
+        ({"kind": "dance", "parameters": {}}, "internal error, ValueError: message of kind 'dance'"),
+        ({"kind": "frame"}, "internal error, KeyError: 'parameters'"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line(model: Model, content: dict, text: str) -> None:
@@ -109,7 +109,7 @@ def test_explore_shows_what_it_is_given() -> None:
 
 
 def test_the_script_is_one_module_of_its_own() -> None:
-    """It imports nothing, from nowhere; what it exports is the last thing it says."""
+    """It imports nothing; its export is the last statement."""
     text = script()
     assert text.count("export default") == 1
     assert text.rstrip().splitlines()[-1].startswith("export default")
@@ -125,12 +125,12 @@ sys.modules["anywidget"] = None
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.explorer.model import Model
-from fsp_dynamics.explorer.subject import Subject
+from fsp_dynamics.explorer.session import Session
 try:
     fsp.explore()
 except ConfigurationError as error:
     print(error)
-print(Model(Subject.of(None)).about["title"])
+print(Model(Session.of(None)).about["title"])
 """
 
 

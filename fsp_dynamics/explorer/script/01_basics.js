@@ -1,4 +1,4 @@
-/* Numbers, words and elements: what every other part uses. */
+/* Numbers, text and elements: used by all other parts. */
 
 const SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 const SPACE = "http://www.w3.org/2000/svg";
@@ -104,7 +104,7 @@ function same(a, b) {
     return a === b;
 }
 
-// JupyterLab takes arrow keys and letters as commands of the notebook unless the element that has the focus says not to.
+// JupyterLab takes arrow keys and letters as commands of the notebook unless the focused element opts out.
 const FOCUSABLE = ["input", "select", "button", "canvas", "summary"];
 
 /** An element with attributes (`text` is its text; null and false leave an attribute out) and children. */

@@ -1,6 +1,6 @@
-/* Talking to Python: frames unpacked, one request in flight, only the newest parameters kept. */
+/* Exchange with Python: frames unpacked, one request in flight, only the newest parameters kept. */
 
-const LOST_AFTER = 60000; // milliseconds without an answer after which a request no longer holds up the next one
+const LOST_AFTER = 60000; // milliseconds without a reply after which a request no longer blocks the next one
 
 /** The arrays of a message: { name: { data, shape } }, without copying where the buffer is aligned to four bytes. */
 function unpack(layout, buffer) {
@@ -21,7 +21,7 @@ function unpack(layout, buffer) {
 }
 
 /**
- * One frame: its arrays by name, its readouts, and what the views ask of every frame: T, M, how many outputs, the last free row (`free`), and
+ * One frame: its arrays by name, its readouts, and what every view needs: T, M, how many outputs, the last free row (`free`), and
  * whether a `second`, nudged phase follows.
  */
 function readFrame(content, buffer) {
@@ -46,8 +46,8 @@ function readFrame(content, buffer) {
 }
 
 /**
- * The queue to Python. At most one request is open. Acts (learn, forget, netcdf) come first and one by one; then a frame, of which only the
- * wish is kept, so it takes the parameters of the moment it is sent; then a piece of the sweep, asked for through `nextPiece`.
+ * The queue to Python. At most one request is open. Actions (learn, forget, netcdf) come first, one by one; then a frame,
+ * sent with the parameters at that time; then a piece of the sweep, requested through `nextPiece`.
  */
 class Requests {
     constructor(send, parameters, nextPiece) {
@@ -55,7 +55,7 @@ class Requests {
         this.parameters = parameters;
         this.nextPiece = nextPiece;
         this.acts = [];
-        this.wanted = null; // time of the newest input that no frame has answered
+        this.wanted = null; // time of the newest input without a frame
         this.open = null;
         this.last = 0;
     }
@@ -94,7 +94,7 @@ class Requests {
         }
         const time = this.wanted;
         if (content.kind === "frame" || content.kind === "learn" || content.kind === "forget") {
-            this.wanted = null; // all three are answered with a frame of these parameters
+            this.wanted = null; // the reply to all three is a frame of these parameters
         }
         content.id = this.newId();
         content.parameters = { ...this.parameters() };

@@ -114,7 +114,7 @@ function drawImage(g, memory, scene, x, y, side) {
     g.c.strokeRect(crisp(g, x), crisp(g, y), Math.round(side), Math.round(side));
 }
 
-/** A name beside the ring at its point p: `side` 1 outside, -1 inside, so far off that the whole word clears the strip. */
+/** A name beside the ring at its point p: `side` 1 outside, -1 inside, far enough away to clear the strip. */
 function besideRing(g, text, p, side, options = {}) {
     font(g, options.size, options.weight);
     const reach = THICK / 2 + 4 + (Math.abs(p.nx) * g.c.measureText(text).width) / 2 + Math.abs(p.ny) * 6;
@@ -136,7 +136,7 @@ function classNumbers(g, scene, strip, ring) {
     }
 }
 
-/** What stands still while the cursor moves: image, arrows with the names of the matrices, names of the layers, class numbers. */
+/** What does not change with the cursor: image, arrows with the names of the matrices, names of the layers, class numbers. */
 function drawRing(g, scene, memory) {
     const layout = keptLayout(g, scene.about, memory);
     const { image, ring, strips } = layout;
@@ -188,7 +188,7 @@ function matrixNames(about) {
     return { input: find("input") ?? "", loop: find("loop"), forward: about.layers.map((_, k) => find(`forward[${k}]`)) };
 }
 
-/** The cells of every layer at the cursor, and in the middle what the output reads. */
+/** The cells of every layer at the cursor, and the prediction in the middle. */
 function ringCursor(g, scene, layout) {
     const { strips, centre } = layout;
     const { rates } = scene.frame.arrays;
@@ -202,22 +202,22 @@ function ringCursor(g, scene, layout) {
     });
     const reading = readingAt(scene);
     const middle = { align: "center", base: "middle", most: 2 * centre.rx - 60 };
-    // Words leave the middle line to the names of the layers at the sides.
-    const word = reading.word.length > 2;
-    label(g, reading.word, centre.x, centre.y - (word ? 15 : 2), { ...middle, size: word ? 14 : 26, weight: 600, colour: g.theme.ink });
-    label(g, reading.detail, centre.x, centre.y + (word ? 15 : 20), middle);
+    // Longer text leaves the middle line to the names of the layers at the sides.
+    const long = reading.text.length > 2;
+    label(g, reading.text, centre.x, centre.y - (long ? 15 : 2), { ...middle, size: long ? 14 : 26, weight: 600, colour: g.theme.ink });
+    label(g, reading.detail, centre.x, centre.y + (long ? 15 : 20), middle);
 }
 
-/** What the output reads at the cursor: the class with the highest rate, and that rate. */
+/** The prediction at the cursor: the class with the highest rate, and that rate. */
 function readingAt(scene) {
     const { output } = scene.frame.arrays;
     const n = scene.frame.outputs;
     const row = output.data.subarray(scene.at * n, (scene.at + 1) * n);
     const best = argmax(row);
     if (best < 0) {
-        return { word: "–", detail: "not finite" };
+        return { text: "–", detail: "not finite" };
     }
-    return { word: scene.about.classes[best] ?? String(best), detail: `rate ${fixed(row[best], 2)}` };
+    return { text: scene.about.classes[best] ?? String(best), detail: `rate ${fixed(row[best], 2)}` };
 }
 
 const ringView = {
@@ -230,7 +230,7 @@ const ringView = {
         const { sizes } = scene.about;
         const back = matrixNames(scene.about).loop === null ? "each layer leads back to the one before" : "the output leads back to it";
         return `The layers arranged in a ring, ${sizes.join(", ")} units: the image (${imageName(scene)}) enters hidden 1, ${back}. `
-            + `The highest output is ${readingAt(scene).word}, ${readingAt(scene).detail}, at ${momentText(scene)}.`;
+            + `The highest output is ${readingAt(scene).text}, ${readingAt(scene).detail}, at ${momentText(scene)}.`;
     },
 };
 

@@ -1,4 +1,4 @@
-/* Curves over time: the output's rates by class, and how the field of each layer dies away. */
+/* Curves over time: the output's rates by class, and the norm of the field of each layer. */
 
 /** Positions for labels that want to be at `wanted` (growing), at least `apart` from each other, within [low, high]. */
 function spread(wanted, apart, low, high) {
@@ -12,14 +12,14 @@ function spread(wanted, apart, low, high) {
     return placed;
 }
 
-/** Names of the classes at the right end of their curves; those that end near nothing share one name. */
+/** Names of the classes at the right end of their curves; those that end near 0 share one label. */
 function classLabels(g, scene, box) {
     const { frame, about } = scene;
     const n = frame.outputs;
     const last = frame.arrays.output.data.subarray((frame.T - 1) * n, frame.T * n);
     const { target, prediction_nudged: read } = frame.readouts;
     const named = [];
-    let rest = 0;
+    let others = 0;
     for (let k = 0; k < n; k += 1) {
         if (!Number.isFinite(last[k])) {
             continue;
@@ -27,11 +27,11 @@ function classLabels(g, scene, box) {
         if (k === target || k === read || last[k] > 0.04) {
             named.push({ k, at: box.Y(clamp(last[k], box.y[0], box.y[1])), text: about.classes[k] ?? String(k) });
         } else {
-            rest += 1;
+            others += 1;
         }
     }
-    if (rest > 0) {
-        named.push({ k: -1, at: box.Y(0), text: named.length > 0 ? `${rest} more` : "all" });
+    if (others > 0) {
+        named.push({ k: -1, at: box.Y(0), text: named.length > 0 ? `${others} more` : "all" });
     }
     named.sort((a, b) => Number(a.k < 0) - Number(b.k < 0) || a.at - b.at || a.k - b.k);
     const places = spread(named.map(({ at }) => at), 12, box.top + 2, box.bottom - 4);
@@ -93,7 +93,7 @@ function outputCursor(g, scene, box) {
     }
 }
 
-/** What is read at both rests and how far it is ahead of the next class, in words. */
+/** Text of the predictions and margins at the end of both phases. */
 function verdicts({ about, frame: { readouts, second } }) {
     const name = (prediction) => about.classes[prediction] ?? "none";
     const free = `free ${name(readouts.prediction_free)}, margin ${fixed(readouts.margin_free, 2)}`;
@@ -110,7 +110,7 @@ const outputView = {
     describe(scene) {
         const { readouts } = scene.frame;
         const target = readouts.target === null ? "There is no target" : `The target is ${scene.about.classes[readouts.target]}`;
-        return `Output rates over time, one curve for each of ${scene.frame.outputs} classes. ${target}. Read at the rests: ${verdicts(scene)}.`;
+        return `Output rates over time, one curve for each of ${scene.frame.outputs} classes. ${target}. Predictions: ${verdicts(scene)}.`;
     },
 };
 
@@ -144,7 +144,7 @@ function slope(g, frame, box, first, last, abscissa, colour) {
     curve(g, first, last, (i) => box.X(frame.times[i]), y, { colour, width: 1, dash: [1, 3] });
 }
 
-/** Norms of the field of every layer, on a logarithmic axis; the tolerance; the slopes that the spectra foretell. */
+/** Norms of the field of every layer, on a logarithmic axis; the tolerance; the slopes predicted by the spectra. */
 function drawSettling(g, scene) {
     const { frame, about } = scene;
     const { readouts } = frame;
@@ -198,11 +198,11 @@ function layerLine(k, L) {
     return k === L - 1 ? 6 : [0, 1, 4, 2, 8][k % 5];
 }
 
-/** Settle times of both phases in words. */
+/** Text of the settle times of both phases. */
 function settleTexts({ frame: { readouts, second } }) {
-    const said = (status, time) => (finite(time) ? fixed(time, 2) : status === "not finite" ? "not finite" : "does not");
-    const free = `settles: free ${said(readouts.status_free, readouts.settle_free)}`;
-    return second ? `${free} · nudged ${said(readouts.status_nudged, readouts.settle_nudged)}` : free;
+    const text = (status, time) => (finite(time) ? fixed(time, 2) : status === "not finite" ? "not finite" : "does not");
+    const free = `settles: free ${text(readouts.status_free, readouts.settle_free)}`;
+    return second ? `${free} · nudged ${text(readouts.status_nudged, readouts.settle_nudged)}` : free;
 }
 
 const settlingView = {
@@ -215,10 +215,10 @@ const settlingView = {
     describe(scene) {
         const { readouts } = scene.frame;
         const slopes = [["free", readouts.abscissa_free], ["nudged", readouts.abscissa_nudged]].filter(([, value]) => finite(value));
-        const foretold = slopes.map(([name, value]) => `${name} exp(${format(value)} t)`).join(", ");
+        const predicted = slopes.map(([name, value]) => `${name} exp(${format(value)} t)`).join(", ");
         const nudged = scene.frame.second ? `, nudged phase ${readouts.status_nudged}` : "";
         return `Norm of the field of each layer over time, logarithmic, with the tolerance ${format(readouts.tolerance)}. Free phase `
             + `${readouts.status_free}${nudged}; ${settleTexts(scene)}. `
-            + `Slopes of the spectra, dotted: ${foretold || "none"}.`;
+            + `Slopes of the spectra, dotted: ${predicted || "none"}.`;
     },
 };

@@ -1,4 +1,4 @@
-/* The path in a plane with its rest points and nullclines, and the spectrum converged. */
+/* The trajectory in a plane with equilibria and nullclines, and the spectrum at the equilibria. */
 
 /** [low, high] of the numbers data[start], data[start + step], ... with a margin; never empty. */
 function boundsOf(data, start, step, margin = 0.08) {
@@ -17,14 +17,14 @@ function boundsOf(data, start, step, margin = 0.08) {
     return [low - pad, high + pad];
 }
 
-/** Both axes of the plane: the grid's where there is one, else around path and rests. */
+/** Both axes of the plane: the grid's where there is one, otherwise around trajectory and equilibria. */
 function planeRange(arrays) {
     if (arrays.grid_x) {
         const x = arrays.grid_x.data;
         const y = arrays.grid_y.data;
         return [[x[0], x.at(-1)], [y[0], y.at(-1)]];
     }
-    const both = Float32Array.of(...arrays.path.data, ...arrays.rests.data);
+    const both = Float32Array.of(...arrays.path.data, ...arrays.equilibria.data);
     return [boundsOf(both, 0, 2), boundsOf(both, 1, 2)];
 }
 
@@ -85,7 +85,7 @@ function drawFlow(g, box, arrays, flow) {
     g.c.setLineDash([]);
 }
 
-/** The plane: flow and nullclines where given, the path (free full, nudged dashed), both rest points. */
+/** The plane: flow and nullclines where given, the path (free full, nudged dashed), both equilibria. */
 function drawPlane(g, scene) {
     const { frame } = scene;
     const { arrays, readouts } = frame;
@@ -108,19 +108,19 @@ function drawPlane(g, scene) {
     const y = (i) => box.Y(path[2 * i + 1]);
     curve(g, 0, frame.free, x, y, { colour: g.theme.free, width: 2 });
     curve(g, frame.free, frame.T - 1, x, y, { colour: g.theme.nudged, width: 2, dash: [6, 3] });
-    const rests = arrays.rests.data;
+    const equilibria = arrays.equilibria.data;
     marker(g, "circle", x(0), y(0), 3, g.theme.muted);
-    marker(g, "disc", box.X(rests[0]), box.Y(rests[1]), 5, g.theme.free);
-    marker(g, "square", box.X(rests[2]), box.Y(rests[3]), 4, g.theme.nudged);
+    marker(g, "disc", box.X(equilibria[0]), box.Y(equilibria[1]), 5, g.theme.free);
+    marker(g, "square", box.X(equilibria[2]), box.Y(equilibria[3]), 4, g.theme.nudged);
     g.c.restore();
     return box;
 }
 
-/** Names of paths and rest points, and of the nullclines where there are any, in as few rows below the name of y as they need: how many in all. */
+/** Names of trajectories and equilibria, and of the nullclines where there are any, in as few rows below the name of y as they need: how many in all. */
 function planeLegend(g, frame, flow, nudgedNow) {
-    const groups = [[{ text: "free rest", colour: g.theme.free, shape: "disc" }]];
+    const groups = [[{ text: "free equilibrium", colour: g.theme.free, shape: "disc" }]];
     if (frame.second) {
-        groups[0].push({ text: "nudged rest", colour: g.theme.nudged, dash: [6, 3], shape: "square" });
+        groups[0].push({ text: "nudged equilibrium", colour: g.theme.nudged, dash: [6, 3], shape: "square" });
     }
     if (flow) {
         const lines = [{ text: `dx/dt = 0, ${nudgedNow ? "nudged" : "free"}`, colour: g.theme.lines[2] }];
@@ -164,14 +164,14 @@ const planeView = {
         return `(${fixed(path[2 * at], 3)}, ${fixed(path[2 * at + 1], 3)})`;
     },
     describe({ frame: { arrays, readouts } }) {
-        const rests = Array.from(arrays.rests.data, (value) => fixed(value, 3));
+        const equilibria = Array.from(arrays.equilibria.data, (value) => fixed(value, 3));
         const { x, y } = readouts.plane;
-        return `Path of the state, ${y} against ${x}. Free rest at (${rests[0]}, ${rests[1]}), nudged rest at (${rests[2]}, ${rests[3]}).`
+        return `Path of the state, ${y} against ${x}. Free equilibrium at (${equilibria[0]}, ${equilibria[1]}), nudged equilibrium at (${equilibria[2]}, ${equilibria[3]}).`
             + `${arrays.grid_x ? " With the nullclines of both units." : ""}`;
     },
 };
 
-/** The spectrum: eigenvalues at both rests, the region in which one step of the integrator shrinks, the axes. */
+/** The spectrum: eigenvalues at both equilibria, the region in which one step of the integrator shrinks, the axes. */
 function drawSpectrum(g, scene) {
     const { arrays } = scene.frame;
     const [x0, x1, y0, y1] = arrays.window.data;
@@ -225,7 +225,7 @@ function spectrumLegend(g, second) {
     fittingLegend(g, items, g.w - g.c.measureText("imaginary part").width - 24, 3);
 }
 
-/** The largest real part of each spectrum, in words. */
+/** Text of the largest real part of each spectrum. */
 function abscissae({ frame: { readouts, second } }) {
     const free = `largest real part: free ${fixed(readouts.abscissa_free, 3)}`;
     return second ? `${free} · nudged ${fixed(readouts.abscissa_nudged, 3)}` : free;
@@ -236,6 +236,6 @@ const spectrumView = {
     title: "Spectrum",
     draw: drawSpectrum,
     value: abscissae,
-    describe: (scene) => "Eigenvalues of the linearised field at the free rest (circles) and at the nudged rest (crosses); shaded where one "
+    describe: (scene) => "Eigenvalues of the linearised field at the free equilibrium (circles) and at the nudged one (crosses); shaded where one "
         + `step of the integrator shrinks; ${abscissae(scene)}.`,
 };

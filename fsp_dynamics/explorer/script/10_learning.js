@@ -68,9 +68,9 @@ const updatesView = {
     draw: drawUpdates,
     value: (scene) => (scene.frame.readouts.learned > 0 ? `${scene.frame.readouts.learned} applied · angle to −dC/dW` : "angle to −dC/dW"),
     describe(scene) {
-        const said = scene.frame.readouts.updates.map(({ label: name, degrees, norm }) =>
+        const parts = scene.frame.readouts.updates.map(({ label: name, degrees, norm }) =>
             `${name} ${finite(degrees) ? `${fixed(degrees, 1)} degrees` : "undefined"}, norm ${format(norm)}`);
-        return `Heat maps of the update of each matrix, negative blue, positive orange. Angles to the steepest descent: ${said.join("; ")}.`;
+        return `Heat maps of the update of each matrix, negative blue, positive orange. Angles to the steepest descent: ${parts.join("; ")}.`;
     },
 };
 
@@ -181,9 +181,9 @@ const alignmentView = {
         if (scene.frame.readouts.alignment.length === 0) {
             return "This network has no loop whose matrices could be aligned.";
         }
-        const words = (degrees) => (finite(degrees) ? `${fixed(degrees, 1)} degrees` : "undefined");
-        const said = scene.frame.readouts.alignment.map(({ label: name, degrees }) => `${name} ${words(degrees)}`);
+        const text = (degrees) => (finite(degrees) ? `${fixed(degrees, 1)} degrees` : "undefined");
+        const parts = scene.frame.readouts.alignment.map(({ label: name, degrees }) => `${name} ${text(degrees)}`);
         const run = history.shape[0] > 0 ? ` Below, the same angles over ${history.shape[0]} epochs of the run.` : "";
-        return `Dials with the angle of each matrix of the loop to the product of the others: ${said.join(", ")}.${run}`;
+        return `Dials with the angle of each matrix of the loop to the product of the others: ${parts.join(", ")}.${run}`;
     },
 };

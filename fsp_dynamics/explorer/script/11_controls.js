@@ -1,5 +1,5 @@
 /*
- * The controls. Each is { spec, element, show(value), ... }: `show` moves it without asking for anything, `changed(name, value, time)` is called
+ * The controls. Each is { spec, element, show(value), ... }: `show` moves it without a request, `changed(name, value, time)` is called
  * when the user moves it. All listeners end with `signal`.
  */
 
@@ -107,7 +107,7 @@ function showLimit(control, limit) {
     warn(control);
 }
 
-/** Says below the slider that its value lies in the hatched part. */
+/** Notes below the slider that its value lies in the hatched part. */
 function warn({ value, above = null, below = null, note }) {
     const high = above !== null && value > above;
     const low = below !== null && value <= below;

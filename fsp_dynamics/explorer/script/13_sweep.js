@@ -1,4 +1,4 @@
-/* The sweep: output rates, settle time and largest real part against the slider last moved, asked for piece by piece while nothing else waits. */
+/* The sweep: output rates, settle time and largest real part against the slider last moved, requested piece by piece while nothing else is pending. */
 
 /** The points of a sweep, gathered piece by piece. */
 class Sweep {
@@ -18,7 +18,7 @@ class Sweep {
         this.piece = 0;
         this.pieces = Infinity;
         this.refused = null;
-        this.asked = false; // an answer to what was asked before a restart is dropped
+        this.asked = false; // a reply to a request from before a restart is dropped
         this.parts = [];
         this.joined = null;
         this.phase = "free";
@@ -42,7 +42,7 @@ class Sweep {
         this.parts.push(arrays);
         this.joined = null;
         this.pieces = content.pieces;
-        this.phase = content.phase ?? "free"; // whose rest the points are of
+        this.phase = content.phase ?? "free"; // phase of the points
         this.piece += 1;
     }
 
@@ -62,7 +62,7 @@ class Sweep {
         this.asked = false;
     }
 
-    /** How far it is, in words. */
+    /** Text of the progress. */
     progress() {
         if (this.refused !== null) {
             return this.refused;
@@ -101,12 +101,12 @@ function roundLogs([low, high]) {
     return marks;
 }
 
-/** Output rates at the free rest against the slider. */
+/** Equilibrium output rates against the slider. */
 function drawSweepRates(g, scene) {
     const { points } = scene.sweep;
     const n = points.classes;
     const { target, prediction_free: read } = scene.frame?.readouts ?? {};
-    const { box, x } = sweepAxes(g, scene, [0, 1], { yName: `rate at the ${points.phase} rest`, yMarks: ticks(0, 1, 4) }, { right: 26 });
+    const { box, x } = sweepAxes(g, scene, [0, 1], { yName: `${points.phase} equilibrium rate`, yMarks: ticks(0, 1, 4) }, { right: 26 });
     const ends = [];
     for (let k = 0; k < n; k += 1) {
         const y = (i) => box.Y(clamp(points.rates[i * n + k], 0, 1));
@@ -122,8 +122,8 @@ function drawSweepRates(g, scene) {
     ends.forEach(({ k }, i) => label(g, String(k), box.right + 6, places[i], { base: "middle", size: 10, colour: g.theme.ink }));
 }
 
-/** Spans of points that are not defined, as light hatching with a word. */
-function undefinedSpans(g, box, x, values, word) {
+/** Spans of points that are not defined, as light hatching with a label. */
+function undefinedSpans(g, box, x, values, text) {
     const n = values.length;
     const edge = (i) => (i < 0 ? box.left : i >= n - 1 ? clamp(x(n - 1), box.left, box.right) : (x(i) + x(i + 1)) / 2);
     for (let i = 0; i < n; i += 1) {
@@ -144,19 +144,19 @@ function undefinedSpans(g, box, x, values, word) {
             segment(g, at, box.bottom, at + box.bottom - box.top, box.top, { colour: g.theme.faint });
         }
         g.c.restore();
-        label(g, word, (left + right) / 2, box.top + 4, { align: "center", base: "top", size: 10, whole: true, most: right - left - 4 });
+        label(g, text, (left + right) / 2, box.top + 4, { align: "center", base: "top", size: 10, whole: true, most: right - left - 4 });
     }
 }
 
-/** One curve against the slider; where it is undefined, hatched with `word`. */
-function drawSweepLine(g, scene, values, name, word, zero) {
+/** One curve against the slider; where it is undefined, hatched and labelled. */
+function drawSweepLine(g, scene, values, name, text, zero) {
     const around = boundsOf(values, 0, 1, 0.08);
     const range = zero ? [Math.min(around[0], 0), Math.max(around[1], 0)] : [0, Math.max(around[1], 1e-3)];
     const { box, x } = sweepAxes(g, scene, range, { yName: name, yMarks: ticks(range[0], range[1], 4) });
     if (zero) {
         segment(g, box.left, crisp(g, box.Y(0)), box.right, crisp(g, box.Y(0)), { colour: g.theme.muted, dash: [3, 3] });
     }
-    undefinedSpans(g, box, x, values, word);
+    undefinedSpans(g, box, x, values, text);
     curve(g, 0, values.length - 1, x, (i) => box.Y(values[i]), { colour: g.theme.free, width: 2 });
 }
 
@@ -165,26 +165,26 @@ function hatched(values, meaning) {
     return values.some((value) => !Number.isFinite(value)) ? `hatched: ${meaning}` : "";
 }
 
-/** What all three charts say of how far they are. */
-function sweepWords(scene) {
+/** The part common to the descriptions of all three charts. */
+function sweepText(scene) {
     const { spec, points, value } = scene.sweep;
     return `of the ${points.phase} phase against ${spec.label}: ${points.values.length} points, the present value ${format(value)} marked.`;
 }
 
 const sweepViews = [
-    { name: "sweep-rates", title: "Output rates", draw: drawSweepRates, describe: (scene) => `Output rates converged ${sweepWords(scene)}` },
+    { name: "sweep-rates", title: "Output rates", draw: drawSweepRates, describe: (scene) => `Equilibrium output rates ${sweepText(scene)}` },
     {
         name: "sweep-settle",
         title: "Settle time",
-        value: ({ sweep: { points } }) => hatched(points.settle, "does not settle in time"),
+        value: ({ sweep: { points } }) => hatched(points.settle, "does not settle within the phase"),
         draw: (g, scene) => drawSweepLine(g, scene, scene.sweep.points.settle, "time", "does not", false),
-        describe: (scene) => `Settle time ${sweepWords(scene)}`,
+        describe: (scene) => `Settle time ${sweepText(scene)}`,
     },
     {
         name: "sweep-abscissa",
         title: "Largest real part",
-        value: ({ sweep: { points } }) => hatched(points.abscissa, "no point of rest"),
-        draw: (g, scene) => drawSweepLine(g, scene, scene.sweep.points.abscissa, "1/time", "no rest", true),
-        describe: (scene) => `Largest real part of the spectrum converged ${sweepWords(scene)}`,
+        value: ({ sweep: { points } }) => hatched(points.abscissa, "no equilibrium"),
+        draw: (g, scene) => drawSweepLine(g, scene, scene.sweep.points.abscissa, "1/time", "none", true),
+        describe: (scene) => `Largest real part of the spectrum at the equilibrium ${sweepText(scene)}`,
     },
 ];

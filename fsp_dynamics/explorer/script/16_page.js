@@ -1,4 +1,4 @@
-/* The page: what stands where. It builds elements and connects nothing; the explorer does. */
+/* The layout of the page. It builds elements; the explorer connects them. */
 
 const PLAY = "M4 2.5v11l9-5.5z";
 const PAUSE = "M4 2.5h3v11H4zM9 2.5h3v11H9z";
@@ -8,7 +8,7 @@ function button(action, text, title) {
     return make("button", { type: "button", "data-action": action, title, text });
 }
 
-/** The time cursor with play and pause, and what it says. */
+/** The time cursor with play and pause, and its text. */
 function transport() {
     const play = make("button", { type: "button", "data-action": "play", class: "fsp-play", "aria-label": "Play" }, icon(PLAY));
     const time = make("input", { type: "range", min: 0, max: 1, step: 1, value: 0, "data-name": "time", "aria-label": "Time cursor" });
@@ -17,7 +17,7 @@ function transport() {
     return { play, time, moment, track, element: make("div", { class: "fsp-transport" }, play, track, moment) };
 }
 
-/** The top row, the status line and the refusal. */
+/** The top row, the status line and the error message. */
 function head(title) {
     const move = transport();
     const buttons = [
@@ -33,16 +33,16 @@ function head(title) {
     const readout = make("p", { role: "status", "aria-live": "polite", "data-role": "readout", class: "fsp-readout", text: "Waiting for Python …" });
     const refusal = make("p", { role: "alert", "data-role": "refusal", class: "fsp-refusal" });
     const speed = make("span", { class: "fsp-speed", "data-role": "speed" });
-    const status = make("div", { class: "fsp-status" }, make("div", { class: "fsp-said" }, readout, refusal), speed);
+    const status = make("div", { class: "fsp-status" }, make("div", { class: "fsp-messages" }, readout, refusal), speed);
     return { move, bar, readout, refusal, speed, status, buttons };
 }
 
 /** The drawer of the sweep. */
 function drawer(cards) {
-    const subject = make("span", { class: "fsp-caption" });
-    const summary = make("summary", { "data-role": "sweep" }, make("span", { class: "fsp-title", text: "Sweep" }), subject);
+    const caption = make("span", { class: "fsp-caption" });
+    const summary = make("summary", { "data-role": "sweep" }, make("span", { class: "fsp-title", text: "Sweep" }), caption);
     const grid = make("div", { class: "fsp-sweepviews" }, ...cards.map(({ element }) => element));
-    return { element: make("details", { class: "fsp-sweep" }, summary, grid), subject, grid };
+    return { element: make("details", { class: "fsp-sweep" }, summary, grid), caption, grid };
 }
 
 /** The whole page around the panel of controls and the cards. */

@@ -1,9 +1,9 @@
-/* The explorer: controls, requests and views of one shown widget, and the face that anywidget calls. */
+/* The explorer: controls, requests and views of one shown widget, and the interface that anywidget calls. */
 
 const VIEWS = [ringView, rasterView, outputView, settlingView, planeView, spectrumView, updatesView, alignmentView];
 const PLAY_SECONDS = 6; // for the whole trajectory
 
-/** Whether a sweep over this control says anything: not over those of the view, nor where Python says `sweep: false`. */
+/** Whether a sweep over this control is meaningful: not for those of the view, nor where Python has `sweep: false`. */
 function swept(spec) {
     return spec.group !== "view" && spec.sweep !== false;
 }
@@ -144,7 +144,7 @@ class Explorer {
         }
     }
 
-    /** A short word in the status line, until the next frame. */
+    /** A short message in the status line, until the next frame. */
     notice(text) {
         write(this.page.readout, text);
     }
@@ -200,7 +200,7 @@ class Explorer {
         }
     }
 
-    /** Slider and words of the cursor. */
+    /** Slider and text of the cursor. */
     showMoment() {
         const { move } = this.page;
         const text = momentText(this.scene());
@@ -241,10 +241,10 @@ class Explorer {
 
     /** Draws the sweep where its drawer is open. */
     drawSweep() {
-        const { subject } = this.page.sweep;
+        const { caption } = this.page.sweep;
         const { spec } = this.sweep;
         const opened = this.sweep.opened && spec !== null;
-        write(subject, spec === null ? "" : `against ${spec.label}${opened ? ` · ${this.sweep.progress()}` : ""}`);
+        write(caption, spec === null ? "" : `against ${spec.label}${opened ? ` · ${this.sweep.progress()}` : ""}`);
         if (opened && this.frame !== null && this.theme !== null) {
             const scene = this.scene();
             this.sweepCards.forEach((card) => card.draw(scene));

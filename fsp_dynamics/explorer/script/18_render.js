@@ -1,4 +1,4 @@
-/* What connects an explorer to its page and its model, and the face that anywidget calls. */
+/* What connects an explorer to its page and its model, and the interface that anywidget calls. */
 
 /** Parameters set in Python move the controls and ask for a frame; what comes back from a request of ours does not. */
 function traitChanged(explorer) {
@@ -101,7 +101,7 @@ function connect(explorer) {
     watchSize(explorer);
 }
 
-/** Shows the widget `model` in `el`; returns what takes it away again. Several views of one widget do not know each other. */
+/** Shows the widget `model` in `el`; returns what takes it away again. Several views of one widget are independent. */
 function render({ model, el }) {
     const explorer = new Explorer(model, el);
     return () => explorer.close();

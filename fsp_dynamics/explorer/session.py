@@ -1,4 +1,4 @@
-"""What is explored: the images of a data set, and the networks that can be shown them."""
+"""The images and networks of one explorer, with manually applied updates."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from fsp_dynamics.learning.rules.hebbian import HEBBIAN
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation, activation
 from fsp_dynamics.models.network import Array, Network, loop_network, reciprocal_network
 
-HIDDEN = (48, 32)  # of the random network when nothing is given: small enough to see every unit
+HIDDEN = (48, 32)  # of the default random network: small enough to see every unit
 LOOP_SCALE = 0.2
-PRECISE = 100_000  # weights up to which networks are explored in float64
+PRECISE = 100_000  # number of weights up to which float64 is used
 GIVEN, TRAINED = "given", "trained"
 Key = tuple[str, int]
 
 
 @dataclass(slots=True)
-class Subject:
-    """The images and networks of one explorer, and what its networks have learned by hand.
+class Session:
+    """The images and networks of one explorer, and the updates applied to them.
 
     data : the data set; its test images are shown. source : "given", "trained" (a run) or
         "random". run : the run, or None.
-    template : a network of the kind that is explored. optimiser : what applies an update of
-        `rule`, the run's or eq. 14; `batch` by how many it divides the rates.
+    template : the network explored, or one like it. optimiser : applies updates of `rule` (that of
+        the run, or eq. 14), with rates divided by `batch`.
     """
 
     data: Dataset
@@ -50,12 +50,12 @@ class Subject:
     loaded: dict[Key, Network] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, given: Network | Run | str | Path | None, dataset: str | Dataset | None = None) -> Subject:
+    def of(cls, given: Network | Run | str | Path | None, dataset: str | Dataset | None = None) -> Session:
         """A network, a run or its folder, or None for a random network of 48 and 32 hidden units;
         a data set or its name.
 
-        None as data set: the run's, else digits. Raises ConfigurationError where images and
-        network do not fit, the package's errors for a run or data that cannot be read.
+        None as data set: the run's, otherwise digits. Raises ConfigurationError if images and
+        network do not match, and the package's errors for runs or data that cannot be read.
         """
         run = open_run(given) if isinstance(given, str | Path) else given if isinstance(given, Run) else None
         data = (
@@ -72,7 +72,7 @@ class Subject:
         )
         if not isinstance(network, Network):
             raise ConfigurationError(
-                f"explore was given a {type(network).__name__}, expected a Network, a run or its folder, or nothing"
+                f"explore was given a {type(network).__name__}, expected a Network, a run or its folder, or None"
             )
         config = load_config("digits", {})[1].learning
         depth, rates = network.depth - 1, config.rates
@@ -86,12 +86,13 @@ class Subject:
         optimiser = Sgd(own, output_step=config.output_step)
         return cls(data, RANDOM if given is None else GIVEN, network, optimiser, HEBBIAN, config.batch)._fitting()
 
-    def _fitting(self) -> Subject:
+    def _fitting(self) -> Session:
         pixels = self.data.test.images.shape[1]
         if self.template.sizes[0] != pixels or self.template.sizes[-1] != self.data.classes:
             raise ConfigurationError(
-                f"the network is {self.template.sizes[0]} - {self.template.sizes[-1]}, expected {pixels} pixels and {self.data.classes} classes "
-                f"as {self.data.name} has; give dataset= another name or the images' own Dataset"
+                f"the network is {self.template.sizes[0]} - {self.template.sizes[-1]}, "
+                f"expected {pixels} pixels and {self.data.classes} classes "
+                f"as in {self.data.name}; pass dataset= the matching name or Dataset"
             )
         return self
 
@@ -106,7 +107,7 @@ class Subject:
 
     @property
     def side(self) -> int | None:
-        """Pixels on each side of an image; None where it is not square."""
+        """Pixels per side of an image; None if it is not square."""
         height, width = self.data.image_shape
         return height if height == width else None
 
@@ -124,12 +125,12 @@ class Subject:
 
     @property
     def activations(self) -> tuple[str, ...]:
-        """Names of the firing-rate functions that can be chosen, the network's own among them."""
+        """Names of the available firing-rate functions, including the network's own."""
         return tuple(dict.fromkeys([*ACTIVATIONS, self.rho.name]))
 
     @property
     def epochs(self) -> tuple[int, ...]:
-        """Epochs of which the run has a network, in order; none without a run."""
+        """Epochs whose networks the run has kept, in order; empty without a run."""
         if self.run is None:
             return ()
         ends = {record["epoch"] for record in (self.run.summary["best"], self.run.summary["last"]) if record}
@@ -137,12 +138,12 @@ class Subject:
 
     @property
     def start_epoch(self) -> int:
-        """The epoch that is shown first: the best."""
+        """The epoch shown first: the best."""
         best = self.run.summary["best"] if self.run else None
         return int(best["epoch"]) if best else (self.epochs or (0,))[-1]
 
     def which(self, epoch: int) -> Which | int:
-        """How `Run.network` is asked for that epoch."""
+        """The argument of `Run.network` for that epoch."""
         ends: dict[int, Which] = {}
         for which in get_args(Which):
             record = self.run.summary[which] if self.run else None
@@ -151,18 +152,18 @@ class Subject:
         return ends.get(epoch, epoch)
 
     def rows(self, label: str) -> Array:
-        """Indices of the test images of that class, or of all."""
+        """Indices of the test images of that class, or of all images."""
         labels = self.data.test.labels
         return np.arange(len(labels)) if label == ANY else np.flatnonzero(labels == int(label))
 
     def key(self, parameters: Parameters) -> Key:
-        """Which weights the parameters ask for."""
+        """The key of the weights that the parameters select."""
         if parameters.source == RANDOM:
             return RANDOM, parameters.seed
         return parameters.source, parameters.epoch if parameters.source == TRAINED else 0
 
     def weights(self, parameters: Parameters) -> tuple[Network, int]:
-        """(the network whose weights are asked for, how many updates it has learned by hand)."""
+        """(network with the selected weights, number of manually applied updates)."""
         key = self.key(parameters)
         if key in self.learned:
             return self.learned[key]
@@ -181,8 +182,8 @@ class Subject:
         )
 
     def learn(self, parameters: Parameters, images: Array, phases: Phases) -> None:
-        """Change those weights by one update from these phases, as much as the images would within
-        a whole batch.
+        """Apply one update from these phases to the selected weights, scaled as one image of a
+        batch.
         """
         base, times = self.weights(parameters)
         rates, factor = self.optimiser.rates, parameters.learning_rate / self.batch
@@ -199,7 +200,7 @@ class Subject:
         self.learned[self.key(parameters)] = changed, times + 1
 
     def forget(self, parameters: Parameters) -> None:
-        """Back to those weights as they were before any update."""
+        """Restore the selected weights from before any update."""
         self.learned.pop(self.key(parameters), None)
 
     def _made(self, key: Key) -> Network:
