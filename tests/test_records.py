@@ -27,26 +27,26 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def rest(network):
+def equilibrium(network):
     return relax(network, np.random.default_rng(0).random((10, 9)))
 
 
 @pytest.fixture(scope="module")
-def mixed(rest):
+def mixed(equilibrium):
     """The same batch with a residual of 0 (sample 1), two samples out of steps (2, 5), two not
     finite (7 and 8), and a state below 0 (sample 4).
     """
     residual, status, state = (
         np.geomspace(1e-7, 1e-5, 10, dtype=np.float32),
-        rest.status.copy(),
-        tuple(s.copy() for s in rest.state),
+        equilibrium.status.copy(),
+        tuple(s.copy() for s in equilibrium.state),
     )
     residual[[1, 2, 5, 7, 8]] = 0, 0.5, 1e-2, np.nan, np.inf
     status[[1, 2, 5, 7, 8]] = 0, *[Status.OUT_OF_STEPS] * 2, *[Status.NOT_FINITE] * 2
     for s in state:
         s[7] = np.nan
     state[-1][4, 1] = -0.3
-    return dataclasses.replace(rest, residual=residual, status=status, state=state, beta=0.5)
+    return dataclasses.replace(equilibrium, residual=residual, status=status, state=state, beta=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +138,9 @@ def test_the_table_of_an_equilibrium_is_what_is_drawn(mixed, saved):
     np.testing.assert_array_equal(own.steps, mixed.steps)
 
 
-def test_the_table_of_one_sample_is_what_is_drawn(rest, saved):
-    table = saved(rest.to_frame(hidden=True)).query("sample == 6")
-    output, layers = rest.plot(sample=6).axes
+def test_the_table_of_one_sample_is_what_is_drawn(equilibrium, saved):
+    table = saved(equilibrium.to_frame(hidden=True)).query("sample == 6")
+    output, layers = equilibrium.plot(sample=6).axes
     bars = [bar.get_height() for bar in output.patches]
     np.testing.assert_array_equal(bars, table[table.layer == "output"].state.to_numpy(np.float32))
     shown = points(layers)
@@ -180,28 +180,28 @@ def test_the_table_of_angles_by_sample_is_what_is_drawn(sampled, saved):
         assert container[0].get_xdata()[0] == pytest.approx(own.degrees.mean())
         ((left, _), (right, _)) = container[2][0].get_segments()[0]
         assert (right - left) / 2 == pytest.approx(own.degrees.std(ddof=0))
-    assert all(label.get_text().endswith("\n1 without") for label in ax.get_yticklabels())
+    assert all(label.get_text().endswith("\n1 undefined") for label in ax.get_yticklabels())
     assert all(abs(y - round(y)) < 0.3 for line in clouds for y in line.get_ydata())
 
 
-def test_units_are_told(path, rest):
+def test_units_are_named(path, equilibrium):
     assert path.to_frame().attrs["units"]["time"] == "time unit of the time constants r"
-    assert path.to_frame().attrs["units"]["residual"] == rest.to_frame().attrs["units"]["residual"] == "1 / time"
+    assert path.to_frame().attrs["units"]["residual"] == equilibrium.to_frame().attrs["units"]["residual"] == "1 / time"
 
 
 # What is written in them
 
 
-def test_what_a_batch_did_is_written_above_it(rest, mixed):
+def test_the_legend_counts_how_samples_ended(equilibrium, mixed):
     def written(figure):
         return [text for text, _ in texts(figure)]
 
-    assert "free: 10 of 10 samples converged" in written(rest.plot())
+    assert "free: 10 of 10 samples converged" in written(equilibrium.plot())
     assert {"nudged, β = 0.5: 6 of 10 samples converged", "converged (5)", "out of steps (2)"} <= set(
         written(mixed.plot())
     )
     assert "state\n(grey: not finite)" in written(mixed.plot())
-    assert "state" in written(rest.plot())
+    assert "state" in written(equilibrium.plot())
     assert any(
         text.startswith("nudged, β = 0.5, sample 5: out of steps, residual 0.01 after ")
         for text in written(mixed.plot(sample=5))
@@ -209,12 +209,12 @@ def test_what_a_batch_did_is_written_above_it(rest, mixed):
     assert any("not finite, residual nan" in text for text in written(mixed.plot(sample=7)))
 
 
-def test_colours_span_all_states(rest, mixed):
-    assert rest.plot().axes[1].images[0].get_clim() == (0, 1)
+def test_colours_span_all_states(equilibrium, mixed):
+    assert equilibrium.plot().axes[1].images[0].get_clim() == (0, 1)
     assert mixed.plot().axes[1].images[0].get_clim() == (pytest.approx(-0.3), 1)
 
 
-def test_a_matrix_without_an_angle_is_told(angles, sampled):
+def test_a_matrix_without_an_angle_is_named(angles, sampled):
     nan = float("nan")
     given = {field.name: getattr(angles, field.name) for field in dataclasses.fields(Alignment)}
     bare = Alignment(**given | {key: given[key] | {"W1": nan} for key in ("degrees", "bound", "inside", "z_score")})
@@ -223,20 +223,27 @@ def test_a_matrix_without_an_angle_is_told(angles, sampled):
     assert empty.plot().axes[0].get_yticklabels()[0].get_text().startswith("W1: no angle")
 
 
-def test_nothing_written_overlaps(rest, mixed, angles, sampled):
-    for figure in (rest.plot(), mixed.plot(), rest.plot(sample=0), mixed.plot(sample=7), angles.plot(), sampled.plot()):
+def test_nothing_written_overlaps(equilibrium, mixed, angles, sampled):
+    for figure in (
+        equilibrium.plot(),
+        mixed.plot(),
+        equilibrium.plot(sample=0),
+        mixed.plot(sample=7),
+        angles.plot(),
+        sampled.plot(),
+    ):
         assert_legible(figure)
 
 
 # Axes of one's own
 
 
-def test_records_are_drawn_into_given_axes(rest, angles, sampled):
+def test_records_are_drawn_into_given_axes(equilibrium, angles, sampled):
     figure = new_figure(6, 6)
     upper, lower = figure.subplots(2, 1)
     for plot, one in (
-        (rest.plot, lambda ax: ax.get_yscale() == "log"),
-        (lambda ax: rest.plot(ax, sample=1), lambda ax: len(ax.patches) == 4),
+        (equilibrium.plot, lambda ax: ax.get_yscale() == "log"),
+        (lambda ax: equilibrium.plot(ax, sample=1), lambda ax: len(ax.patches) == 4),
         (angles.plot, lambda ax: ax.get_xlim() == (0, 180)),
         (sampled.plot, lambda ax: ax.get_xlim() == (0, 180)),
     ):
@@ -244,25 +251,25 @@ def test_records_are_drawn_into_given_axes(rest, angles, sampled):
         assert plot(upper) is figure
         assert one(upper)
         assert not lower.has_data()
-    assert rest.plot([upper, lower]) is figure
+    assert equilibrium.plot([upper, lower]) is figure
     assert len(lower.images) == 1
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_other_numbers_of_axes_are_refused(rest, count):
+def test_other_numbers_of_axes_are_refused(equilibrium, count):
     axes = list(new_figure(6, 6).subplots(3, 1))[:count]
     with pytest.raises(ShapeError, match=rf"ax has shape \({count},\), expected \(2,\)"):
-        rest.plot(axes)
+        equilibrium.plot(axes)
 
 
-def test_what_are_no_axes_is_refused(rest, angles):
+def test_anything_but_axes_is_refused(equilibrium, angles):
     with pytest.raises(ConfigurationError, match=r"ax is str, expected matplotlib's Axes, at most 2 of them"):
         plot_run([{"epoch": 1}], "run.png")
-    with pytest.raises(ConfigurationError, match=r"ax is Figure, expected matplotlib's Axes, at most 1 of them"):
+    with pytest.raises(ConfigurationError, match=r"ax is StyledFigure, expected matplotlib's Axes, at most 1 of them"):
         angles.plot(new_figure(3, 3))
 
 
 @pytest.mark.parametrize("sample", [-1, 10])
-def test_a_sample_that_is_not_there_is_refused(rest, sample):
+def test_a_sample_that_is_not_there_is_refused(equilibrium, sample):
     with pytest.raises(ConfigurationError, match=f"sample = {sample}, expected 0 to 9, or None"):
-        rest.plot(sample=sample)
+        equilibrium.plot(sample=sample)

@@ -37,7 +37,8 @@ def extension(name: str) -> ModuleType:
 def test_a_docstring_becomes_restructuredtext() -> None:
     rst = extension("docstrings").as_rst
     assert rst(["The norm ||s|| of *all* s_ in `Network`, ``x*y``; ShapeError from a/b.py."]) == [
-        "The norm \\|\\|s\\|\\| of \\*all\\* s\\_ in :py:obj:`Network`, ``x*y``; :py:obj:`ShapeError` from :py:obj:`a/b.py`.",
+        "The norm \\|\\|s\\|\\| of \\*all\\* s\\_ in :py:obj:`Network`, ``x*y``; "
+        ":py:obj:`ShapeError` from :py:obj:`a/b.py`.",
         "",
     ]
     assert rst(["Text", "", "    a = b           `rule`", "", "    c = |d|", "", "end"])[2:8] == [

@@ -1,4 +1,4 @@
-"""LoopClassifier keeps scikit-learn's promises, and learns."""
+"""LoopClassifier meets the conventions of scikit-learn, and learns."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SMALL = {"hidden": (20,), "random_state": 0}
 
 
 @parametrize_with_checks([LoopClassifier(**SMALL)])
-def test_scikit_learn_finds_nothing_to_object_to(estimator, check):
+def test_the_checks_of_scikit_learn_pass(estimator, check):
     check(estimator)
 
 
@@ -65,12 +65,12 @@ def test_digits_are_learned_as_by_the_preset(trained, digits):
     assert trained.network_.sizes == (64, 100, 100, 10)
 
 
-def test_predictions_are_where_the_network_rests(trained, digits):
-    rest = fsp.relax(
+def test_predictions_are_those_of_the_free_equilibrium(trained, digits):
+    equilibrium = fsp.relax(
         trained.network_, trained.to_images(digits.test.images), tolerance=fsp.Tolerance(1e-4)
     ).require_converged()
     rates = trained.decision_function(digits.test.images)
-    assert np.abs(rates - rest.output).max() < 1e-6
+    assert np.abs(rates - equilibrium.output).max() < 1e-6
     assert np.array_equal(trained.predict(digits.test.images), rates.argmax(1))
     shares = trained.predict_proba(digits.test.images)
     assert np.allclose(shares.sum(1), 1, atol=1e-12)
@@ -169,13 +169,13 @@ def test_without_a_scale_images_are_taken_as_they_are(digits):
     [
         ({"epochs": 0}, "epochs = 0, expected a whole number"),
         ({"epochs": True}, "epochs = True, expected a whole number"),
-        ({"hidden": 20}, "hidden = 20, expected the units of one hidden layer or more, such as"),
-        ({"hidden": ()}, r"hidden = \(\), expected the units of one hidden layer or more, such as"),
-        ({"hidden": (20, 0)}, r"hidden = \(20, 0\), expected the units"),
-        ({"hidden": (2.5,)}, r"hidden = \(2.5,\), expected the units"),
-        ({"hidden": "20"}, "hidden = '20', expected the units"),
-        ({"hidden": np.array(20)}, "hidden = 20, expected the units"),
-        ({"hidden": np.eye(2, dtype=int)}, r"hidden = \[\[1, 0\], \[0, 1\]\], expected the units"),
+        ({"hidden": 20}, "hidden = 20, expected the number of units of one or more hidden layers, such as"),
+        ({"hidden": ()}, r"hidden = \(\), expected the number of units of one or more hidden layers, such as"),
+        ({"hidden": (20, 0)}, r"hidden = \(20, 0\), expected the number of units"),
+        ({"hidden": (2.5,)}, r"hidden = \(2.5,\), expected the number of units"),
+        ({"hidden": "20"}, "hidden = '20', expected the number of units"),
+        ({"hidden": np.array(20)}, "hidden = 20, expected the number of units"),
+        ({"hidden": np.eye(2, dtype=int)}, r"hidden = \[\[1, 0\], \[0, 1\]\], expected the number of units"),
         ({"scale": "minmix"}, "scale = 'minmix', expected 'minmax', or None for X as it is"),
         ({"scale": "none"}, "scale = 'none', expected 'minmax', or None for X as it is"),
         ({"batch": 0}, "batch = 0"),
@@ -195,8 +195,8 @@ def test_settings_that_cannot_be_used_are_refused(settings, complaint):
 
 
 def test_one_class_is_refused():
-    for label, said in ((5, "5"), ("left", "'left'")):
-        with pytest.raises(ConfigurationError, match=rf"^y has 1 class, {said}, expected two or more$"):
+    for label, shown in ((5, "5"), ("left", "'left'")):
+        with pytest.raises(ConfigurationError, match=rf"^y has 1 class, {shown}, expected two or more$"):
             LoopClassifier(**SMALL).fit(np.eye(3), [label] * 3)
 
 
@@ -216,56 +216,54 @@ def test_a_warning_names_outputs_that_fell_silent():
         )
 
 
-def test_a_warning_counts_samples_that_do_not_rest(monkeypatch):
-    def restless(*given):
+def test_a_warning_counts_unconverged_samples(monkeypatch):
+    def unconverged(*given):
         return dataclasses.replace(train_epoch(*given), unconverged=7)
 
-    monkeypatch.setattr("fsp_dynamics.sklearn.train_epoch", restless)
+    monkeypatch.setattr("fsp_dynamics.sklearn.train_epoch", unconverged)
     with pytest.warns(ConvergenceWarning, match=r"^7 samples did not converge in the last epoch"):
         LoopClassifier(**SMALL).fit(*blobs())
 
 
-def test_a_usual_fit_warns_of_nothing():
+def test_an_ordinary_fit_does_not_warn():
     X, y = blobs()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         LoopClassifier(**SMALL).fit(X, y).partial_fit(X, y).predict(X)
 
 
-@pytest.fixture(scope="module")
-def restless(digits):
-    """A loop so strong that many samples swing for ever."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return LoopClassifier(**SMALL, epochs=1, loop_scale=200.0).fit(
-            digits.train.images[:100], digits.train.labels[:100]
-        )
-
-
 @pytest.mark.parametrize("verb", ["predict", "predict_proba", "decision_function", "score"])
-def test_a_warning_counts_samples_that_are_predicted_from_no_rest(restless, digits, verb, monkeypatch):
+def test_a_warning_counts_samples_that_are_predicted_without_convergence(trained, digits, verb, monkeypatch):
+    """In batches of 15, of which every seventh sample is reported as out of steps. (Which samples
+    of a real network do not converge differs between processors.)
+    """
+
+    class Unconverged:
+        def relax(self, *given, **options):
+            found = fsp.make_solver().relax(*given, **options)
+            return dataclasses.replace(found, status=np.where(np.arange(len(found.status)) % 7, 0, 1).astype(np.uint8))
+
     monkeypatch.setattr("fsp_dynamics.sklearn.BATCH", 15)  # one warning of all batches
+    monkeypatch.setattr("fsp_dynamics.sklearn.make_solver", Unconverged)
     images, labels = digits.train.images[:40], digits.train.labels[:40]
-    rest = fsp.relax(restless.network_, restless.to_images(images), tolerance=fsp.Tolerance(1e-4))
-    wandering = int((~rest.converged).sum())
-    assert 0 < wandering < 40
     with pytest.warns(ConvergenceWarning) as seen:
-        getattr(restless, verb)(*(images, labels) if verb == "score" else (images,))
-    (said,) = seen
-    assert str(said.message).startswith(f"{wandering} of 40 samples did not converge; ")
-    assert str(said.message).endswith("lower loop_scale or the rate of the loop")
-    assert verb == "score" or said.filename == __file__
+        getattr(trained, verb)(*(images, labels) if verb == "score" else (images,))
+    (warning,) = seen
+    assert str(warning.message).startswith("8 of 40 samples did not converge; ")
+    assert str(warning.message).endswith("lower loop_scale or the rate of the loop")
+    assert verb == "score" or warning.filename == __file__
 
 
-def test_a_warning_counts_samples_that_taught_partial_fit_nothing(restless, digits):
-    model, rows = pickle.loads(pickle.dumps(restless)), slice(0, 40)
+def test_a_warning_counts_samples_partial_fit_did_not_learn_from(trained, digits, monkeypatch):
+    monkeypatch.setattr(
+        "fsp_dynamics.sklearn.train_epoch", lambda *given: dataclasses.replace(train_epoch(*given), unconverged=7)
+    )
+    model, rows = pickle.loads(pickle.dumps(trained)), slice(0, 40)
     with pytest.warns(ConvergenceWarning) as seen:
         model.partial_fit(digits.train.images[rows], digits.train.labels[rows])
-    (said,) = seen
-    assert str(said.message).startswith(
-        f"{model.history_[-1]['unconverged']} samples did not converge and taught nothing; lower loop_scale"
-    )
-    assert said.filename == __file__
+    (warning,) = seen
+    assert str(warning.message).startswith("7 samples did not converge and were not learned from; lower loop_scale")
+    assert warning.filename == __file__
 
 
 # Little by little
@@ -285,7 +283,7 @@ def test_partial_fit_goes_on_from_fit():
     X, y = blobs()
     model = LoopClassifier(**SMALL, epochs=2).fit(X, y)
     before, scaled = {name: w.copy() for name, w in weights(model).items()}, model.to_images(X)
-    assert model._learner.warm_start is None, "what the engine knows of these samples would be taken for others"
+    assert model._learner.warm_start is None, "the warm start of these samples would be used for others"
     model.partial_fit(X[:20] * 100, y[:20])
     moved = max(np.abs(w - before[name]).max() for name, w in weights(model).items())
     assert 0 < moved < 1
@@ -293,12 +291,12 @@ def test_partial_fit_goes_on_from_fit():
     assert model.n_iter_ == 3
 
 
-def test_partial_fit_refuses_what_it_was_not_told_of():
+def test_partial_fit_refuses_unknown_classes():
     X, y = blobs()
     with pytest.raises(ConfigurationError, match="classes = None, expected all labels"):
         LoopClassifier(**SMALL).partial_fit(X, y)
     model = LoopClassifier(**SMALL).partial_fit(X, y, classes=[0, 1, 2])
-    with pytest.raises(ConfigurationError, match=r"y holds .*3.*, which is none of the classes"):
+    with pytest.raises(ConfigurationError, match=r"y holds .*3.*, expected one of the classes"):
         model.partial_fit(X, y + 1)
     with pytest.raises(ConfigurationError, match="expected those of the first call"):
         model.partial_fit(X, y, classes=[0, 1])
@@ -307,21 +305,21 @@ def test_partial_fit_refuses_what_it_was_not_told_of():
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"hidden": (5,)}, r"^hidden = \(5,\), expected \(20,\), with which the network was begun; call fit"),
+        ({"hidden": (5,)}, r"^hidden = \(5,\), expected \(20,\) as when the network was created; call fit"),
         ({"hidden": (20, 20)}, r"^hidden = \(20, 20\), expected \(20,\)"),
-        ({"hidden": 20}, r"^hidden = 20, expected the units of one hidden layer or more"),
-        ({"scale": None}, r"^scale = None, expected 'minmax', with which"),
-        ({"loop_scale": 2.0}, r"^loop_scale = 2.0, expected 0.2, with which"),
-        ({"random_state": None}, r"^random_state = None, expected 0, with which"),
+        ({"hidden": 20}, r"^hidden = 20, expected the number of units of one or more hidden layers"),
+        ({"scale": None}, r"^scale = None, expected 'minmax' as when"),
+        ({"loop_scale": 2.0}, r"^loop_scale = 2.0, expected 0.2 as when"),
+        ({"random_state": None}, r"^random_state = None, expected 0 as when"),
         ({"beta": -5.0}, "beta = -5.0"),
         ({"rates": LearningRates(1.0, (1.0, 1.0), 0.1)}, "rates.forward has 2 values, expected 1"),
     ],
 )
-@pytest.mark.parametrize("begun_by", ["fit", "partial_fit"])
-def test_partial_fit_refuses_settings_of_another_network(begun_by, settings, complaint):
+@pytest.mark.parametrize("first", ["fit", "partial_fit"])
+def test_partial_fit_refuses_settings_of_another_network(first, settings, complaint):
     X, y = blobs()
     model = LoopClassifier(**SMALL, epochs=1)
-    model.fit(X, y) if begun_by == "fit" else model.partial_fit(X, y, classes=[0, 1, 2])
+    model.fit(X, y) if first == "fit" else model.partial_fit(X, y, classes=[0, 1, 2])
     before = {name: w.copy() for name, w in weights(model).items()}
     with pytest.raises(ConfigurationError, match=complaint):
         model.set_params(**settings).partial_fit(X, y)
@@ -349,7 +347,7 @@ def test_fit_begins_another_network():
         {"output_step": 0.01},
     ],
 )
-def test_what_learning_is_told_may_change_between_calls(settings):
+def test_other_settings_may_change_between_calls(settings):
     X, y = blobs()
     model, plain = (LoopClassifier(**SMALL, epochs=1).fit(X, y) for _ in range(2))
     assert not same(model.set_params(**settings).partial_fit(X, y), plain.partial_fit(X, y))
@@ -375,7 +373,7 @@ def test_a_copy_predicts_the_same(trained, digits):
 
 
 @pytest.mark.filterwarnings("ignore:outputs that never fired")  # of so few units
-def test_it_stands_in_pipelines_and_searches():
+def test_it_works_in_pipelines_and_searches():
     X, y = blobs()
     pipeline = make_pipeline(StandardScaler(), LoopClassifier(**SMALL))
     assert cross_val_score(pipeline, X, y, cv=3).mean() > 0.6
@@ -386,8 +384,8 @@ def test_it_stands_in_pipelines_and_searches():
     assert search.best_estimator_.score(X, y) > 0.6
 
 
-def test_its_network_is_one_for_all_else(trained, digits):
-    """What is trained here is analysed, or taken to torch, like any network."""
+def test_its_network_works_with_the_rest_of_the_package(trained, digits):
+    """The trained network can be analysed, or converted to torch, like any other."""
     assert fsp.loop_alignment(trained.network_).degrees.keys() == {"W1", "W2", "loop"}
     torch = pytest.importorskip("torch", reason="torch is not installed; it comes with the [torch] extra")
     rates = trained.network_.to_torch()(torch.from_numpy(trained.to_images(digits.test.images)))
@@ -397,11 +395,11 @@ def test_its_network_is_one_for_all_else(trained, digits):
 def test_what_could_not_be_learned_leaves_nothing_that_predicts():
     X, y = np.random.default_rng(0).random((20, 5)), np.arange(20) % 2
     model = LoopClassifier(hidden=(5,), epochs=1, random_state=0)
-    with pytest.raises(ConfigurationError, match="none of the classes"):
+    with pytest.raises(ConfigurationError, match="expected one of the classes"):
         model.partial_fit(X, np.where(np.arange(20) == 3, 7, y), classes=[0, 1])
     with pytest.raises(NotFittedError):
         model.predict(X)
-    with pytest.raises(ConfigurationError, match="expected all labels that will ever come, in the first call"):
+    with pytest.raises(ConfigurationError, match="expected all labels that will ever occur, in the first call"):
         model.partial_fit(X, y)
     model.fit(X, y).beta = -5.0
     with pytest.raises(ConfigurationError):

@@ -1,15 +1,15 @@
-"""Records into axes; computes nothing. The one room that imports matplotlib, and only inside its
-functions.
+"""Plots of the records of the package. The only package that imports matplotlib, and only inside
+its functions; computes nothing.
 
-Figures are built from `matplotlib.figure.Figure` and drawn by Agg: no display, no pyplot, no state
-left behind; a notebook shows what is returned. They all have one style, `fsp.mplstyle` beside this
-file, whatever matplotlib has been told elsewhere. To take it for figures of your own:
+Figures are instances of `matplotlib.figure.Figure` drawn by Agg: no display, no pyplot, no global
+state; a notebook displays the returned figure. All use the style `fsp.mplstyle`, whatever
+matplotlib's current settings are. To use it for your own figures:
 
     matplotlib.style.use(plotting.STYLE)  # "fsp_dynamics.plotting.fsp"
 
-Axes that are given (`ax`) keep the style they were made in, its colours and dashes included.
-Figures of pyplot are shown by pyplot: end such a line of a notebook with a semicolon, or the
-picture is there twice, as pyplot's and as the value of the cell.
+Axes passed as `ax` keep the style in which they were created, including colours and dashes. Figures
+of pyplot are shown by pyplot: end such a line of a notebook with a semicolon, otherwise the figure
+appears twice, once from pyplot and once as the value of the cell.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from fsp_dynamics.learning.simulation import Trajectory
 
-STYLE = "fsp_dynamics.plotting.fsp"  # as matplotlib names a style file of a package
-# Paul Tol's "muted" set and black: told apart with any kind of colour vision. The lines of the
-# style have them in this order.
+STYLE = "fsp_dynamics.plotting.fsp"  # matplotlib's name for a style file in a package
+# Paul Tol's "muted" set and black, distinguishable with any colour vision, in the order of the
+# style.
 COLOURS = ("#332288", "#CC6677", "#117733", "#88CCEE", "#882255", "#DDCC77", "#44AA99", "#999933", "#AA4499", "#000000")
 FORMATS = (".png", ".svg", ".pdf")
 GREY = "#666666"
@@ -40,11 +40,10 @@ SHADE = "#F0EDE4"
 
 @contextlib.contextmanager
 def styled(changed: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """While it lasts, matplotlib's settings are its defaults, the package's style and what is
-    `changed`; afterwards they are what they were.
+    """A context (or decorator) with matplotlib's defaults, the style of the package and the
+    settings in `changed`.
 
-    Also a decorator. Matplotlib looks at its settings when a part of a figure is made, so all of a
-    figure is made within.
+    Matplotlib reads its settings when a part of a figure is created, so create whole figures in it.
     """
     import matplotlib.style
 
@@ -53,15 +52,15 @@ def styled(changed: Mapping[str, Any] | None = None) -> Iterator[None]:
 
 
 def new_figure(width: float, height: float, changed: Mapping[str, Any] | None = None) -> Figure:
-    """An empty Figure of that size in inches, drawn by Agg, in the style with what is `changed`; a
-    notebook shows it.
+    """An empty Figure of this size in inches, drawn by Agg, in the package's style with the
+    settings in `changed`; a notebook displays it.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    from fsp_dynamics.plotting.notebook import Figure
+    from fsp_dynamics.plotting.notebook import StyledFigure
 
     with styled(changed):
-        figure = Figure(changed, figsize=(width, height))
+        figure = StyledFigure(changed, figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
 
@@ -70,10 +69,10 @@ def new_figure(width: float, height: float, changed: Mapping[str, Any] | None = 
 def axes_for(
     ax: Axes | Sequence[Axes] | None, size: tuple[float, float], most: int = 2, **grid: Any
 ) -> Iterator[Sequence[Axes]]:
-    """Axes to draw into: those given, as they are; where none are, those of a new figure of that
-    size, `grid` as `Figure.subplots` takes it, styled.
+    """Axes to draw into: those given, unchanged; otherwise those of a new figure of this size in
+    the package's style, with `grid` passed to `Figure.subplots`.
 
-    Raises ConfigurationError for what are no Axes, ShapeError for more than `most` of them.
+    Raises ConfigurationError for anything but Axes, ShapeError for more than `most` of them.
     """
     if ax is None:
         with styled():
@@ -90,29 +89,27 @@ def axes_for(
 
 
 def figure_of(axes: Sequence[Axes]) -> Figure:
-    """The Figure in which these axes are."""
+    """The Figure that contains these axes."""
     return axes[0].figure.get_figure(root=True)
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write the figure, one of the package's, in the format its extension names. Raises
-    ConfigurationError for another than .png, .svg, .pdf.
+    """Save a figure of the package in the format given by the extension. Raises
+    ConfigurationError unless it is .png, .svg or .pdf.
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
-        raise ConfigurationError(
-            f"picture {path.name!r} ends in {path.suffix!r}, expected one of: {', '.join(FORMATS)}"
-        )
+        raise ConfigurationError(f"figure {path.name!r} ends in {path.suffix!r}, expected one of: {', '.join(FORMATS)}")
     with styled():
         figure.savefig(path)
     return path
 
 
 def plot_trajectory(trajectory: Trajectory, ax: Axes | Sequence[Axes] | None = None, *, sample: int = 0) -> Figure:
-    """Output rates of one sample over time, the nudged pieces shaded; and below, on a log scale,
-    how the batch settles.
+    """Output rates of one sample over time, with nudged phases shaded; below, on a log scale, the
+    residuals of the batch.
 
-    ax : None for a new figure of both; one Axes for the rates alone; two for both. Returns the
+    ax : None for a new figure with both; one Axes for the rates only; two for both. Returns the
     figure.
     """
     if not 0 <= sample < trajectory.residual.shape[1]:
@@ -128,16 +125,16 @@ def plot_trajectory(trajectory: Trajectory, ax: Axes | Sequence[Axes] | None = N
 def plot_run(
     records: Iterable[Mapping[str, Any]], ax: Axes | Sequence[Axes] | None = None, *, path: str | Path | None = None
 ) -> Figure:
-    """The learning curve, and beside it the loop's alignment angles where there are any.
+    """The learning curve and, if present, the alignment angles of the loop.
 
-    records : one mapping for each epoch with `epoch`, `train_error`, `valid_error`, `test_error`
-    in percent and `alignment_degrees` {name: degrees}; what is missing or None is left out. The
-    legends tell the last values. ax : None for a new figure; one Axes for the learning curve
-    alone; two for both. path : also write the picture there. Returns the figure.
+    records : one mapping per epoch with `epoch`, `train_error`, `valid_error`, `test_error` in
+    percent and `alignment_degrees` {name: degrees}; missing values and None are left out. The
+    legends give the last values. ax : None for a new figure; one Axes for the learning curve only;
+    two for both. path : also save the figure there. Returns the figure.
     """
     records = list(records)
     if not records:
-        raise ConfigurationError("records is empty, expected one mapping for each epoch: there is nothing to draw yet")
+        raise ConfigurationError("records is empty, expected one mapping per epoch")
     names = list(dict.fromkeys(name for record in records for name in record.get("alignment_degrees") or {}))
     with axes_for(ax, (10.4 if names else 5.4, 4.3), ncols=2 if names else 1) as axes:
         _draw_errors(axes[0], records)
@@ -161,7 +158,7 @@ def _draw_rates(ax: Axes, trajectory: Trajectory, sample: int) -> None:
 
 
 def _draw_settling(ax: Axes, trajectory: Trajectory, sample: int) -> None:
-    # a log axis has no place for 0
+    # 0 cannot be drawn on a log axis
     positive = np.where(trajectory.residual > 0, trajectory.residual, np.nan)
     for other in range(positive.shape[1]):
         if other != sample:
@@ -181,8 +178,8 @@ def _draw_settling(ax: Axes, trajectory: Trajectory, sample: int) -> None:
 
 
 def _shade_pieces(ax: Axes, trajectory: Trajectory, named: bool) -> None:
-    """Nudged pieces shaded, a line at each border, and above the axes their names, as long as
-    there is room for.
+    """Shade nudged phases, draw a line at each boundary and name the phases above the axes where
+    space permits.
     """
     borders = trajectory.borders
     total = borders[-1] - borders[0]
@@ -247,7 +244,7 @@ def _draw_angles(ax: Axes, records: Sequence[Mapping[str, Any]], names: Sequence
     )
     for name in names:
         epochs, degrees = _series(records, lambda record, name=name: (record.get("alignment_degrees") or {}).get(name))
-        last = f"{degrees[-1]:.1f}°" if degrees else "no angle"  # as a matrix that is zero
+        last = f"{degrees[-1]:.1f}°" if degrees else "no angle"  # such as that of a zero matrix
         ax.plot(epochs, degrees, marker="o", label=f"{name} ({last})")
     ax.set_title("loop alignment: each matrix against the product of the others")
     ax.set_ylabel("angle (degrees)")
@@ -256,7 +253,7 @@ def _draw_angles(ax: Axes, records: Sequence[Mapping[str, Any]], names: Sequence
 
 
 def _series(records: Sequence[Mapping[str, Any]], value: Any) -> tuple[list[float], list[float]]:
-    """(epochs, values) of the records in which the value is there and finite."""
+    """(epochs, values) of the records in which the value is present and finite."""
     pairs = [(float(record["epoch"]), value(record)) for record in records]
     kept = [(epoch, float(v)) for epoch, v in pairs if v is not None and np.isfinite(v)]
     return [epoch for epoch, _ in kept], [v for _, v in kept]

@@ -1,4 +1,4 @@
-"""Angles between 0 and 180 degrees, a line for each matrix of the loop."""
+"""Plots of alignment angles, one row per matrix of the loop."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
     from fsp_dynamics.analysis.alignment import Alignment, SampleAlignment
 
-SPREAD = 0.56  # of a line's height over which its samples lie, in their order
+SPREAD = 0.56  # fraction of the height of a row over which its samples are spread
 
 
 def plot_alignment(alignment: Alignment, ax: Axes | None = None) -> Figure:
-    """Of each matrix the raw angle, the angle inside the subspace of the product, and the bound:
-    no raw angle can lie in the shaded ranges.
+    """For each matrix the raw angle, the angle inside the subspace of the product, and the bound
+    (no raw angle can lie in the shaded ranges).
 
     z : the raw cosine in standard deviations of a random matrix. ax : None for a new figure, or
     one Axes. Returns the figure.
@@ -49,11 +49,11 @@ def plot_alignment(alignment: Alignment, ax: Axes | None = None) -> Figure:
 
 
 def plot_sample_alignment(alignment: SampleAlignment, ax: Axes | None = None) -> Figure:
-    """Of each matrix the angles as the samples see them, in their order from top to bottom, their
-    mean, and one standard deviation to either side.
+    """For each matrix the angle of every sample, from top to bottom in order, with mean and
+    standard deviation.
 
-    Named beside it, also how many samples have no angle. ax : None for a new figure, or one Axes.
-    Returns the figure.
+    The labels give mean, deviation and the number of samples without a defined angle. ax : None
+    for a new figure, or one Axes. Returns the figure.
     """
     mean, std, undefined = alignment.mean, alignment.std, alignment.undefined
     labels = []
@@ -63,14 +63,14 @@ def plot_sample_alignment(alignment: SampleAlignment, ax: Axes | None = None) ->
             axes[0].plot(degrees, places, "o", color=COLOURS[3], markersize=3, label="_" if line else "sample")
             what = "_" if line else "mean, standard deviation"
             axes[0].errorbar([mean[name]], [line], xerr=[std[name]], fmt="D", color="#000000", capsize=4, label=what)
-            without = f"\n{undefined[name]} without" if undefined[name] else ""
+            without = f"\n{undefined[name]} undefined" if undefined[name] else ""
             labels.append(f"{name}: {_angle(mean[name])} ± {std[name]:.1f}°{without}")
         _lines(axes[0], labels)
     return figure_of(axes)
 
 
 def _lines(ax: Axes, labels: Sequence[str]) -> None:
-    """One line for each label, from top to bottom, from 0 to 180 degrees, and 90 marked."""
+    """One row per label, from top to bottom, over 0 to 180 degrees with 90 marked."""
     ax.axvline(90, color=GREY, linewidth=1, linestyle=":")
     ax.annotate(
         "90°: no alignment",

@@ -1,5 +1,5 @@
-"""A batch converged, or one sample of it: states and residuals into axes. An equilibrium knows no
-firing rates, so states are what is drawn.
+"""Plots of the equilibria of a batch, or of one sample: residuals and states. An equilibrium does
+not contain firing rates, so states are drawn.
 """
 
 from __future__ import annotations
@@ -20,21 +20,19 @@ if TYPE_CHECKING:
 
 MARKS = {"converged": ("o", 3.5, COLOURS[0]), "out of steps": ("X", 6, COLOURS[1]), "not finite": ("^", 6, "#000000")}
 ZERO = ("v", 4, COLOURS[2])
-FEW = 30  # units that are marked one by one
+FEW = 30  # units up to which each one is marked
 
 
 def plot_equilibrium(
     equilibrium: Equilibrium, ax: Axes | Sequence[Axes] | None = None, *, sample: int | None = None
 ) -> Figure:
-    """The batch, or one sample of it.
+    """Plot a batch, or one sample of it.
 
-    The batch: how large the field still is for each sample, on a log scale, and by its marker how
-    its relaxation ended; below, the states of the output, a column for each sample. One sample:
-    the states of its output; below, those of every layer in increasing order, which shows how many
-    units are silent or saturated. ax : None for a new figure of both; one Axes for the upper
-    picture alone; two for both. Returns the figure.
-
-    Raises ConfigurationError for a sample that is not there.
+    Batch: the residual of each sample on a log scale, with its status as the marker; below, the
+    states of the outputs, one column per sample. One sample: the states of its outputs; below,
+    the sorted states of every layer, which shows how many units are silent or saturated. ax : None
+    for a new figure with both plots; one Axes for the upper plot only; two for both. Returns the
+    figure. Raises ConfigurationError for an invalid sample.
     """
     count = len(equilibrium.status)
     if sample is not None and not 0 <= sample < count:
@@ -58,7 +56,7 @@ def _draw_residuals(ax: Axes, equilibrium: Equilibrium) -> None:
     sample, drawable = (
         np.arange(len(residual)),
         np.isfinite(residual) & (residual > 0),
-    )  # a log axis has no place for the others
+    )  # the others cannot be drawn on a log axis
     for name, (marker, size, colour) in MARKS.items():
         chosen = drawable & (ended == name)
         if chosen.any():
@@ -113,8 +111,9 @@ def _draw_output(ax: Axes, equilibrium: Equilibrium, sample: int) -> None:
     _from_0_to_1(ax)
     ax.set_xlabel("output unit")
     ax.set_ylabel("state")
-    ended = f"{equilibrium.endings[sample]}, residual {equilibrium.residual[sample]:.2g} after {equilibrium.steps[sample]} steps"
-    ax.set_title(f"{_phase(equilibrium)}, sample {sample}: {ended}")
+    ended, residual = equilibrium.endings[sample], f"residual {equilibrium.residual[sample]:.2g}"
+    steps = f"{equilibrium.steps[sample]} steps"
+    ax.set_title(f"{_phase(equilibrium)}, sample {sample}: {ended}, {residual} after {steps}")
 
 
 def _draw_layers(ax: Axes, equilibrium: Equilibrium, sample: int) -> None:
@@ -126,13 +125,13 @@ def _draw_layers(ax: Axes, equilibrium: Equilibrium, sample: int) -> None:
         )
     ax.set_xlim(0, 1)
     _from_0_to_1(ax)
-    ax.set_xlabel("share of the layer's units")
-    ax.set_ylabel("state, in order")
+    ax.set_xlabel("fraction of the units of the layer")
+    ax.set_ylabel("state, sorted")
     ax.legend(title="layer (units)", loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
 def _from_0_to_1(ax: Axes) -> None:
-    """Show at least these states, and all that are drawn."""
+    """Extend the y axis to at least 0 to 1."""
     low, high = ax.get_ylim()
     ax.set_ylim(min(-0.04, low), max(1.04, high))
 

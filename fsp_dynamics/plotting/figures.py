@@ -1,7 +1,7 @@
-"""The figures of what learning does to the loop: rows (experiments/figures/curves.py) into axes.
-Two columns wide, nothing smaller than 7 points.
+"""The figures of the effects of learning on the loop, drawn from rows of
+experiments/figures/curves.py. Two columns wide, no text smaller than 7 points.
 
-Every row is drawn as it is; rows that share all but their epoch are one curve.
+Rows are drawn without further computation; rows that differ only in epoch form one curve.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SMALL = {
     "ytick.labelsize": SIZE - 0.5,
 }
 THIN, THICK = 0.8, 1.6
-STYLES: tuple[tuple[str, Any], ...] = (  # the dark ones first: thin lines of the light ones are hard to see
+STYLES: tuple[tuple[str, Any], ...] = (  # dark ones first: thin light lines are hard to see
     *((COLOURS[0], "-"), (COLOURS[1], "--"), (COLOURS[2], "-."), (COLOURS[9], ":")),
     *(
         (COLOURS[6], (0, (5, 1, 1, 1, 1, 1))),
@@ -46,7 +46,7 @@ LOOP_ANGLE, SUBSPACE_ANGLE = "angle (degrees)", "angle inside (degrees)"
 
 @styled(SMALL)
 def draw_alignment(rows: Sequence[Row], matrices: Sequence[str], above: Sequence[str], below: Sequence[str]) -> Figure:
-    """Angles by matrix, a column each; the variants `above` in the first row, `below` in the
+    """Angles, one column per matrix: the variants `above` in the first row, `below` in the
     second.
     """
     figure, axes = _grid(2, len(matrices), 4.3)
@@ -68,8 +68,8 @@ def draw_alignment(rows: Sequence[Row], matrices: Sequence[str], above: Sequence
 
 @styled(SMALL)
 def draw_subspace(rows: Sequence[Row], matrices: Sequence[str], above: Sequence[str], below: Sequence[str]) -> Figure:
-    """Angles inside the subspace of the product, for the variants `above` and `below`; then, for
-    those `above`, the raw angle and its bound.
+    """Angles inside the subspace of the product for the variants `above` and `below`; then the raw
+    angle and its bound for those `above`.
     """
     figure, axes = _grid(3, len(matrices), 5.8, sharey="row")
     styles = _styles([*above, *below])
@@ -98,8 +98,8 @@ def draw_subspace(rows: Sequence[Row], matrices: Sequence[str], above: Sequence[
 
 @styled(SMALL)
 def draw_gradients(rows: Sequence[Row]) -> Figure:
-    """Angle of the update to the gradient by matrix and source, and below its norm and what each
-    source adds, beside the gradient's norm.
+    """Angle between update and gradient by matrix and source; below, norm of the update and
+    contribution of each source, relative to the norm of the gradient.
     """
     names = list(dict.fromkeys(row["matrix"] for row in rows))
     figure, axes = _grid(2, len(names), 4.4, sharey="row")
@@ -107,7 +107,7 @@ def draw_gradients(rows: Sequence[Row]) -> Figure:
         (COLOURS[1], "-", 2.6),
         (COLOURS[3], "-", 3.0),
         (COLOURS[0], "--", 1.2),
-    ]  # the later ones lie on the earlier ones
+    ]  # later curves are drawn over earlier ones
     sources = list(dict.fromkeys(row["source"] for row in rows if row["source"]))
     for column, name in enumerate(names):
         _right_angle(axes[0][column])
@@ -132,7 +132,7 @@ def draw_gradients(rows: Sequence[Row]) -> Figure:
         axes[1][column].set_yscale("log")
         axes[0][column].set_title(_parameter(name))
         axes[1][column].set_xlabel("epoch")
-    axes[0][0].set_ylim(bottom=0)  # after the curves: it fixes the upper end too
+    axes[0][0].set_ylim(bottom=0)  # after the curves, since it also fixes the upper limit
     axes[0][0].set_ylabel("angle to the gradient\n(degrees)")
     axes[1][0].set_ylabel("norm, in units\nof the gradient's")
     entries = [(SOURCES.get(source, source), *look) for source, look in zip(sources, looks, strict=False)]
@@ -142,8 +142,8 @@ def draw_gradients(rows: Sequence[Row]) -> Figure:
 
 @styled(SMALL)
 def draw_spectra(rows: Sequence[Row]) -> Figure:
-    """Eigenvalues in the complex plane, one for each epoch; below, the gain of the loop and the
-    time to settle.
+    """Eigenvalues in the complex plane, one plot per epoch; below, the gain of the loop and the
+    settle time.
     """
     figure = _new(4.4)
     points = _chosen(rows, quantity="eigenvalue")
@@ -172,16 +172,14 @@ def draw_spectra(rows: Sequence[Row]) -> Figure:
     _curve(gain, _chosen(rows, quantity="loop_norm_max"), COLOURS[1], "--", THICK, band=0.2)
     gain.axhline(1, color=GREY, linewidth=1, linestyle=":")
     for ax in (gain, settle):
-        ax.set_ylim(bottom=0)  # last: it fixes the upper end too
+        ax.set_ylim(bottom=0)  # last, since it also fixes the upper limit
     _legend(figure, [("mean over samples", COLOURS[0], "-", THICK), ("largest over samples", COLOURS[1], "--", THICK)])
     return figure
 
 
 @styled(SMALL)
 def draw_errors(rows: Sequence[Row]) -> Figure:
-    """Errors in percent by epoch: that of the test set thick, with its band, that of training
-    thin.
-    """
+    """Errors in percent by epoch: test error as a thick line with a band, training error thin."""
     figure = _new(3.4)
     ax = figure.subplots()
     styles = _styles(dict.fromkeys(row["variant"] for row in rows))
@@ -209,7 +207,7 @@ def _grid(lines: int, columns: int, height: float, sharey: Any = True) -> tuple[
 
 
 def _styles(names: Iterable[str]) -> dict[str, tuple[str, Any]]:
-    """A colour and a dash for each name."""
+    """{name: (colour, dash)}."""
     return {name: STYLES[i % len(STYLES)] for i, name in enumerate(dict.fromkeys(names))}
 
 
@@ -219,7 +217,7 @@ def _chosen(rows: Sequence[Row], **values: Any) -> list[Row]:
 
 
 def _curve(ax: Axes, rows: Sequence[Row], colour: str, dash: Any, width: float, band: float = 0.0) -> None:
-    """`value` over `epoch`, and between `low` and `high` a band that is as opaque as told."""
+    """`value` over `epoch`, with a band of opacity `band` between `low` and `high`."""
     if not rows:
         return
     epochs = [row["epoch"] for row in rows]
@@ -258,8 +256,8 @@ def _titles(axes: Any, matrices: Sequence[str], lines: Sequence[str], quantities
 
 
 def _angle_name(name: str, matrices: Sequence[str]) -> str:
-    """The angle of that matrix in the paper's notation: the others in loop order, from the layer
-    it leads to, and the matrix.
+    """The angle of a matrix in the paper's notation: the others in loop order, starting at its
+    postsynaptic layer, and the matrix.
 
     >>> _angle_name("W2", ["W1", "W2", "loop"])
     '$W_{3}W_{1}\\\\angle W_{2}$'
@@ -287,7 +285,7 @@ def _whole_epochs(ax: Axes) -> None:
 
 
 def _legend(figure: Figure, entries: Sequence[tuple[str, str, Any, float]], columns: int = 3) -> None:
-    """Below everything: (text, colour, dash, width) of each line."""
+    """A legend below the axes from (text, colour, dash, width) of each line."""
     from matplotlib.lines import Line2D
 
     handles = [

@@ -1,5 +1,5 @@
-"""The Figure that every picture of the package is. Imported when the first one is made, since it
-imports matplotlib.
+"""The class of all figures of the package. Imported with the first figure, since it imports
+matplotlib.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from matplotlib.backend_bases import RendererBase
 from fsp_dynamics.plotting import styled
 
 
-class Figure(matplotlib.figure.Figure):
-    """A Figure in the package's style, `changed` as in `styled`, that a notebook shows as the
-    value of its cell.
+class StyledFigure(matplotlib.figure.Figure):
+    """A Figure in the package's style, `changed` as in `styled`, that a notebook displays as the
+    value of a cell.
 
-    Matplotlib's own shows its size there and nothing else, unless pyplot has been loaded with the
-    notebook's backend. Where it has been, that backend draws it, and its picture takes the place
-    of this one.
+    A plain matplotlib Figure is displayed only if pyplot has been loaded with the notebook's
+    backend; in that case the backend draws this one, too.
     """
 
     def __init__(self, changed: Mapping[str, Any] | None, **given: Any) -> None:
@@ -28,11 +27,11 @@ class Figure(matplotlib.figure.Figure):
         self._changed = changed
 
     def draw(self, renderer: RendererBase) -> None:
-        with styled(self._changed):  # not all is decided before: the number of ticks is not
+        with styled(self._changed):  # some decisions, such as the number of ticks, are made while drawing
             super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        with styled(self._changed):  # settings for saving would make it another picture
+        with styled(self._changed):  # the default settings for saving would change the figure
             self.canvas.print_figure(buffer, format="png")
         return buffer.getvalue()

@@ -1,10 +1,9 @@
-"""The test errors of a sweep by its grid: every seed a dot, and beside the dots their mean with
-its 95 % interval.
+"""The test errors of a sweep by its grid: a dot for every seed, with mean and 95 % interval.
 
-No field in the grid: errors by seed. One: by its values, numbers on an axis of numbers
-(logarithmic if the largest is `DECADES` times the smallest), others side by side. Two: the one
-with more numbers along the axis, the other by colour and marker. More: a line for each point, the
-best at the top.
+No field in the grid: errors by seed. One: by its values, on a numerical axis if they are numbers
+(logarithmic if the largest is `DECADES` times the smallest), otherwise as categories. Two: the one
+with more values along the axis, the other by colour and marker. More: one row per point of the
+grid, the best at the top.
 """
 
 from __future__ import annotations
@@ -31,26 +30,25 @@ LOOKS = tuple(
         strict=True,
     )
 )
-# series that stand at their numbers; more of them would run into their neighbours' and stand side
-# by side
+# series up to which a numerical axis is used; more of them would overlap
 SCALED = 3
-APART = 11.0  # points between the dots of two series
-LABELLED = 20  # seeds that are named below the axis
+SPACING = 11.0  # points between the dots of two series
+LABELLED = 20  # seeds up to which each is labelled
 ERROR = "test error (%)"
 
 
 def plot_sweep(fields: Sequence[str], rows: Sequence[Row], points: Sequence[Row], ax: Axes | None = None) -> Figure:
-    """Draw the runs that are finished and have a test error.
+    """Draw the finished runs that have a test error.
 
-    fields : dotted keys of the grid. rows : a mapping for each run with these keys, `seed`,
-    `status` and `test_error` in percent. points : one for each point of the grid with these keys,
-    `test_error`, `test_error_low` and `test_error_high`; None where there is none. ax : None for a
+    fields : dotted keys of the grid. rows : a mapping per run with these keys, `seed`,
+    `status` and `test_error` in percent. points : one per point of the grid with these keys,
+    `test_error`, `test_error_low` and `test_error_high`, or None. ax : None for a
     new figure. Returns the figure. Raises ConfigurationError if no run is finished.
     """
     drawn = [row for row in rows if row["status"] == "finished" and row["test_error"] is not None]
     if not drawn:
         raise ConfigurationError(
-            f"none of {len(rows)} runs is finished, so there is nothing to draw yet; run the sweep again to go on with it"
+            f"none of {len(rows)} runs is finished, so there is nothing to draw; run the sweep again to continue it"
         )
     means = [point for point in points if point["test_error"] is not None]
     along, across = _axes_of(fields, means)
@@ -75,7 +73,7 @@ def plot_sweep(fields: Sequence[str], rows: Sequence[Row], points: Sequence[Row]
 
 
 def _axes_of(fields: Sequence[str], means: Sequence[Row]) -> tuple[str | None, str | None]:
-    """(the field along the axis, the field told by colour); None for none."""
+    """(field along the axis, field shown by colour), or None."""
     if not 1 <= len(fields) <= 2:
         return None, None
     counts = {field: (_numeric(_values(field, means)), len(_values(field, means))) for field in fields}
@@ -124,7 +122,7 @@ def _by_value(
     values, series = _values(along, means), _values(across, means) if across else [None]
     numeric = _numeric(values) and len(series) <= SCALED
     for k, (look, value) in enumerate(zip(LOOKS, series, strict=False)):
-        shift = APART * (k - (len(series) - 1) / 2)
+        shift = SPACING * (k - (len(series) - 1) / 2)
         for row in _of(drawn, across, value):
             _dot(ax, row[along] if numeric else values.index(row[along]), row["test_error"], look, (shift, 0))
         own = [(point[along] if numeric else values.index(point[along]), point) for point in _of(means, across, value)]
@@ -177,8 +175,8 @@ def _by_line(ax: Axes, fields: Sequence[str], drawn: Sequence[Row], means: Seque
 
 
 def _possible(limits: tuple[float, float]) -> tuple[float, float]:
-    """The ends of an axis of errors: an interval of few seeds may reach beyond what an error can
-    be, its axis does not.
+    """Limits of an error axis, kept within the range of possible errors: the interval of few seeds
+    may exceed it.
     """
     return max(limits[0], -1.0), min(limits[1], 101.0)
 
@@ -195,15 +193,15 @@ def _mean(
     look: tuple[str, str],
     shift: tuple[float, float],
 ) -> None:
-    """A mean, and between the `ends` of its interval a line."""
+    """A mean with a line between the `ends` of its interval."""
     if None not in (*ends[0], *ends[1]):
         _moved(ax, *ends, shift, color="#000000", linewidth=1.2)
     _moved(ax, [x], [y], shift, color=look[0], marker=look[1], markersize=5.5, markeredgecolor="#000000")
 
 
 def _moved(ax: Axes, x: Sequence[float], y: Sequence[float], shift: tuple[float, float], **style: Any) -> None:
-    """A line or a marker, moved to the right and up by so many points; the axes' limits are those
-    of what was not moved.
+    """A line or a marker shifted right and up by `shift` points; axis limits follow the unshifted
+    data.
     """
     from matplotlib.lines import Line2D
     from matplotlib.transforms import ScaledTranslation
@@ -214,7 +212,7 @@ def _moved(ax: Axes, x: Sequence[float], y: Sequence[float], shift: tuple[float,
 
 
 def _scale(ax: Axes, values: Sequence[float]) -> None:
-    """An axis of numbers, logarithmic or not, with ticks at the values where these do not crowd."""
+    """A numerical axis, logarithmic or not, with ticks at the values if they do not overlap."""
     from matplotlib.ticker import NullFormatter, NullLocator
 
     ordered = sorted(values)
@@ -222,13 +220,13 @@ def _scale(ax: Axes, values: Sequence[float]) -> None:
     if logarithmic:
         ax.set_xscale("log")
         steps, whole = [b / a for a, b in itertools.pairwise(ordered)], ordered[-1] / ordered[0]
-        roomy = len(ordered) <= 10 and all(12 * math.log(step) >= math.log(whole) for step in steps)
+        sparse = len(ordered) <= 10 and all(12 * math.log(step) >= math.log(whole) for step in steps)
         ax.xaxis.set_minor_formatter(NullFormatter())
     else:
-        roomy = len(ordered) <= 10 and all(
+        sparse = len(ordered) <= 10 and all(
             12 * (b - a) >= ordered[-1] - ordered[0] for a, b in itertools.pairwise(ordered)
         )
-    if roomy:
+    if sparse:
         ax.set_xticks(ordered, [f"{value:g}" for value in ordered])
         ax.xaxis.set_minor_locator(NullLocator())
     ax.margins(x=0.12)
@@ -245,7 +243,7 @@ def _categories(ax: Axes, values: Sequence[Any]) -> None:
 
 
 def _legend(ax: Axes, series: Sequence[tuple[str, str, str]]) -> None:
-    """Above the axes: each series, and what dots and bars are."""
+    """A legend above the axes: each series, and the meaning of dots and bars."""
     from matplotlib.lines import Line2D
 
     handles = [
@@ -276,7 +274,7 @@ def _legend(ax: Axes, series: Sequence[tuple[str, str, str]]) -> None:
 
 
 def _values(field: str | None, points: Sequence[Row]) -> list[Any]:
-    """The different values of a field, in order."""
+    """The distinct values of a field, in order."""
     found: list[Any] = []
     for point in points:
         if field is not None and point[field] not in found:
