@@ -68,7 +68,7 @@ class Trial:
         if nudge is not None:
             nudge.check(network, 1)
         images = image[None].astype(network.dtype)
-        return cls(parameters, network, images, target, label, row, len(rows), nudge, subject.rule)
+        return cls(parameters, network, images, target, label, row, len(rows), nudge, session.rule)
 
     @property
     def pieces(self) -> list[Piece]:

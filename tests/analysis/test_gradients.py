@@ -85,7 +85,7 @@ def test_the_limit_of_eq_14(name) -> None:
 
 
 @pytest.mark.parametrize("name", SMOOTH_ENOUGH)
-def test_the_exact_rule_follows_the_gradient(name) -> None:
+def test_the_gradient_rule_follows_the_gradient(name) -> None:
     """Fact 11: below 0.1 degrees at a small beta, by the transposed equilibrium and by the oracle
     that adds (J^T - J)(s - s0) to the whole field.
     """
@@ -96,16 +96,16 @@ def test_the_exact_rule_follows_the_gradient(name) -> None:
         (1e-4, relax_transposed(p.network, p.drive, free, Nudge(1e-4, target)).require_converged().state),
         (1e-6, exact_nudged(p.network, p.drive, free, Nudge(1e-6, target))),
     ):
-        change = tuple((rate(s) - r) / beta for s, r in zip(state, before, strict=True))
-        seen = Contrast(before, before, before, change, np.arange(p.batch))
-        for parameter, w in assemble(HEBBIAN, p.network, p.images, seen, p.batch).items():
+        after = tuple(rate(s) for s in state)
+        change = tuple((a - r) / beta for a, r in zip(after, before, strict=True))
+        seen = Contrast(before, after, before, change, np.arange(p.batch))
+        for parameter, w in assemble(GradientRule(), p.network, p.images, seen, p.batch).items():
             assert not angle(w, gradient[parameter]) >= 0.1, (parameter, beta)
             np.testing.assert_allclose(w, gradient[parameter], atol=1e-3 * max(1, np.abs(gradient[parameter]).max()))
 
 
-def test_the_exact_rule_s_error_vanishes_with_beta() -> None:
-    """One-sided: in proportion to beta; centred: to its square (inside, where nothing has a kink).
-    """
+def test_the_error_of_the_gradient_rule_vanishes_with_beta() -> None:
+    """One-sided: in proportion to beta; centred: to its square (inside, where nothing has a kink)."""
     p, target, free = setting("interior")
     gradient = true_gradient(p.network, p.images, target, free).parameters()
 
@@ -115,7 +115,7 @@ def test_the_exact_rule_s_error_vanishes_with_beta() -> None:
         )
         return max(
             np.abs(w - gradient[name]).max()
-            for name, w in update(HEBBIAN, p.network, p.images, both).parameters().items()
+            for name, w in update(GradientRule(), p.network, p.images, both).parameters().items()
         )
 
     for kind, order in (("one-sided", 1), ("centred", 2)):
