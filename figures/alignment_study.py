@@ -1,12 +1,12 @@
-"""The runs behind docs/alignment-study.md: ways to bring the loop into alignment, each from the
-same preset and seeds.
+"""The runs of docs/alignment-study.md: options that may align the loop, each with the same preset
+and seeds.
 
 python figures/alignment_study.py --runs FOLDER [--train] [--seeds 0 1 2] [--out figures] [--KEY
 VALUE ...]
 
-FOLDER holds NAME-SEED for each option of STUDY. With --train those that are missing are trained;
-any key of a configuration changes all of them. Writes alignment_study.png, .svg, .csv (one line
-for each run) and .txt, and prints the table of means as Markdown.
+FOLDER contains NAME-SEED for each option of STUDY. With --train missing runs are trained; a
+configuration key applies to all of them. Writes alignment_study.png, .svg, .csv (one line per run)
+and .txt, and prints the table of means as Markdown.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ STUDY: dict[str, dict[str, Any]] = {
     "mirror, weak forward": _MIRROR | _WEAK,
     "mirror, deviations, weak forward": _MIRROR | _DEVIATION | _WEAK,
 }
-# epochs at the end over which angles to the gradient are averaged: they change from batch to batch
+# last epochs over which angles to the gradient are averaged, since they vary between batches
 LAST = 3
 NUMBERS = {
     "test": "test error (%)",
@@ -62,7 +62,7 @@ NUMBERS = {
     "W2 to gradient": "update of W2 to the gradient (°)",
     "seconds": "training time of an epoch (s)",
 }
-FAR = 1.2  # times the error of `base`, above which an error would leave no room for the others
+FAR = 1.2  # factor of the error of `base` above which an error is printed and not drawn
 DRAWN = ("input to gradient", "W1 to gradient", "W1 inside", "test")
 
 
@@ -71,12 +71,10 @@ def folder_of(root: Path, name: str, seed: int) -> Path:
 
 
 def numbers_of(folder: Path) -> dict[str, float]:
-    """What the study says of one run. Raises ConfigurationError where it is missing or not
-    finished.
-    """
+    """The numbers of one run. Raises ConfigurationError if it is missing or not finished."""
     files = RunFolder(folder).require_run()
     if files.read_json("summary.json").get("status") != "finished":
-        raise ConfigurationError(f"{folder} is not finished; go on with it: --train")
+        raise ConfigurationError(f"{folder} is not finished; continue it with --train")
     metrics = files.metrics()
     whole = [record for record in files.probes() if "samples" in record]
     last, alignment = [record["gradient"]["degrees"] for record in whole[-LAST:]], whole[-1]["alignment"]
@@ -97,7 +95,7 @@ def numbers_of(folder: Path) -> dict[str, float]:
 
 
 def make(root: Path, seeds: Sequence[int], changes: dict[str, Any]) -> None:
-    """Train what is missing, and go on with what is not finished."""
+    """Train missing runs and continue unfinished ones."""
     for seed in seeds:
         for name, options in STUDY.items():
             table = {**options, **changes, "seed": seed}
@@ -105,8 +103,8 @@ def make(root: Path, seeds: Sequence[int], changes: dict[str, Any]) -> None:
 
 
 def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:
-    """One panel for each of DRAWN: every run a dot, the mean a bar, a line through the mean of
-    `base`; errors far above it are numbers.
+    """One panel per number in DRAWN: a dot for every run, a bar for the mean, a line at the mean of
+    `base`; errors far above it are printed as numbers.
     """
     names = list(dict.fromkeys(row["option"] for row in rows))
     figure = new_figure(10.5, 0.36 * len(names) + 1.5)
@@ -166,7 +164,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def caption(root: Path, seeds: Sequence[int], config: Any) -> str:
-    """What was run, and with what code."""
+    """The caption: the runs and the commits of the code."""
     commits = {
         RunFolder(folder_of(root, name, seed)).read_json("environment.json").get("commit")
         for name in STUDY
@@ -174,26 +172,28 @@ def caption(root: Path, seeds: Sequence[int], config: Any) -> str:
     }
     shape = "-".join(map(str, config.network.hidden))
     return (
-        f"Ways to align the loop: every run a dot, bars are means, dotted lines the mean of base. {config.data.name}, hidden layers {shape}, "
-        f"{config.learning.epochs} epochs, seeds {', '.join(map(str, seeds))}; angles at the end, those to the gradient over the last {LAST} epochs; "
-        f"the test error is that of the epoch with the best validation error. Commits {', '.join(sorted(map(str, commits)))}.\n"
+        "Aligning the loop: dots are runs, bars are means, dotted lines the mean of base. "
+        f"{config.data.name}, hidden layers {shape}, {config.learning.epochs} epochs, "
+        f"seeds {', '.join(map(str, seeds))}; final angles, those to the gradient over the last {LAST} epochs; "
+        "the test error is that of the epoch with the best validation error. "
+        f"Commits {', '.join(sorted(map(str, commits)))}.\n"
         "python figures/alignment_study.py --runs FOLDER --train\n"
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Ways to bring the loop into alignment (docs/alignment-study.md).")
-    parser.add_argument("--runs", type=Path, default=Path("runs/alignment-study"), help="where the runs are")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where the picture and the numbers go")
+    parser = argparse.ArgumentParser(description="Options that may align the loop (docs/alignment-study.md).")
+    parser.add_argument("--runs", type=Path, default=Path("runs/alignment-study"), help="folder of the runs")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder for figure and numbers")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--train", action="store_true", help="train what is missing")
-    given, rest = parser.parse_known_args(arguments)
+    parser.add_argument("--train", action="store_true", help="train missing runs")
+    given, others = parser.parse_known_args(arguments)
     try:
-        if len(rest) % 2 or any(not key.startswith("--") for key in rest[::2]):
+        if len(others) % 2 or any(not key.startswith("--") for key in others[::2]):
             raise ConfigurationError(
-                f"{' '.join(rest)}: expected --KEY VALUE pairs after the options; --help lists those"
+                f"{' '.join(others)}: expected --KEY VALUE pairs after the options; --help lists those"
             )
-        changes = {key[2:]: read_value(value) for key, value in zip(rest[::2], rest[1::2], strict=True)}
+        changes = {key[2:]: read_value(value) for key, value in zip(others[::2], others[1::2], strict=True)}
         _, config = load_config(PRESET, changes)
         if given.train:
             make(given.runs, given.seeds, changes)

@@ -1,4 +1,4 @@
-"""What is achieved: learned and fixed loop beside equilibrium propagation, the exact gradient and
+"""Errors of learned and fixed loop compared with equilibrium propagation, the exact gradient and
 backpropagation.
 
 python figures/errors.py [--train ...]        the same as: fsp figure errors [--train ...]

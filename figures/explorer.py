@@ -1,9 +1,9 @@
-"""The explorer as it is seen in JupyterLab: docs/explorer-light.png and -dark.png (1400 x 900),
+"""Screenshots of the explorer in JupyterLab: docs/explorer-light.png and -dark.png (1400 x 900),
 docs/explorer-narrow.png (900 x 700).
 
     python -m figures.explorer [RUN]
 
-A run of `fsp quickstart` is shown (made here, in a folder of its own, unless a run is given).
+It shows a run like that of `fsp quickstart` (trained in a temporary folder unless one is given).
 Needs Debian's chromium.
 """
 
@@ -23,7 +23,7 @@ PICTURES = {"light": (1400, 900, False), "dark": (1400, 900, True), "narrow": (9
 
 
 def main(run: str | None = None, out: Path = ROOT / "docs", names: Sequence[str] = tuple(PICTURES)) -> None:
-    """Take the pictures of these names."""
+    """Take the screenshots with these names."""
     with tempfile.TemporaryDirectory() as folder:
         shown = Path(run) if run else train("digits", out=Path(folder) / "digits", progress=False).folder
         for name in names:

@@ -1,5 +1,4 @@
-"""The angles of figure 3 where they can be seen: inside the subspace that the product of the
-others has rank in.
+"""The angles of figure 3 inside the subspace of the product of the other matrices.
 
 python figures/subspace.py [--train ...]        the same as: fsp figure subspace [--train ...]
 """
