@@ -1,6 +1,4 @@
-"""Notebooks: stored without results, run from beginning to end in a folder of their own, and what
-they found is true.
-"""
+"""Notebooks: stored without output, executed in a temporary folder, and their results checked."""
 
 from __future__ import annotations
 
@@ -57,9 +55,7 @@ def run(name, where, wanted=()):
 
 @pytest.fixture
 def alone(tmp_path, monkeypatch):
-    """A folder for a notebook's kernel: what it writes without being told where goes there, and no
-    server is reached.
-    """
+    """A folder for the kernel of a notebook and its temporary files; no server can be reached."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -110,7 +106,7 @@ def test_it_begins_with_a_title_and_its_cells_are_short(name) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_names_no_place_of_one_machine_and_what_it_points_to_is_there(name) -> None:
+def test_it_has_no_absolute_path_and_its_links_exist(name) -> None:
     for source in texts(name, "markdown") + texts(name, "code"):
         assert not ABSOLUTE.search(source), f"{ABSOLUTE.search(source)[0]!r} is a place on one machine"
     found = [pair for source in texts(name, "markdown") for pair in POINTS_TO.findall(source)]
@@ -142,7 +138,7 @@ def test_01_learns(alone) -> None:
     wanted = [
         "before",
         "after",
-        "apart",
+        "distance",
         "seen.error",
         "run.metrics",
         "free.converged.all()",
@@ -153,7 +149,7 @@ def test_01_learns(alone) -> None:
     assert found["free.converged.all()"]
     assert (found["cost(network)"], found["cost(learned)"]) == (found["before"], found["after"])
     assert found["after"] < 0.99 * found["before"]
-    assert found["apart"] < 1e-4
+    assert found["distance"] < 1e-4
     first, *_, last = found["run.metrics"]
     assert found["seen.error"] < 15
     assert last["train_error"] < first["train_error"] / 4
@@ -193,14 +189,15 @@ def test_03_eq_14_by_hand_is_the_library_s_and_the_oracle_s(alone) -> None:
 
 @pytest.mark.slow
 def test_04_angles_fall_and_share_one_number(alone) -> None:
-    found, book = run("04_alignment", alone, ["aligned", "flipped", "inner", "looks", "z", "before", "after", "widths"])
+    wanted = ["aligned", "flipped", "inner", "measured", "z", "before", "after", "widths"]
+    found, book = run("04_alignment", alone, wanted)
     aligned, flipped = found["aligned"], found["flipped"]
     assert list(found["inner"].values()) == pytest.approx([aligned.trace] * 3, rel=1e-12)
     for matrix in MATRICES:
         assert aligned.degrees[matrix] + flipped.degrees[matrix] == pytest.approx(180, abs=1e-9)
         assert found["z"][matrix].std() == pytest.approx(1, abs=0.1)
         assert abs(found["z"][matrix].mean()) < 0.2
-        for records in found["looks"].values():
+        for records in found["measured"].values():
             first, last = records[0], records[-1]
             assert len(records) == 16
             assert last["whole"].degrees[matrix] < first["whole"].degrees[matrix] - 5
@@ -218,10 +215,10 @@ def test_05_predictions_are_met(alone) -> None:
     wanted = [
         "off",
         "critical",
-        "restless.status",
-        "restless.steps",
+        "oscillating.status",
+        "oscillating.steps",
         "two.count",
-        "found.unconverged",
+        "result.unconverged",
         "limits",
         "euler_formula",
         "grown",
@@ -229,17 +226,17 @@ def test_05_predictions_are_met(alone) -> None:
     found, book = run(
         "05_stability",
         alone,
-        [*wanted, "hopf.parameter", "hopf.frequency", "just_beyond[2]", "marks[0].frequency", "folds", "jumps"],
+        [*wanted, "hopf.parameter", "hopf.frequency", "just_beyond[2]", "points[0].frequency", "folds", "jumps"],
     )
     assert np.median(found["off"]) < 0.01
     assert found["off"].max() < 0.2
     assert found["critical"] == pytest.approx([(1 / np.cos(np.pi / n)) ** n for n in range(3, 11)], abs=1e-6)
-    assert found["restless.status"].tolist() == [1]
-    assert found["found.unconverged"] == 5
+    assert found["oscillating.status"].tolist() == [1]
+    assert found["result.unconverged"] == 5
     assert found["limits"]["euler"] == pytest.approx(found["euler_formula"], rel=1e-9)
     assert found["grown"][0.95] < 0.1 < 10 < found["grown"][1.05]
     assert (found["hopf.parameter"], found["hopf.frequency"]) == pytest.approx((2, np.sqrt(3)), abs=1e-8)
-    assert found["just_beyond[2]"] == pytest.approx(found["marks[0].frequency"], rel=0.02)
+    assert found["just_beyond[2]"] == pytest.approx(found["points[0].frequency"], rel=0.02)
     assert found["two.count"] == 2
     # a step of the sweep
     assert found["jumps"] == pytest.approx([found["folds"][1], found["folds"][0]], abs=0.021)
@@ -248,7 +245,7 @@ def test_05_predictions_are_met(alone) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hidden", [False, True], ids=("data where they are", "no data"))
-def test_06_a_resumed_run_has_the_bits_of_an_unbroken_one(hidden, alone, monkeypatch) -> None:
+def test_06_a_resumed_run_has_the_bits_of_an_uninterrupted_one(hidden, alone, monkeypatch) -> None:
     if hidden:
         monkeypatch.delenv("FSP_DATA", raising=False)
         monkeypatch.setenv("XDG_CACHE_HOME", str(alone / "cache"))
@@ -260,7 +257,7 @@ def test_06_a_resumed_run_has_the_bits_of_an_unbroken_one(hidden, alone, monkeyp
         "len(done.metrics)",
         "len(resumed.metrics)",
     ]
-    sums = "[percent.sum(1) for percent, *_ in looks.values()]"
+    sums = "[percent.sum(1) for percent, *_ in results.values()]"
     found, book = run("06_mnist_fashion", alone, [*wanted, "comparison['configuration']", sums])
     assert found["names"]
     assert not (hidden and "mnist" in found["names"])
@@ -273,13 +270,13 @@ def test_06_a_resumed_run_has_the_bits_of_an_unbroken_one(hidden, alone, monkeyp
 
 
 @pytest.mark.slow
-def test_07_what_is_one_s_own_works_beside_the_library(alone) -> None:
+def test_07_custom_objects_agree_with_the_library(alone) -> None:
     wanted = [
         "slope_error",
         "curvature_error",
-        "apart",
+        "distance",
         "by_rule",
-        "shares",
+        "common",
         "curves",
         "rule_error",
         "learned",
@@ -288,9 +285,9 @@ def test_07_what_is_one_s_own_works_beside_the_library(alone) -> None:
     ]
     found, book = run("07_your_own", alone, wanted)
     assert max(found["slope_error"], found["curvature_error"]) < 1e-8
-    assert found["apart"] < 1e-4
-    assert found["by_rule"]["deviation"][-1] < 10 < found["by_rule"]["whole"][-1]
-    assert found["shares"]["hard_sigmoid"] < found["shares"]["algebraic"]
+    assert found["distance"] < 1e-4
+    assert found["by_rule"]["mean_subtracted"][-1] < 10 < found["by_rule"]["hebbian"][-1]
+    assert found["common"]["hard_sigmoid"] < found["common"]["algebraic"]
     assert all(errors[-1] < 15 for errors in found["curves"].values())
     assert found["rule_error"] < 1e-5
     assert found["learned"]["eq. 14"][-1, 0] < 10
