@@ -1,14 +1,17 @@
-"""How many multiplications a sample costs, counted from the sizes of the matrices; no clock.
+"""Multiplications per sample, counted from the sizes of the matrices; no timing.
 
-Written once, for everything that is measured here. Biases, activations and what is done on the n_L
-outputs alone are left out: they are of order n, the matrices of order n^2. With layers n_0
-(pixels), n_1 ... n_L (outputs):
+Biases, activations and operations on the n_L outputs alone are left out: they are of order n, the
+matrices of order n^2. With layers n_0 (pixels), n_1 ... n_L (outputs):
 
-    input    I = n_0 n_1                                  forward  F = sum_k n_k n_k+1, k = 1 ... L - 1                    loop  C = n_L n_1
+    input    I = n_0 n_1
+    forward  F = sum_k n_k n_k+1, k = 1 ... L - 1
+    loop     C = n_L n_1
 
-    ours     I + p_free (F + C) + share (p_nudged (F + C) + I + F + C)     drive, passes of both phases, eq. 14 on the nudged samples
-    Euler    the same with p_free, p_nudged its steps
-    backprop (I + F) + share (F + I + F)                                   forward, errors back through all but the input, gradients
+    ours     I + p_free (F + C) + share (p_nudged (F + C) + I + F + C)
+             drive, passes of both phases, eq. 14 on the nudged samples
+    Euler    the same with its steps as p_free and p_nudged
+    backprop (I + F) + share (F + I + F)
+             forward, errors back through all but the input, gradients
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-FLOPS = 2  # a multiplication comes with an addition
+FLOPS = 2  # one multiplication and one addition
 
 
 def parts(sizes: Sequence[int]) -> tuple[int, int, int]:
@@ -28,7 +31,7 @@ def parts(sizes: Sequence[int]) -> tuple[int, int, int]:
 def equilibrium(sizes: Sequence[int], passes_free: float, passes_nudged: float, share: float) -> float:
     """Multiplications to learn from one sample by two equilibria.
 
-    passes_free of each sample, passes_nudged of each nudged sample, share : of samples that are
+    passes_free per sample, passes_nudged per nudged sample, share : fraction of samples that are
     nudged and learned from.
     """
     into, forward, loop = parts(sizes)
@@ -36,8 +39,8 @@ def equilibrium(sizes: Sequence[int], passes_free: float, passes_nudged: float, 
 
 
 def backprop(sizes: Sequence[int], share: float = 1.0) -> float:
-    """Multiplications to learn from one sample by backpropagation; share : of samples that are
-    carried backwards.
+    """Multiplications to learn from one sample by backpropagation; share : fraction of
+    samples that are backpropagated.
     """
     into, forward, _ = parts(sizes)
     return into + forward + share * (into + 2 * forward)

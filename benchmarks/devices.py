@@ -1,5 +1,5 @@
-"""Training on a device through torch, beside backpropagation there and beside the compiled kernels
-of this machine's cores.
+"""Training on a device through torch, compared with backpropagation there and with the compiled
+kernels of this machine's cores.
 
     python -m benchmarks.devices --device auto --preset mnist-2x1500 --batches 20,256,1024
 
@@ -59,7 +59,7 @@ class Row:
 
 
 def wait_for(device: str) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished."""
     import torch
 
     if device.startswith("cuda"):
@@ -67,7 +67,7 @@ def wait_for(device: str) -> None:
 
 
 def peak(device: str, factors: str, size: int = 8192, seconds: float = 1.0) -> float:
-    """Additions and multiplications per second of a large product on the device."""
+    """Floating-point operations per second of a large product on the device."""
     import torch
 
     size = size if device.startswith("cuda") else 1536
@@ -90,7 +90,7 @@ def peak(device: str, factors: str, size: int = 8192, seconds: float = 1.0) -> f
 
 
 def ours(preset: str, backend: Backend, batch: int, limit: int | None, epochs: int, peaks: dict[str, float]) -> Row:
-    """The last of so many epochs."""
+    """Train for `epochs` epochs; the row of the last."""
     config = load_config(preset, {"learning.batch": batch, **({} if limit is None else {"data.limit": limit})})[1]
     data = load_dataset(config.data.name, validation=config.data.validation, limit=config.data.limit)
     network, rng = build_network(config, data.train.images.shape[1], data.classes)
@@ -104,15 +104,24 @@ def ours(preset: str, backend: Backend, batch: int, limit: int | None, epochs: i
     products = counting.equilibrium(network.sizes, report.passes_free, report.passes_nudged, report.nudged_share)
     share = FLOPS * products * report.images_per_second / peaks[device, factors]  # type: ignore[index]
     return Row(
-        f"eq. 14, {backend.name}", device, factors, batch, report.seconds, report.images_per_second, report.train_error, report.passes_free,
-        report.passes_nudged, products, share,
-    )  # fmt: skip
+        f"eq. 14, {backend.name}",
+        device,
+        factors,
+        batch,
+        report.seconds,
+        report.images_per_second,
+        report.train_error,
+        report.passes_free,
+        report.passes_nudged,
+        products,
+        share,
+    )
 
 
 def backprop(
     sizes: tuple[int, ...], split: Split, device: str, batch: int, epochs: int, peaks: dict[str, float]
 ) -> Row:
-    """The last of so many epochs of eager PyTorch: ReLU, cross-entropy, plain SGD."""
+    """The row of the last of several epochs of eager PyTorch: ReLU, cross-entropy, plain SGD."""
     import torch
 
     torch.manual_seed(0)
@@ -155,7 +164,7 @@ def backprop(
 def measure(
     preset: str, device: str, batches: tuple[int, ...], factors: tuple[str, ...], limit: int | None, epochs: int
 ) -> dict[str, Any]:
-    """Rows of everybody, and the peaks they are measured by."""
+    """Rows of all methods, and the peaks to which they are related."""
     from fsp_dynamics.torch_backend.engine import one_number_of_threads
 
     where = Backend("torch", device).device_name()
@@ -188,11 +197,11 @@ def main(
     device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1")] = "auto",
     batches: str = "20,256,1024",
     products: Annotated[str, Parameter(help=f"of {', '.join(PRODUCTS)}, with commas")] = "full",
-    limit: Annotated[int | None, Parameter(help="only so many training images")] = None,
-    epochs: Annotated[int, Parameter(help="the last of so many is measured")] = 2,
-    out: Annotated[Path | None, Parameter(help="a JSON file for the numbers")] = None,
+    limit: Annotated[int | None, Parameter(help="number of training images; default all")] = None,
+    epochs: Annotated[int, Parameter(help="number of epochs; the last is measured")] = 2,
+    out: Annotated[Path | None, Parameter(help="a JSON file for the results")] = None,
 ) -> None:
-    """Train on a device, beside backpropagation there and beside this machine's cores."""
+    """Train on a device, compared with backpropagation there and with this machine's cores."""
     found = measure(preset, device, tuple(map(int, batches.split(","))), tuple(products.split(",")), limit, epochs)
     shown = [
         {key: f"{value:.4g}" if isinstance(value, float) else str(value) for key, value in row.items()}

@@ -1,4 +1,4 @@
-"""Learning by explicit Euler steps, the plain way of letting such a network converge, on our
+"""Learning by explicit Euler steps, the simplest way to relax such a network, on our
 own kernels.
 
 The projected form of the loop with a hard sigmoid and time constants of 1, every layer at once:
@@ -125,7 +125,7 @@ def _learn(me, all, counters, images, labels, order, net, rows, classes, step, r
 
 @jit
 def _inputs(me, all, net, rows):
-    """What enters each layer, mine the panels of each that I share."""
+    """The input of each layer, this thread's panels of each."""
     weights, biases, states, inputs, _, drive = net
     last = len(biases) - 1
     for k in range(last + 1):

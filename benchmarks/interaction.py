@@ -1,11 +1,10 @@
-"""How long the explorer's page takes from a moved slider to new pixels, in a real browser, all
-views drawn.
+"""Latency of the explorer in a real browser, from moving a slider to new pixels, all views drawn.
 
     python -m benchmarks.interaction [RUN ...]
 
-measures the small random network, and each run that is given, and keeps
-benchmarks/results/interaction.json. The browser's own clock is read: from the input event to the
-first animation frame after the drawing. Milliseconds; the page is 1400 x 900.
+measures the small random network and each given run, and writes
+benchmarks/results/interaction.json. Times are from the browser: from the input event to the first
+animation frame after drawing. Milliseconds; the page is 1400 x 900.
 """
 
 from __future__ import annotations
@@ -27,9 +26,8 @@ RESULTS = Path(__file__).parent / "results" / "interaction.json"
 
 @dataclass(frozen=True, slots=True)
 class Interaction:
-    """Of one network: seconds from running the cell to the first picture, then ms from slider to
-    pixels over `moves` moves, and the shares of Python (its own clock) and of the drawing in it
-    (medians).
+    """For one network: seconds from running the cell to the first frame, then ms from slider to
+    pixels over `moves` moves, of which Python and drawing (medians).
     """
 
     title: str
@@ -43,9 +41,7 @@ class Interaction:
 
 
 def measure(run: Path | None = None) -> Interaction:
-    """Every slider of MOVES, one arrow key after another; the kernels are compiled before the
-    clock starts.
-    """
+    """Every slider of MOVES, one arrow key after another, after the kernels are compiled."""
     with tempfile.TemporaryDirectory() as folder, lab.started(Path(folder), run=run) as server, lab.window() as page:
         page.open(server)
         first = page.run_explorer()
@@ -78,12 +74,13 @@ def measure(run: Path | None = None) -> Interaction:
 
 
 def main(runs: list[str]) -> None:
-    """Measure, print, keep."""
+    """Measure, print and write the results."""
     found = [measure(None), *(measure(Path(run)) for run in runs)]
     for each in found:
         print(
-            f"{each.title}: first picture {each.first_picture:.1f} s; slider to pixels median {each.median:.0f}, 95 % {each.p95:.0f}, worst "
-            f"{each.worst:.0f} ms of {each.moves}; Python {each.python:.0f}, drawing {each.drawing:.1f}"
+            f"{each.title}: first frame {each.first_picture:.1f} s; slider to pixels: median {each.median:.0f}, "
+            f"95 % {each.p95:.0f}, worst {each.worst:.0f} ms of {each.moves}; "
+            f"Python {each.python:.0f}, drawing {each.drawing:.1f}"
         )
     described = machine.describe(load_config("digits", {})[1])
     RESULTS.write_text(

@@ -1,6 +1,4 @@
-"""A JupyterLab and a browser on this machine alone: what the tests, the measurements and the
-screenshots of the explorer look through.
-"""
+"""A local JupyterLab and browser for tests, measurements and screenshots of the explorer."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ FLAGS = (
     *("--disable-component-update", "--disable-sync", "--disable-quic"),
 )
 EXPLORER = "[data-frame]"
-# No question about news, no look for updates, nothing in the way.
+# no news, no update checks, no notifications
 QUIET = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "docmanager-extension/plugin": {"autosave": False},
@@ -44,7 +42,7 @@ def chromium() -> str | None:
 
 @dataclass(slots=True)
 class Lab:
-    """A running JupyterLab in a folder of its own. Use it as `with started(folder) as lab`."""
+    """A running JupyterLab in its own folder. Use it as `with started(folder) as lab`."""
 
     folder: Path
     port: int
@@ -52,14 +50,14 @@ class Lab:
     server: subprocess.Popen[bytes]
 
     def address(self, notebook: str) -> str:
-        """Of a notebook in the folder, alone on the page."""
+        """The address of a notebook in the folder, shown without the rest of JupyterLab."""
         return f"http://127.0.0.1:{self.port}/doc/tree/{notebook}?token={self.token}"
 
 
 @contextlib.contextmanager
 def started(folder: Path, *, run: Path | None = None, dark: bool = False) -> Iterator[Lab]:
-    """JupyterLab on loopback, with the explorer's notebook, and $FSP_RUN if a run is given. Raises
-    TimeoutError if it does not come up.
+    """JupyterLab on the loopback interface with the notebook of the explorer, and $FSP_RUN if a run
+    is given. Raises TimeoutError if it does not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / NOTEBOOK, folder)
@@ -109,17 +107,17 @@ def started(folder: Path, *, run: Path | None = None, dark: bool = False) -> Ite
 
 @dataclass(slots=True)
 class Page:
-    """The explorer's notebook in a browser window. `page` is Playwright's; `said` is what came to
-    the console.
+    """The explorer's notebook in a browser window. `page` is Playwright's; `messages` are those
+    of the console.
     """
 
     page: Any
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
     def open(self, lab: Lab) -> None:
-        """Load the notebook, its kernel running."""
-        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
+        """Load the notebook and wait for its kernel."""
+        self.page.on("console", lambda message: self.messages.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.messages.append(f"error: {error}"))
         self.page.goto(lab.address(NOTEBOOK.name))
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
         connected = "document.querySelector('.jp-Toolbar-kernelName')?.textContent.startsWith('Python 3')"
@@ -127,11 +125,11 @@ class Page:
         self.page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
 
     def run_explorer(self) -> float:
-        """Run the cell that shows the explorer, the first of code; seconds until it has drawn its
-        first frame.
+        """Run the first code cell, which shows the explorer; returns the seconds until its first
+        frame is drawn.
         """
         cell = self.page.locator(".jp-CodeCell").first
-        # a kernel that says it is idle may not be connected yet, and then nothing runs
+        # an idle kernel may not be connected yet, and then nothing runs
         for _ in range(20):
             cell.locator(".cm-content").click()
             begin = time.perf_counter()
@@ -151,8 +149,8 @@ class Page:
         return str(self.page.locator(EXPLORER).first.get_attribute(f"data-{name}"))
 
     def after(self, act: Any, timeout: float = 30.0) -> float:
-        """Do `act`, wait until a newer frame is drawn; its latency in milliseconds. Raises
-        TimeoutError if none is.
+        """Call `act` and wait for a new frame; its latency in milliseconds. Raises TimeoutError if
+        there is none.
         """
         before, end = self.data("frame"), time.perf_counter() + timeout
         act()
@@ -163,7 +161,7 @@ class Page:
         return float(self.data("latency"))
 
     def control(self, name: str, kind: str = "range") -> Any:
-        """The input of a parameter: its slider, or with another kind its number, or its list
+        """The input element of a parameter: its slider, or by `kind` its number or its list
         ("select").
         """
         selector = f'select[data-name="{name}"]' if kind == "select" else f'input[type="{kind}"][data-name="{name}"]'
@@ -177,17 +175,17 @@ class Page:
         return self.page.locator(EXPLORER).first.locator('[data-role="readout"]')
 
     def text(self) -> str:
-        """What the status line says."""
+        """The text of the status line."""
         return str(self.readout().inner_text())
 
     def picture(self, view: str) -> bytes:
-        """A view as it is seen, PNG."""
+        """A screenshot of a view, PNG."""
         return bytes(self.page.locator(EXPLORER).first.locator(f'figure[data-view="{view}"]').screenshot())
 
 
 @contextlib.contextmanager
 def window(width: int = 1400, height: int = 900, dark: bool = False) -> Iterator[Page]:
-    """A browser window of that size. Raises FileNotFoundError where there is no Chromium."""
+    """A browser window of that size. Raises FileNotFoundError without Chromium."""
     from playwright.sync_api import sync_playwright
 
     found = chromium()

@@ -1,5 +1,5 @@
-"""Everybody who learns here, behind one call: `learn(part)` learns these images once, in its own
-order, and tells what that took.
+"""All methods behind one interface: `learn(part)` makes one pass over these images and returns time
+and cost.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ from fsp_dynamics.training.warm_start import LoopWarmStart
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """One chunk: seconds, multiplications per image (benchmarks/counting.py) and what is worth
-    knowing beside them.
-    """
+    """One chunk: seconds, multiplications per image (benchmarks/counting.py) and further numbers."""
 
     seconds: float
     products: float
@@ -38,8 +36,8 @@ class Took:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Some of the training images: images (B, n_0), labels (B,), and their numbers among all of
-    them, for whoever remembers.
+    """Some of the training images: images (B, n_0), labels (B,), and their indices among all of
+    them, for warm starts.
     """
 
     images: np.ndarray
@@ -55,16 +53,16 @@ class Part:
 
 
 class Method(Protocol):
-    """Somebody who learns."""
+    """A method of learning."""
 
     def learn(self, part: Part) -> Took: ...
 
 
 class Ours:
-    """`train_epoch`, as a run calls it. What it remembers of its images is handed over for those
-    of each part; all : how many there are.
+    """`train_epoch`, as a run calls it, with the warm starts of the images of each part; all :
+    number of images.
 
-    probe : what is done after every `every` batches.
+    probe : called after every `every` batches.
     """
 
     def __init__(
@@ -76,13 +74,13 @@ class Ours:
             learner.warm_start = LoopWarmStart.empty(all, learner.network)
 
     def learn(self, part: Part) -> Took:
-        learner, epoch, memory = self.learner, self.learner.epoch, self.learner.warm_start
+        learner, epoch, warm = self.learner, self.learner.epoch, self.learner.warm_start
         of_images = (
-            {} if memory is None else {name: array for name, array in memory.arrays().items() if len(array) == self.all}
+            {} if warm is None else {name: array for name, array in warm.arrays().items() if len(array) == self.all}
         )
-        if memory is not None:
+        if warm is not None:
             learner.warm_start = dataclasses.replace(
-                memory, **{name: array[part.numbers] for name, array in of_images.items()}
+                warm, **{name: array[part.numbers] for name, array in of_images.items()}
             )
         with thread_limit(self.threads):
             report = train_epoch(learner, part, self.recipe, threads=self.threads, probe=self.probe, every=self.every)
@@ -90,7 +88,7 @@ class Ours:
             array[part.numbers] = getattr(learner.warm_start, name)
         if learner.warm_start is not None:
             learner.warm_start = dataclasses.replace(learner.warm_start, **of_images)
-        learner.epoch = epoch  # parts are no epochs: the rates stay
+        learner.epoch = epoch  # a part is not an epoch: the rates stay
         counts = report.passes_free, report.passes_nudged, report.nudged_share
         notes = dict(zip(("passes_free", "passes_nudged", "nudged_share"), counts, strict=True)) | {
             "residual": report.residual
@@ -139,7 +137,7 @@ class TwinMethod:
 
 
 class EulerMethod:
-    """Explicit Euler on a copy of the network, on the first images of the part only: it is slow."""
+    """Explicit Euler on a copy of the network, on the first images of the part only, as it is slow."""
 
     def __init__(self, network: Network, batch: int, threads: int, images: int = 200) -> None:
         self.euler, self.threads, self.images = Euler(network, batch=batch), threads, images
@@ -155,7 +153,7 @@ class EulerMethod:
 def best_pytorch(
     sizes: tuple[int, ...], part: Part, threads: tuple[int, ...], batches: tuple[int, ...] = (64, 256, 1024)
 ) -> PyTorch:
-    """PyTorch with the batch and threads that learn these images soonest, each tried twice."""
+    """PyTorch with the batch size and threads that are fastest on these images, each tried twice."""
     tried = [PyTorch(sizes, batch, count) for batch in batches for count in threads]
     for method in tried:
         method.learn(part)

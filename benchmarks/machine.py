@@ -1,6 +1,4 @@
-"""What the numbers were measured on, and the most its cores can do: the peak that shares are taken
-of.
-"""
+"""The machine, and the peak performance of its cores, to which results are related."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ from fsp_dynamics.kernels.team import Team, partition
 @dataclass(frozen=True, slots=True)
 class Peak:
     """float32 products of two large matrices: 1e9 additions and multiplications per second,
-    NumPy's and ours; the better one is the peak.
+    by NumPy and by our kernels; the larger one is the peak.
     """
 
     threads: int
@@ -50,16 +48,16 @@ def describe(config: Config) -> dict[str, Any]:
 
 
 def peak(threads: int, size: int = 1536, seconds: float = 1.0) -> Peak:
-    """The best of several products within about so many seconds, for each of the two."""
+    """The fastest of several products within about `seconds`, for both implementations."""
     rng = np.random.default_rng(0)
     a, b, c = aligned((size, size), np.float32), rng.random((size, size), np.float32), aligned((size, size), np.float32)
     a[:] = rng.random((size, size), np.float32)
     w, rows = to_panels(b), np.arange(size // 8)
     with thread_limit(threads), Team(threads) as team:
-        theirs = _fastest(lambda: np.matmul(a, b, out=c), seconds)
+        by_numpy = _fastest(lambda: np.matmul(a, b, out=c), seconds)
         ours = _fastest(lambda: team.run(_product, a, w, c, rows), seconds)
     work = FLOPS * 1e-9 * size**3
-    return Peak(threads, work / theirs, work / 8 / ours)
+    return Peak(threads, work / by_numpy, work / 8 / ours)
 
 
 def _fastest(work: Any, seconds: float) -> float:
@@ -74,6 +72,6 @@ def _fastest(work: Any, seconds: float) -> float:
 
 @numba.njit(error_model="numpy", nogil=True)
 def _product(me, all, counters, a, w, c, rows):
-    """My panels of the product."""
+    """This thread's panels of the product."""
     first, last = partition(w.shape[0], me, all)
     multiply(a, rows, w, c, rows, first, last, False)

@@ -1,25 +1,24 @@
-"""Work against precision: how near to the equilibrium every method of every backend comes, and
-what that takes.
+"""Work and precision of every method of every backend.
 
     python -m benchmarks.precision [--quick] [--out FOLDER]
 
 784-500-500-10 with a hard sigmoid, after two epochs of the preset on 5,000 images, in float64,
-converges on 64 test images from zero, to one tolerance after the other. `error` is the largest
-distance, in any unit of any image, from where Newton's method stands still. The work, for one
-image:
+is relaxed on 64 test images from the zero state, to one tolerance after the other. `error` is the
+largest distance, in any unit of any image, from the equilibrium found by Newton's method. The work
+per image:
 
-    fields     evaluations of the field, mean over the images. A pass of a fixed point enters each unit once, by the products of one evaluation,
-               and counts as one. What comes on top, as Newton's linear systems, is not counted;
-               seconds have it.
+    fields     evaluations of the field, mean over the images. A pass of a fixed-point method needs
+               the products of one evaluation and counts as one. Other work, such as the linear
+               systems of Newton's method, is not counted, but included in the seconds.
                    passes       steps
-                   numba_ode    1 + steps times the stages that are not known from the step before
+                   numba_ode    1 + steps times the stages not known from the previous step
                    reference    1 + steps times all stages and the test of the residual
                    torch_ode    as `TorchSolver.relax_counted` reports
-    seconds    of the whole call, divided by the images: the best of all turns, with their median beside it
+    seconds    of the whole call, divided by the images: the best of all rounds, and the median
 
-Everybody takes turns, with one thread. A method is not asked for a tighter tolerance once a call
+All methods run in turn, with one thread. A method is not run at a tighter tolerance once a call
 took longer than `PATIENCE`. Constant steps are the one of 1/8, 1/4, 1/2 and 1 time constant that
-needs the fewest fields to 1e-9 on this network.
+needs the fewest evaluations to 1e-9 on this network.
 """
 
 from __future__ import annotations
@@ -103,7 +102,7 @@ LEAST = 1e-13  # smaller errors are drawn here: Newton's last step leaves nothin
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One method at one tolerance. dt : time constants, None for passes and controlled steps;
+    """One method at one tolerance. dt : time constants, None for passes and adaptive steps;
     rested : share of the samples that converged.
     """
 
@@ -172,11 +171,11 @@ class Way:
 
     @property
     def passes(self) -> bool:
-        """Fixed points have no time axis."""
+        """Fixed-point methods do not integrate in time."""
         return self.solver in PASSES
 
     def ready(self, task: Task) -> Callable[[float], Found]:
-        """A call that goes from zero to rest at a tolerance."""
+        """A call that relaxes from the zero state to a tolerance."""
         bounds: dict[str, Any] = (
             {"max_passes": MAX_PASSES, "fallback": None} if self.passes else {"max_steps": MAX_STEPS, "dt": self.dt}
         )
@@ -315,7 +314,7 @@ def main(
     threads: int = 1,
     out: Annotated[Path | None, Parameter(help="a folder for precision.csv and precision.png")] = None,
 ) -> None:
-    """Measure error against fields and seconds, for every method of every backend."""
+    """Measure error, evaluations of the field and seconds, for every method of every backend."""
     from benchmarks.machine import describe
     from fsp_dynamics.plotting import save_figure
     from fsp_dynamics.tables import print_table

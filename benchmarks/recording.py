@@ -1,6 +1,4 @@
-"""What it costs to write down the loop's angles every so many batches, beside the same epoch
-without.
-"""
+"""The cost of recording the angles of the loop every `EVERY` batches."""
 
 from __future__ import annotations
 
@@ -22,9 +20,8 @@ EVERY = 100  # batches
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Medians over the epochs of one preset, one thread: seconds of an epoch with records and
-    without, ms of one record, and what share of the epoch the records took, by the clock around
-    them.
+    """Medians over epochs of one preset, one thread: seconds of an epoch with records and without,
+    ms per record, and the fraction of the epoch spent on records.
     """
 
     preset: str
@@ -39,7 +36,7 @@ class Recording:
 
 @dataclass(slots=True)
 class Stopwatch:
-    """A probe that takes the angles, and the time it takes them in."""
+    """A probe that computes the angles and measures the time this takes."""
 
     times: list[float] = field(default_factory=list)
 
@@ -50,8 +47,8 @@ class Stopwatch:
 
 
 def measure(presets: Sequence[str], plan: Plan, say: Say) -> list[Recording]:
-    """Whole epochs in turn, with records and without, from one state: before learning, and after
-    `plan.epochs` epochs, where epochs are cheap.
+    """Epochs with records and without, in turn, from the same state: untrained, and after
+    `plan.epochs` epochs, when epochs are cheap.
     """
     rows = []
     for preset in presets:
@@ -71,18 +68,18 @@ def measure(presets: Sequence[str], plan: Plan, say: Say) -> list[Recording]:
 
 
 def _one(bench: Bench, state: str, part: Part, rounds: int) -> Recording:
-    looked, blind, watch = [], [], Stopwatch()
+    recorded, plain, watch = [], [], Stopwatch()
     for _ in range(rounds):
-        for seconds, probe in ((looked, watch), (blind, None)):
+        for seconds, probe in ((recorded, watch), (plain, None)):
             ours = Ours(copy.deepcopy(bench.learner), bench.recipe, 1, len(bench.train), probe, EVERY)
             seconds.append(ours.learn(part).seconds)
-    share = sum(watch.times) / sum(looked)
+    share = sum(watch.times) / sum(recorded)
     return Recording(
         bench.preset,
         state,
         EVERY,
         len(watch.times) // rounds,
-        *map(statistics.median, (looked, blind)),
+        *map(statistics.median, (recorded, plain)),
         1e3 * statistics.median(watch.times),
         share,
     )

@@ -1,4 +1,4 @@
-"""What was measured, as one record: to JSON and back, as tables, as a picture."""
+"""The results as one record: to JSON and back, as tables, as a figure."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Results:
 
     @classmethod
     def from_json(cls, text: str) -> Results:
-        """What `to_json` wrote. Raises TypeError or KeyError for anything else."""
+        """Read the output of `to_json`. Raises TypeError or KeyError for anything else."""
         found = json.loads(text)
         kinds = {"peaks": Peak, "training": Row, "scaling": Point, "memory": LoopWarmStart, "recording": Recording}
         return cls(
@@ -77,7 +77,7 @@ class Results:
 
 
 def tables(results: Results) -> list[Table]:
-    """Rich tables of what is there."""
+    """Rich tables of the available results."""
     found = []
     if results.peaks:
         rows = [(str(p.threads), f"{p.numpy:.0f}", f"{p.panels:.0f}") for p in results.peaks]
@@ -143,7 +143,7 @@ def _scaling_table(axis: str, points: Sequence[Point]) -> Table:
 
 
 def draw(results: Results, path: Path) -> None:
-    """The picture of one run: costs, shares of the peak, and cost against width, depth, batch and
+    """The figure of one run: costs, shares of the peak, and cost against width, depth, batch and
     threads.
     """
     from fsp_dynamics.plotting import GREY, new_figure, save_figure

@@ -77,7 +77,7 @@ def measure(grid: Grid, say: Say) -> Iterator[Point]:
 
 
 def _cost(at: dict[str, int], grid: Grid) -> dict[str, float]:
-    """ms of an image for each method."""
+    """Milliseconds per image for each method."""
     depth, threads = at["depth"], at["threads"]
     shape = {
         "network.hidden": [at["width"]] * depth,
@@ -102,7 +102,7 @@ def _cost(at: dict[str, int], grid: Grid) -> dict[str, float]:
 
 
 def memory(presets: Sequence[str], say: Say, images: int = 2000) -> list[LoopWarmStart]:
-    """What each method needs, each measured in a process of its own."""
+    """The memory of each method, each measured in its own process."""
     rows = []
     for preset in presets:
         for method in (OURS, PYTORCH):
@@ -116,7 +116,7 @@ def memory(presets: Sequence[str], say: Say, images: int = 2000) -> list[LoopWar
 
 
 def _peak_mb() -> float:
-    """Peak resident memory of this process. On Linux what getrusage says may be that of the
+    """Peak resident memory of this process. On Linux getrusage may return that of the
     process that started this one.
     """
     status = Path("/proc/self/status")

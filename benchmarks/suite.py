@@ -1,4 +1,4 @@
-"""The whole of it: which parts to measure, in one run on one machine; tables on stdout, a JSON
+"""All benchmarks: which parts to measure, in one run on one machine; tables on stdout, a JSON
 file and a picture in a folder.
 """
 
@@ -30,7 +30,7 @@ def run(
     data_dir: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Any:
-    """Measure, and keep `bench.json` and `bench.png`; returns the `report.Results`.
+    """Measure, and write `bench.json` and `bench.png`; returns the `report.Results`.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def run(
     say("peak of the cores")
     peaks = [machine.peak(count) for count in counts]
     rows = training.measure(chosen, threads, plan, say) if "training" in parts else []
-    # again: others may have been at work the first time
+    # again, since other programs may have been running the first time
     peaks += [machine.peak(count) for count in counts if rows]
     results.peaks.extend(
         max((peak for peak in peaks if peak.threads == count), key=lambda peak: peak.best) for count in counts
@@ -111,7 +111,7 @@ def _check_threads(threads: Sequence[int]) -> None:
 
 
 def _trajectories(say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Rows of benchmarks/trajectories.py, where it is."""
+    """Rows of benchmarks/trajectories.py."""
     if importlib.util.find_spec("benchmarks.trajectories") is None:
         say("trajectories: benchmarks/trajectories.py is not here; left out")
         return []

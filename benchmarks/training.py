@@ -1,4 +1,4 @@
-"""Whole chunks of training epochs side by side: ours, PyTorch's backpropagation, its twin on our
+"""Whole chunks of training epochs in turn: ours, PyTorch's backpropagation, its twin on our
 kernels, explicit Euler.
 
 All learn the same chunks of images, in turn (ours, theirs, ..., ours, theirs, ...), so that a
@@ -87,8 +87,8 @@ _dataset = functools.cache(lambda name, limit, validation: load_dataset(name, li
 
 
 def in_turn(methods: dict[str, Method], chunks: Iterable[Part]) -> dict[str, list[Took]]:
-    """What each method took for each chunk, all methods on one chunk before the next; each begins
-    the turn once in a while.
+    """Time and cost of each method for each chunk, all methods on one chunk before the next; each
+    begins the turn once in a while.
     """
     names, took = list(methods), {name: list[Took]() for name in methods}
     for i, chunk in enumerate(chunks):
@@ -98,8 +98,8 @@ def in_turn(methods: dict[str, Method], chunks: Iterable[Part]) -> dict[str, lis
 
 
 def chunks_of(split: Split, size: int, count: int, rng: np.random.Generator) -> list[Part]:
-    """So many parts of the images in a random order, from the beginning again where they do not
-    suffice; none has an image twice.
+    """`count` parts of the images in random order, starting again from the beginning where they do
+    not suffice; none has an image twice.
     """
     size = min(size, len(split))
     whole = len(split) // size
@@ -108,7 +108,7 @@ def chunks_of(split: Split, size: int, count: int, rng: np.random.Generator) -> 
 
 
 def rows_of(took: dict[str, list[Took]], images: int, **where: Any) -> Iterator[Row]:
-    """The table's lines from what was measured; shares of the peak are still to come
+    """The rows of the table from the measurements, without the fractions of the peak
     (`with_shares`).
     """
     for method, parts in took.items():
@@ -197,7 +197,7 @@ class Bench:
             )
 
     def warm_up(self, threads: Sequence[int]) -> None:
-        """Everything once on a few images and copies, so that nothing is compiled while the clock
+        """Everything once on a few images and copies, so that compilation is not included in the
         runs.
         """
         part = Part.of(self.train, np.arange(min(2 * self.batch, len(self.train))))

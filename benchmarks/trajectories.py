@@ -1,23 +1,26 @@
-"""Paths in time, beside SciPy, torchdiffeq and diffrax (if it is installed): the same nets,
-tolerance and precision, in one run.
+"""Integration in time compared with SciPy, torchdiffeq and diffrax (if installed): the same
+networks, tolerance and precision, in one run.
 
     python -m benchmarks.trajectories [--units 30 300 3000] [--batch 1 64 1024] [--threads 2]
     [--seconds 4] [--json FILE]
 
-Loop networks of so many units in all with a logistic rho follow a batch from zero for 20 time
-units (3,000 units: 5) to rtol = atol = 1e-6 by the method of Dormand and Prince, in float64 on
-every side (SciPy knows no other); only the end is kept. Everybody is given the field by blocks,
-never as one N x N matrix:
+Loop networks of the given numbers of units with a logistic rho are integrated from zero for 20 time
+units (3,000 units: 5) at rtol = atol = 1e-6 by the method of Dormand and Prince, in float64
+throughout (the only precision of SciPy); only the final state is kept. The field is computed by
+blocks, never as one N x N matrix:
 
-    ours, sample / batch        NumbaSolver(steps=...): a step size for each sample, or one for all
-    SciPy                       solve_ivp(RK45), sample by sample; of a large batch some samples, and their time in proportion
-    torchdiffeq                 odeint(dopri5), the batch as one state; one thread for small states, where two were slower
-    diffrax, sample / batch     Dopri5 with PIDController, jit; vmap over samples, or the batch as one state
+    ours, sample / batch     NumbaSolver(steps=...): a step size per sample, or one for all
+    SciPy                    solve_ivp(RK45), sample by sample; for a large batch some samples, with
+                             their time scaled up
+    torchdiffeq              odeint(dopri5), the batch as one state; one thread for small states,
+                             where two were slower
+    diffrax, sample / batch  Dopri5 with PIDController, jit; vmap over samples, or the batch as one
+                             state
 
-They take turns, again and again; the time is the median, with smallest and largest beside it. What
-is compiled is compiled before. `fields` counts evaluations of the field for each sample of the
-batch (under vmap every sample pays for the slowest), `error` is the largest distance of an end
-state from one reached with rtol = atol = 1e-11, in any unit of the first 64 samples.
+All run in turn, repeatedly; the time is the median, given with the smallest and the largest, and
+excludes compilation. `fields` counts evaluations of the field per sample of the batch (under vmap
+every sample counts as the slowest), `error` is the largest distance of a final state from one
+computed with rtol = atol = 1e-11, in any unit of the first 64 samples.
 """
 
 from __future__ import annotations
@@ -44,18 +47,18 @@ from fsp_dynamics.models.rate import drive, zero_state
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
 
 RTOL = ATOL = 1e-6
-SPANS = {30: 20.0, 300: 20.0, 3000: 5.0}  # time units: so that nobody takes minutes
+SPANS = {30: 20.0, 300: 20.0, 3000: 5.0}  # time units, so that no method takes minutes
 SIZES = {30: (10, 15, 10, 5), 300: (50, 145, 145, 10), 3000: (784, 1495, 1495, 10)}
-SAMPLES_OF_SCIPY = {30: 32, 300: 8, 3000: 2}  # of a batch, where it would take too long
+SAMPLES_OF_SCIPY = {30: 32, 300: 8, 3000: 2}  # of a batch, where all would take too long
 
-Answer = tuple[np.ndarray, float]  # end states (B, N) and evaluations of the field for each sample
-Way = Callable[[], Answer]
+Result = tuple[np.ndarray, float]  # end states (B, N) and evaluations of the field for each sample
+Method = Callable[[], Result]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: seconds for the batch, and how many times as long as ours of the same
-    kind of step.
+    """One line of the table: seconds for the batch, and the ratio to ours with the same kind of
+    step.
     """
 
     units: int
@@ -88,7 +91,7 @@ class Task:
         return Task(network, rng.random((batch, SIZES[units][0])) * rng.uniform(0.1, 2.0, (batch, 1)), SPANS[units])
 
     def first(self, count: int) -> Task:
-        """The first samples alone."""
+        """The first samples only."""
         return Task(self.network, self.images[:count], self.span)
 
     @property
@@ -96,21 +99,21 @@ class Task:
         return drive(self.network, self.images)
 
 
-def ours(task: Task, steps: str, accuracy: float = RTOL) -> Way:
+def ours(task: Task, steps: str, accuracy: float = RTOL) -> Method:
     solver, inputs, start = (
         NumbaSolver(rtol=accuracy, atol=accuracy, steps=steps),
         task.drive,
         zero_state(task.network, len(task.images)),
     )
 
-    def run() -> Answer:
+    def run() -> Result:
         walk = solver.walk(task.network, inputs, start, None, np.array([0.0, task.span]))
         return walk.states[-1], float(walk.fields.mean())
 
     return run
 
 
-def scipy_way(task: Task) -> Way:
+def scipy_way(task: Task) -> Method:
     from scipy.integrate import solve_ivp
 
     network, inputs = task.network, task.drive
@@ -120,7 +123,7 @@ def scipy_way(task: Task) -> Way:
     loop, biases = network.loop, network.biases
     few = min(len(inputs), SAMPLES_OF_SCIPY[sum(sizes)])
 
-    def run() -> Answer:
+    def run() -> Result:
         states, fields = [], 0
         for b in range(few):
 
@@ -138,7 +141,7 @@ def scipy_way(task: Task) -> Way:
     return run
 
 
-def torch_way(task: Task, threads: int) -> Way:
+def torch_way(task: Task, threads: int) -> Method:
     import torch
     from torchdiffeq import odeint
 
@@ -162,7 +165,7 @@ def torch_way(task: Task, threads: int) -> Way:
     start = tuple(torch.from_numpy(s) for s in zero_state(network, len(task.images)))
     times = torch.tensor([0.0, task.span], dtype=torch.float64)
 
-    def run() -> Answer:
+    def run() -> Result:
         nonlocal calls
         calls = 0
         torch.set_num_threads(threads)
@@ -173,7 +176,7 @@ def torch_way(task: Task, threads: int) -> Way:
     return run
 
 
-def diffrax_way(task: Task, steps: str) -> Way:
+def diffrax_way(task: Task, steps: str) -> Method:
     import diffrax
     import jax
 
@@ -209,7 +212,7 @@ def diffrax_way(task: Task, steps: str) -> Way:
 
     solved = jax.jit(jax.vmap(solve, in_axes=(0, 0, None, None, None)) if steps == "sample" else solve)
 
-    def run() -> Answer:
+    def run() -> Result:
         ends, taken = jax.block_until_ready(solved(start, inputs, weights, biases, loop))
         return np.concatenate([np.asarray(s[:, -1] if steps == "sample" else s[-1]) for s in ends], axis=1), 6.0 * int(
             np.max(taken)
@@ -218,8 +221,8 @@ def diffrax_way(task: Task, steps: str) -> Way:
     return run
 
 
-def ways(task: Task, threads: int) -> dict[str, Way]:
-    """Everybody who is installed, by name."""
+def ways(task: Task, threads: int) -> dict[str, Method]:
+    """All installed methods, by name."""
     found = {
         "ours, sample": lambda: ours(task, "sample"),
         "ours, batch": lambda: ours(task, "batch"),
@@ -228,7 +231,7 @@ def ways(task: Task, threads: int) -> dict[str, Way]:
         "diffrax, sample": lambda: diffrax_way(task, "sample"),
         "diffrax, batch": lambda: diffrax_way(task, "batch"),
     }
-    ready: dict[str, Way] = {}
+    ready: dict[str, Method] = {}
     for name, make in found.items():
         try:
             ready[name] = make()

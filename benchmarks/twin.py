@@ -1,17 +1,18 @@
-"""Backpropagation written by hand on our own kernels: what the same products cost a rule that
-needs no equilibrium.
+"""Backpropagation written on our own kernels: the cost of the same products without relaxation.
 
-ReLU hidden layers, softmax and cross-entropy, plain SGD on the batch's mean; weights in panels,
-one compiled loop over the batches, a team of threads that shares panels; pixels that are 0 cost it
-nothing, as ours. Per batch, with h_0 the images and e = softmax(a_L) - target:
+ReLU hidden layers, softmax and cross-entropy, plain SGD on the batch mean; weights in panels, one
+compiled loop over the batches, panels partitioned among threads; pixels that are 0 cost nothing, as
+in our own training. Per batch, with h_0 the images and e = softmax(a_L) - target:
 
-    a_k = h_k-1 W_k + b_k,  h_k = max(a_k, 0);      d_L = e,  d_k = (d_k+1 W_k+1^T) [h_k > 0];      W_k -= lr/B h_k-1^T d_k,  b_k -= lr/B sum d_k
+    a_k = h_k-1 W_k + b_k,  h_k = max(a_k, 0)
+    d_L = e,  d_k = (d_k+1 W_k+1^T) [h_k > 0]
+    W_k -= lr/B h_k-1^T d_k,  b_k -= lr/B sum d_k
 
-Skipping: samples with ||e|| <= `skip` are not carried backwards. Our own rule skips a sample whose
-output equals its target, where its update is exactly 0; but it knows outputs only to its solver's
-tolerance (1e-4 in the presets). Softmax is never exactly right, in float32 hardly ever to the last
-bit; so the honest equal of our skip is ||e|| <= that tolerance. With skip = 0 a sample is left out
-only where e is 0 to the bit, which changes nothing; a negative skip carries all.
+Skipping: samples with ||e|| <= `skip` are not backpropagated. Our own training skips a sample whose
+output equals its target, where its update is exactly 0; but it computes outputs only to the
+tolerance of its solver (1e-4 in the presets). A softmax is almost never exactly right in float32,
+so the closest counterpart of our skipping is ||e|| <= that tolerance. With skip = 0 a sample is
+left out only if e is exactly 0, which changes nothing; with a negative skip all are backpropagated.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ COLUMNS = 16
 
 
 class Twin:
-    """A network of ReLU layers with weights in panels, drawn as PyTorch draws them, and its
+    """A network of ReLU layers with weights in panels, initialised as in PyTorch, and its
     training.
     """
 
@@ -78,7 +79,7 @@ class Twin:
         return found
 
     def learn(self, images: np.ndarray, labels: np.ndarray, order: np.ndarray, threads: int = 1) -> tuple[float, float]:
-        """(seconds, share of samples carried backwards) of one pass over the images in this order.
+        """(seconds, fraction of samples backpropagated) of one pass over the images in this order.
 
         images (B, n_0) float32, labels (B,) and order (B,) int64.
         """
@@ -117,8 +118,8 @@ jit = numba.njit(error_model="numpy", nogil=True)
 
 @jit
 def _learn(me, all, counters, images, labels, order, net, rows, pixels, classes, rate, skip, carried):
-    """Batch after batch, as member `me` of `all`; rows[me] is mine: all rows of a batch, then
-    those carried backwards.
+    """Batch after batch, as thread `me` of `all`; rows[me] is its scratch: all rows of a batch,
+    then those carried backwards.
     """
     batch = rows.shape[2]
     for i in range(batch):
@@ -154,7 +155,7 @@ def _learn(me, all, counters, images, labels, order, net, rows, pixels, classes,
 
 @jit
 def _forward(me, all, counters, images, samples, net, rows, used, counts):
-    """Layer after layer, mine the panels of each that I share, of the output the rows."""
+    """Layer after layer, this thread's panels of each, and its rows of the output."""
     weights, biases, layers, _ = net
     last = len(weights) - 1
     for k in range(last):
@@ -183,7 +184,7 @@ def _forward(me, all, counters, images, samples, net, rows, used, counts):
 
 @jit
 def _output_errors(me, all, labels, samples, net, classes):
-    """softmax(a + b) - target, of my rows."""
+    """softmax(a + b) - target, of this thread's rows."""
     _, biases, layers, errors = net
     bias, out, error = biases[-1], layers[-1], errors[-1]
     begin, end = partition(samples.size, me, all)

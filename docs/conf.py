@@ -59,14 +59,16 @@ def front_picture() -> str:
     seen = [name for name in ("light", "dark") if (HERE / f"explorer-{name}.png").is_file()]
     if not seen:
         return (
-            "![Error falls and every matrix of the loop turns towards the product of the others](../figures/quickstart.png)\n\n"
-            "*What `make` draws. Left, the error in percent; right, the angle of each matrix of the loop to the product of the others.*"
+            "![The error falls, and every matrix of the loop aligns with the product of the others]"
+            "(../figures/quickstart.png)\n\n"
+            "*Drawn by `make`. Left, the error in percent; right, the angle between each matrix of the loop "
+            "and the product of the others.*"
         )
-    said = "The explorer in JupyterLab: controls on the left, and views of one image before one network"
-    shown = (f"![{said}](explorer-{name}.png)" + (f"{{.only-{name}}}" if len(seen) == 2 else "") for name in seen)
+    caption = "The explorer in JupyterLab: controls on the left, views of one image and one network"
+    shown = (f"![{caption}](explorer-{name}.png)" + (f"{{.only-{name}}}" if len(seen) == 2 else "") for name in seen)
     return (
         "\n\n".join(shown)
-        + "\n\n*The explorer, `make explore`: one image, its path through both phases, and its two points of rest.*"
+        + "\n\n*The explorer, `make explore`: one image, its trajectory through both phases, and the two equilibria.*"
     )
 
 

@@ -59,7 +59,8 @@ def described(name: str, command: App) -> str:
     text = inspect.cleandoc(command.default_command.__doc__ or "").partition("\n\nParameters\n")[0]
     rows = [(_names(each), _default(each), _escaped(each.parameter.help or "")) for each in own]
     keys = "\nAnd an option for each of the [configuration keys](#configuration-keys), such as `--learning.batch 50`.\n"
-    return f"## {name}\n\n```text\n{usage}\n```\n\n{_escaped(text)}\n\n{_table(rows)}{keys if len(own) < len(arguments) else ''}\n"
+    options = _table(rows) + (keys if len(own) < len(arguments) else "")
+    return f"## {name}\n\n```text\n{usage}\n```\n\n{_escaped(text)}\n\n{options}\n"
 
 
 def keys_of(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str]]:

@@ -5,7 +5,8 @@ is a norm and `x` a name. So everything is escaped here but what is meant as mar
 
     `x`, ``x``                    a name, a literal
     an indented block             a formula, shown as it stands
-    name : meaning                one entry of a list; several may share a line, and a "Parameters" section holds nothing else
+    name : meaning                one entry of a list; several may share a line, and a
+                                  "Parameters" section contains nothing else
     ====  ====                    a table
     >>>                           an example
     - and 1.                      lists

@@ -340,4 +340,4 @@ def test_screenshots_are_taken(explored_run, tmp_path: Path) -> None:
 
 def test_the_console_stays_clean(page) -> None:
     """Last: nothing above has logged an error or a warning."""
-    assert [line for line in page.said if line.split(":")[0] in ("error", "warning")] == []
+    assert [line for line in page.messages if line.split(":")[0] in ("error", "warning")] == []
