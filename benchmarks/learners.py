@@ -27,8 +27,7 @@ from fsp_dynamics.training.warm_start import LoopWarmStart
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """One chunk: seconds, multiplications per image (benchmarks/counting.py) and further numbers.
-    """
+    """One chunk: seconds, multiplications per image (benchmarks/counting.py), further numbers."""
 
     seconds: float
     products: float
@@ -138,8 +137,7 @@ class TwinMethod:
 
 
 class EulerMethod:
-    """Explicit Euler on a copy of the network, on the first images of the part only, as it is slow.
-    """
+    """Explicit Euler on a copy of the network and the first images of a part only: it is slow."""
 
     def __init__(self, network: Network, batch: int, threads: int, images: int = 200) -> None:
         self.euler, self.threads, self.images = Euler(network, batch=batch), threads, images
@@ -155,8 +153,7 @@ class EulerMethod:
 def best_pytorch(
     sizes: tuple[int, ...], part: Part, threads: tuple[int, ...], batches: tuple[int, ...] = (64, 256, 1024)
 ) -> PyTorch:
-    """PyTorch with the batch size and threads that are fastest on these images, each tried twice.
-    """
+    """PyTorch with the batch size and threads that are fastest on these images, tried twice."""
     tried = [PyTorch(sizes, batch, count) for batch in batches for count in threads]
     for method in tried:
         method.learn(part)

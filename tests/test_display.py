@@ -33,7 +33,7 @@ SAMPLES = 8
 ROOMS = ("analysis", "datasets", "experiments", "learning", "models", "solvers", "training")
 LARGE = re.compile(r"\b(Array|NDArray|State|Split|Network|Equilibrium)\b")
 # what passes from one function to the next and is never shown
-INNER = {"Place", "PackedLoop", "PackedLayers", "Tableau", "Contrast", "EpochState"}
+INNER = {"ReducedPoint", "PackedLoop", "PackedLayers", "Tableau", "Contrast", "EpochState"}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def shown():
         "Comparison": compare(network, images, targets, recipe),
         "Stability": found,
         "Spectrum": found.spectrum,
-        "Linear": linearise(network, images, free),
+        "Linearisation": linearise(network, images, free),
         "Attractors": attractors(network, images[:1], starts=4)[0],
         "Branch": continuation(network, images[0], "loop"),
         "EpochReport": train_epoch(learner, data.train, recipe),
@@ -86,9 +86,9 @@ LINES = {
     "Comparison": r"<Comparison of 8 samples, degrees to the gradient: input \S+, forward\[0\] \S+, loop \d+\.\d>",
     "Stability": r"<Stability of 8 samples: stable 8 of 8; abscissa up to -\S+; settle time up to \S+; \|\|G_D\|\| .*>",
     "Spectrum": r"<Spectrum of 8 samples: all eigenvalues, \d+ each; abscissa up to -\S+>",
-    "Linear": r"<Linear: network <Network .*float64>, kappa \[1, 1\], slope \[\(8 x 7\), \(8 x 3\)\], decay \[.*\]>",
-    "Attractors": r"<Attractors: 1, of shares 100 %; 0 starts unconverged>",
-    "Branch": r"<Branch over loop, 0 to 1: \d+ points, \d+ folds, \d+ Hopf points; ended: span>",
+    "Linearisation": r"<Linearisation: network <Network .*float64>, kappa \[1, 1\], slope \[\(8 x 7\), \(8 x 3\)\], decay \[.*\]>",
+    "Attractors": r"<Attractors: 1, reached by 100 %; 0 initial states unconverged>",
+    "Branch": r"<Branch in loop, 0 to 1: \d+ points, \d+ folds, \d+ Hopf points; ended: span>",
     "EpochReport": r"<EpochReport: training error \d+\.\d\d %, residual up to \S+, 0 unconverged, dead .*; \S+ s>",
     "Evaluation": r"<Evaluation: error \d+\.\d\d %; residual up to \S+; unconverged 0; dead outputs .*>",
     "Learner": r"<Learner after epoch 1: <Network 9-7-3, loop, hard_sigmoid, float32>>",

@@ -173,6 +173,27 @@ def test_every_test_that_a_page_names_exists() -> None:
         )
 
 
+def cited_facts(text: str) -> set[int]:
+    """The numbers of the facts of the model that a text cites: "fact 12", "facts 4 and 8"."""
+    found = re.findall(r"\bfacts? (\d+(?:(?:, | and | to |, and )\d+)*)", text, re.IGNORECASE)
+    return {int(number) for each in found for number in re.findall(r"\d+", each)}
+
+
+def test_every_fact_that_the_code_cites_is_on_the_page_of_the_model() -> None:
+    section = re.search(r"^## Facts\n(.*?)^## ", PAGES["model.md"], re.MULTILINE | re.DOTALL)
+    assert section is not None
+    listed = [int(number) for number in re.findall(r"^(\d+)\. \*\*", section[1], re.MULTILINE)]
+    assert listed == list(range(1, 16))
+    files = [path for folder in ("fsp_dynamics", "tests") for path in (ROOT / folder).rglob("*.py")]
+    cited = {path: cited_facts(path.read_text(encoding="utf-8")) for path in files if path != Path(__file__)}
+    assert {12, 14} <= cited[ROOT / "fsp_dynamics" / "analysis" / "alignment.py"]
+    assert {path: wrong for path, numbers in cited.items() if (wrong := numbers - set(listed))} == {}
+
+
+def test_that_facts_are_found() -> None:
+    assert cited_facts("(model fact 16), Facts 1, 2 and 7, a fact, facts of 3") == {16, 1, 2, 7}
+
+
 def test_the_exit_codes_are_those_of_the_program() -> None:
     rows = re.findall(r"^\| (\d+) \| [^|]* \| (`[^|]*`) \|$", PAGES["cli.md"], re.MULTILINE)
     said = {name: int(code) for code, names in rows for name in re.findall(r"`(\w+)`", names)}

@@ -77,9 +77,9 @@ class Branch:
     ended: str
 
     def __repr__(self) -> str:
-        ends = f"{self.parameter[0]:.3g} to {self.parameter[-1]:.3g}" if len(self.parameter) else "nowhere"
-        marks = f"{len(self.folds)} folds, {len(self.hopf)} Hopf points"
-        return f"<Branch over {self.name}, {ends}: {len(self.parameter)} points, {marks}; ended: {self.ended}>"
+        ends = f"{self.parameter[0]:.3g} to {self.parameter[-1]:.3g}" if len(self.parameter) else "empty"
+        found = f"{len(self.folds)} folds, {len(self.hopf)} Hopf points"
+        return f"<Branch in {self.name}, {ends}: {len(self.parameter)} points, {found}; ended: {self.ended}>"
 
     @property
     def outputs(self) -> Array:

@@ -105,7 +105,7 @@ def test_the_gradient_rule_follows_the_gradient(name) -> None:
 
 
 def test_the_error_of_the_gradient_rule_vanishes_with_beta() -> None:
-    """One-sided: in proportion to beta; centred: to its square (inside, where nothing has a kink)."""
+    """One-sided: proportional to beta; centred: to its square (where nothing has a kink)."""
     p, target, free = setting("interior")
     gradient = true_gradient(p.network, p.images, target, free).parameters()
 
