@@ -6,8 +6,8 @@ The projected form of the loop with a hard sigmoid and time constants of 1, ever
     s_k <- clip(s_k + h (a_k - s_k - beta (s_k - d)), 0, 1)        the nudge on the output only
 
 100 free steps from 0, 20 nudged ones from there for the samples whose output is not their target,
-then eq. 14. How far from rest the free states still are is told beside the time: ||clip(a) - s||,
-as our own solver measures it.
+then eq. 14. The distance of the free states from equilibrium is reported with the time: ||clip(a) -
+s||, as our own solver measures it.
 """
 
 from __future__ import annotations
@@ -55,26 +55,26 @@ class Euler:
         (B,) int64.
         """
 
-        def rooms() -> tuple[np.ndarray, ...]:
+        def scratch() -> tuple[np.ndarray, ...]:
             return tuple(aligned((self.batch, padded(n, np.float32)), np.float32) for n in self.sizes[1:])
 
         net = (
             self.weights,
             self.biases,
-            rooms(),
-            rooms(),
-            rooms(),
+            scratch(),
+            scratch(),
+            scratch(),
             aligned((self.batch, padded(self.sizes[1], np.float32)), np.float32),
         )
-        told = np.zeros(3)
+        sums = np.zeros(3)
         with Team(threads) as team:
             rows = np.zeros((team.members, 2, self.batch), np.int64)
             begin = time.perf_counter()
             team.run(
-                _learn, images, labels, order, net, rows, self.sizes[-1], np.float32(STEP), np.float32(self.rate), told
+                _learn, images, labels, order, net, rows, self.sizes[-1], np.float32(STEP), np.float32(self.rate), sums
             )
             seconds = time.perf_counter() - begin
-        return EulerReport(seconds, float(told[0]) / len(order), float(told[1]) / len(order), float(told[2]))
+        return EulerReport(seconds, float(sums[0]) / len(order), float(sums[1]) / len(order), float(sums[2]))
 
 
 jit = numba.njit(error_model="numpy", nogil=True)
@@ -82,7 +82,7 @@ ZERO, ONE = np.float32(0), np.float32(1)
 
 
 @jit
-def _learn(me, all, counters, images, labels, order, net, rows, classes, step, rate, told):
+def _learn(me, all, counters, images, labels, order, net, rows, classes, step, rate, sums):
     """Batch after batch: drive, free phase, nudged phase, update."""
     weights, biases, states, _, free, drive = net
     batch, last = rows.shape[2], len(biases) - 1
@@ -102,7 +102,7 @@ def _learn(me, all, counters, images, labels, order, net, rows, classes, step, r
             _step(me, all, counters, net, every, labels, samples, step, ZERO, classes)
         _inputs(me, all, net, every)
         barrier(all, counters)
-        _tell(me, net, m, told)
+        _add_residual(me, net, m, sums)
         active = 0
         for i in range(m):
             if _differs(states[last][i], labels[samples[i]], classes):
@@ -113,7 +113,7 @@ def _learn(me, all, counters, images, labels, order, net, rows, classes, step, r
             for i in every:
                 free[k][i, low:high] = states[k][i, low:high]
         if me == 0:
-            told[0] += active
+            sums[0] += active
         barrier(all, counters)
         if active:
             nudged = rows[me, 1, :active]
@@ -186,7 +186,7 @@ def _update(me, all, counters, net, images, samples, rows, scale):
 
 
 @jit
-def _tell(me, net, m, told):
+def _add_residual(me, net, m, sums):
     """Add up ||clip(a) - s|| of the present states and inputs."""
     if me == 0:
         for i in range(m):
@@ -195,8 +195,8 @@ def _tell(me, net, m, told):
                 s, a = net[2][k][i], net[3][k][i]
                 for j in range(s.size):
                     total += np.float64(min(max(a[j], ZERO), ONE) - s[j]) ** 2
-            told[1] += np.sqrt(total)
-            told[2] = max(told[2], np.sqrt(total))
+            sums[1] += np.sqrt(total)
+            sums[2] = max(sums[2], np.sqrt(total))
 
 
 @jit

@@ -65,7 +65,7 @@ PASSES = {
     "fixed_point": ("broyden", "anderson", "picard", "newton"),
     "torch_fixed_point": ("broyden", "anderson", "picard"),
 }
-CONTROLLED = {
+ADAPTIVE = {
     "numba_ode": ("dopri5", "bosh3", "heun"),
     "reference": ("dopri5", "bosh3"),
     "torch_ode": ("dopri8", "dopri5", "bosh3", "adaptive_heun", "fehlberg2"),
@@ -103,7 +103,7 @@ LEAST = 1e-13  # smaller errors are drawn here: Newton's last step leaves nothin
 @dataclass(frozen=True, slots=True)
 class Row:
     """One method at one tolerance. dt : time constants, None for passes and adaptive steps;
-    rested : share of the samples that converged.
+    converged : fraction of the samples that converged.
     """
 
     solver: str
@@ -112,7 +112,7 @@ class Row:
     tolerance: float
     error: float
     residual: float
-    rested: float
+    converged: float
     steps: float
     fields: float
     seconds: float
@@ -122,13 +122,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """Images that drive a network in float64; rest : the states (B, N) where Newton's method
-    stands still.
-    """
+    """Images and a network in float64; equilibrium : the states (B, N) found by Newton's method."""
 
     network: Network
     drive: np.ndarray
-    rest: np.ndarray
+    equilibrium: np.ndarray
 
     @staticmethod
     def of(network: Network, images: np.ndarray) -> Task:
@@ -160,7 +158,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class Method:
     """A solver by its name in `make_solver`, with a method and, where steps are constant, their
     length.
     """
@@ -199,18 +197,18 @@ class Way:
         return stages + 1 if self.solver == "reference" else stages - tableau.fsal
 
 
-def everybody() -> list[Way]:
+def all_methods() -> list[Method]:
     """Every method of every backend that is installed."""
-    passes = [Way(solver, method) for solver, methods in PASSES.items() for method in methods]
-    constant = [Way(solver, method, dt) for solver, methods in CONSTANT.items() for method, dt in methods.items()]
-    controlled = [Way(solver, method) for solver, methods in CONTROLLED.items() for method in methods]
+    passes = [Method(solver, method) for solver, methods in PASSES.items() for method in methods]
+    constant = [Method(solver, method, dt) for solver, methods in CONSTANT.items() for method, dt in methods.items()]
+    adaptive = [Method(solver, method) for solver, methods in ADAPTIVE.items() for method in methods]
     absent = [name for name in ("torch", "torchdiffeq") if importlib.util.find_spec(name) is None]
-    return [way for way in (*passes, *constant, *controlled) if not (absent and way.solver.startswith("torch"))]
+    return [method for method in (*passes, *constant, *adaptive) if not (absent and method.solver.startswith("torch"))]
 
 
 def measure(
     task: Task,
-    ways: Sequence[Way],
+    methods: Sequence[Method],
     tolerances: Sequence[float] = TOLERANCES,
     *,
     turns: int = 3,
@@ -218,40 +216,50 @@ def measure(
     patience: float = PATIENCE,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Row]:
-    """A row for each way and tolerance. tolerances : from loose to tight."""
-    calls = {way: way.ready(task) for way in ways}
-    answers: dict[tuple[Way, float], Found] = {}
-    took: dict[tuple[Way, float], list[float]] = {}
+    """One row per method and tolerance. tolerances : from loose to tight."""
+    calls = {method: method.ready(task) for method in methods}
+    results: dict[tuple[Method, float], Found] = {}
+    took: dict[tuple[Method, float], list[float]] = {}
     with thread_limit(threads):
-        for way, call in calls.items():
+        for method, call in calls.items():
             call(tolerances[0])  # compiles
             for tolerance in tolerances:
                 before = time.perf_counter()
-                answers[way, tolerance] = call(tolerance)
-                took[way, tolerance] = [time.perf_counter() - before]
-                if took[way, tolerance][0] > patience:
+                results[method, tolerance] = call(tolerance)
+                took[method, tolerance] = [time.perf_counter() - before]
+                if took[method, tolerance][0] > patience:
                     break
-            say(f"{way.solver} {way.method}: {sum(took[key][0] for key in took if key[0] == way):.1f} s a turn")
+            say(
+                f"{method.solver} {method.method}: {sum(took[key][0] for key in took if key[0] == method):.1f} s a turn"
+            )
         for _ in range(turns - 1):
             for key in took:
                 before = time.perf_counter()
                 calls[key[0]](key[1])
                 took[key].append(time.perf_counter() - before)
-    return [_row(task, *key, answers[key], times) for key, times in took.items()]
+    return [_row(task, *key, results[key], times) for key, times in took.items()]
 
 
-def _row(task: Task, way: Way, tolerance: float, answer: Found, times: Sequence[float]) -> Row:
-    found, fields = answer
-    error = float(np.abs(np.concatenate(found.state, axis=1) - task.rest).max())
+def _row(task: Task, method: Method, tolerance: float, result: Found, times: Sequence[float]) -> Row:
+    found, fields = result
+    error = float(np.abs(np.concatenate(found.state, axis=1) - task.equilibrium).max())
     means = float(found.converged.mean()), float(found.steps.mean()), float(np.mean(fields))
     seconds = (min(times) / len(task.drive), statistics.median(times) / len(task.drive))
     return Row(
-        way.solver, way.method, way.dt, tolerance, error, float(found.residual.max()), *means, *seconds, len(times)
+        method.solver,
+        method.method,
+        method.dt,
+        tolerance,
+        error,
+        float(found.residual.max()),
+        *means,
+        *seconds,
+        len(times),
     )
 
 
 def write(rows: Sequence[Row], path: Path) -> None:
-    """The rows as CSV, four digits each; nothing stands for None."""
+    """The rows as CSV, four digits each; empty for None."""
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow([field.name for field in dataclasses.fields(Row)])
@@ -286,15 +294,15 @@ def draw(rows: Sequence[Row], title: str) -> Figure:
 
 
 def _draw_panel(ax: Axes, rows: Sequence[Row], work: Callable[[Row], float], label: str) -> None:
-    for way in dict.fromkeys((row.solver, row.method, row.dt) for row in rows):
-        solver, method, _ = way
+    for method in dict.fromkeys((row.solver, row.method, row.dt) for row in rows):
+        solver, method, _ = method
         if method not in MARKS or solver == "reference":
             continue
         colour, marker = MARKS[method]
         line = [
             (work(row), max(row.error, LEAST))
             for row in rows
-            if (row.solver, row.method, row.dt) == way and row.rested == 1
+            if (row.solver, row.method, row.dt) == method and row.converged == 1
         ]
         if line:
             look = LINES["torch" if solver.startswith("torch") else "NumPy, Numba"]
@@ -324,7 +332,7 @@ def main(
         {"tolerances": (1e-2, 1e-5, 1e-9), "turns": 1, "patience": 0.5} if quick else {"turns": turns}
     )
     rows = measure(
-        task, everybody(), threads=threads, say=lambda text: print(text, file=sys.stderr, flush=True), **plan
+        task, all_methods(), threads=threads, say=lambda text: print(text, file=sys.stderr, flush=True), **plan
     )
     sizes, machine = "-".join(map(str, task.network.sizes)), describe(load_config(preset)[1])
     title = (

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks.machine import Peak
 from benchmarks.recording import Recording
-from benchmarks.scaling import LoopWarmStart, Point
+from benchmarks.scaling import MemoryUse, Point
 from benchmarks.training import BEST, EULER, METHODS, OURS, PYTORCH, SKIPPING, TWIN, Row
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ COLUMNS = (
     "ratio (min - max)",
     "Mmul / image",
     "% of peak",
-    "beside it",
+    "notes",
 )
 RECORDING = ("preset", "state", "every batches", "records", "epoch (s)", "without (s)", "ms / record", "% of the epoch")
 AXES = {
@@ -59,7 +59,7 @@ class Results:
     peaks: list[Peak] = field(default_factory=list)
     training: list[Row] = field(default_factory=list)
     scaling: list[Point] = field(default_factory=list)
-    memory: list[LoopWarmStart] = field(default_factory=list)
+    memory: list[MemoryUse] = field(default_factory=list)
     trajectories: list[dict[str, Any]] = field(default_factory=list)
     recording: list[Recording] = field(default_factory=list)
 
@@ -70,7 +70,7 @@ class Results:
     def from_json(cls, text: str) -> Results:
         """Read the output of `to_json`. Raises TypeError or KeyError for anything else."""
         found = json.loads(text)
-        kinds = {"peaks": Peak, "training": Row, "scaling": Point, "memory": LoopWarmStart, "recording": Recording}
+        kinds = {"peaks": Peak, "training": Row, "scaling": Point, "memory": MemoryUse, "recording": Recording}
         return cls(
             **{name: [kinds[name](**row) for row in value] if name in kinds else value for name, value in found.items()}
         )
@@ -115,7 +115,7 @@ def _table(title: str, columns: Iterable[str], rows: Iterable[Sequence[str]]) ->
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    beside = ", ".join(f"{name} {value:.3g}" for name, value in row.notes.items())
+    notes = ", ".join(f"{name} {value:.3g}" for name, value in row.notes.items())
     speed = f"{row.ms:.3g}", f"{row.ratio:.2f} ({row.ratio_min:.2f} - {row.ratio_max:.2f})"
     return (
         row.preset,
@@ -126,7 +126,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         *speed,
         f"{row.products / 1e6:.2f}",
         f"{100 * row.peak_share:.0f}",
-        beside,
+        notes,
     )
 
 

@@ -38,7 +38,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class LoopWarmStart:
+class MemoryUse:
     """Peak resident memory of a process that loads the data and learns: MB before learning, and at
     the end.
     """
@@ -101,7 +101,7 @@ def _cost(at: dict[str, int], grid: Grid) -> dict[str, float]:
     return {name: 1e3 * statistics.median(each.seconds for each in parts) / images for name, parts in took.items()}
 
 
-def memory(presets: Sequence[str], say: Say, images: int = 2000) -> list[LoopWarmStart]:
+def memory(presets: Sequence[str], say: Say, images: int = 2000) -> list[MemoryUse]:
     """The memory of each method, each measured in its own process."""
     rows = []
     for preset in presets:
@@ -111,7 +111,7 @@ def memory(presets: Sequence[str], say: Say, images: int = 2000) -> list[LoopWar
             done = subprocess.run(
                 command, cwd=Path(__file__).parents[1], env=dict(os.environ), capture_output=True, text=True, check=True
             )
-            rows.append(LoopWarmStart(preset, method, **json.loads(done.stdout.splitlines()[-1])))
+            rows.append(MemoryUse(preset, method, **json.loads(done.stdout.splitlines()[-1])))
     return rows
 
 

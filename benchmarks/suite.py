@@ -1,5 +1,5 @@
 """All benchmarks: which parts to measure, in one run on one machine; tables on stdout, a JSON
-file and a picture in a folder.
+file and a figure in a folder.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _check_threads(threads: Sequence[int]) -> None:
 def _trajectories(say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Rows of benchmarks/trajectories.py."""
     if importlib.util.find_spec("benchmarks.trajectories") is None:
-        say("trajectories: benchmarks/trajectories.py is not here; left out")
+        say("trajectories: benchmarks/trajectories.py is missing; skipped")
         return []
     say("trajectories")
     return [dataclasses.asdict(row) for row in importlib.import_module("benchmarks.trajectories").measure()]

@@ -221,7 +221,7 @@ def diffrax_way(task: Task, steps: str) -> Method:
     return run
 
 
-def ways(task: Task, threads: int) -> dict[str, Method]:
+def all_methods(task: Task, threads: int) -> dict[str, Method]:
     """All installed methods, by name."""
     found = {
         "ours, sample": lambda: ours(task, "sample"),
@@ -247,21 +247,21 @@ def measure_one(units: int, batch: int, *, threads: int = 2, seconds: float = 4.
     task = Task.of(units, batch)
     with thread_limit(threads):
         exact = ours(task.first(64), "sample", 1e-11)()[0]
-        everybody = ways(task, threads)
-        answers = {name: way() for name, way in everybody.items()}  # compiles
-        took: dict[str, list[float]] = {name: [] for name in everybody}
+        methods = all_methods(task, threads)
+        results = {name: method() for name, method in methods.items()}  # compiles
+        took: dict[str, list[float]] = {name: [] for name in methods}
         begin = time.perf_counter()
         for turn in range(repeats):
             if turn >= 2 and time.perf_counter() - begin > seconds:
                 break
-            for name, way in everybody.items():
+            for name, method in methods.items():
                 before = time.perf_counter()
-                way()
-                took[name].append((time.perf_counter() - before) * batch / len(answers[name][0]))
+                method()
+                took[name].append((time.perf_counter() - before) * batch / len(results[name][0]))
     middle = {name: statistics.median(times) for name, times in took.items()}
     rows = []
     for name, times in took.items():
-        states, fields = answers[name]
+        states, fields = results[name]
         known = min(len(states), len(exact))
         error = float(np.abs(states[:known] - exact[:known]).max())
         twin = "ours, batch" if name.endswith("batch") else "ours, sample"
@@ -321,7 +321,8 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.trajectories", description="Paths in time beside SciPy, torchdiffeq and diffrax."
+        prog="python -m benchmarks.trajectories",
+        description="Integration in time compared with SciPy, torchdiffeq and diffrax.",
     )
     parser.add_argument("--units", nargs="+", type=int, default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 64, 1024])

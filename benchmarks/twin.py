@@ -204,8 +204,8 @@ def _output_errors(me, all, labels, samples, net, classes):
 
 @jit
 def _backward(me, all, counters, images, samples, net, rows, scale, used, counts):
-    """Errors back and gradients in, from the output on; a matrix is changed after everybody has
-    read it.
+    """Backpropagate errors and apply gradients, from the output on; a matrix is changed after all
+    threads have read it.
     """
     weights, biases, layers, errors = net
     for k in range(len(weights) - 1, -1, -1):

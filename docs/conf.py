@@ -53,8 +53,8 @@ nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json
 
 
 def front_picture() -> str:
-    """The explorer in light and dark, as far as there are such pictures here; else what `make`
-    draws.
+    """The explorer in light and dark, if there are such screenshots; otherwise the figure that
+    `make` draws.
     """
     seen = [name for name in ("light", "dark") if (HERE / f"explorer-{name}.png").is_file()]
     if not seen:

@@ -1,4 +1,4 @@
-"""The update of eq. 14 beside the true gradient, and what keeps them apart.
+"""The update of eq. 14 compared with the true gradient, and the sources of their difference.
 
 python figures/gradients.py [--train ...]        the same as: fsp figure gradients [--train ...]
 """

@@ -1,4 +1,4 @@
-"""How the network rests: eigenvalues of the field, gain of the loop, time to settle.
+"""Stability of the equilibria: eigenvalues of the field, gain of the loop, settle time.
 
 python figures/spectra.py [--train ...]        the same as: fsp figure spectra [--train ...]
 """

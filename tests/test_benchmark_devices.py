@@ -1,5 +1,5 @@
-"""benchmarks/devices.py, small: every side learns, shares follow from speeds and peaks, and a
-GPU's would be asked for in the same way.
+"""benchmarks/devices.py, small: all methods learn, fractions follow from speeds and peaks, and a
+GPU would be used in the same way.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from benchmarks import devices
 from benchmarks.counting import FLOPS
 
 
-def test_everybody_is_measured_and_shares_are_of_the_peak(tmp_path, capsys, monkeypatch) -> None:
+def test_all_methods_are_measured_and_related_to_the_peak(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr(devices, "peak", lambda device, factors: 1e10)
     devices.main(
         preset="digits",

@@ -1,5 +1,5 @@
-"""The benchmark of work against precision, tiny: everybody is asked the same, and the work is
-counted as it says. No clocks.
+"""The benchmark of work and precision, tiny: all methods solve the same task, and the work is
+counted as documented. No timing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ sys.path.insert(
     0, str(Path(__file__).parents[1])
 )  # the benchmarks are a package of the source tree, not of the installation
 
-from benchmarks.precision import MARKS, Row, Task, Way, draw, everybody, measure, write
+from benchmarks.precision import MARKS, Method, Row, Task, all_methods, draw, measure, write
 
 TOLERANCES = (1e-1, 1e-2, 1e-4)
 
@@ -33,10 +33,10 @@ def task():
 
 @pytest.fixture(scope="module")
 def rows(task):
-    return measure(task, everybody(), TOLERANCES, turns=1, patience=600)
+    return measure(task, all_methods(), TOLERANCES, turns=1, patience=600)
 
 
-def by_way(rows):
+def by_method(rows):
     found = {}
     for row in rows:
         found.setdefault((row.solver, row.method, row.dt), []).append(row)
@@ -44,28 +44,28 @@ def by_way(rows):
 
 
 def test_the_error_falls_with_the_tolerance_and_costs_fields(rows):
-    ways = by_way(rows)
-    assert len(ways) == len(everybody())
-    for name, own in ways.items():
+    methods = by_method(rows)
+    assert len(methods) == len(all_methods())
+    for name, own in methods.items():
         assert [row.tolerance for row in own] == list(TOLERANCES), name
-        assert all(row.rested == 1 and row.residual <= row.tolerance for row in own), name
+        assert all(row.converged == 1 and row.residual <= row.tolerance for row in own), name
         assert own[0].error > own[-1].error < 1e-3, name
         assert own[0].fields <= own[1].fields <= own[2].fields > own[0].fields, name
 
 
-def test_the_rest_to_compare_with_is_one(task):
-    state = tuple(np.split(task.rest, np.cumsum(task.network.sizes[1:])[:-1], axis=1))
+def test_the_reference_equilibrium_is_one(task):
+    state = tuple(np.split(task.equilibrium, np.cumsum(task.network.sizes[1:])[:-1], axis=1))
     assert rate.residual(task.network, task.drive, state).max() < 1e-13
 
 
 @pytest.mark.parametrize(("method", "dt"), [("rk4", 0.5), ("dopri5", None), ("bosh3", None)])
-def test_fields_of_the_reference_are_those_that_were_asked_for(method, dt, task, monkeypatch):
-    """Of one sample, so that a call is an evaluation."""
-    alone, calls = Task(task.network, task.drive[:1], task.rest[:1]), []
+def test_fields_of_the_reference_are_counted(method, dt, task, monkeypatch):
+    """For one sample, so that a call is an evaluation."""
+    alone, calls = Task(task.network, task.drive[:1], task.equilibrium[:1]), []
     for name in ("field", "rate_field"):
         plain = getattr(rate, name)
         monkeypatch.setattr(rate, name, lambda *given, plain=plain: calls.append(1) or plain(*given))
-    _, fields = Way("reference", method, dt).ready(alone)(1e-6)
+    _, fields = Method("reference", method, dt).ready(alone)(1e-6)
     assert fields == len(calls)
 
 
@@ -75,11 +75,11 @@ def test_fields_of_the_reference_are_those_that_were_asked_for(method, dt, task,
 def test_a_compiled_step_has_as_many_fields_as_along_a_path(method, dt, task):
     start = rate.zero_state(task.network, len(task.drive))
     walk = NumbaSolver(method, dt=dt).walk(task.network, task.drive, start, None, np.array([0.0, 2.0]))
-    np.testing.assert_array_equal(walk.fields, 1 + Way("numba_ode", method, dt).fields_of_a_step() * walk.steps)
+    np.testing.assert_array_equal(walk.fields, 1 + Method("numba_ode", method, dt).fields_of_a_step() * walk.steps)
 
 
-def test_who_takes_too_long_is_not_asked_for_more(task):
-    (row,) = measure(task, [Way("fixed_point", "picard")], TOLERANCES, turns=3, patience=0)
+def test_slow_methods_are_not_run_at_tighter_tolerances(task):
+    (row,) = measure(task, [Method("fixed_point", "picard")], TOLERANCES, turns=3, patience=0)
     assert (row.tolerance, row.turns) == (TOLERANCES[0], 3)
     assert 0 < row.seconds <= row.seconds_median
 
@@ -91,7 +91,7 @@ def test_rows_are_written_and_drawn(rows, tmp_path):
     assert list(written[0]) == [field.name for field in dataclasses.fields(Row)]
     assert [row["method"] for row in written] == [row.method for row in rows]
     np.testing.assert_allclose([float(row["error"]) for row in written], [row.error for row in rows], rtol=1e-3)
-    lost = [dataclasses.replace(row, rested=0.5) if row.method == "dopri5" else row for row in rows]
+    lost = [dataclasses.replace(row, converged=0.5) if row.method == "dopri5" else row for row in rows]
     for given, left_out in (
         (rows, 0),
         (lost, len({row.solver for row in rows if row.method == "dopri5"} - {"reference"})),

@@ -1,5 +1,5 @@
-"""The benchmark of paths asks everybody the same question. No clocks; what is not installed is
-left out.
+"""All methods in the benchmark of trajectories solve the same task. No timing; what is not
+installed is left out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ sys.path.insert(
 )  # the benchmarks are a package of the source tree, not of the installation
 
 from benchmarks import trajectories
-from benchmarks.trajectories import Task, measure_one, ours, table, ways
+from benchmarks.trajectories import Task, all_methods, measure_one, ours, table
 
 
 @pytest.fixture
@@ -25,10 +25,10 @@ def task():
     return Task.of(30, 3)
 
 
-def test_everybody_arrives_at_the_same_states(task):
+def test_all_methods_reach_the_same_states(task):
     exact, _ = ours(task, "sample", 1e-11)()
-    for name, way in ways(task, 1).items():
-        states, fields = way()
+    for name, method in all_methods(task, 1).items():
+        states, fields = method()
         np.testing.assert_allclose(states, exact[: len(states)], atol=2e-5, err_msg=name)
         assert 60 < fields < 300, name
 
@@ -36,7 +36,7 @@ def test_everybody_arrives_at_the_same_states(task):
 def test_rows_can_be_written_and_printed(monkeypatch):
     monkeypatch.setattr(
         trajectories,
-        "ways",
+        "all_methods",
         lambda task, threads: {name: ours(task, name[6:]) for name in ("ours, sample", "ours, batch")},
     )
     rows = measure_one(30, 2, threads=1, seconds=600, repeats=3)

@@ -122,7 +122,7 @@ def test_threads_change_no_bit_of_the_twin(images):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_euler_learns_by_equation_14_and_tells_how_far_from_rest_it_is(images, threads):
+def test_euler_learns_by_equation_14_and_reports_its_distance_from_equilibrium(images, threads):
     pixels, labels, _ = images
     network = loop_network(SIZES, loop_scale=0.3, rng=0)
     euler = Euler(network, batch=23, rate=0.7)
@@ -210,7 +210,7 @@ def results():
         [machine.Peak(1, 90.0, 95.0)],
         [row],
         points,
-        [scaling.LoopWarmStart("p", training.OURS, 1.0, 2.0)],
+        [scaling.MemoryUse("p", training.OURS, 1.0, 2.0)],
         [{"a": 1}],
     )
 

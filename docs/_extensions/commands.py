@@ -20,11 +20,12 @@ from sphinx.util.docutils import SphinxDirective
 from fsp_dynamics.cli import app as fsp
 from fsp_dynamics.datasets import DATASETS
 from fsp_dynamics.experiments.config import DTYPES, TOPOLOGIES, Config
-from fsp_dynamics.learning.phases import KINDS, PRESYNAPTIC, RULES
+from fsp_dynamics.learning.phases import KINDS
+from fsp_dynamics.learning.rules import RULES
 from fsp_dynamics.models.activations import ACTIVATIONS
 from fsp_dynamics.solvers import SOLVERS
 
-# how the group of options begins that stand for the keys of a configuration
+# prefix of the group of options for configuration keys
 KEYS = "Configuration"
 CHOICES: dict[str, Iterable[str]] = {
     "data.name": DATASETS,
@@ -33,7 +34,6 @@ CHOICES: dict[str, Iterable[str]] = {
     "network.dtype": DTYPES,
     "learning.phases": KINDS,
     "learning.rule": RULES,
-    "learning.presynaptic": PRESYNAPTIC,
     "solver.name": SOLVERS,
 }
 
@@ -117,7 +117,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
     """A table of options."""
     return "\n".join(
         f"| {' | '.join(' '.join(cell.split()) for cell in row)} |"
-        for row in [("option", "default", "what it says"), ("---",) * 3, *rows]
+        for row in [("option", "default", "description"), ("---",) * 3, *rows]
     )
 
 

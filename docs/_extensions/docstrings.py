@@ -4,14 +4,14 @@ They are written to be read in the source: formulas are indented, fields are `na
 is a norm and `x` a name. So everything is escaped here but what is meant as markup:
 
     `x`, ``x``                    a name, a literal
-    an indented block             a formula, shown as it stands
+    an indented block             a formula, shown verbatim
     name : meaning                one entry of a list; several may share a line, and a
                                   "Parameters" section contains nothing else
     ====  ====                    a table
     >>>                           an example
     - and 1.                      lists
 
-Signatures are shown as they are written too: `Array` and not what it stands for.
+Signatures are shown as written, too: `Array` and not its definition.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def as_rst(lines: list[str]) -> list[str]:
 
 
 def prose(lines: list[str]) -> list[str]:
-    """A paragraph or a list; entries that a paragraph ends with stand below it."""
+    """A paragraph or a list; entries at the end of a paragraph are put below it."""
     text, *more = NEXT_ENTRY.split(" ".join(line.strip() for line in lines))
     if not more or re.match(r"- |\d+\. ", lines[0]):
         return [escaped(line) for line in lines]
@@ -65,7 +65,7 @@ def prose(lines: list[str]) -> list[str]:
 
 
 def blocks(lines: list[str]) -> Iterator[list[str]]:
-    """What stands between empty lines; formulas that follow each other are one block."""
+    """The text between empty lines; consecutive formulas form one block."""
     groups = [list(group) for filled, group in itertools.groupby(lines, key=lambda line: bool(line.strip())) if filled]
     waiting: list[str] = []
     for group in groups:
@@ -121,7 +121,7 @@ def formula(line: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """The text with nothing left that reStructuredText would take for markup, but backticks;
+    """The text with all reStructuredText markup escaped except backticks;
     errors and files are linked by their names.
     """
     return "".join(_marked(part) if k % 2 else _plain(part) for k, part in enumerate(MARKUP.split(text)))
@@ -153,7 +153,7 @@ def signature(thing: Any) -> tuple[str, str | None] | None:
 
 
 def _made_by(kind: type) -> tuple[str, str | None] | None:
-    """How a class is called: a record by its fields, others as their own `__init__` says, if they
+    """How a class is called: a record by its fields, others by their own `__init__`, if they
     have one.
     """
     if not dataclasses.is_dataclass(kind):
@@ -191,7 +191,7 @@ def _signature(
 
 
 def _skip(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any) -> bool | None:
-    """The fields of a named tuple, of which nothing is said."""
+    """The fields of a named tuple, which have no docstrings."""
     return True if str(getattr(thing, "__doc__", "")).startswith("Alias for field number") else None
 
 

@@ -1,10 +1,10 @@
-"""Links to the API from names as they stand: `relax` or `models/rate.py` in a page,
+"""Links to the API from plain names: `relax` or `models/rate.py` in a page,
 `Equilibrium.require_converged` in a docstring, types in signatures.
 
-A name is linked where it can mean one thing only. In a docstring or a signature it means what its
+A name is linked where it is unambiguous. In a docstring or a signature it means what its
 module imports under that name. Elsewhere: a public name of the package; a file or a dotted name; a
 class or function of which there is one, if it looks like one (it has a capital, an underscore or
-brackets). Everything else stays what it is.
+brackets). Everything else is left unchanged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sphinx.util.nodes import make_refnode
 
 import fsp_dynamics
 
-FACE = {name: f"fsp_dynamics.{room}.{name}" for name, room in fsp_dynamics._ROOM_OF.items()}
+PUBLIC = {name: f"fsp_dynamics.{module}.{name}" for name, module in fsp_dynamics._ROOM_OF.items()}
 PLAIN = re.compile(r"[A-Za-z_][\w.]*(?:\(\))?|[\w/]+\.py")
 DEFINED = ("function", "class", "exception", "data")
 
@@ -37,8 +37,8 @@ def target(objects: Any, text: str) -> str | None:
     if not PLAIN.fullmatch(text):
         return None
     name = text.removesuffix(".py").removesuffix("/__init__").replace("/", ".").removesuffix("()").removeprefix("fsp.")
-    if name in FACE:
-        name = FACE[name]
+    if name in PUBLIC:
+        name = PUBLIC[name]
     for whole in (name, f"fsp_dynamics.{name}"):
         if whole in objects and whole.startswith("fsp_dynamics."):
             # such as rate or errors
@@ -70,7 +70,7 @@ class LinkNames(SphinxPostTransform):
     def run(self, **options: Any) -> None:
         docname, objects = self.env.docname, self.env.domains.python_domain.objects
         if docname.startswith("api/") and docname != "api/index":
-            return  # docstrings say with `x` what is a name
+            return  # docstrings mark names as `x`
         for literal in list(self.document.findall(nodes.literal)):
             if "value" in literal["classes"] or any(
                 isinstance(above, (nodes.reference, nodes.title)) for above in _above(literal)
@@ -108,14 +108,14 @@ def _above(node: nodes.Element) -> list[nodes.Element]:
 
 
 def _missing(app: Sphinx, env: BuildEnvironment, node: Any, shown: nodes.Element) -> nodes.reference | None:
-    """A reference to something outside of the module it stands in."""
+    """A reference to something outside the current module."""
     if node.get("refdomain") != "py":
         return None
     objects, text, module = env.domains.python_domain.objects, node.get("reftarget", ""), node.get("py:module")
-    first, dot, rest = text.partition(".")
+    first, dot, remainder = text.partition(".")
     names = imported(module) if module else {}
     if first in names:
-        name: str | None = names[first] + dot + rest
+        name: str | None = names[first] + dot + remainder
     else:
         name = target(objects, text) if node["reftype"] == "obj" else None
     if name not in objects:

@@ -53,8 +53,8 @@ def moved(text: str) -> str:
 
 
 class StandStill(SphinxTransform):
-    """In place of the live explorer, which needs a kernel, a picture of it, where there is one in
-    docs/, and how to open it.
+    """In place of the explorer, which needs a kernel, a screenshot if there is one in docs/, and
+    how to open it.
     """
 
     default_priority = 100
