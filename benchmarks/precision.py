@@ -230,7 +230,7 @@ def measure(
                 if took[method, tolerance][0] > patience:
                     break
             say(
-                f"{method.solver} {method.method}: {sum(took[key][0] for key in took if key[0] == method):.1f} s a turn"
+                f"{method.solver} {method.method}: {sum(took[key][0] for key in took if key[0] == method):.1f} s per round"
             )
         for _ in range(turns - 1):
             for key in took:
@@ -280,9 +280,9 @@ def draw(rows: Sequence[Row], title: str) -> Figure:
     with styled():
         figure = new_figure(11.5, 6.2)
         axes = figure.subplots(1, 2, sharey=True)
-        _draw_panel(axes[0], rows, lambda row: row.fields, "evaluations of the field for one image")
-        _draw_panel(axes[1], rows, lambda row: 1e3 * row.seconds, "milliseconds for one image")
-        axes[0].set_ylabel("largest error of a unit's state")
+        _draw_panel(axes[0], rows, lambda row: row.fields, "evaluations of the field per image")
+        _draw_panel(axes[1], rows, lambda row: 1e3 * row.seconds, "milliseconds per image")
+        axes[0].set_ylabel("largest error of any state")
         present = [name for name in MARKS if any(row.method == name for row in rows)]
         handles = [
             Line2D([], [], color=MARKS[name][0], marker=MARKS[name][1], linestyle="-", label=name) for name in present
@@ -294,15 +294,15 @@ def draw(rows: Sequence[Row], title: str) -> Figure:
 
 
 def _draw_panel(ax: Axes, rows: Sequence[Row], work: Callable[[Row], float], label: str) -> None:
-    for method in dict.fromkeys((row.solver, row.method, row.dt) for row in rows):
-        solver, method, _ = method
+    for key in dict.fromkeys((row.solver, row.method, row.dt) for row in rows):
+        solver, method, _ = key
         if method not in MARKS or solver == "reference":
             continue
         colour, marker = MARKS[method]
         line = [
             (work(row), max(row.error, LEAST))
             for row in rows
-            if (row.solver, row.method, row.dt) == method and row.converged == 1
+            if (row.solver, row.method, row.dt) == key and row.converged == 1
         ]
         if line:
             look = LINES["torch" if solver.startswith("torch") else "NumPy, Numba"]
@@ -317,7 +317,7 @@ def _draw_panel(ax: Axes, rows: Sequence[Row], work: Callable[[Row], float], lab
 def main(
     *,
     preset: str = PRESET,
-    quick: Annotated[bool, Parameter(help="three tolerances, one turn")] = False,
+    quick: Annotated[bool, Parameter(help="three tolerances, one round")] = False,
     turns: Annotated[int, Parameter(help="the best of so many")] = 3,
     threads: int = 1,
     out: Annotated[Path | None, Parameter(help="a folder for precision.csv and precision.png")] = None,
