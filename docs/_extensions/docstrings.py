@@ -33,7 +33,7 @@ SHAPE = r"(?: \([^()]*\)(?: u?int\d+)?)?"
 ENTRY = re.compile(rf"({NAMES})({SHAPE}) : ")
 NEXT_ENTRY = re.compile(rf"(?<=[.;]) (?={NAMES}{SHAPE} : )")
 MARKUP = re.compile(r"(``.+?``|`.+?`|\b[A-Z]\w*Error\b|\b(?:\w+/)+\w+\.py\b)")
-RULE = re.compile(r"=+(?:  =+)+")
+RULE = re.compile(r"=+(?: +=+)+")
 
 
 def as_rst(lines: list[str]) -> list[str]:

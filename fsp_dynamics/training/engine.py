@@ -1,14 +1,15 @@
 """How an epoch is computed: one protocol, one function that chooses.
 
-==============  ==================================================================================
-engine          trains
-==============  ==================================================================================
-`LoopEngine`    loops with a hard sigmoid by Broyden's method: whole batches compiled
-`Reciprocal     reciprocal networks with a hard sigmoid by Anderson's or Picard's iteration:
-Engine`         relaxation and update compiled
-`TorchEngine`   every network whose solver runs on torch
-`PlainEngine`   everything: `phases.run` and `Sgd.step`, batch by batch, which the others repeat
-==============  ==================================================================================
+===================  =============================================================================
+engine               trains
+===================  =============================================================================
+`LoopEngine`         loops with a hard sigmoid by Broyden's method: whole batches compiled
+`ReciprocalEngine`   reciprocal networks with a hard sigmoid by Anderson's or Picard's iteration:
+                     relaxation and update compiled
+`TorchEngine`        every network whose solver runs on torch
+`PlainEngine`        everything: `phases.run` and `Sgd.step`, batch by batch, which the others
+                     repeat
+===================  =============================================================================
 
 All of them learn the same, to rounding and to the tolerance of convergence. An engine of your own
 is one file behind `Engine` and one line in `ENGINES`.
