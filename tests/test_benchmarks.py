@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say: counts against counts by hand, the twins against PyTorch
+"""The benchmarks measure what they claim: counts against counts by hand, the twins against PyTorch
 and eq. 14, records there and back. No clocks.
 """
 
@@ -127,7 +127,7 @@ def test_euler_learns_by_equation_14_and_reports_its_distance_from_equilibrium(i
     network = loop_network(SIZES, loop_scale=0.3, rng=0)
     euler = Euler(network, batch=23, rate=0.7)
     before = [w.copy() for w in euler.weights]
-    told = euler.learn(pixels, labels, np.arange(23), threads)
+    report = euler.learn(pixels, labels, np.arange(23), threads)
     solver, tolerance, target = make_solver("fixed_point"), Tolerance(1e-6), np.eye(10, dtype=np.float32)[labels]
     free = solver.relax(network, drive(network, pixels), None, None, tolerance)
     nudged = solver.relax(network, drive(network, pixels), free.state, Nudge(1.0, target), tolerance)
@@ -135,10 +135,10 @@ def test_euler_learns_by_equation_14_and_reports_its_distance_from_equilibrium(i
     for after, was, wanted in zip(euler.weights, before, (update.input, *update.forward, update.loop), strict=True):
         change = np.empty_like(wanted)
         from_panels(after - was, change)
-        # 20 steps end near rest
+        # 20 steps end near the equilibrium
         np.testing.assert_allclose(change, 0.7 * wanted, atol=1e-3 * np.abs(wanted).max())
-    assert told.share == 1
-    assert told.residual <= told.residual_max < 1e-5
+    assert report.share == 1
+    assert report.residual <= report.residual_max < 1e-5
 
 
 def test_ours_remembers_each_image_under_its_own_number():
@@ -179,7 +179,7 @@ def test_chunks_share_no_image():
 
 
 class Clockwork:
-    """A method that takes as long as it is told."""
+    """A method that takes a given time."""
 
     def __init__(self, name, seconds, log):
         self.name, self.seconds, self.log = name, iter(seconds), log

@@ -196,10 +196,10 @@ def test_that_facts_are_found() -> None:
 
 def test_the_exit_codes_are_those_of_the_program() -> None:
     rows = re.findall(r"^\| (\d+) \| [^|]* \| (`[^|]*`) \|$", PAGES["cli.md"], re.MULTILINE)
-    said = {name: int(code) for code, names in rows for name in re.findall(r"`(\w+)`", names)}
+    listed_codes = {name: int(code) for code, names in rows for name in re.findall(r"`(\w+)`", names)}
     raised = {kind.__name__: code for kind, code in EXIT_CODES if kind is not FspError}
-    assert {name: code for name, code in said.items() if name in raised} == raised
-    assert {code for name, code in said.items() if name not in raised} == {dict(EXIT_CODES)[FspError]}
+    assert {name: code for name, code in listed_codes.items() if name in raised} == raised
+    assert {code for name, code in listed_codes.items() if name not in raised} == {dict(EXIT_CODES)[FspError]}
 
 
 def test_the_version_that_is_cited_is_this_one() -> None:

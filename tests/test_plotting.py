@@ -1,6 +1,4 @@
-"""Pictures show the numbers of their record, say what they show, and nothing lies on anything
-else.
-"""
+"""Figures show the numbers of their record with labels, and no text overlaps."""
 
 from __future__ import annotations
 
@@ -77,7 +75,7 @@ def test_nothing_written_overlaps(path, records):
     assert_legible(plot_run([{**r, "test_error": 100.0} | {"epoch": 17 * r["epoch"]} for r in records]))
 
 
-def test_a_trajectory_may_be_drawn_into_axes_of_ones_own(path):
+def test_a_trajectory_may_be_drawn_into_given_axes(path):
     figure = new_figure(5, 5)
     upper, lower = figure.subplots(2, 1)
     assert plot_trajectory(path, upper) is figure
@@ -131,7 +129,7 @@ def test_missing_values_are_left_out(records):
     assert drawn(angles)["W1 (81.0°)"][0] == pytest.approx(range(2, 9))
 
 
-def test_a_matrix_that_is_zero_has_no_angle_and_takes_nobodys_place(records):
+def test_a_matrix_that_is_zero_has_no_angle_and_leaves_the_others_unchanged(records):
     for r in records:
         r["alignment_degrees"]["W2"] = None
     lines = drawn(plot_run(records).axes[1])
@@ -139,7 +137,7 @@ def test_a_matrix_that_is_zero_has_no_angle_and_takes_nobodys_place(records):
     assert len(lines["W2 (no angle)"][0]) == 0
 
 
-def test_a_run_may_be_drawn_into_axes_of_ones_own(records, tmp_path):
+def test_a_run_may_be_drawn_into_given_axes(records, tmp_path):
     figure = new_figure(8, 4)
     left, right = figure.subplots(1, 2)
     assert plot_run(records, left) is figure
@@ -285,7 +283,7 @@ def test_variants_differ_in_colour_and_in_dash():
     assert len(set(colours)) == len(set(dashes)) == len(figures.STYLES)
 
 
-def test_units_are_said():
+def test_units_are_labelled():
     labels = {name: " ".join(ax.get_ylabel() + ax.get_xlabel() for ax in drawn_figure(name)[0].axes) for name in NAMES}
     for name, unit in (
         ("alignment", "degrees"),

@@ -246,7 +246,7 @@ def test_the_explorer_stands_still_in_a_page(tmp_path: Path) -> None:
 
 
 def test_the_picture_of_the_front_page_is_the_explorer_where_there_is_one(tmp_path: Path) -> None:
-    """conf.py, read with and without pictures beside it."""
+    """conf.py, read with and without screenshots in its folder."""
     code = (DOCS / "conf.py").read_text(encoding="utf-8")
     tree = ast.parse(code)
     function = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "front_picture")

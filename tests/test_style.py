@@ -1,4 +1,4 @@
-"""One style for every figure, whatever matplotlib was told elsewhere; one picture for each in a
+"""One style for every figure, whatever the settings of matplotlib are; one picture for each in a
 notebook.
 """
 
@@ -36,7 +36,7 @@ ROWS = [
     for quantity in ("angle", "share")
     for e in range(3)
 ]
-# What nobody would wish for, and every kind of it: of axes, ticks that are made late, letters,
+# Settings unlike the style, of every kind: of axes, ticks that are made late, letters,
 # saving.
 WILD = {
     **{
@@ -89,7 +89,7 @@ MAKERS = {
 
 
 def shown(figure):
-    """The picture, as whoever holds the canvas draws it."""
+    """The figure as drawn by its canvas."""
     buffer = io.BytesIO()
     figure.canvas.print_png(buffer)
     return buffer.getvalue()
@@ -131,7 +131,7 @@ def test_given_axes_keep_the_style_they_were_made_in():
     assert axes[0].spines["top"].get_visible()
 
 
-def test_the_style_is_there_for_figures_of_ones_own():
+def test_the_style_can_be_used_for_other_figures():
     with matplotlib.rc_context():
         matplotlib.style.use(STYLE)
         ax = matplotlib.figure.Figure().subplots()

@@ -118,8 +118,8 @@ def projected(w, product):
 
 def others_of(ring, k):
     """The transposed product of all matrices but the k-th, multiplied out."""
-    rest = [m for _, m in ring[k + 1 :] + ring[:k]]
-    return (np.linalg.multi_dot(rest) if len(rest) > 1 else rest[0]).T
+    others = [m for _, m in ring[k + 1 :] + ring[:k]]
+    return (np.linalg.multi_dot(others) if len(others) > 1 else others[0]).T
 
 
 @given(sizes=DEPTHS, seed=SEEDS)

@@ -120,7 +120,7 @@ def test_a_start_beside_a_saddle_begins_there() -> None:
 
 def test_a_start_with_units_on_the_wrong_sides_still_begins_at_an_equilibrium() -> None:
     """The inputs of (0.5, 0.19) have the hidden unit at 0 and the output at 1, where nothing
-    rests.
+    is at equilibrium.
     """
     start = (np.full((1, 1), 0.5), np.full((1, 1), 0.19))
     assert worst(switch(), NOTHING, continuation(switch(), NOTHING, "loop", (1.0, 1.5), start=start)) < 1e-10
@@ -178,7 +178,7 @@ def test_a_nudge_in_closed_form_while_no_mask_changes(name, beta) -> None:
 )
 def test_it_arrives_where_the_known_equilibria_are(name) -> None:
     """Through many corners, or none, from negative betas to positive ones; and every row is at
-    rest.
+    equilibrium.
     """
     p = problems.problem(name)
     target = p.nudges["nudged"].target[0]

@@ -143,7 +143,7 @@ def test_the_angle_at_the_output_is_bounded_by_the_loop_matrix() -> None:
             if np.linalg.norm(q) > 0 and np.linalg.norm(v) > 0:
                 assert angle(q, v) <= most + 1e-9
                 worst = max(worst, angle(q, v) / max(most, 1e-9))
-    assert worst > 0.5  # the bound says something
+    assert worst > 0.5  # the bound is informative
 
 
 def test_the_three_sources_add_up_and_each_can_be_switched_off() -> None:

@@ -238,7 +238,7 @@ def test_stable_above_the_lowest_beta_and_not_below(seed, gain) -> None:
 
 @pytest.mark.parametrize("name", ["ring-3", "time-constants", "untied", "logistic"])
 def test_euler_is_stable_below_the_longest_step_and_not_above(name) -> None:
-    """Closed form min 2 (-Re l) / |l|^2, and the integrator itself beside the equilibrium."""
+    """Closed form min 2 (-Re l) / |l|^2, and the integrator itself near the equilibrium."""
     p = problems.problem(name)
     found = stability(p.network, p.images, equilibrium_of(p))
     values = found.spectrum.all()
@@ -246,12 +246,12 @@ def test_euler_is_stable_below_the_longest_step_and_not_above(name) -> None:
     b = 0
     equilibrium = tuple(s[b : b + 1] for s in p.known["free"])
     flat = np.concatenate(equilibrium, axis=1)
-    beside = oracles.split(p.network, flat + 1e-7 * np.random.default_rng(0).normal(size=flat.shape))
+    perturbed = oracles.split(p.network, flat + 1e-7 * np.random.default_rng(0).normal(size=flat.shape))
     ends = {}
     for factor in (0.9, 1.1):
         h = float(factor * found.dt[b])
         path = ReferenceSolver("euler", dt=h, form="rate").follow(
-            p.network, p.drive[b : b + 1], beside, None, np.array([0, 1500 * h])
+            p.network, p.drive[b : b + 1], perturbed, None, np.array([0, 1500 * h])
         )
         ends[factor] = np.linalg.norm(path[-1] - flat) / np.linalg.norm(path[0] - flat)
     assert ends[0.9] < 0.01

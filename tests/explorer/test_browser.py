@@ -74,8 +74,8 @@ def expected_text(model: Model, **parameters) -> str:
 
 
 def reads(page, text: str) -> None:
-    """The status line comes to say exactly this: a busy machine may take a while, and an answer on
-    its way is not the last one.
+    """The status line eventually shows exactly this: a busy machine may take a while, and a reply
+    on its way is not the last one.
     """
     expect(page.readout()).to_have_text(text, use_inner_text=True, timeout=PATIENCE)
 
