@@ -229,9 +229,8 @@ def measure(
                 took[method, tolerance] = [time.perf_counter() - before]
                 if took[method, tolerance][0] > patience:
                     break
-            say(
-                f"{method.solver} {method.method}: {sum(took[key][0] for key in took if key[0] == method):.1f} s per round"
-            )
+            seconds = sum(took[key][0] for key in took if key[0] == method)
+            say(f"{method.solver} {method.method}: {seconds:.1f} s per round")
         for _ in range(turns - 1):
             for key in took:
                 before = time.perf_counter()

@@ -1,5 +1,5 @@
-"""The script behind docs/alignment-study.md: it trains what is missing, its table has the numbers of the
-runs, and the page shows every option.
+"""The script behind docs/alignment-study.md: it trains what is missing, its table has the numbers
+of the runs, and the page shows every option.
 """
 
 from __future__ import annotations
