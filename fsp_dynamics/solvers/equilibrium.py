@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from fsp_dynamics.display import html_table, largest
 from fsp_dynamics.errors import ConfigurationError, NotConvergedError, check_shape
+from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE, OUT_OF_STEPS, Criterion
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, zero_state
 from fsp_dynamics.plotting.equilibria import plot_equilibrium
@@ -32,16 +33,14 @@ if TYPE_CHECKING:
 
 
 class Status(IntEnum):
-    """How the relaxation of one sample ended."""
+    """How the relaxation of one sample ended (the integers of kernels/status.py)."""
 
-    CONVERGED = 0
-    OUT_OF_STEPS = 1
-    NOT_FINITE = 2
+    CONVERGED = CONVERGED
+    OUT_OF_STEPS = OUT_OF_STEPS
+    NOT_FINITE = NOT_FINITE
 
 
 ENDINGS = np.array([status.name.lower().replace("_", " ") for status in Status])
-# an enum's members are slow to look up in every pass
-CONVERGED, OUT_OF_STEPS, NOT_FINITE = (int(s) for s in Status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +70,10 @@ class Tolerance:
     def bound(self, state_norm: Array) -> Array:
         """absolute + relative ||state||, (B,)."""
         return self.absolute + self.relative * state_norm
+
+    def criterion(self, max_passes: int) -> Criterion:
+        """This tolerance and the most passes a sample may have, as kernels take them."""
+        return Criterion(float(self.absolute), float(self.relative), int(max_passes))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

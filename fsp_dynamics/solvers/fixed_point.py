@@ -38,11 +38,12 @@ import numpy as np
 from fsp_dynamics.errors import ConfigurationError, check_choice
 from fsp_dynamics.kernels.anderson import anderson
 from fsp_dynamics.kernels.relax import CompilationError
+from fsp_dynamics.kernels.status import OUT_OF_STEPS
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, unit_target
-from fsp_dynamics.solvers.equilibrium import OUT_OF_STEPS, Equilibrium, Solver, Tolerance, judge, prepare
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance, judge, prepare
 from fsp_dynamics.solvers.integration import uncompilable
-from fsp_dynamics.solvers.packed_layers import is_sweepable, sweep_together
+from fsp_dynamics.solvers.packed_layers import is_sweepable, relax_layers_together
 from fsp_dynamics.solvers.packed_loop import PackedLoop, is_packable, relax_together
 from fsp_dynamics.solvers.passes import Passes
 from fsp_dynamics.solvers.recovery import Outcome, check_passes
@@ -163,7 +164,7 @@ class _Journey:
 
     def sweep(self, max_passes: int, memory: int, given: bool) -> None:
         """Compiled passes of a reciprocal network, all samples at once."""
-        found = sweep_together(
+        found = relax_layers_together(
             self.network, self.drive, self.start, given, self.nudge, self.tolerance, max_passes, memory
         )
         self.so_far.reached(found, self.so_far.doubts)

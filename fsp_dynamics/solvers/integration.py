@@ -23,8 +23,8 @@ MOTION = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Walk:
-    """A path and what it took: states (T, B, N) at the saved times; steps (B,) tried by each
+class IntegrationResult:
+    """A path and its cost: states (T, B, N) at the saved times; steps (B,) tried by each
     sample; fields (B,) evaluated for it.
     """
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.kernels.status import CONVERGED, OUT_OF_STEPS
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, residual
-from fsp_dynamics.solvers.equilibrium import CONVERGED, OUT_OF_STEPS, Equilibrium, Solver, Tolerance, judge, prepare
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance, judge, prepare
 from fsp_dynamics.solvers.loop_newton import newton, stable
 from fsp_dynamics.solvers.packed_loop import is_packable
 

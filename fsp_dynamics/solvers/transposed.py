@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from fsp_dynamics.kernels.status import CONVERGED
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, decay_rates, total_input
-from fsp_dynamics.solvers.equilibrium import CONVERGED, Equilibrium, Tolerance, judge
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance, judge
 from fsp_dynamics.solvers.response import adjoint, gains
 
 

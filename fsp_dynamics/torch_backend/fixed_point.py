@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from fsp_dynamics.errors import ConfigurationError, check_choice
-from fsp_dynamics.kernels.loop_relaxation import RUNNING
+from fsp_dynamics.kernels.status import RUNNING
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, unit_target

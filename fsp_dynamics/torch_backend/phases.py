@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fsp_dynamics.kernels.loop_relaxation import ABSENT, CONVERGED, NOT_FINITE, RUNNING
+from fsp_dynamics.kernels.status import ABSENT, CONVERGED, NOT_FINITE, RUNNING
 from fsp_dynamics.learning.rules import Contrast
 from fsp_dynamics.models.activations import Activation
 from fsp_dynamics.models.network import Array

@@ -12,14 +12,15 @@ import oracles
 import problems
 import pytest
 
-from fsp_dynamics.kernels.layer_relaxation import FROM_CUT, FROM_INPUTS, settle_layers
-from fsp_dynamics.kernels.loop_relaxation import PASSES, RESIDUAL, STATUS
+from fsp_dynamics.kernels.layer_relaxation import FROM_CUT, FROM_INPUTS, relax_layers
+from fsp_dynamics.kernels.loop_arrays import PASSES, RESIDUAL, STATUS
+from fsp_dynamics.kernels.status import Criterion
 from fsp_dynamics.kernels.team import Team
 from fsp_dynamics.models.network import reciprocal_network
 from fsp_dynamics.models.rate import Nudge, flatten, residual
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver, _Journey
-from fsp_dynamics.solvers.packed_layers import PackedLayers, Room, is_sweepable, sweep_together
+from fsp_dynamics.solvers.packed_layers import LayerWorkspace, PackedLayers, is_sweepable, relax_layers_together
 from fsp_dynamics.solvers.passes import Passes
 
 SIZES = [[5, 7, 3], [5, 33, 18, 4], [4, 9, 20, 6, 5], [3, 8, 5, 17, 6, 2]]
@@ -105,42 +106,43 @@ def test_bits_depend_neither_on_company_nor_on_threads(tied, dtype) -> None:
     network, _, drive, nudge = case([5, 70, 41, 4], tied, dtype, batch=23)
     zero = tuple(np.zeros((len(drive), n), dtype) for n in network.sizes[1:])
     tolerance = Tolerance(1e-4)
-    whole = sweep_together(network, drive, zero, False, nudge, tolerance, 60, 5)
+    whole = relax_layers_together(network, drive, zero, False, nudge, tolerance, 60, 5)
     for rows in (np.arange(23)[::-1], np.array([3]), np.array([20, 5, 6, 7])):
-        part = sweep_together(
+        part = relax_layers_together(
             network, drive[rows], tuple(s[rows] for s in zero), False, nudge.rows(rows), tolerance, 60, 5
         )
         assert flatten(part.state).tobytes() == flatten(whole.state)[rows].tobytes()
         assert part.residual.tobytes() == whole.residual[rows].tobytes()
     packed = PackedLayers.of(network)
-    for members in (2, 3, 30):
-        with Team(members) as team:
-            room = Room(packed, network.sizes[1:], 23, team.members, 5)
-            room.drive[:, :70], room.targets[:, :4] = drive, nudge.target
-            team.run(settle_layers, packed.net, room.room, room.work, FROM_CUT, float(nudge.beta), (1e-4, 0.0, 60))
-            assert flatten(tuple(np.array(s) for s in room.state())).tobytes() == flatten(whole.state).tobytes()
+    criterion = Criterion(1e-4, 0.0, 60)
+    for threads in (2, 3, 30):
+        with Team(threads) as team:
+            work = LayerWorkspace(packed, network.sizes[1:], 23, team.threads, 5)
+            work.drive[:, :70], work.targets[:, :4] = drive, nudge.target
+            team.run(relax_layers, packed.net, work.buffers, work.scratch, FROM_CUT, float(nudge.beta), criterion)
+            assert flatten(tuple(np.array(s) for s in work.state())).tobytes() == flatten(whole.state).tobytes()
 
 
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_nudge_from_known_inputs_leads_where_any_other_start_leads(sizes, tied) -> None:
     network, images, drive, nudge = case(sizes, tied)
-    packed, rule = PackedLayers.of(network), (1e-12, 0.0, 60)
-    room = Room(packed, network.sizes[1:], len(images), 1, 3)
-    room.drive[:, : drive.shape[1]], room.targets[:, : sizes[-1]] = drive, nudge.target
+    packed, criterion = PackedLayers.of(network), Criterion(1e-12, 0.0, 60)
+    work = LayerWorkspace(packed, network.sizes[1:], len(images), 1, 3)
+    work.drive[:, : drive.shape[1]], work.targets[:, : sizes[-1]] = drive, nudge.target
     for start, beta, pull in ((FROM_CUT, 0.0, None), (FROM_INPUTS, 0.6, nudge)):
-        room.begin(np.arange(len(images)))
-        settle_layers(0, 1, np.zeros(32, np.int64), packed.net, room.room, room.work, start, beta, rule)
-        assert (room.statistics[STATUS] == Status.CONVERGED).all()
-        found = flatten(tuple(np.array(s) for s in room.state()))
+        work.begin(np.arange(len(images)))
+        relax_layers(0, 1, np.zeros(32, np.int64), packed.net, work.buffers, work.scratch, start, beta, criterion)
+        assert (work.statistics[STATUS] == Status.CONVERGED).all()
+        found = flatten(tuple(np.array(s) for s in work.state()))
         np.testing.assert_allclose(found, flatten(oracles.equilibrium(network, images, pull)), atol=1e-11)
         np.testing.assert_allclose(
-            room.marks[RESIDUAL],
+            work.progress[RESIDUAL],
             oracles.residual(network, images, oracles.split(network, found), pull),
             rtol=1e-6,
             atol=1e-13,
         )
-    assert room.statistics[PASSES].min() >= 1
+    assert work.statistics[PASSES].min() >= 1
 
 
 def test_what_is_not_finite_and_what_takes_too_long_is_told(dtype) -> None:
@@ -171,7 +173,7 @@ def test_more_threads_than_samples() -> None:
     network, _, drive, _ = case([5, 7, 3], True, batch=2)
     packed = PackedLayers.of(network)
     with Team(4) as team:
-        room = Room(packed, network.sizes[1:], 2, team.members, 5)
-        room.drive[:, :7] = drive
-        team.run(settle_layers, packed.net, room.room, room.work, FROM_CUT, 0.0, (1e-9, 0.0, 60))
-    assert (room.statistics[STATUS] == Status.CONVERGED).all()
+        work = LayerWorkspace(packed, network.sizes[1:], 2, team.threads, 5)
+        work.drive[:, :7] = drive
+        team.run(relax_layers, packed.net, work.buffers, work.scratch, FROM_CUT, 0.0, Criterion(1e-9, 0.0, 60))
+    assert (work.statistics[STATUS] == Status.CONVERGED).all()
