@@ -183,7 +183,7 @@ def spectrum(
 
 def eigenvalues(linear: Linear, method: str | None = None, count: int = 6) -> Spectrum:
     """`spectrum` of a field that is linearised already."""
-    hard_loop = is_hard_loop(linear.network)
+    hard_loop = linear.network.is_hard_sigmoid_loop
     method = method or ("exact" if hard_loop else "dense" if linear.size <= DENSE else "rightmost")
     if check_choice("method", method, METHODS) == "exact":
         if not hard_loop:
@@ -297,11 +297,6 @@ def slowest_mode(linear: Linear, sample: int) -> Array:
         values, vectors = _arnoldi(linear, sample, 1)
     mode = vectors[:, np.argmax(values.real)].real
     return mode / np.linalg.norm(mode)
-
-
-def is_hard_loop(network: Network) -> bool:
-    """A feedforward loop with a hard sigmoid, whose spectrum is that of n_L x n_L matrices."""
-    return network.loop is not None and network.rho.projected
 
 
 def by_decreasing(values: Array, key: Callable[[Array], Array]) -> Array:

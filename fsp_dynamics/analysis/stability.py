@@ -23,7 +23,6 @@ from fsp_dynamics.analysis.spectra import (
     by_decreasing,
     departure,
     eigenvalues,
-    is_hard_loop,
     linearise,
     numerical_abscissa,
     ring_eigenvalues,
@@ -155,7 +154,7 @@ def stability(
         departure=away,
         relative_departure=away / norm,
         numerical_abscissa=numerical_abscissa(linear),
-        beta_range=admissible_beta(linear) if is_hard_loop(network) else np.full((batch, 2), np.nan),
+        beta_range=admissible_beta(linear) if network.is_hard_sigmoid_loop else np.full((batch, 2), np.nan),
         dt=admissible_dt(found, tableau) if found.complete else np.full(batch, np.nan),
         factor=factor,
         tableau=tableau,
@@ -196,7 +195,7 @@ def admissible_beta(linear: Linear) -> Array:
     kappa_L = max |nu| finds `low`. Raises ConfigurationError for other networks, whose stable
     betas need not be an interval.
     """
-    if not is_hard_loop(linear.network):
+    if not linear.network.is_hard_sigmoid_loop:
         raise ConfigurationError(
             "admissible_beta needs a loop and a hard sigmoid; compute the spectrum of this network at each beta instead"
         )

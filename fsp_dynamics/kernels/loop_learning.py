@@ -37,19 +37,19 @@ EXCHANGED = 4  # the stage in which a batch has converged in all ranks
 
 
 class LoopTotals(NamedTuple):
-    """Sums over the batches: count in the order of COUNTED; strongest (n_L,) the largest rate of
+    """Totals of all batches: sums in the order of COUNTED; strongest (n_L,) the largest rate of
     each output.
     """
 
-    count: Array
+    sums: Array
     strongest: Array
 
 
 class RankPart(NamedTuple):
-    """Which part of each batch this rank relaxes: number `rank` of `count`."""
+    """Which part of each batch this rank relaxes: number `rank` of `ranks`."""
 
     rank: int
-    count: int
+    ranks: int
 
 
 @bare
@@ -57,7 +57,7 @@ def count_batch(
     data: LoopData, buffers: LoopBuffers, centred: bool, first: int, rows: int, n: int, totals: LoopTotals
 ) -> None:
     """Add a batch to the totals."""
-    count, strongest = totals.count, totals.strongest
+    sums, strongest = totals.sums, totals.strongest
     residual, free = buffers.progress[FREE, RESIDUAL], buffers.statistics[FREE]
     positive = buffers.statistics[POSITIVE]
     for b in range(rows):
@@ -66,16 +66,16 @@ def count_batch(
             strongest[j] = max(strongest[j], y[j])
             if y[j] > y[best]:
                 best = j
-        count[SAMPLES] += 1
-        count[WRONG] += best != data.labels[first + b]
-        count[SUM] += residual[b]
-        count[MAX] = max(count[MAX], residual[b])
-        count[PASSES_FREE] += free[PASSES, b]
-        count[UNCONVERGED] += free[STATUS, b] != CONVERGED
+        sums[SAMPLES] += 1
+        sums[WRONG] += best != data.labels[first + b]
+        sums[SUM] += residual[b]
+        sums[MAX] = max(sums[MAX], residual[b])
+        sums[PASSES_FREE] += free[PASSES, b]
+        sums[UNCONVERGED] += free[STATUS, b] != CONVERGED
         if positive[STATUS, b] >= CONVERGED:
-            count[NUDGED] += 1
-            count[PASSES_NUDGED] += positive[PASSES, b]
-            count[UNCONVERGED] += not learns(buffers, centred, b)
+            sums[NUDGED] += 1
+            sums[PASSES_NUDGED] += positive[PASSES, b]
+            sums[UNCONVERGED] += not learns(buffers, centred, b)
 
 
 @bare
@@ -99,7 +99,7 @@ def learn_batches(
     scratch: LoopScratch,
     criterion: Criterion,
     totals: LoopTotals,
-    rank: RankPart,
+    part: RankPart,
     cursor: Array,
 ) -> None:
     """Every batch from the cursor on; returns early where a sample needs recovery, and where ranks
@@ -116,7 +116,7 @@ def learn_batches(
     for batch in range(start, betas.size):
         first = batch * capacity
         rows = min(capacity, samples - first)
-        begin, end = partition(rows, rank.rank, rank.count)
+        begin, end = partition(rows, part.rank, part.ranks)
         for phase in range(stage, 3 if centred else 2):
             beta = 0.0 if phase == FREE else betas[batch] if phase == POSITIVE else -betas[batch]
             if phase == FREE:
@@ -129,7 +129,7 @@ def learn_batches(
                 return pause(thread, cursor, batch, phase + 1, phase)
         if stage != EXCHANGED:
             contrast(thread, threads, net, buffers, scratch, centred, begin, end)
-            if rank.count > 1:
+            if part.ranks > 1:
                 barrier(threads, counters)
                 return pause(thread, cursor, batch, EXCHANGED, EXCHANGE)
         stage = 0

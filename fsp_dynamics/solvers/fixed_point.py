@@ -43,8 +43,8 @@ from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, unit_target
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance, judge, prepare
 from fsp_dynamics.solvers.integration import uncompilable
-from fsp_dynamics.solvers.packed_layers import is_sweepable, relax_layers_together
-from fsp_dynamics.solvers.packed_loop import PackedLoop, is_packable, relax_together
+from fsp_dynamics.solvers.packed_layers import relax_layers_together
+from fsp_dynamics.solvers.packed_loop import PackedLoop, relax_together
 from fsp_dynamics.solvers.passes import Passes
 from fsp_dynamics.solvers.recovery import Outcome, check_passes
 
@@ -106,11 +106,11 @@ class FixedPointSolver:
 
     def uses_picard(self, network: Network) -> bool:
         """Whether it relaxes this network by compiled sweeps over its layers."""
-        return self.method in (None, "anderson") and is_sweepable(network)
+        return self.method in (None, "anderson") and network.is_hard_sigmoid_reciprocal
 
     def uses_broyden(self, network: Network) -> bool:
         """Whether it relaxes this network by secants."""
-        return self.method in (None, "broyden") and is_packable(network)
+        return self.method in (None, "broyden") and network.is_hard_sigmoid_loop
 
     def relax_known(
         self, network: Network, drive: Array, known: tuple[PackedLoop, Array | float], tolerance: Tolerance
@@ -123,8 +123,8 @@ class FixedPointSolver:
         return journey.finish(self.fallback)
 
     def _method(self, network: Network) -> str:
-        method = self.method or ("broyden" if is_packable(network) else "anderson")
-        if method in ("newton", "broyden") and not is_packable(network):
+        method = self.method or ("broyden" if network.is_hard_sigmoid_loop else "anderson")
+        if method in ("newton", "broyden") and not network.is_hard_sigmoid_loop:
             raise ConfigurationError(
                 f"method = {method!r} needs a loop and a hard sigmoid; use 'anderson' or 'picard' for this network"
             )

@@ -27,11 +27,6 @@ from fsp_dynamics.models.rate import Nudge, State, beta_of
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
 
 
-def is_sweepable(network: Network) -> bool:
-    """Whether it is a reciprocal network with a hard sigmoid."""
-    return (network.tied or network.backward is not None) and network.rho.projected
-
-
 def threads_for(network: Network, samples: int) -> int:
     """How many threads a pass of so many samples is worth, each with samples of its own."""
     return min(helpers(2 * samples * sum(w.size for w in network.forward)), max(samples, 1))

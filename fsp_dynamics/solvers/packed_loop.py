@@ -33,11 +33,6 @@ from fsp_dynamics.models.rate import Nudge, State, beta_of
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
 
 
-def is_packable(network: Network) -> bool:
-    """Whether it is a feedforward loop with a hard sigmoid."""
-    return network.loop is not None and network.rho.projected
-
-
 def threads_for(network: Network, samples: int) -> int:
     """How many threads a pass of so many samples is worth."""
     return helpers(samples * sum(w.size for w in network.forward))

@@ -12,7 +12,6 @@ from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, residual
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance, judge, prepare
 from fsp_dynamics.solvers.loop_newton import newton, stable
-from fsp_dynamics.solvers.packed_loop import is_packable
 
 
 class Outcome:
@@ -45,7 +44,7 @@ class Outcome:
     def finish(self, fallback: Solver | None) -> Equilibrium:
         """Newton's method, then the fallback, for those that are not (credibly) converged."""
         suspects = self.restless()
-        if is_packable(self.network):
+        if self.network.is_hard_sigmoid_loop:
             self.try_newton(suspects)
             suspects = self.restless()
         if fallback is not None and suspects.size:
@@ -57,7 +56,7 @@ class Outcome:
         found unstable.
         """
         doubtful = np.flatnonzero((self.doubts > 0) & (self.status == CONVERGED))
-        if doubtful.size and is_packable(self.network):
+        if doubtful.size and self.network.is_hard_sigmoid_loop:
             held = stable(self.network, tuple(s[doubtful] for s in self.state), self.nudge_of(doubtful))
             self.status[doubtful[~held]] = OUT_OF_STEPS
             self.doubts[doubtful] = 0

@@ -34,9 +34,10 @@ import numpy as np
 import torch
 
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive
+from fsp_dynamics.kernels.status import OUT_OF_STEPS
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, layers
-from fsp_dynamics.solvers.equilibrium import OUT_OF_STEPS, Equilibrium, Tolerance, prepare
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance, prepare
 from fsp_dynamics.solvers.integration import IntegrationResult, accuracy, check_settings, check_times, equal_steps
 from fsp_dynamics.torch_backend.products import precision
 from fsp_dynamics.torch_backend.steps import CONSTANT, CONTROLLED, Batch, StepGroup

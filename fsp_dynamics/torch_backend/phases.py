@@ -17,7 +17,6 @@ from fsp_dynamics.models.activations import Activation
 from fsp_dynamics.models.network import Array
 from fsp_dynamics.models.rate import Nudge
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
-from fsp_dynamics.solvers.packed_loop import is_packable
 from fsp_dynamics.solvers.recovery import recover
 from fsp_dynamics.torch_backend import broyden, passes
 from fsp_dynamics.torch_backend.broyden import BroydenRelaxation
@@ -100,7 +99,7 @@ class PhaseSolver:
         self.device_solver, self.network, self.centred = device_solver, device_solver.device_network, centred
         self.criterion, self.write_back, self.broken = device_solver.criterion(tolerance), write_back, False
         self.uses_broyden = device_solver.solver.uses_broyden(device_solver.network)
-        self.doubted = is_packable(device_solver.network)  # of others stability cannot be judged (solvers/recovery.py)
+        self.doubted = device_solver.network.is_hard_sigmoid_loop  # of others stability cannot be judged (solvers/recovery.py)
 
     def run(
         self, images: torch.Tensor, target: torch.Tensor, beta: float, known: tuple[torch.Tensor, torch.Tensor] | None

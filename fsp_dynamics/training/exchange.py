@@ -18,12 +18,13 @@ from fsp_dynamics.errors import NotFiniteError
 from fsp_dynamics.kernels.loop_arrays import BASE_Y, PASSES, RESIDUAL, STATUS, U, Y
 from fsp_dynamics.kernels.loop_phases import FREE, POSITIVE
 from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE
+from fsp_dynamics.kernels.team import partition
 from fsp_dynamics.learning.phases import Phases
 from fsp_dynamics.models.network import Array
 from fsp_dynamics.models.rate import flatten
 from fsp_dynamics.solvers.equilibrium import Equilibrium
 from fsp_dynamics.solvers.packed_loop import LoopWorkspace
-from fsp_dynamics.training.ranks import Ranks, shards_of, share_of
+from fsp_dynamics.training.ranks import Ranks, shards_of
 
 
 class BatchExchange:
@@ -42,7 +43,7 @@ class BatchExchange:
         """Fill in what the other ranks found of their part of the first `rows` rows. Raises
         NotFiniteError where a sample broke.
         """
-        parts = [slice(*share_of(rows, rank, self.ranks.count)) for rank in range(self.ranks.count)]
+        parts = [slice(*partition(rows, rank, self.ranks.count)) for rank in range(self.ranks.count)]
         most, mine = max(part.stop - part.start for part in parts), parts[self.ranks.rank]
         for part, told in zip(parts, self.ranks.gather(_long(self._short(mine), most)), strict=True):
             if part is not mine:

@@ -28,7 +28,7 @@ from fsp_dynamics.kernels.loop_learning import (
 from fsp_dynamics.kernels.loop_optimiser import LearningSettings, LoopVelocity
 from fsp_dynamics.kernels.loop_phases import FREE, POSITIVE, LoopData, LoopStarts
 from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE
-from fsp_dynamics.kernels.team import LOST, Team, ThreadTuner, can_synchronise
+from fsp_dynamics.kernels.team import LOST, Team, ThreadTuner, can_synchronise, partition
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.learning.optimisers import Sgd
 from fsp_dynamics.learning.phases import NAMES
@@ -38,13 +38,13 @@ from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge
 from fsp_dynamics.solvers.equilibrium import Equilibrium
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
-from fsp_dynamics.solvers.packed_loop import LoopWorkspace, PackedLoop, is_packable, threads_for
+from fsp_dynamics.solvers.packed_loop import LoopWorkspace, PackedLoop, threads_for
 from fsp_dynamics.solvers.recovery import recover
 from fsp_dynamics.training.checks import refuse_not_finite
 from fsp_dynamics.training.epoch_state import EpochState
 from fsp_dynamics.training.exchange import BatchExchange
 from fsp_dynamics.training.interrupts import Interrupts
-from fsp_dynamics.training.ranks import Ranks, share_of
+from fsp_dynamics.training.ranks import Ranks
 from fsp_dynamics.training.recipe import LabelledImages, Learner, Recipe, images_at
 from fsp_dynamics.training.warm_start import LoopWarmStart
 
@@ -108,7 +108,7 @@ class LoopEngine:
         mean-subtracted form trains it.
         """
         broyden = isinstance(recipe.solver, FixedPointSolver) and recipe.solver.uses_broyden(network)
-        return is_packable(network) and broyden and isinstance(recipe.rule, HebbianRule | MeanSubtractedRule)
+        return network.is_hard_sigmoid_loop and broyden and isinstance(recipe.rule, HebbianRule | MeanSubtractedRule)
 
     @property
     def weights(self) -> PackedLoop:
@@ -207,7 +207,7 @@ class LoopEngine:
         """
         room, network = self.room, self.learner.network
         status = room.statistics[phase, STATUS]
-        if self.part.count == 1:  # else all ranks are told first
+        if self.part.ranks == 1:  # else all ranks are told first
             self._refuse_not_finite(phase, batch, images)
         if not self.first:
             return
@@ -240,7 +240,7 @@ class LoopEngine:
     def _refuse_not_finite(self, phase: int, batch: int, images: Array) -> None:
         """Raises NotFiniteError, naming the layer, where a sample of this rank broke."""
         broken = self.room.statistics[phase, STATUS] == NOT_FINITE
-        first, end = share_of(len(images), *self.part)
+        first, end = partition(len(images), *self.part)
         broken[:first] = broken[end:] = False
         if broken.any():
             state = self.room.state(self.learner.network.sizes[1:], broken, phase)

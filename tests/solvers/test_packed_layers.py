@@ -20,7 +20,7 @@ from fsp_dynamics.models.network import reciprocal_network
 from fsp_dynamics.models.rate import Nudge, flatten, residual
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver, _Journey
-from fsp_dynamics.solvers.packed_layers import LayerWorkspace, PackedLayers, is_sweepable, relax_layers_together
+from fsp_dynamics.solvers.packed_layers import LayerWorkspace, PackedLayers, relax_layers_together
 from fsp_dynamics.solvers.passes import Passes
 
 SIZES = [[5, 7, 3], [5, 33, 18, 4], [4, 9, 20, 6, 5], [3, 8, 5, 17, 6, 2]]
@@ -159,10 +159,10 @@ def test_what_is_not_finite_and_what_takes_too_long_is_told(dtype) -> None:
 
 def test_which_networks_it_takes() -> None:
     network = case([5, 7, 3], True)[0]
-    assert is_sweepable(network)
-    assert is_sweepable(case([5, 7, 3], False)[0])
-    assert not is_sweepable(problems.problem("strong").network)
-    assert not is_sweepable(reciprocal_network([5, 7, 3], rho="logistic"))
+    assert network.is_hard_sigmoid_reciprocal
+    assert case([5, 7, 3], False)[0].is_hard_sigmoid_reciprocal
+    assert not problems.problem("strong").network.is_hard_sigmoid_reciprocal
+    assert not reciprocal_network([5, 7, 3], rho="logistic").is_hard_sigmoid_reciprocal
     assert FixedPointSolver("anderson").uses_picard(network)
     assert not FixedPointSolver("picard").uses_picard(network)
     assert not dataclasses.replace(FixedPointSolver(), method="picard").uses_picard(network)
