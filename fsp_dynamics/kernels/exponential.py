@@ -6,14 +6,14 @@ of the system's library is taken one element at a time: `math.e ** x` was measur
 element, this polynomial at 1.1 (float32: 0.5), and rho with rho' at 2.0 (0.8). With n the whole
 number nearest to x / ln 2,
 
-    exp(x) = 2^n exp(r),   r = x - n ln 2,   |r| <= ln(2) / 2,   exp(r) a polynomial of degree 11 (float32: 6)
+    exp(x) = 2^n exp(r),   r = x - n ln 2,   |r| <= ln(2) / 2
 
-where x / ln 2 + 1.5 2^52 (float32: 1.5 2^23), rounded, bears n in its last bits. Within 2 units in
-the last place; an x beyond 708 (87) on either side counts as that, so that the result is neither 0
-nor infinite. NaN stays NaN.
+with exp(r) a polynomial of degree 11 (float32: 6), where x / ln 2 + 1.5 2^52 (float32: 1.5 2^23),
+rounded, has n in its last bits. Within 2 units in the last place; x is limited to +-708 (87), so
+that the result is neither 0 nor infinite. NaN stays NaN.
 
-`twin` finds the function s -> (rho(s), rho'(s)) of an activation. Without the compiler all of them
-are the equations themselves.
+`twin` returns the function s -> (rho(s), rho'(s)) of an activation. Without the compiler all of
+them are the equations themselves.
 """
 
 from __future__ import annotations

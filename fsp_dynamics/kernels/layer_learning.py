@@ -42,8 +42,8 @@ def find_drive(
     rows: Array,
     drive: Array,
 ) -> None:
-    """drive[rows] <- images @ input + bias (this thread's panels). panels (P, K, COLUMNS): the input
-    matrix.
+    """drive[rows] <- images @ input + bias (this thread's panels). panels (P, K, COLUMNS): the
+    input matrix.
     """
     images, places = data.images, data.places
     used, counts, wide = pixels.used[thread], pixels.counts[thread], panels.shape[2]

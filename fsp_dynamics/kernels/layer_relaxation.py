@@ -22,7 +22,7 @@ from fsp_dynamics.kernels.field import Array, entry, inner, unit_target, view
 from fsp_dynamics.kernels.loop_arrays import DOUBTS, PASSES, STATUS
 from fsp_dynamics.kernels.loop_relaxation import keep_running, record_pass
 from fsp_dynamics.kernels.panels import multiply, multiply_transposed
-from fsp_dynamics.kernels.status import OUT_OF_STEPS, RUNNING, Criterion
+from fsp_dynamics.kernels.status import OUT_OF_STEPS, RUNNING, Limits
 from fsp_dynamics.kernels.team import partition
 
 SQUARE, MIXED = 1, 3  # of progress and statistics; the others are those of kernels/loop_arrays.py
@@ -163,15 +163,15 @@ def field_square(net: LayerNet, buffers: LayerBuffers, b: int, beta: float, firs
 
 
 @inner
-def bound(net: LayerNet, buffers: LayerBuffers, b: int, criterion: Criterion) -> float:
+def bound(net: LayerNet, buffers: LayerBuffers, b: int, limits: Limits) -> float:
     """absolute + relative ||s||: the field at which one sample has converged."""
-    if criterion.relative == 0:
-        return float(criterion.absolute)
+    if limits.relative == 0:
+        return float(limits.absolute)
     ends, total = net.ends, 0.0
     for k in range(ends.size - 1):
         s = layer(buffers.states, ends, k, buffers.targets.shape[0])[b]
         total += product(s, s)
-    return float(criterion.absolute + criterion.relative * np.sqrt(total))
+    return float(limits.absolute + limits.relative * np.sqrt(total))
 
 
 @inner
@@ -234,7 +234,7 @@ def end_pass(
     buffers: LayerBuffers,
     own: Array,
     beta: float,
-    criterion: Criterion,
+    limits: Limits,
     checking: bool,
     vectors: Array,
     system: Array,
@@ -251,8 +251,8 @@ def end_pass(
         for first in range(0 if checking else 1, 2):
             extent = width if first == 1 else vectors.shape[1] - width
             square += field_square(net, buffers, b, beta, first, vectors[0, :extent], vectors[1, :extent])
-        limit = bound(net, buffers, b, criterion)
-        if record_pass(b, np.sqrt(square), limit, criterion.max_passes, progress, statistics) and not checking:
+        limit = bound(net, buffers, b, limits)
+        if record_pass(b, np.sqrt(square), limit, limits.max_passes, progress, statistics) and not checking:
             mix(buffers, b, vectors[0, :width], vectors[1, :width], system)
             set_cut(buffers, net.ends, b, vectors[0])
         if checking:
@@ -271,7 +271,7 @@ def relax_layers(
     scratch: LayerScratch,
     start: int,
     beta: float,
-    criterion: Criterion,
+    limits: Limits,
 ) -> None:
     """Every sample RUNNING in this thread's part of the rows, until it has converged, is out of
     steps or not finite. beta = 0: targets have no part.
@@ -300,6 +300,6 @@ def relax_layers(
                     s = layer(buffers.states, net.ends, k, status.size)
                     for i in range(count):
                         settle(net, buffers, k, own[i], beta, s[own[i]])
-        end_pass(net, buffers, own, beta, criterion, stage == FROM_STATE, vectors, system)
+        end_pass(net, buffers, own, beta, limits, stage == FROM_STATE, vectors, system)
         count = keep_running(active, count, status)
         stage = CHECKED if stage == FROM_STATE else FROM_CUT

@@ -26,7 +26,7 @@ from fsp_dynamics.kernels.loop_phases import (
     update_starts,
 )
 from fsp_dynamics.kernels.loop_relaxation import relax_batch
-from fsp_dynamics.kernels.status import CONVERGED, Criterion
+from fsp_dynamics.kernels.status import CONVERGED, Limits
 from fsp_dynamics.kernels.team import barrier, partition
 
 COUNTED = ("samples", "wrong", "residual", "residual_max", "passes_free", "nudged", "passes_nudged", "unconverged")
@@ -97,7 +97,7 @@ def learn_batches(
     settings: LearningSettings,
     velocity: LoopVelocity,
     scratch: LoopScratch,
-    criterion: Criterion,
+    limits: Limits,
     totals: LoopTotals,
     part: RankPart,
     cursor: Array,
@@ -122,9 +122,9 @@ def learn_batches(
             if phase == FREE:
                 begin_batch(thread, threads, net, data, starts, buffers, scratch, first, begin, end)
             else:
-                begin_nudge(thread, threads, net, buffers, scratch, phase, beta, criterion, rows)
+                begin_nudge(thread, threads, net, buffers, scratch, phase, beta, limits, rows)
             barrier(threads, counters)
-            relax_batch(thread, threads, counters, net, buffers, scratch, phase, beta, criterion)
+            relax_batch(thread, threads, counters, net, buffers, scratch, phase, beta, limits)
             if needs_recovery(buffers.statistics[phase]):
                 return pause(thread, cursor, batch, phase + 1, phase)
         if stage != EXCHANGED:

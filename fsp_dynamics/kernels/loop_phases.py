@@ -33,7 +33,7 @@ from fsp_dynamics.kernels.loop_arrays import (
     matrix,
 )
 from fsp_dynamics.kernels.panels import USED_ROWS, find_used, multiply_used
-from fsp_dynamics.kernels.status import ABSENT, CONVERGED, RUNNING, Criterion
+from fsp_dynamics.kernels.status import ABSENT, CONVERGED, RUNNING, Limits
 from fsp_dynamics.kernels.team import partition
 
 FREE, POSITIVE, NEGATIVE = 0, 1, 2
@@ -134,7 +134,7 @@ def begin_nudge(
     scratch: LoopScratch,
     phase: int,
     beta: float,
-    criterion: Criterion,
+    limits: Limits,
     rows: int,
 ) -> None:
     """Which samples are nudged, and the first outputs of each: those that the model of its free
@@ -163,17 +163,17 @@ def begin_nudge(
         change = mismatch(free[Y, b], free[U, b], leak, beta, targets[b], n)
         size = np.sqrt(change**2 + buffers.progress[FREE, RESIDUAL, b] ** 2)
         progress[RESIDUAL, b], progress[BEST, b], progress[DAMPING, b] = size, size, 1
-        if size <= criterion.absolute:
+        if size <= limits.absolute:
             keep_free_state(net.shapes, buffers, phase, b)
         else:
             statistics[STATUS, b] = RUNNING
-            accuracy, y = 0.05 * criterion.absolute / (leak + beta), outputs[Y, b]
+            accuracy, y = 0.05 * limits.absolute / (leak + beta), outputs[Y, b]
             predict(free[Y, b], free[U, b], slopes[b], leak, beta, targets[b], y, pair[0], n, accuracy)
 
 
 @bare
 def keep_free_state(shapes: Array, buffers: LoopBuffers, phase: int, b: int) -> None:
-    """The nudged equilibrium of a sample whose free equilibrium satisfies the criterion already."""
+    """The nudged equilibrium of a sample whose free equilibrium is within the tolerance already."""
     outputs = buffers.outputs
     rows = outputs.shape[2]
     buffers.statistics[phase, STATUS, b] = CONVERGED

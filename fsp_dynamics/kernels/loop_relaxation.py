@@ -37,7 +37,7 @@ from fsp_dynamics.kernels.loop_arrays import (
     matrix,
 )
 from fsp_dynamics.kernels.panels import multiply
-from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE, OUT_OF_STEPS, RUNNING, Criterion
+from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE, OUT_OF_STEPS, RUNNING, Limits
 from fsp_dynamics.kernels.team import barrier, is_lost, partition
 
 
@@ -221,7 +221,7 @@ def end_pass(
     scratch: LoopScratch,
     phase: int,
     beta: float,
-    criterion: Criterion,
+    limits: Limits,
     own: Array,
 ) -> None:
     """What enters the outputs of the samples `own`, their residual, and for those not converged
@@ -232,7 +232,7 @@ def end_pass(
     statistics, states = buffers.statistics[phase], buffers.states[phase]
     drive, d, pair = scratch.drive, scratch.targets, scratch.output_pairs[thread]
     rows, n, last = drive.shape[0], loop.shape[0], shapes.shape[0] - 1
-    bias, accuracy = first_unit(shapes, last, 64 // net.weights.itemsize), 0.05 * criterion.absolute / (leak + beta)
+    bias, accuracy = first_unit(shapes, last, 64 // net.weights.itemsize), 0.05 * limits.absolute / (leak + beta)
     hidden, deepest = layer(states, shapes, 0, rows), layer(states, shapes, last - 1, rows)
     multiply(deepest, own, matrix(net.weights, shapes, last), outputs[U], own, 0, shapes[last, 2], False)
     for i in range(own.size):
@@ -240,12 +240,12 @@ def end_pass(
         y, u = outputs[Y, b], outputs[U, b]
         for j in range(n):
             u[j] += net.biases[bias + j]
-        size, bound = mismatch(y, u, leak, beta, d[b], n), criterion.absolute
-        if criterion.relative > 0:
-            bound += criterion.relative * state_norm(states, shapes, rows, b, y, n)
+        size, bound = mismatch(y, u, leak, beta, d[b], n), limits.absolute
+        if limits.relative > 0:
+            bound += limits.relative * state_norm(states, shapes, rows, b, y, n)
         if bound < size < 4 * bound:
             size = polish(size, bound, y, u, drive[b], net, beta, d[b], hidden[b], pair, scratch.hidden[thread])
-        if record_pass(b, size, bound, criterion.max_passes, progress, statistics):
+        if record_pass(b, size, bound, limits.max_passes, progress, statistics):
             slope = buffers.slopes[phase, b]
             advance(b, outputs, slope, progress, statistics, leak, beta, d[b], n, pair, accuracy)
             settle_first(y, drive[b], loop, net.leaks[0], hidden[b])
@@ -265,7 +265,7 @@ def relax_batch(
     scratch: LoopScratch,
     phase: int,
     beta: float,
-    criterion: Criterion,
+    limits: Limits,
 ) -> None:
     """Every sample RUNNING in this phase, from its outputs y until it has converged, is out of
     steps or not finite.
@@ -288,7 +288,7 @@ def relax_batch(
         settle_first(buffers.outputs[phase, Y, b], drive[b], loop, leaks[0], layer(states, shapes, 0, rows)[b])
     while count > 0 and (threads == 1 or not is_lost(counters)):
         pass_hidden(thread, threads, counters, net, states, rows, active[:count])
-        end_pass(thread, net, buffers, scratch, phase, beta, criterion, active[begin:end])
+        end_pass(thread, net, buffers, scratch, phase, beta, limits, active[begin:end])
         barrier(threads, counters)
         count = keep_running(active, count, status)
         begin, end = partition(count, thread, threads)

@@ -66,7 +66,9 @@ def sum_rows(left: Array, left_rows: Array, change: Array, chosen: Array, pair: 
 
 @bare
 def part(shapes: Array, k: int, wide: int, thread: int, threads: int) -> tuple[int, int]:
-    """A thread's part of the matrix into layer k, as places of the flat weights; whole rows of panels."""
+    """A thread's part of the matrix into layer k, as indices of the flat weights; whole rows of
+    panels.
+    """
     low, high = partition(shapes[k, 1] * shapes[k, 2], thread, threads)
     return shapes[k, 0] + low * wide, shapes[k, 0] + high * wide
 

@@ -13,7 +13,7 @@ CONVERGED, OUT_OF_STEPS, NOT_FINITE = 0, 1, 2
 RUNNING, ABSENT = -1, -2  # ABSENT: not part of this phase, or relaxed by another rank
 
 
-class Criterion(NamedTuple):
+class Limits(NamedTuple):
     """When a sample has converged, ||field|| <= absolute + relative ||state||, and after how many
     passes it is out of steps.
     """

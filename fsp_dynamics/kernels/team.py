@@ -171,7 +171,9 @@ class Team:
             self._others = None
 
     def run(self, kernel: Callable[..., None], *args: Any, threads: int | None = None) -> None:
-        """kernel(thread, threads, counters, *args) in so many threads of this process (None: all)."""
+        """kernel(thread, threads, counters, *args) in so many threads of this process (all if
+        None).
+        """
         here = self.threads if threads is None else min(threads, self.threads)
         total = here if self._total is None else self._total
         others = (

@@ -169,8 +169,8 @@ def relax_layers_together(
         workspace.place(start)
         if nudge is not None:
             workspace.targets[:, : network.sizes[-1]] = nudge.target
-        begin, criterion = FROM_STATE if given else FROM_CUT, tolerance.criterion(max_passes)
-        team.run(relax_layers, packed.net, workspace.buffers, workspace.scratch, begin, beta, criterion)
+        begin, limits = FROM_STATE if given else FROM_CUT, tolerance.limits(max_passes)
+        team.run(relax_layers, packed.net, workspace.buffers, workspace.scratch, begin, beta, limits)
     passes, status = workspace.statistics[PASSES], workspace.statistics[STATUS].astype(np.uint8)
     return Equilibrium(
         tuple(np.array(s) for s in workspace.state()), workspace.progress[RESIDUAL], status, passes, beta

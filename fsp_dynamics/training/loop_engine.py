@@ -173,7 +173,7 @@ class LoopEngine:
         data = LoopData(images, places, self.labels[samples], np.ascontiguousarray(samples), norms)
         starts = LoopStarts(self.warm_start.outputs, self.warm_start.moves, self.warm_start.slope, self.warm_start.sums)
         velocity = LoopVelocity(self.velocity.weights, self.velocity.loop, self.velocity.biases)
-        limits = self.recipe.tolerance.criterion(self.solver.max_passes)
+        limits = self.recipe.tolerance.limits(self.solver.max_passes)
         totals, cursor = LoopTotals(self.count, self.strongest), self.cursor
         self._barrier()
         if self.first:

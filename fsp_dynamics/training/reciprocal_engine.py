@@ -69,7 +69,7 @@ class ReciprocalEngine:
         )
         self.targets = np.eye(network.sizes[-1], dtype=network.dtype)
         self.norms = np.einsum("ij,ij->i", split.images, split.images, dtype=np.float64)
-        self.limits = recipe.tolerance.criterion(self.solver.max_passes)
+        self.limits = recipe.tolerance.limits(self.solver.max_passes)
         # else `Sgd.step` changes the network, and the panels follow
         self.in_panels = recipe.rule == HEBBIAN and not (self.sgd.momentum or self.sgd.decay)
 
@@ -78,7 +78,7 @@ class ReciprocalEngine:
         """Whether passes of its solver are compiled for this network, and its rule nudges as the
         field does; of one process.
         """
-        passes = isinstance(recipe.solver, FixedPointSolver) and recipe.solver.uses_picard(network)
+        passes = isinstance(recipe.solver, FixedPointSolver) and recipe.solver.uses_compiled_layers(network)
         rule = isinstance(recipe.rule, HebbianRule | MeanSubtractedRule | ProductsRule)
         return passes and rule and ranks.shards == 1 and network.sizes[-1] < UNSEEN
 

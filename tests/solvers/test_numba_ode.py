@@ -73,7 +73,7 @@ def test_controlled_steps_are_those_of_the_reference(method):
 @pytest.mark.parametrize("absolute", [1e-2, 1e-5, 1e-8, 1e-11])
 def test_the_residual_does_not_stall_at_the_limit_of_stability(absolute):
     """Modes -1 +- 10 i: stable steps are far shorter than a time constant, and only the error
-    estimate tells.
+    estimate shows it.
     """
     p = problems.ring(2, 100.0)
     found = NumbaSolver().relax(p.network, p.drive, None, None, Tolerance(absolute)).require_converged()
@@ -192,7 +192,7 @@ def test_a_start_at_rest_is_left_alone_and_the_others_go_on(form, dtype):
 
 @pytest.mark.parametrize("settings", [{}, {"method": "euler", "dt": 0.1}])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_sample_that_is_not_finite_says_so_and_harms_nobody(settings, bad, dtype):
+def test_a_sample_that_is_not_finite_is_reported_and_affects_no_other(settings, bad, dtype):
     p, solver = problem("strong", dtype), NumbaSolver(**settings)
     start = random_start(p)
     well = solver.relax(p.network, p.drive, start)
@@ -327,7 +327,9 @@ def test_one_step_for_the_batch_is_decided_by_the_mean_of_all():
     )
     np.testing.assert_array_equal(equal.states, own.states)
     inputs[1:] = bright_and_faint(p, 3, seed=3)
-    mixed = NumbaSolver(steps="batch", rtol=1e-6).integrate(p.network, inputs, zero_state(p.network, 4), None, [0.0, 3.0])
+    mixed = NumbaSolver(steps="batch", rtol=1e-6).integrate(
+        p.network, inputs, zero_state(p.network, 4), None, [0.0, 3.0]
+    )
     own = NumbaSolver(rtol=1e-6).integrate(p.network, inputs, zero_state(p.network, 4), None, [0.0, 3.0])
     assert len(set(mixed.steps)) == 1
     assert own.steps.min() <= mixed.steps[0] <= own.steps.max() + 3
@@ -340,7 +342,7 @@ def test_the_batch_comes_to_rest_with_one_step_too():
     p = problem("strong")
     found = NumbaSolver(steps="batch").relax(p.network, p.drive, None, p.nudges["nudged"]).require_converged()
     np.testing.assert_allclose(flatten(found.state), flatten(p.known["nudged"]), atol=1e-11)
-    assert len(set(found.steps)) > 1, "who has converged leaves"
+    assert len(set(found.steps)) > 1, "samples that have converged take no more steps"
 
 
 def test_fields_are_counted():
@@ -442,7 +444,7 @@ def test_a_tolerance_below_rounding_is_refused_where_the_precision_is_known(kind
     p = problem("interior", np.float32)
     with pytest.raises(
         ConfigurationError,
-        match=r"rtol = 1e-08 with atol = 1e-08 is less than float32 can tell, expected at least 2e-07",
+        match=r"rtol = 1e-08 with atol = 1e-08 is below the rounding of float32, expected at least 2e-07",
     ):
         kind(rtol=1e-8).follow(p.network, p.drive, zero_state(p.network, p.batch), None, [0.0, 1.0])
 

@@ -1,5 +1,5 @@
-"""Compiled sweeps of reciprocal networks: against the passes through NumPy and the oracles, and
-the same bits in any company and for any team.
+"""Compiled passes of reciprocal networks: against the passes in NumPy and the oracles; the same
+bits for any neighbours in the batch and any number of threads.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import pytest
 
 from fsp_dynamics.kernels.layer_relaxation import FROM_CUT, FROM_INPUTS, relax_layers
 from fsp_dynamics.kernels.loop_arrays import PASSES, RESIDUAL, STATUS
-from fsp_dynamics.kernels.status import Criterion
+from fsp_dynamics.kernels.status import Limits
 from fsp_dynamics.kernels.team import Team
 from fsp_dynamics.models.network import reciprocal_network
 from fsp_dynamics.models.rate import Nudge, flatten, residual
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance
-from fsp_dynamics.solvers.fixed_point import FixedPointSolver, _Journey
+from fsp_dynamics.solvers.fixed_point import FixedPointSolver, _Relaxation
 from fsp_dynamics.solvers.packed_layers import LayerWorkspace, PackedLayers, relax_layers_together
-from fsp_dynamics.solvers.passes import Passes
+from fsp_dynamics.solvers.passes import CutPasses
 
 SIZES = [[5, 7, 3], [5, 33, 18, 4], [4, 9, 20, 6, 5], [3, 8, 5, 17, 6, 2]]
 compiled = pytest.mark.skipif(
@@ -48,17 +48,17 @@ def case(sizes, tied, dtype=np.float64, batch=7, scale=0.35):
 def by_numpy(network, drive, nudge, tolerance, start=None):
     """The same relaxation through solvers/passes.py and kernels/anderson.py."""
     zero = tuple(np.zeros((len(drive), n), network.dtype) for n in network.sizes[1:])
-    journey = _Journey(network, drive, zero if start is None else start, nudge, tolerance)
-    journey.walk(Passes(network, drive, journey.start, nudge), 5, 60, start is not None)
-    return journey.finish(None)
+    relaxation = _Relaxation(network, drive, zero if start is None else start, nudge, tolerance)
+    relaxation.iterate(CutPasses(network, drive, relaxation.start, nudge), 5, 60, start is not None)
+    return relaxation.recovery.finish(None)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("nudged", [False, True])
-def test_it_goes_the_way_of_the_passes_through_numpy(sizes, tied, nudged) -> None:
-    """From silence: as many passes, and nearly the same states even far from rest; converged the
-    oracle's equilibrium.
+def test_it_makes_the_passes_of_the_numpy_code(sizes, tied, nudged) -> None:
+    """From zero: as many passes, and nearly the same states even far from equilibrium; once
+    converged, the oracle's equilibrium.
     """
     network, images, drive, nudge = case(sizes, tied)
     nudge = nudge if nudged else None
@@ -79,9 +79,9 @@ def test_it_goes_the_way_of_the_passes_through_numpy(sizes, tied, nudged) -> Non
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("sizes", SIZES)
-def test_a_given_start_is_looked_at_as_a_whole(sizes, tied) -> None:
-    """A start that rests but for one unit outside the cut has not converged; one that rests stays to
-    the bit. The start is not changed.
+def test_a_given_start_is_checked_as_a_whole(sizes, tied) -> None:
+    """A start with one unit outside the cut off its equilibrium has not converged; one at the
+    equilibrium is kept to the bit. The start is not changed.
     """
     network, images, drive, nudge = case(sizes, tied)
     rest = FixedPointSolver().relax(network, drive, None, nudge, TIGHT)
@@ -114,12 +114,12 @@ def test_bits_depend_neither_on_company_nor_on_threads(tied, dtype) -> None:
         assert flatten(part.state).tobytes() == flatten(whole.state)[rows].tobytes()
         assert part.residual.tobytes() == whole.residual[rows].tobytes()
     packed = PackedLayers.of(network)
-    criterion = Criterion(1e-4, 0.0, 60)
+    limits = Limits(1e-4, 0.0, 60)
     for threads in (2, 3, 30):
         with Team(threads) as team:
             work = LayerWorkspace(packed, network.sizes[1:], 23, team.threads, 5)
             work.drive[:, :70], work.targets[:, :4] = drive, nudge.target
-            team.run(relax_layers, packed.net, work.buffers, work.scratch, FROM_CUT, float(nudge.beta), criterion)
+            team.run(relax_layers, packed.net, work.buffers, work.scratch, FROM_CUT, float(nudge.beta), limits)
             assert flatten(tuple(np.array(s) for s in work.state())).tobytes() == flatten(whole.state).tobytes()
 
 
@@ -127,12 +127,12 @@ def test_bits_depend_neither_on_company_nor_on_threads(tied, dtype) -> None:
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_nudge_from_known_inputs_leads_where_any_other_start_leads(sizes, tied) -> None:
     network, images, drive, nudge = case(sizes, tied)
-    packed, criterion = PackedLayers.of(network), Criterion(1e-12, 0.0, 60)
+    packed, limits = PackedLayers.of(network), Limits(1e-12, 0.0, 60)
     work = LayerWorkspace(packed, network.sizes[1:], len(images), 1, 3)
     work.drive[:, : drive.shape[1]], work.targets[:, : sizes[-1]] = drive, nudge.target
     for start, beta, pull in ((FROM_CUT, 0.0, None), (FROM_INPUTS, 0.6, nudge)):
         work.begin(np.arange(len(images)))
-        relax_layers(0, 1, np.zeros(32, np.int64), packed.net, work.buffers, work.scratch, start, beta, criterion)
+        relax_layers(0, 1, np.zeros(32, np.int64), packed.net, work.buffers, work.scratch, start, beta, limits)
         assert (work.statistics[STATUS] == Status.CONVERGED).all()
         found = flatten(tuple(np.array(s) for s in work.state()))
         np.testing.assert_allclose(found, flatten(oracles.equilibrium(network, images, pull)), atol=1e-11)
@@ -145,7 +145,7 @@ def test_a_nudge_from_known_inputs_leads_where_any_other_start_leads(sizes, tied
     assert work.statistics[PASSES].min() >= 1
 
 
-def test_what_is_not_finite_and_what_takes_too_long_is_told(dtype) -> None:
+def test_what_is_not_finite_and_what_takes_too_long_is_reported(dtype) -> None:
     network, _, drive, _ = case([5, 33, 18, 4], True, dtype)
     drive = drive.copy()
     drive[1, 2], drive[4, 0] = np.nan, np.inf
@@ -163,9 +163,9 @@ def test_which_networks_it_takes() -> None:
     assert case([5, 7, 3], False)[0].is_hard_sigmoid_reciprocal
     assert not problems.problem("strong").network.is_hard_sigmoid_reciprocal
     assert not reciprocal_network([5, 7, 3], rho="logistic").is_hard_sigmoid_reciprocal
-    assert FixedPointSolver("anderson").uses_picard(network)
-    assert not FixedPointSolver("picard").uses_picard(network)
-    assert not dataclasses.replace(FixedPointSolver(), method="picard").uses_picard(network)
+    assert FixedPointSolver("anderson").uses_compiled_layers(network)
+    assert not FixedPointSolver("picard").uses_compiled_layers(network)
+    assert not dataclasses.replace(FixedPointSolver(), method="picard").uses_compiled_layers(network)
 
 
 @compiled
@@ -175,5 +175,5 @@ def test_more_threads_than_samples() -> None:
     with Team(4) as team:
         work = LayerWorkspace(packed, network.sizes[1:], 2, team.threads, 5)
         work.drive[:, :7] = drive
-        team.run(relax_layers, packed.net, work.buffers, work.scratch, FROM_CUT, 0.0, Criterion(1e-9, 0.0, 60))
+        team.run(relax_layers, packed.net, work.buffers, work.scratch, FROM_CUT, 0.0, Limits(1e-9, 0.0, 60))
     assert (work.statistics[STATUS] == Status.CONVERGED).all()
