@@ -312,10 +312,10 @@ def integrate(
             some = samples[at : min(at + together, now)]
             choose_steps(some, clock)
             if starting:
-                stages, residual = (0, 0), clock[RESIDUAL]
+                first, last, residual = 0, 0, clock[RESIDUAL]
             else:
-                stages, residual = (1, final), clock[FOUND]
-            attempt(some, clock[STEP], stages[0], stages[1], net, inputs, form, tableau, states, own, residual)
+                first, last, residual = 1, final, clock[FOUND]
+            attempt(some, clock[STEP], first, last, net, inputs, form, tableau, states, own, residual)
             if not starting:
                 estimate_errors(some, turn, units_in_all, tableau, states, own, control, times, clock, count)
         if shared and not starting:
