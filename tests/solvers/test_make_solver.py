@@ -73,4 +73,7 @@ def test_no_import_statement_of_a_solver_leads_to_a_higher_floor() -> None:
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             for name in names:
                 own = name.split(".")[1:2] if name.startswith("fsp_dynamics") else []
-                assert own in ([], ["errors"], ["models"], ["kernels"], ["solvers"], ["plotting"]), (file.name, name)
+                assert own in ([], ["errors"], ["models"], ["kernels"], ["solvers"], ["plotting"], ["display"]), (
+                    file.name,
+                    name,
+                )
