@@ -75,7 +75,7 @@ def part(shapes: Array, k: int, wide: int, thread: int, threads: int) -> tuple[i
 
 @bare
 def bias_part(shapes: Array, k: int, wide: int, thread: int, threads: int) -> tuple[int, int]:
-    """A thread's part of the biases of layer k, as places of all biases."""
+    """A thread's part of the biases of layer k, as indices of all biases."""
     low, high = partition(shapes[k, 2] * wide, thread, threads)
     begin = first_unit(shapes, k, wide)
     return begin + low, begin + high

@@ -20,12 +20,12 @@ from fsp_dynamics.kernels.tiles import ROWS, columns, dot_tile, outer_tile, used
 from fsp_dynamics.kernels.turned_tiles import TURNED_ROWS, TURNED_STEPS, turned_tile
 from fsp_dynamics.kernels.vectors import BYTES
 
-# of which four rows, and the same columns of three rows of rates, stay in the first cache
+# panels of which four rows, and the same columns of three rows of rates, fit the first-level cache
 TURNED_PANELS = 32
 # five rows and a list need too many registers, and fewer rows have fewer pixels in common
 USED_ROWS = 4
 DENSE, ALL = 0.9, -1  # a list of more than this share of all k costs more than it saves
-TURNED_CHUNK = 48  # rows whose part of these columns stays in the second
+TURNED_CHUNK = 48  # rows whose part of these columns fits the second-level cache
 
 
 def padded(n: int, dtype: object) -> int:

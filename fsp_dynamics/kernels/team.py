@@ -125,7 +125,7 @@ def available() -> int:
     return int(numba.get_num_threads())
 
 
-def helpers(multiplications: float) -> int:
+def useful_threads(multiplications: float) -> int:
     """How many threads so much work is worth: one where it is done before a second could be
     started, else all that are `available`.
     """

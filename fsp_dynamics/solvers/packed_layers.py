@@ -20,7 +20,7 @@ from fsp_dynamics.kernels.layer_relaxation import (
 from fsp_dynamics.kernels.loop_arrays import PASSES, RESIDUAL, STATUS
 from fsp_dynamics.kernels.panels import aligned, fill_panels, from_panels, padded
 from fsp_dynamics.kernels.status import ABSENT, RUNNING
-from fsp_dynamics.kernels.team import Team, helpers
+from fsp_dynamics.kernels.team import Team, useful_threads
 from fsp_dynamics.kernels.tiles import columns
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of
@@ -29,7 +29,7 @@ from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
 
 def threads_for(network: Network, samples: int) -> int:
     """How many threads a pass of so many samples is worth, each with samples of its own."""
-    return min(helpers(2 * samples * sum(w.size for w in network.forward)), max(samples, 1))
+    return min(useful_threads(2 * samples * sum(w.size for w in network.forward)), max(samples, 1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +72,7 @@ class PackedLayers:
             self.biases[self.ends[k] : self.ends[k] + len(bias)] = bias
 
     def write_to(self, network: Network) -> None:
-        """Give the network these weights, in place."""
+        """Copy these weights into the network, in place."""
         wide = columns(self.weights.dtype)
         for (side, k), w in _matrices(network).items():
             at, rows, panels = self.shapes[side, k]

@@ -26,7 +26,7 @@ from fsp_dynamics.kernels.loop_products import times, times_transposed
 from fsp_dynamics.kernels.loop_relaxation import relax_batch
 from fsp_dynamics.kernels.panels import USED_ROWS, aligned, fill_panels, from_panels, padded
 from fsp_dynamics.kernels.status import RUNNING
-from fsp_dynamics.kernels.team import Team, helpers
+from fsp_dynamics.kernels.team import Team, useful_threads
 from fsp_dynamics.kernels.tiles import columns
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of
@@ -35,7 +35,7 @@ from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
 
 def threads_for(network: Network, samples: int) -> int:
     """How many threads a pass of so many samples is worth."""
-    return helpers(samples * sum(w.size for w in network.forward))
+    return useful_threads(samples * sum(w.size for w in network.forward))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +67,7 @@ class PackedLoop:
         return cls(weights, shapes, _widened(network.loop, widths[0]), biases, leaks)
 
     def moved(self, to: Callable[[Array], Array]) -> PackedLoop:
-        """The same, with what learning may change where `to` puts it."""
+        """The same, with the arrays that learning changes moved by `to`."""
         return dataclasses.replace(self, weights=to(self.weights), loop=to(self.loop), biases=to(self.biases))
 
     @property
@@ -82,8 +82,8 @@ class PackedLoop:
 
     def products(self) -> tuple[list[Array], list[Array], list[float]]:
         """Of the loop and each forward matrix W, in ring order: the product of those before it
-        (n_L, N_k), that of those after it, transposed (n_L, N_k+1), and ||W||; taken in the
-        panels, so that they can be asked for between two batches.
+        (n_L, N_k), that of those after it, transposed (n_L, N_k+1), and ||W||; computed from the
+        panels, so that they are available between two batches.
         """
         n, dtype = len(self.loop), self.weights.dtype
         rows, panels = np.arange(n), [self._panels(k) for k in range(1, len(self.shapes))]
@@ -99,7 +99,7 @@ class PackedLoop:
         return before, after[::-1], norms
 
     def write_to(self, network: Network) -> None:
-        """Give the network these weights, in place."""
+        """Copy these weights into the network, in place."""
         assert network.loop is not None
         for k, matrix in enumerate((network.input, *network.forward)):
             from_panels(self._panels(k), matrix)
@@ -128,9 +128,7 @@ class LoopWorkspace:
         phases: int = 1,
         to: Callable[[Array], Array] = lambda array: array,
     ) -> None:
-        """threads : how many share it. to : puts an array where several processes have it in
-        common.
-        """
+        """threads : how many use it. to : moves an array, for example into shared memory."""
         self.packed, self.rows, dtype = packed, rows, packed.weights.dtype
         n, layers, widths = len(packed.loop), len(packed.shapes), packed.widths
         progress, statistics = np.full((phases, 3, rows), np.inf), np.zeros((phases, 3, rows), np.int64)
