@@ -31,7 +31,7 @@ class DevicePhases:
     """The free phase and the one or two nudged ones of B samples on the device.
 
     states : of each phase, the free one first, all layers (B, n_k). status (phases, B), as in
-    kernels/loop_relaxation.py. passes (phases, B). residual (B,) of the free phase. entering
+    kernels/status.py. passes (phases, B). residual (B,) of the free phase. entering
     (2, B, n_L) : what enters the outputs, free and nudged; of width 0 without Broyden's method,
     which alone learns from it.
     """
