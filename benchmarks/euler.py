@@ -68,7 +68,7 @@ class Euler:
         )
         sums = np.zeros(3)
         with Team(threads) as team:
-            rows = np.zeros((team.members, 2, self.batch), np.int64)
+            rows = np.zeros((team.threads, 2, self.batch), np.int64)
             begin = time.perf_counter()
             team.run(
                 _learn, images, labels, order, net, rows, self.sizes[-1], np.float32(STEP), np.float32(self.rate), sums

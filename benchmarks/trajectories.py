@@ -107,8 +107,8 @@ def ours(task: Task, steps: str, accuracy: float = RTOL) -> Method:
     )
 
     def run() -> Result:
-        walk = solver.walk(task.network, inputs, start, None, np.array([0.0, task.span]))
-        return walk.states[-1], float(walk.fields.mean())
+        found = solver.integrate(task.network, inputs, start, None, np.array([0.0, task.span]))
+        return found.states[-1], float(found.fields.mean())
 
     return run
 

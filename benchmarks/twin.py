@@ -86,9 +86,9 @@ class Twin:
         layers = tuple(aligned((self.batch, padded(n, np.float32)), np.float32) for n in self.sizes[1:])
         errors = tuple(np.zeros_like(layer) for layer in layers)
         with Team(threads) as team:
-            rows, carried = np.zeros((team.members, 2, self.batch), np.int64), np.zeros(1, np.int64)
+            rows, carried = np.zeros((team.threads, 2, self.batch), np.int64), np.zeros(1, np.int64)
             tiles = -(-self.batch // USED_ROWS)
-            pixels = np.zeros((team.members, tiles, self.sizes[0]), np.int64), np.zeros((team.members, tiles), np.int64)
+            pixels = np.zeros((team.threads, tiles, self.sizes[0]), np.int64), np.zeros((team.threads, tiles), np.int64)
             begin = time.perf_counter()
             net = (self.weights, self.biases, layers, errors)
             team.run(

@@ -74,8 +74,8 @@ def test_fields_of_the_reference_are_counted(method, dt, task, monkeypatch):
 )
 def test_a_compiled_step_has_as_many_fields_as_along_a_path(method, dt, task):
     start = rate.zero_state(task.network, len(task.drive))
-    walk = NumbaSolver(method, dt=dt).walk(task.network, task.drive, start, None, np.array([0.0, 2.0]))
-    np.testing.assert_array_equal(walk.fields, 1 + Method("numba_ode", method, dt).fields_of_a_step() * walk.steps)
+    found = NumbaSolver(method, dt=dt).integrate(task.network, task.drive, start, None, np.array([0.0, 2.0]))
+    np.testing.assert_array_equal(found.fields, 1 + Method("numba_ode", method, dt).fields_of_a_step() * found.steps)
 
 
 def test_slow_methods_are_not_run_at_tighter_tolerances(task):

@@ -11,7 +11,7 @@ import numpy as np
 
 from fsp_dynamics.analysis.alignment import loop_alignment, sample_alignment
 from fsp_dynamics.analysis.gradients import NothingToCompareError, compare
-from fsp_dynamics.analysis.spectra import eigenvalues, is_hard_loop, linearise
+from fsp_dynamics.analysis.spectra import eigenvalues, linearise
 from fsp_dynamics.analysis.stability import kink_margin, settle_time
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
@@ -68,7 +68,7 @@ class Probe:
             with contextlib.suppress(NothingToCompareError):
                 targets = np.eye(network.sizes[-1], dtype=network.dtype)[self.labels]
                 found["gradient"] = asdict(compare(network, self.images, targets, self.recipe))
-            if is_hard_loop(network) and kept.size:
+            if network.is_hard_sigmoid_loop and kept.size:
                 found["stability"] = _stability(network, images, equilibrium)
         return found
 

@@ -184,7 +184,7 @@ def spectrum(
 
 def eigenvalues(linear: Linearisation, method: str | None = None, count: int = 6) -> Spectrum:
     """`spectrum` of an already linearised field."""
-    hard_loop = is_hard_loop(linear.network)
+    hard_loop = linear.network.is_hard_sigmoid_loop
     method = method or ("exact" if hard_loop else "dense" if linear.size <= DENSE else "rightmost")
     if check_choice("method", method, METHODS) == "exact":
         if not hard_loop:
@@ -295,11 +295,6 @@ def slowest_mode(linear: Linearisation, sample: int) -> Array:
         values, vectors = _arnoldi(linear, sample, 1)
     mode = vectors[:, np.argmax(values.real)].real
     return mode / np.linalg.norm(mode)
-
-
-def is_hard_loop(network: Network) -> bool:
-    """Whether this is a feedforward loop with a hard sigmoid, to which method "exact" applies."""
-    return network.loop is not None and network.rho.projected
 
 
 def by_decreasing(values: Array, key: Callable[[Array], Array]) -> Array:

@@ -22,7 +22,6 @@ from fsp_dynamics.analysis.spectra import (
     by_decreasing,
     departure,
     eigenvalues,
-    is_hard_loop,
     linearise,
     numerical_abscissa,
     ring_eigenvalues,
@@ -152,7 +151,7 @@ def stability(
         departure=distance,
         relative_departure=distance / norm,
         numerical_abscissa=numerical_abscissa(linear),
-        beta_range=admissible_beta(linear) if is_hard_loop(network) else np.full((batch, 2), np.nan),
+        beta_range=admissible_beta(linear) if network.is_hard_sigmoid_loop else np.full((batch, 2), np.nan),
         dt=admissible_dt(found, tableau) if found.complete else np.full(batch, np.nan),
         factor=factor,
         tableau=tableau,
@@ -193,7 +192,7 @@ def admissible_beta(linear: Linearisation) -> Array:
     between kappa_L = 0 and kappa_L = max |nu|. Raises ConfigurationError for other networks, whose
     stable values of beta need not form an interval.
     """
-    if not is_hard_loop(linear.network):
+    if not linear.network.is_hard_sigmoid_loop:
         raise ConfigurationError(
             "admissible_beta needs a loop and a hard sigmoid; compute the spectrum of this network at each beta instead"
         )

@@ -1,10 +1,12 @@
-"""How fast: the only rooms that import numba. Arrays and numbers in, arrays and numbers out; no
-checks, no messages.
+"""How fast: the only modules that import numba. Arrays and numbers in, arrays and numbers out; no
+checks, no messages, no classes but NamedTuples.
 
 `vectors`, `tiles`, `turned_tiles` and `panels` are products with weights that are kept in panels;
-`team` is threads that walk through one kernel together. `broyden`, `loop_rest`, `loop_phases` and
-`loop_learning` bring a loop to rest and train it; `layer_sweeps` and `layer_learning` do so for a
-reciprocal network. `field`, `steps` and `relax` walk through time, each sample with a step of its
-own, with `exponential` for smooth activations; `units` and `mixing` are the elementwise work of a
-pass and the extrapolation between passes; `products` adds updates to weights in place.
+`team` is threads that run one kernel together; `status` the status of a sample. `broyden`,
+`loop_arrays`, `loop_relaxation` and `loop_phases` compute the equilibria of a loop,
+`loop_weights`, `loop_optimiser` and `loop_learning` train it; `layer_relaxation` and
+`layer_learning` do so for a reciprocal network. `field`, `step_arrays`, `steps` and `relax`
+integrate in time, each sample with its own step, with `exponential` for smooth activations;
+`units` and `anderson` are the elementwise part of a pass and the mixing of passes; `products` adds
+updates to weights in place, `loop_products` multiplies along a loop.
 """

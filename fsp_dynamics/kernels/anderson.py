@@ -8,7 +8,7 @@ import numpy as np
 
 from fsp_dynamics.kernels.field import Array, inner, jitted
 
-# smaller rises are the way through an expanding map and leave the history on their own
+# smaller rises are normal in an expanding map, and leave the history by themselves
 RESTART = 10.0
 
 

@@ -1,16 +1,16 @@
-"""One sample's equilibrium in the space of its outputs: the step of a quasi-Newton method that
-knows the box.
+"""One sample's equilibrium in the space of its outputs: one step of Broyden's method under the
+exact clip.
 
 The loop closes through n outputs. With u(y) what enters them after one pass from the outputs y, an
 equilibrium is a root of
 
-    y = clip((u(y) + beta d) / kappa),  kappa = leak + beta                                (`rests_at`)
+    y = clip((u(y) + beta d) / kappa),  kappa = leak + beta                      (`clipped_target`)
 
-Each sample keeps a model u(y') ~ u(y) + (y' - y) S of its own, S (n, n). It is corrected by every
-pass (Broyden's rule, `broyden_update`), and the next outputs are the root of the model under the
-exact clip (`predict`): a linear solve inside the box and no move at all at its walls.
+Each sample keeps a model u(y') ~ u(y) + (y' - y) S of its own, S (n, n). Every pass corrects it by
+a secant update (`broyden_update`), and the next outputs are the root of the model under the exact
+clip (`predict`): a linear solve for the outputs inside (0, 1), while those at 0 or 1 stay.
 
-Rows are vectors of n outputs at the front of rows padded for kernels/panels.py.
+Vectors of n outputs are the first n elements of rows padded for kernels/panels.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from fsp_dynamics.kernels.field import Array, bare, unit_target
 
-SWEEPS = 20  # over the outputs of one model; two or three are the rule
+ITERATIONS = 20  # of Gauss-Seidel over the outputs of one model; two or three usually do
 
 
 @bare
@@ -29,9 +29,9 @@ def clipped(v: float) -> float:
 
 
 @bare
-def rests_at(u: float, leak: float, beta: float, d: float) -> float:
-    """clip((u + beta d) / (leak + beta)), NaN stays NaN: where an output rests while what enters
-    it stays.
+def clipped_target(u: float, leak: float, beta: float, d: float) -> float:
+    """clip((u + beta d) / (leak + beta)), NaN stays NaN: the fixed point of an output with constant
+    input.
     """
     return clipped(unit_target(u, leak, beta, d))
 
@@ -43,8 +43,8 @@ def mismatch(y: Array, u: Array, leak: float, beta: float, d: Array, n: int) -> 
     """
     total = 0.0
     for j in range(n):
-        rest = rests_at(np.float64(u[j]), leak, beta, np.float64(d[j]))
-        total += ((leak + beta) * (rest - y[j])) ** 2
+        aim = clipped_target(np.float64(u[j]), leak, beta, np.float64(d[j]))
+        total += ((leak + beta) * (aim - y[j])) ** 2
     return np.sqrt(total)
 
 
@@ -64,9 +64,9 @@ def broyden_update(slope: Array, dy: Array, du: Array, n: int) -> None:
                 du[j] -= dy[i] * slope[i, j]
     for i in range(n):
         if dy[i] != 0:
-            share = slope.dtype.type(dy[i] / size)
+            weight = slope.dtype.type(dy[i] / size)
             for j in range(n):
-                slope[i, j] += share * du[j]
+                slope[i, j] += weight * du[j]
 
 
 @bare
@@ -76,13 +76,13 @@ def predict(
     """z <- the root of z = clip((u + (z - y) S + beta d) / kappa), output by output, each solved
     exactly with the others held (Gauss-Seidel).
 
-    v (n,) is room for the model's u(z). An output whose own slope leaves it no leak takes the
+    v (n,) is scratch for the model's u(z). An output whose own slope leaves it no leak takes the
     plain pass.
     """
     kappa = leak + beta
     for j in range(n):
         z[j], v[j] = y[j], u[j]
-    for _ in range(SWEEPS):
+    for _ in range(ITERATIONS):
         furthest = 0.0
         for j in range(n):
             own = slope[j, j] if kappa - slope[j, j] > 0.1 * kappa else slope.dtype.type(0)
@@ -97,50 +97,50 @@ def predict(
 
 
 @bare
-def may_amplify(slope: Array, y: Array, kappa: float, n: int, room: Array) -> bool:
+def may_amplify(slope: Array, y: Array, kappa: float, n: int, powers: Array) -> bool:
     """Whether a change of the outputs may come back larger: not if ||S^m|| < kappa^m in the
     Frobenius norm for m = 1, 2 or 4.
 
-    S is taken between the outputs inside (0, 1): the others do not move. Where nothing is
-    enlarged, the equilibrium is stable in time, as far as S knows the directions. room (2, n, n)
-    float64.
+    S is restricted to the outputs inside (0, 1): the others do not change. Where nothing is
+    amplified, the equilibrium is stable in time, as far as S models the directions. powers (2, n,
+    n) float64 is scratch.
     """
     for i in range(n):
         for j in range(n):
             free = 0 < y[i] < 1 and 0 < y[j] < 1
-            room[0, i, j] = slope[i, j] / kappa if free else 0.0
+            powers[0, i, j] = slope[i, j] / kappa if free else 0.0
     for _ in range(3):
         size = 0.0
         for i in range(n):
             for j in range(n):
-                size += np.float64(room[0, i, j]) ** 2
+                size += np.float64(powers[0, i, j]) ** 2
         if size < 1:
             return False
         for i in range(n):
             for j in range(n):
-                room[1, i, j] = 0
+                powers[1, i, j] = 0
             for k in range(n):
                 for j in range(n):
-                    room[1, i, j] += room[0, i, k] * room[0, k, j]
+                    powers[1, i, j] += powers[0, i, k] * powers[0, k, j]
         for i in range(n):
             for j in range(n):
-                room[0, i, j] = room[1, i, j]
+                powers[0, i, j] = powers[1, i, j]
     return True
 
 
 @bare
-def mean_slope(moments: Array, products: Array, slope: Array, room: Array) -> None:
+def mean_slope(moments: Array, products: Array, slope: Array, scratch: Array) -> None:
     """slope <- the regression of du on dy from moments = sum dy^T dy and products = sum dy^T du,
     (n, n) float64.
 
-    A ridge of one hundredth of the mean moment keeps directions that were hardly seen at slope 0.
-    By Cholesky's method; room (2, n, n) float64.
+    A ridge of one hundredth of the mean moment keeps directions with hardly any data at slope 0.
+    By Cholesky's method; scratch (2, n, n) float64.
     """
     n = moments.shape[0]
     ridge = 1e-30
     for i in range(n):
         ridge += 0.01 * moments[i, i] / n
-    lower, column = room[0], room[1, 0]
+    lower, column = scratch[0], scratch[1, 0]
     for i in range(n):
         for j in range(i + 1):
             total = moments[i, j] + (ridge if i == j else 0.0)

@@ -3,10 +3,8 @@ kernels are compiled for activations.
 
 The equations are the one-liners of models/rate.py, compiled and never rewritten. A state is a row
 of an array (., P): the layers side by side, each padded with zeros to whole panels
-(kernels/panels.py). Arrays and row numbers are handed over, not rows: views take longer than the
-work on a small layer. inputs = (constant, d, beta): constant (B, P) is the drive, then the biases
-of the other layers; d (B, P_L) the target of the last layer, the output, which begins at `output`
-and is positive by beta (0 in a free phase). leak (P,) is 1 / r of each unit.
+(kernels/panels.py). Kernels get arrays and row numbers, not rows: making a view takes longer than
+the work on a small layer. leak (P,) is 1 / r of each unit; the last layer begins at `output`.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy.typing as npt
@@ -32,31 +30,36 @@ BARE: dict[str, Any] = INNER | {"_nrt": False}
 # x / 0 is inf or NaN, as in arrays: nothing inside a loop can raise
 jit = numba.njit(error_model="numpy")
 inner = numba.njit(**INNER)  # called by kernels only: compiles in half the time
-bare = numba.njit(
-    **BARE
-)  # counts no references besides: each is an atomic operation, and there are some for every view of an array
-view = numba.njit(
-    error_model="numpy", inline="always"
-)  # what is counted nowhere can be returned by nobody: views are made where they are used
+# besides, counts no references: each is an atomic operation, several for every view of an array
+bare = numba.njit(**BARE)
+# a function that counts no references cannot return an array: views are made where they are used
+view = numba.njit(error_model="numpy", inline="always")
 unit_field = jit(rate.unit_field)
 unit_target = jit(rate.unit_target)
 unit_rate_field = jit(rate.unit_rate_field)
-rho, rho_slope = (
-    activations.hard_sigmoid,
-    activations.hard_sigmoid_slope,
-)  # `compiled_for` puts an activation's own in their place
+# `compiled_for` replaces these two by those of its activation
+rho, rho_slope = activations.hard_sigmoid, activations.hard_sigmoid_slope
+
+
+class UnitInputs(NamedTuple):
+    """What enters each unit whatever the states of the others.
+
+    constant (B, P) : the drive, then the biases of the other layers. target (B, P_L) : d of the
+    output under a nudge of strength beta (0 in a free phase).
+    """
+
+    constant: Array
+    target: Array
+    beta: float
 
 
 def rho_pair(s: Any) -> Any:
-    """(rho(s), rho'(s)); the fast twins of kernels/exponential.py stand here for the activations
-    that have one.
-    """
+    """(rho(s), rho'(s)); `compiled_for` may replace it by a fast twin of kernels/exponential.py."""
     return rho(s), rho_slope(s)
 
 
-@numba.njit(
-    error_model="numpy", fastmath={"reassoc"}
-)  # lets the sum be vectorised; NaN and infinity keep their meaning
+# reassoc lets the sum be vectorised; NaN and infinity keep their meaning
+@numba.njit(error_model="numpy", fastmath={"reassoc"})
 def dot(weights: Array, rates: Array) -> Any:
     """sum_i weights[i] rates[i]."""
     total = weights.dtype.type(0)
@@ -85,17 +88,17 @@ def fill_field(
     a: Array,
     slopes: Array,
     r: int,
-    inputs: Any,
+    inputs: UnitInputs,
     leak: Array,
     output: int,
     literal: bool,
     out: Array,
     o: int,
 ) -> None:
-    """out[o] <- ds/dt at s[b], where a[r] comes in from others: eq. 13 (`literal`, slopes[r] =
+    """out[o] <- ds/dt at s[b], with input a[r] from other units: eq. 13 (`literal`, slopes[r] =
     rho'(s[b])) or the rate form of the hard sigmoid.
     """
-    constant, d, beta = inputs[0], inputs[1], s.dtype.type(inputs[2])
+    constant, d, beta = inputs.constant, inputs.target, s.dtype.type(inputs.beta)
     none, units = s.dtype.type(0), s.shape[1]
     free = units if beta == 0 else output  # without a nudge the output is like the others
     if literal:
@@ -126,11 +129,11 @@ def compiled_for(
     calls by their names.
 
     Copies of the templates share globals in which `rho`, `rho_slope`, `rho_pair` and the
-    templates' own names mean the compiled functions; `pair` may be another way to (rho(s),
+    templates' own names mean the compiled functions; `pair` may be another function for (rho(s),
     rho'(s)). (Closures would do the same, but Numba never finds a closure over compiled functions
     in its disk cache.) Without `counted` the templates count no references, and must not make
-    arrays. What is made of this package's activations is kept on disk, under a name that changes
-    with any source it is made of.
+    arrays. What is compiled for this package's activations is kept on disk, under a name that
+    changes with any source it is made of.
     """
     *others, top = templates
     kept = rate in OURS and slope in OURS
@@ -152,7 +155,7 @@ def jitted(function: Any, kept: bool = False, nogil: bool = False, counted: bool
     if hasattr(function, "py_func"):
         return function
     if not isinstance(function, FunctionType):
-        raise NumbaError(f"{function!r} is no function written in Python")
+        raise NumbaError(f"{function!r} is not a function written in Python")
     options: dict[str, Any] = {"error_model": "numpy", "nogil": nogil, "_nrt": counted}
     try:
         return numba.njit(**options, cache=kept)(function)
@@ -174,8 +177,8 @@ def _copy(template: Any, world: dict[str, Any], marks: tuple[str, ...]) -> Funct
 
 
 def entry(function: Any) -> Any:
-    """The function compiled as a way in from Python: it lets other threads run, and is kept on
-    disk until the source of any kernel changes.
+    """The function compiled to be called from Python: it releases the GIL, and is kept on disk
+    until the source of any kernel changes.
     """
     function.__qualname__ = f"{function.__name__}_{_fingerprint()}"
     return jitted(function, kept=True, nogil=True, counted=False)

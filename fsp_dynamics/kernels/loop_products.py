@@ -1,5 +1,5 @@
-"""Products of all rows with a matrix in panels, as ways in from Python: for what is read off a
-loop between two batches.
+"""Products of all rows with a matrix in panels, to be called from Python: for probes of a loop
+between two batches.
 """
 
 from __future__ import annotations

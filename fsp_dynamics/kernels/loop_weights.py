@@ -1,11 +1,11 @@
-"""What is done to the weights of a loop, part by part: shrunk, added to, by rows of rates and
-changes; and which part is whose.
+"""Elementary changes of the weights of a loop, part by part: scaling, adding, adding outer
+products; and which part belongs to which thread.
 """
 
 from __future__ import annotations
 
 from fsp_dynamics.kernels.field import Array, bare
-from fsp_dynamics.kernels.loop_relaxation import first_unit
+from fsp_dynamics.kernels.loop_arrays import first_unit
 from fsp_dynamics.kernels.team import partition
 
 
@@ -65,15 +65,17 @@ def sum_rows(left: Array, left_rows: Array, change: Array, chosen: Array, pair: 
 
 
 @bare
-def part(shapes: Array, k: int, wide: int, me: int, all: int) -> tuple[int, int]:
-    """My part of the matrix into layer k, as places of the flat weights; whole rows of panels."""
-    low, high = partition(shapes[k, 1] * shapes[k, 2], me, all)
+def part(shapes: Array, k: int, wide: int, thread: int, threads: int) -> tuple[int, int]:
+    """A thread's part of the matrix into layer k, as indices of the flat weights; whole rows of
+    panels.
+    """
+    low, high = partition(shapes[k, 1] * shapes[k, 2], thread, threads)
     return shapes[k, 0] + low * wide, shapes[k, 0] + high * wide
 
 
 @bare
-def bias_part(shapes: Array, k: int, wide: int, me: int, all: int) -> tuple[int, int]:
-    """My part of the biases of layer k, as places of all biases."""
-    low, high = partition(shapes[k, 2] * wide, me, all)
+def bias_part(shapes: Array, k: int, wide: int, thread: int, threads: int) -> tuple[int, int]:
+    """A thread's part of the biases of layer k, as indices of all biases."""
+    low, high = partition(shapes[k, 2] * wide, thread, threads)
     begin = first_unit(shapes, k, wide)
     return begin + low, begin + high

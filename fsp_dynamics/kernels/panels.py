@@ -1,9 +1,9 @@
 """Weights in panels, and products with them that never copy a weight.
 
 A (K, N) matrix is kept as w (P, K, COLUMNS), P = ceil(N / COLUMNS), the columns beyond N zero:
-each panel is read and written from its first byte to its last. General BLAS libraries bring a
+each panel is read and written from its first byte to its last. General BLAS libraries copy a
 matrix into such an order inside every product; for the few rows of a batch that costs more than
-the product. Kept in order, a product of 5 rows was measured at 96 GFLOP/s where NumPy's matmul
+the product. Kept in this order, a product of 5 rows was measured at 96 GFLOP/s where NumPy's matmul
 gave 27 (1500 x 1500, float32, one core of an AMD EPYC whose best is about 98).
 
 Matrices of rows that belong to panels have their row padded to P COLUMNS elements (`padded`).
@@ -20,12 +20,12 @@ from fsp_dynamics.kernels.tiles import ROWS, columns, dot_tile, outer_tile, used
 from fsp_dynamics.kernels.turned_tiles import TURNED_ROWS, TURNED_STEPS, turned_tile
 from fsp_dynamics.kernels.vectors import BYTES
 
-# of which four rows, and the same columns of three rows of rates, stay in the first cache
+# panels of which four rows, and the same columns of three rows of rates, fit the first-level cache
 TURNED_PANELS = 32
-# five rows and a list are too many registers, and fewer rows have fewer pixels between them
+# five rows and a list need too many registers, and fewer rows have fewer pixels in common
 USED_ROWS = 4
 DENSE, ALL = 0.9, -1  # a list of more than this share of all k costs more than it saves
-TURNED_CHUNK = 48  # rows whose part of these columns stays in the second
+TURNED_CHUNK = 48  # rows whose part of these columns fits the second-level cache
 
 
 def padded(n: int, dtype: object) -> int:
@@ -54,8 +54,8 @@ def to_panels(matrix: Array) -> Array:
 
 
 def fill_panels(matrix: Array, panels: Array) -> None:
-    """panels (P, K, COLUMNS) <- the matrix (K, N), in one pass: with a large net and one sample,
-    copies would take longer than its path.
+    """panels (P, K, COLUMNS) <- the matrix (K, N), without temporaries: with a large net and one
+    sample, these would take longer than its path.
     """
     k, wide = panels.shape[1:]
     whole = matrix.shape[1] // wide
@@ -207,9 +207,18 @@ def multiply_used(
 
 @jit
 def add_outer_used(
-    l: Array, l_rows: Array, r: Array, r_rows: Array, scale: float, w: Array, first: int, last: int, used: Array, counts: Array  # noqa: E741
-) -> None:  # fmt: skip
-    """`add_outer` without the rows of panels that `find_used` found to stay as they are; the same
+    l: Array,  # noqa: E741
+    l_rows: Array,
+    r: Array,
+    r_rows: Array,
+    scale: float,
+    w: Array,
+    first: int,
+    last: int,
+    used: Array,
+    counts: Array,
+) -> None:
+    """`add_outer` without the rows of panels that do not change because of `find_used`; the same
     bits.
     """
     steps, wide, m = w.shape[1], w.shape[2], l_rows.size

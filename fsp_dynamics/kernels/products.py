@@ -1,9 +1,9 @@
-"""Matrix products that accumulate in place, through SciPy's BLAS: NumPy's matmul cannot add to
-what stands there.
+"""Matrix products that accumulate in place, by SciPy's BLAS: NumPy's matmul cannot add to its
+output.
 
-Meant for updates of weights, where a temporary would have their size. The products of a pass go
-through `numpy.matmul`: they are small, and the OpenBLAS that NumPy brings was measured at about
-half the time of SciPy's on (20 x 500)(500 x 500).
+Meant for updates of weights, where a temporary would have their size. The products of a pass use
+`numpy.matmul`: they are small, and NumPy's OpenBLAS was measured at about half the time of SciPy's
+on (20 x 500)(500 x 500).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def add_product(out: Array, a: Array, b: Array, alpha: float = 1.0, beta: float 
     """
     if out.size == 0:
         return
-    assert out.flags.c_contiguous, "BLAS would change a copy and leave `out` as it was"
-    left, transpose_left = _fortran(b.T)  # BLAS counts columns first: it is told out.T = b.T @ a.T
+    assert out.flags.c_contiguous, "BLAS would change a copy instead of `out`"
+    left, transpose_left = _fortran(b.T)  # in BLAS columns come first: out.T = b.T @ a.T
     right, transpose_right = _fortran(a.T)
     _GEMM[out.dtype](
         alpha, left, right, beta=beta, c=out.T, trans_a=transpose_left, trans_b=transpose_right, overwrite_c=True

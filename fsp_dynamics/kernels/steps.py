@@ -1,27 +1,10 @@
 """Explicit Runge-Kutta steps of a few samples at once: every sample its own step, one product of
 all of them for each stage.
 
-What the kernels are given, as arrays and tuples:
-
-    net       (weights, wires, leak, output): every matrix in panels (kernels/panels.py), laid end to end; wires (C, 6) a row for each
-              connection: where the layers pre and post begin, units of pre, panels, place in
-              `weights`, and 0 where it is the first into post; leak (P,); where the output begins
-    inputs    (constant (B, P), d (B, P_L), beta): the drive and the biases of the other layers; target and strength of the nudge
-    units     (literal, boxed, resting): eq. 13 as it stands or the rate form; clip every state to [0, 1] or not; whether the norm of the
-              rate form is asked for where that of the field is another
-    tableau   (A, e, middle, order): k_i = field(s + h sum_j A_ij k_j), whose last row leads to the new state: k_last is the first of the next
-              step; error h sum_i e_i k_i (e empty: the step is constant); s + h sum_i middle_i k_i
-              lies in the middle
-    standing  (5, B, P), for each sample: S the state, X the attempted one, FIRST and LAST the
-    fields of both, MIDDLE what lies between
-    work      (k (stages - 2, G, P), block (3, G + 1, P), numbers (G,), scaled (stages,)), for each of the G samples that step together: the
-              stages between; RATES, SLOPES and their TOTAL rates @ W, with a row of zeros at the
-              end; 0 ... G - 1; h times coefficients
+Arrays as in kernels/step_arrays.py.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numba
 import numpy as np
@@ -30,6 +13,7 @@ from fsp_dynamics.kernels.field import (
     BARE,
     FIELD,
     Array,
+    UnitInputs,
     bare,
     clip,
     fill_field,
@@ -39,12 +23,28 @@ from fsp_dynamics.kernels.field import (
     unit_target,
 )
 from fsp_dynamics.kernels.panels import multiply
+from fsp_dynamics.kernels.step_arrays import (
+    ADDS,
+    FIRST,
+    LAST,
+    PANELS,
+    PLACE,
+    POST,
+    PRE,
+    RATES,
+    SLOPES,
+    TOTAL,
+    UNITS,
+    S,
+    StepForm,
+    StepNet,
+    StepScratch,
+    StepTableau,
+    X,
+)
 
-S, X, FIRST, LAST, MIDDLE = 0, 1, 2, 3, 4
-RATES, SLOPES, TOTAL = 0, 1, 2
-summing = numba.njit(
-    **BARE, fastmath={"reassoc", "contract"}
-)  # lets sums be vectorised; NaN and infinity keep their meaning
+# lets sums be vectorised; NaN and infinity keep their meaning
+summing = numba.njit(**BARE, fastmath={"reassoc", "contract"})
 
 
 @bare
@@ -55,13 +55,25 @@ def copy(v: Array, b: int, out: Array, o: int) -> None:
 
 
 @numba.njit(**BARE, fastmath={"contract"})
-def add_stages(share: float, s: Array, first: Array, b: int, k: Array, r: int, weights: Array, stages: int, h: float, scaled: Array, out: Array,
-               o: int) -> None:  # fmt: skip
+def add_stages(
+    share: float,
+    s: Array,
+    first: Array,
+    b: int,
+    k: Array,
+    r: int,
+    weights: Array,
+    stages: int,
+    h: float,
+    scaled: Array,
+    out: Array,
+    o: int,
+) -> None:
     """out[o] <- share s[b] + h (weights[0] first[b] + sum_i weights[i] k[i - 1, r]) over so many
     stages.
 
-    Two stages at a time: `out` is gone through once for both, and LLVM can still tell that no
-    arrays overlap.
+    Two stages at a time: one loop over `out` for both, and LLVM can still prove that no arrays
+    overlap.
     """
     for i in range(stages):
         scaled[i] = h * weights[i]
@@ -102,25 +114,25 @@ def sum_of_squares(error: Array, r: int, s: Array, x: Array, b: int, absolute: f
 
 
 @bare
-def add_inputs(rates: Array, a: Array, weights: Array, wires: Array, numbers: Array) -> None:
-    """a[r] <- rates[r] @ W for the rows `numbers` of rates and a, (G + 1, P) with a last row that
-    gives room to the views below.
+def add_inputs(rates: Array, a: Array, weights: Array, connections: Array, numbers: Array) -> None:
+    """a[r] <- rates[r] @ W for the rows `numbers` of rates and a, (G + 1, P): the views below
+    extend into the last row.
     """
     rows, width = a.shape[0] - 1, a.shape[1]
     wide = 64 // a.itemsize
-    for c in range(wires.shape[0]):
-        pre, post, units, panels, place = wires[c, 0], wires[c, 1], wires[c, 2], wires[c, 3], wires[c, 4]
+    for c in range(connections.shape[0]):
+        pre, post, units = connections[c, PRE], connections[c, POST], connections[c, UNITS]
+        panels, place = connections[c, PANELS], connections[c, PLACE]
         w = weights[place : place + panels * units * wide].reshape((panels, units, wide))
-        entering = rates.reshape(-1)[pre : pre + rows * width].reshape(
-            (rows, width)
-        )  # rows that begin where the layer does
+        # views whose rows begin where the layer does
+        entering = rates.reshape(-1)[pre : pre + rows * width].reshape((rows, width))
         total = a.reshape(-1)[post : post + rows * width].reshape((rows, width))
-        multiply(entering, numbers, w, total, numbers, 0, panels, wires[c, 5] != 0)
+        multiply(entering, numbers, w, total, numbers, 0, panels, connections[c, ADDS] != 0)
 
 
-def rest_norm(s: Array, b: int, a: Array, r: int, inputs: Any, leak: Array, output: int) -> float:
-    """||ds/dt|| in the rate form at s[b], into which a[r] enters."""
-    constant, d, beta = inputs
+def rate_field_norm(s: Array, b: int, a: Array, r: int, inputs: UnitInputs, leak: Array, output: int) -> float:
+    """||ds/dt|| in the rate form at s[b] with input a[r] from other units."""
+    constant, d, beta = inputs.constant, inputs.target, inputs.beta
     total = 0.0
     for i in range(s.shape[1]):
         pull = beta if i >= output else 0.0
@@ -129,39 +141,47 @@ def rest_norm(s: Array, b: int, a: Array, r: int, inputs: Any, leak: Array, outp
     return np.sqrt(total)
 
 
-def attempt(samples: Array, h: Array, begin: int, end: int, net: Any, inputs: Any, units: Any, tableau: Any, standing: Array, work: Any,
-            residual: Array) -> None:  # fmt: skip
+def attempt(
+    samples: Array,
+    h: Array,
+    begin: int,
+    end: int,
+    net: StepNet,
+    inputs: UnitInputs,
+    form: StepForm,
+    tableau: StepTableau,
+    states: Array,
+    scratch: StepScratch,
+    residual: Array,
+) -> None:
     """The stages begin ... end of steps h[b] of the samples, and residual (B,) <- ||rate field||
     at the last of them.
 
     begin = end = 0: FIRST <- the field at S (clipped, if states are). From 1 to the end: X and
     LAST <- the new states and their fields.
     """
-    weights, wires, leak, output = net
-    literal, boxed, resting = units
-    A = tableau[0]
-    s, x, first, last = standing[S], standing[X], standing[FIRST], standing[LAST]
-    k, block, numbers, scaled = work
-    rates, slopes, total = block[RATES], block[SLOPES], block[TOTAL]
+    leak, output, A, k = net.leak, net.output, tableau.A, scratch.k
+    s, x, first, last = states[S], states[X], states[FIRST], states[LAST]
+    rates, slopes, total = scratch.block[RATES], scratch.block[SLOPES], scratch.block[TOTAL]
     for i in range(begin, end + 1):
         for r in range(samples.size):
             b = samples[r]
-            add_stages(1.0, s, first, b, k, r, A[i], i, h[b], scaled, x, b)
-            if boxed:
+            add_stages(1.0, s, first, b, k, r, A[i], i, h[b], scratch.scaled, x, b)
+            if form.boxed:
                 clip(x, b)
             fill_rates(x, b, rates, slopes, r)
-        add_inputs(rates, total, weights, wires, numbers[: samples.size])
-        standing_field = i == 0 or i == A.shape[0] - 1
-        out = first if i == 0 else last if standing_field else k[i - 1]
+        add_inputs(rates, total, net.weights, net.connections, scratch.numbers[: samples.size])
+        at_end = i == 0 or i == A.shape[0] - 1
+        out = first if i == 0 else last if at_end else k[i - 1]
         for r in range(samples.size):
             b = samples[r]
-            fill_field(x, b, total, slopes, r, inputs, leak, output, literal, out, b if standing_field else r)
+            fill_field(x, b, total, slopes, r, inputs, leak, output, form.literal, out, b if at_end else r)
     for r in range(samples.size):
         b = samples[r]
-        if boxed and resting:
-            residual[b] = rest_norm(s if end == 0 else x, b, total, r, inputs, leak, output)
+        if form.boxed and form.rate_norm:
+            residual[b] = rate_field_norm(s if end == 0 else x, b, total, r, inputs, leak, output)
         else:
             residual[b] = norm(first if end == 0 else last, b)
 
 
-STEPS = (*FIELD, rest_norm, attempt)
+STEPS = (*FIELD, rate_field_norm, attempt)

@@ -1,8 +1,8 @@
-"""A few threads that walk through one kernel together and meet where one needs what another wrote.
+"""A few threads that run one kernel together, with barriers where one needs what another wrote.
 
-Every member runs the same kernel with its own number `me` of `all`; between two meetings each
-writes only what is its own. The number of members decides who computes an element, never how, so
-results have the same bits for any number of them.
+Every thread runs the same kernel with its own number `thread` of `threads`; between two barriers
+each writes only its own part. The number of threads decides which of them computes an element,
+never how, so results have the same bits for any number of them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ from numba.extending import intrinsic
 
 from fsp_dynamics.kernels.field import Array, jit
 
-ARRIVED, MEETINGS, LOST = (
-    0,
-    16,
-    24,
-)  # places in the counters, on cache lines of their own; LOST is not 0 once a member will never come again
-# multiplications that one thread does in about the 40 microseconds that sending a second one takes
+# indices into the counters: the first two on cache lines of their own; LOST is not 0 once a process
+# that shares them has ended
+ARRIVED, BARRIERS, LOST = 0, 16, 24
+# multiplications that one thread does in about the 40 microseconds that starting a second one takes
 SMALL = 2_000_000
-PATIENCE = 20_000  # looks at a counter before the processor is offered to others
+SPINS = 20_000  # reads of a counter before the processor is yielded
 
 
 def _place(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -38,7 +36,7 @@ def _place(context: Any, builder: Any, signature: Any, args: Any) -> Any:
 
 @intrinsic
 def _fetch_add(typing: Any, counters: Any, index: Any, value: Any) -> Any:
-    """counters[index] += value at one stroke; what was there before."""
+    """counters[index] += value, atomically; the value before."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.atomic_rmw("add", _place(context, builder, signature, args), args[2], "seq_cst")
@@ -48,7 +46,7 @@ def _fetch_add(typing: Any, counters: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def _fetch(typing: Any, counters: Any, index: Any) -> Any:
-    """counters[index], as the other threads have left it."""
+    """counters[index], read atomically."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load_atomic(_place(context, builder, signature, args), "seq_cst", 8)
@@ -57,8 +55,8 @@ def _fetch(typing: Any, counters: Any, index: Any) -> Any:
 
 
 @intrinsic
-def _give_way(typing: Any) -> Any:
-    """Let another thread have this processor, where the system has a word for it."""
+def _yield_processor(typing: Any) -> Any:
+    """Let another thread have this processor, where the system can do that."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if os.name == "posix":
@@ -71,94 +69,95 @@ def _give_way(typing: Any) -> Any:
 
 
 @jit
-def barrier(all: int, counters: Array) -> None:
-    """Wait until every member is here; what each wrote before is then seen by all. Where one is
-    lost, nobody waits any more.
+def barrier(threads: int, counters: Array) -> None:
+    """Wait until all threads have arrived; each then sees what the others wrote before. Where one
+    is lost, none waits.
     """
-    if all == 1 or is_lost(counters):
+    if threads == 1 or is_lost(counters):
         return
-    meeting: int = _fetch(counters, MEETINGS)  # type: ignore[call-arg]
-    if _fetch_add(counters, ARRIVED, 1) == all - 1:
+    number: int = _fetch(counters, BARRIERS)  # type: ignore[call-arg]
+    if _fetch_add(counters, ARRIVED, 1) == threads - 1:
         counters[ARRIVED] = 0
-        _fetch_add(counters, MEETINGS, 1)
+        _fetch_add(counters, BARRIERS, 1)
         return
-    looks = 0
-    while _fetch(counters, MEETINGS) == meeting:
-        looks += 1
-        if looks > PATIENCE:
+    spins = 0
+    while _fetch(counters, BARRIERS) == number:
+        spins += 1
+        if spins > SPINS:
             if is_lost(counters):
                 return
-            _give_way()
+            _yield_processor()
 
 
 @jit
 def is_lost(counters: Array) -> bool:
-    """Whether a member is gone, so that what the others compute means nothing any more."""
+    """Whether a process of the team has ended, so that what the others compute is void."""
     return _fetch(counters, LOST) != 0  # type: ignore[call-arg]
 
 
 @jit
 def post(counters: Array, place: int) -> None:
-    """counters[place] += 1, after everything this process has written before."""
+    """counters[place] += 1, after all earlier writes of this process."""
     _fetch_add(counters, place, 1)  # type: ignore[call-arg]
 
 
 @jit
-def posted(counters: Array, place: int, count: int, looks: int) -> bool:
-    """Whether counters[place] has reached `count`, after so many looks at most; what was written
-    before is then seen here.
+def posted(counters: Array, place: int, count: int, reads: int) -> bool:
+    """Whether counters[place] reaches `count` within so many reads; what was written before it is
+    then visible here.
     """
-    for look in range(looks):
+    for read in range(reads):
         if _fetch(counters, place) >= count:  # type: ignore[call-arg]
             return True
-        if look > 1000:
-            _give_way()
+        if read > 1000:
+            _yield_processor()
     return False
 
 
 @jit
-def partition(count: int, me: int, all: int) -> tuple[int, int]:
-    """(first, last + 1) of the part of range(count) that is mine."""
-    return count * me // all, count * (me + 1) // all
+def partition(count: int, part: int, parts: int) -> tuple[int, int]:
+    """(first, last + 1) of part number `part` when range(count) is cut into so many parts."""
+    return count * part // parts, count * (part + 1) // parts
 
 
 def available() -> int:
-    """How many threads kernels may use: Numba's number, which kernels/relax.threads sets."""
+    """How many threads kernels may use: Numba's number, which `kernels.relax.threads` sets."""
     return int(numba.get_num_threads())
 
 
-def helpers(multiplications: float) -> int:
-    """How many threads to send for so much work: one where it is done before another could be
-    woken, else all that are `available`.
+def useful_threads(multiplications: float) -> int:
+    """How many threads so much work is worth: one where it is done before a second could be
+    started, else all that are `available`.
     """
     return 1 if multiplications < SMALL else available()
 
 
 def can_synchronise() -> bool:
-    """Whether there is a compiler: plain Python cannot meet."""
+    """Whether there is a compiler: plain Python has no barrier."""
     return hasattr(barrier, "py_func")
 
 
 class Team:
-    """Threads that stay between calls. A context manager; the caller is its first member.
+    """Threads that are kept between calls. A context manager; the calling thread is one of them.
 
-    run(kernel, *args) calls kernel(me, all, counters, *args) in every member, which must be
-    compiled with `nogil`. Without the compiler there is one
-    member. first, all, counters : of a team of several processes, the number of this one's first
-    member, how many there are in all, and counters in memory that they share; each calls `run`
-    with the same.
+    run(kernel, *args) calls kernel(thread, threads, counters, *args) in every thread; the kernel
+    must be compiled with `nogil`. Without the compiler there is one thread.
+
+    threads : in this process. first, total, counters : of a team of several processes, the number
+    of this one's first thread, how many threads there are in all, and counters in memory that they
+    share; each process calls `run` with the same arguments.
     """
 
-    def __init__(self, members: int, first: int = 0, all: int | None = None, counters: Array | None = None) -> None:
-        self.members = max(1, members) if can_synchronise() else 1
-        self.first, self.all = first, all
+    def __init__(self, threads: int, first: int = 0, total: int | None = None, counters: Array | None = None) -> None:
+        self.threads = max(1, threads) if can_synchronise() else 1
+        self.first, self._total = first, total
         self.counters = np.zeros(32, np.int64) if counters is None else counters
-        self._others = ThreadPoolExecutor(self.members - 1, thread_name_prefix="fsp-team") if self.members > 1 else None
+        self._others = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="fsp-team") if self.threads > 1 else None
 
     @property
-    def whole(self) -> int:
-        """How many members there are, those of other processes too."""
-        return self.members if self.all is None else self.all
+    def total(self) -> int:
+        """How many threads there are, those of other processes included."""
+        return self.threads if self._total is None else self._total
 
     def __enter__(self) -> Team:
         return self
@@ -171,43 +170,45 @@ class Team:
             self._others.shutdown()
             self._others = None
 
-    def run(self, kernel: Callable[..., None], *args: Any, members: int | None = None) -> None:
-        """kernel(me, all, counters, *args) in so many members (all if None)."""
-        here = self.members if members is None else min(members, self.members)
-        all = here if self.all is None else self.all
+    def run(self, kernel: Callable[..., None], *args: Any, threads: int | None = None) -> None:
+        """kernel(thread, threads, counters, *args) in so many threads of this process (all if
+        None).
+        """
+        here = self.threads if threads is None else min(threads, self.threads)
+        total = here if self._total is None else self._total
         others = (
-            [self._others.submit(kernel, self.first + me, all, self.counters, *args) for me in range(1, here)]
+            [self._others.submit(kernel, self.first + i, total, self.counters, *args) for i in range(1, here)]
             if self._others
             else []
         )
-        kernel(self.first, all, self.counters, *args)
+        kernel(self.first, total, self.counters, *args)
         for other in others:
             other.result()
 
 
 class ThreadTuner:
-    """How many members to send, found by trying all of them and one alone: on a busy machine
-    waiting for each other can cost more than help brings.
+    """The number of threads, found by trying all of them and one alone: on a busy machine waiting
+    at barriers can cost more than further threads gain.
 
-    Ask `members` before each piece of work, a small one if it is a `trial`, and tell `took` after
-    it. No result depends on the answers.
+    Read `threads` before each piece of work (a small one during a `trial`), and `record` its time
+    afterwards. No result depends on the number.
     """
 
     def __init__(self, most: int, fixed: bool = False) -> None:
-        self.most, self.members, self._settled = most, most, fixed or most == 1
+        self.most, self.threads, self._fixed = most, most, fixed or most == 1
         self._speed: dict[int, float] = {}
         self._until_trial, self._wait = 0, 8
         self.trial = False
 
-    def took(self, work: float, seconds: float) -> None:
-        """So much work was done in that time by `members`; decide who does the next piece."""
-        if self._settled:
+    def record(self, work: float, seconds: float) -> None:
+        """So much work took that time with `threads`; choose their number for the next piece."""
+        if self._fixed:
             return
-        self._speed[self.members] = work / max(seconds, 1e-9)
+        self._speed[self.threads] = work / max(seconds, 1e-9)
         best = max(self._speed, key=self._speed.__getitem__)
         if self.trial:
-            self._wait = 8 if best == self.members else min(2 * self._wait, 256)
+            self._wait = 8 if best == self.threads else min(2 * self._wait, 256)
             self._until_trial = self._wait
         self.trial = self._until_trial <= 0
         self._until_trial -= 1
-        self.members = best if not self.trial else 1 if best == self.most else self.most
+        self.threads = best if not self.trial else 1 if best == self.most else self.most

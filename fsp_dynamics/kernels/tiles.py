@@ -1,17 +1,18 @@
-"""The innermost loops of a matrix product, in registers: written as LLVM vectors, so that no
-compiler has to guess them.
+"""The innermost loops of a matrix product, in registers: written as LLVM vectors, not left to a
+compiler's vectoriser.
 
 Weights lie in panels (kernels/panels.py): w (P, K, COLUMNS), each panel COLUMNS neighbouring
 columns of a (K, N) matrix, row after row, so that both loops walk memory in order. A tile is up to
 ROWS rows by one panel.
 
-    dot_tile      c_i <- [c_i +] sum_k a_i[k] w[k]                     a tile of rates times a panel: c stays in registers, w streams
-    outer_tile    w[k] <- w[k] + scale sum_i l_i[k] r_i                a tile of outer products into a panel: r stays in registers, w streams
+    dot_tile      c_i <- [c_i +] sum_k a_i[k] w[k]           a tile of rates times a panel
+    outer_tile    w[k] <- w[k] + scale sum_i l_i[k] r_i      a tile of outer products into a panel
 
-Rows are reached through lists of row numbers, so that samples need no compacting. Every element is
+c and r stay in registers, w streams. Rows are given by lists of row numbers, so that samples need
+no compacting. Every element is
 one chain of fused multiply-adds in the order of k (of i), whatever the tile; the twins
 used_dot_tile and used_outer_tile take only the k's of a list. So no result depends on how rows and
-panels are dealt out. The product with the transposed matrix is in kernels/turned_tiles.py.
+panels are partitioned. The product with the transposed matrix is in kernels/turned_tiles.py.
 
 Without the compiler (NUMBA_DISABLE_JIT) the same functions run as a few lines of NumPy, to
 rounding.
@@ -50,7 +51,8 @@ def _dot(rows: int, listed: bool = False) -> Any:
 
     @intrinsic
     def dot(
-        typing: Any, a: Any, a_rows: Any, w: Any, w_at: Any, steps: Any, c: Any, c_rows: Any, c_at: Any, at: Any, keep: Any, used: Any, used_at: Any
+        typing: Any, a: Any, a_rows: Any, w: Any, w_at: Any, steps: Any, c: Any, c_rows: Any, c_at: Any,
+        at: Any, keep: Any, used: Any, used_at: Any,
     ) -> Any:  # fmt: skip
         whole = types.intp
         signature = types.void(a, a_rows, w, whole, whole, c, c_rows, whole, whole, types.boolean, used, whole)
@@ -99,8 +101,8 @@ def _outer(rows: int, listed: bool = False) -> Any:
 
     @intrinsic
     def outer(
-        typing: Any, l: Any, l_rows: Any, l_at: Any, r: Any, r_rows: Any, r_at: Any, at: Any, scale: Any, w: Any, w_at: Any, steps: Any, used: Any,  # noqa: E741
-        used_at: Any,
+        typing: Any, l: Any, l_rows: Any, l_at: Any, r: Any, r_rows: Any, r_at: Any, at: Any,  # noqa: E741
+        scale: Any, w: Any, w_at: Any, steps: Any, used: Any, used_at: Any,
     ) -> Any:  # fmt: skip
         whole = types.intp
         signature = types.void(l, l_rows, whole, r, r_rows, whole, whole, r.dtype, w, whole, whole, used, whole)
@@ -151,18 +153,9 @@ _used_outer1, _used_outer2, _used_outer3, _used_outer4, _used_outer5, _used_oute
 
 @jit
 def _compiled_dot_tile(
-    rows: int,
-    a: Array,
-    a_rows: Array,
-    w: Array,
-    w_at: int,
-    steps: int,
-    c: Array,
-    c_rows: Array,
-    c_at: int,
-    at: int,
-    keep: bool,
-) -> None:
+    rows: int, a: Array, a_rows: Array, w: Array, w_at: int, steps: int, c: Array, c_rows: Array,
+    c_at: int, at: int, keep: bool,
+) -> None:  # fmt: skip
     """c[c_rows[at + i], c_at : c_at + COLUMNS] <- [itself, if `keep`] + sum_k a[a_rows[at + i], k]
     w.flat[w_at + COLUMNS k :].
 
@@ -184,7 +177,8 @@ def _compiled_dot_tile(
 
 @jit
 def _compiled_outer_tile(
-    rows: int, l: Array, l_rows: Array, l_at: int, r: Array, r_rows: Array, r_at: int, at: int, scale: float, w: Array, w_at: int, steps: int  # noqa: E741
+    rows: int, l: Array, l_rows: Array, l_at: int, r: Array, r_rows: Array, r_at: int, at: int,  # noqa: E741
+    scale: float, w: Array, w_at: int, steps: int,
 ) -> None:  # fmt: skip
     """w.flat[w_at + COLUMNS k :] += sum_i l[l_rows[at + i], l_at + k] (scale r[r_rows[at + i],
     r_at : r_at + COLUMNS]), i < rows, k < steps.
@@ -205,20 +199,9 @@ def _compiled_outer_tile(
 
 @jit
 def _compiled_used_dot_tile(
-    rows: int,
-    a: Array,
-    a_rows: Array,
-    w: Array,
-    w_at: int,
-    steps: int,
-    c: Array,
-    c_rows: Array,
-    c_at: int,
-    at: int,
-    keep: bool,
-    used: Array,
-    used_at: int,
-) -> None:
+    rows: int, a: Array, a_rows: Array, w: Array, w_at: int, steps: int, c: Array, c_rows: Array,
+    c_at: int, at: int, keep: bool, used: Array, used_at: int,
+) -> None:  # fmt: skip
     """c[c_rows[at + i], c_at : c_at + COLUMNS] <- [itself, if `keep`] + sum_k a[a_rows[at + i], k]
     w.flat[w_at + COLUMNS k :].
 
@@ -240,8 +223,8 @@ def _compiled_used_dot_tile(
 
 @jit
 def _compiled_used_outer_tile(
-    rows: int, l: Array, l_rows: Array, l_at: int, r: Array, r_rows: Array, r_at: int, at: int, scale: float, w: Array, w_at: int, steps: int,  # noqa: E741
-    used: Array, used_at: int,
+    rows: int, l: Array, l_rows: Array, l_at: int, r: Array, r_rows: Array, r_at: int, at: int,  # noqa: E741
+    scale: float, w: Array, w_at: int, steps: int, used: Array, used_at: int,
 ) -> None:  # fmt: skip
     """w.flat[w_at + COLUMNS k :] += sum_i l[l_rows[at + i], l_at + k] (scale r[r_rows[at + i],
     r_at : r_at + COLUMNS]).
@@ -263,18 +246,9 @@ def _compiled_used_outer_tile(
 
 
 def _plain_dot_tile(
-    rows: int,
-    a: Array,
-    a_rows: Array,
-    w: Array,
-    w_at: int,
-    steps: int,
-    c: Array,
-    c_rows: Array,
-    c_at: int,
-    at: int,
-    keep: bool,
-) -> None:
+    rows: int, a: Array, a_rows: Array, w: Array, w_at: int, steps: int, c: Array, c_rows: Array,
+    c_at: int, at: int, keep: bool,
+) -> None:  # fmt: skip
     wide = columns(w.dtype)
     panel = w.reshape(-1)[w_at : w_at + wide * steps].reshape(steps, wide)
     total = a[a_rows[at : at + rows], :steps] @ panel
@@ -283,7 +257,8 @@ def _plain_dot_tile(
 
 
 def _plain_outer_tile(
-    rows: int, l: Array, l_rows: Array, l_at: int, r: Array, r_rows: Array, r_at: int, at: int, scale: float, w: Array, w_at: int, steps: int  # noqa: E741
+    rows: int, l: Array, l_rows: Array, l_at: int, r: Array, r_rows: Array, r_at: int, at: int,  # noqa: E741
+    scale: float, w: Array, w_at: int, steps: int,
 ) -> None:  # fmt: skip
     wide = columns(w.dtype)
     panel = w.reshape(-1)[w_at : w_at + wide * steps].reshape(steps, wide)
@@ -293,8 +268,8 @@ def _plain_outer_tile(
 
 
 def _plain_used_dot_tile(
-    rows: int, a: Array, a_rows: Array, w: Array, w_at: int, steps: int, c: Array, c_rows: Array, c_at: int, at: int, keep: bool,
-    used: Array, used_at: int,
+    rows: int, a: Array, a_rows: Array, w: Array, w_at: int, steps: int, c: Array, c_rows: Array,
+    c_at: int, at: int, keep: bool, used: Array, used_at: int,
 ) -> None:  # fmt: skip
     wide, ks, into = columns(w.dtype), used[used_at : used_at + steps], c_rows[at : at + rows]
     total = a[np.ix_(a_rows[at : at + rows], ks)] @ w.reshape(-1)[(w_at + wide * ks)[:, None] + np.arange(wide)]
@@ -302,8 +277,8 @@ def _plain_used_dot_tile(
 
 
 def _plain_used_outer_tile(
-    rows: int, l: Array, l_rows: Array, l_at: int, r: Array, r_rows: Array, r_at: int, at: int, scale: float, w: Array, w_at: int, steps: int,  # noqa: E741
-    used: Array, used_at: int,
+    rows: int, l: Array, l_rows: Array, l_at: int, r: Array, r_rows: Array, r_at: int, at: int,  # noqa: E741
+    scale: float, w: Array, w_at: int, steps: int, used: Array, used_at: int,
 ) -> None:  # fmt: skip
     wide, ks = columns(w.dtype), used[used_at : used_at + steps]
     left = l[np.ix_(l_rows[at : at + rows], l_at + ks)]

@@ -1,11 +1,13 @@
 """The innermost loop of a product with a transposed matrix, from the same panels:
 kernels/tiles.py, turned by a right angle.
 
-    turned_tile   c_i[k] <- [c_i[k] +] sum_p a_i[p] . w[p, k]          up to TURNED_ROWS rows by TURNED_STEPS rows of all panels
+    turned_tile   c_i[k] <- [c_i[k] +] sum_p a_i[p] . w[p, k]
+
+for up to TURNED_ROWS rows by TURNED_STEPS rows of all panels.
 
 Its sums stay in registers. An element is one chain of fused multiply-adds for each lane of a
 vector, in the order of the panels; the lanes are added in pairs at the end. So no result depends
-on how rows and steps are dealt out.
+on how rows and steps are partitioned.
 """
 
 from __future__ import annotations
@@ -105,9 +107,8 @@ _turned11, _turned21, _turned31 = (_turned(rows, 1) for rows in range(1, TURNED_
 _turned14, _turned24, _turned34 = (_turned(rows, TURNED_STEPS) for rows in range(1, TURNED_ROWS + 1))
 
 
-@numba.njit(
-    error_model="numpy", inline="always"
-)  # its tiles are short: a call with so many arguments was measured at 200 cycles
+# inlined, since its tiles are short: a call with so many arguments was measured at 200 cycles
+@numba.njit(error_model="numpy", inline="always")
 def _compiled_turned_tile(
     rows: int,
     steps: int,
@@ -126,8 +127,8 @@ def _compiled_turned_tile(
     """c[c_rows[at + i], k + j] <- [itself, if `keep`] + sum_q a[a_rows[at + i], COLUMNS q :] .
     w[q, k + j], p <= q < p + panels, i < rows, j < steps.
 
-    rows <= TURNED_ROWS; steps is TURNED_STEPS or 1. `fetch`: the weights of the next steps are
-    asked for meanwhile.
+    rows <= TURNED_ROWS; steps is TURNED_STEPS or 1. `fetch`: prefetch the weights of the
+    next steps.
     """
     if steps == TURNED_STEPS:
         if rows == 3:

@@ -1,6 +1,6 @@
-"""Where each unit rests while its input stays: the elementwise work of a pass, fused.
+"""The fixed point of each unit with constant input: the elementwise part of a pass, fused.
 
-A kernel `settle(a, bias, s, leak, beta, d, rates)` writes into s (A, n) the rest points for the
+A kernel `settle(a, bias, s, leak, beta, d, rates)` writes into s (A, n) the fixed points for the
 inputs a + bias (A, n) and into rates (A, n) their firing rates. With beta = 0, d may be empty.
 `settle_kernel` compiles the one for an activation.
 """
@@ -26,11 +26,10 @@ def settle_clipped(a: Array, bias: Array, s: Array, leak: float, beta: float, d:
 
 
 def settle_smooth(a: Array, bias: Array, s: Array, leak: float, beta: float, d: Array, rates: Array) -> None:
-    """s <- the root of (leak + beta) s = rho'(s) (a + bias) + beta d, sought from the s that comes
-    in.
+    """s <- the root of (leak + beta) s = rho'(s) (a + bias) + beta d, sought from the given s.
 
-    Fixed-point steps with Aitken's extrapolation, which needs no second derivative. Whether the
-    root was found shows in the residual of the field.
+    Fixed-point steps with Aitken's extrapolation, which needs no second derivative. Where no root
+    was found, the residual of the field is large.
     """
     for row in range(a.shape[0]):
         for i in range(a.shape[1]):

@@ -1,4 +1,4 @@
-"""LLVM IR for the vectors of a panel's row: what kernels/tiles.py builds its loops from."""
+"""LLVM IR for the vectors of a panel's row, from which kernels/tiles.py builds its loops."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Vectors:
         return [self.builder.call(self.fused, [x, value, total]) for value, total in zip(values, sums, strict=True)]
 
     def fetch(self, row: Any, steps: int) -> None:
-        """Ask for the lines of a panel's rows `steps` ... 2 steps - 1 after `row`."""
+        """Prefetch the cache lines of a panel's rows `steps` ... 2 steps - 1 after `row`."""
         byte, whole = ir.IntType(8).as_pointer(), ir.IntType(32)
         prefetch = cgutils.get_or_insert_function(
             self.builder.module, ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole]), "llvm.prefetch.p0"
@@ -74,7 +74,7 @@ class Vectors:
         return self._added(x, y, even, [place + 1 for place in even])
 
     def _added(self, x: Any, y: Any, first: list[int], second: list[int]) -> Any:
-        """The sum of two selections from the lanes of x and y, counted through."""
+        """The sum of two selections from the lanes of x and y, numbered consecutively."""
         pick = [
             self.builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), len(which)), which))
             for which in (first, second)

@@ -113,6 +113,21 @@ class Network:
     def dtype(self) -> Any:
         return self.input.dtype
 
+    @property
+    def is_reciprocal(self) -> bool:
+        """Whether neighbouring layers are connected in both directions."""
+        return self.tied or self.backward is not None
+
+    @property
+    def is_hard_sigmoid_loop(self) -> bool:
+        """Whether it is a feedforward loop with a hard sigmoid: a problem in its n_L outputs."""
+        return self.loop is not None and self.rho.projected
+
+    @property
+    def is_hard_sigmoid_reciprocal(self) -> bool:
+        """Whether it is a reciprocal network with a hard sigmoid."""
+        return self.is_reciprocal and self.rho.projected
+
     def connections(self) -> tuple[Connection, ...]:
         """Every matrix between layers, in the order forward, loop, backward (tied ones as
         transposed views).
@@ -316,8 +331,7 @@ def cut_layers(network: Network) -> tuple[int, ...]:
     """The layers whose removal leaves no cycle: the output of a feedforward loop, every second
     layer of a reciprocal network.
     """
-    reciprocal = network.tied or network.backward is not None
-    return tuple(range(1, network.depth, 2)) if reciprocal else (network.depth - 1,)
+    return tuple(range(1, network.depth, 2)) if network.is_reciprocal else (network.depth - 1,)
 
 
 def _contiguous(weight: Any) -> Any:

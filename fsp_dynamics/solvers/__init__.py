@@ -1,14 +1,14 @@
-"""How a network converges: one protocol (`equilibrium.Solver`), several ways.
+"""How a network converges: one protocol (`equilibrium.Solver`), several solvers.
 
-=====================  ==========================================================================================
-solver                 take it when
-=====================  ==========================================================================================
-``fixed_point``        the equilibrium is all that counts (training): a handful of passes, no time axis
-``numba_ode``          the path in time counts, or a fixed point does not converge: compiled, samples in parallel
+=====================  =================================================================
+solver                 choose it when
+=====================  =================================================================
+``fixed_point``        only the equilibrium matters (training): a few passes, no time axis
+``numba_ode``          the path in time matters, or passes do not converge; compiled
 ``reference``          you want to read, extend or check: the same methods in plain NumPy
 ``torch_fixed_point``  the same passes on torch tensors, on a GPU where there is one
-``torch_ode``          torchdiffeq's methods, the implicit ones among them, on any device
-=====================  ==========================================================================================
+``torch_ode``          torchdiffeq's methods, implicit ones among them, on any device
+=====================  =================================================================
 """
 
 from __future__ import annotations
@@ -22,38 +22,43 @@ from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, drive
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance
 
-PRODUCTS = ("bf16", "full", "tf32")
-"""How torch may make products with weights (torch_backend/products.py), named here for those that
-must not import torch.
-"""
 SOLVERS = {
-    "fixed_point": ("fsp_dynamics.solvers.fixed_point", "FixedPointSolver"),
-    "numba_ode": ("fsp_dynamics.solvers.numba_ode", "NumbaSolver"),
-    "reference": ("fsp_dynamics.solvers.reference", "ReferenceSolver"),
-    "torch_fixed_point": ("fsp_dynamics.torch_backend.fixed_point", "TorchFixedPointSolver"),
-    "torch_ode": ("fsp_dynamics.torch_backend.ode", "TorchSolver"),
+    "fixed_point": "fsp_dynamics.solvers.fixed_point:FixedPointSolver",
+    "numba_ode": "fsp_dynamics.solvers.numba_ode:NumbaSolver",
+    "reference": "fsp_dynamics.solvers.reference:ReferenceSolver",
+    "torch_fixed_point": "fsp_dynamics.torch_backend.fixed_point:TorchFixedPointSolver",
+    "torch_ode": "fsp_dynamics.torch_backend.ode:TorchSolver",
 }
+"""The solvers by name, as import strings "module:class": each is imported when it is made. A class
+with the method `relax` of `equilibrium.Solver`, whose parameters are its settings, becomes a
+solver by one line here.
+"""
+PRODUCTS = ("bf16", "full", "tf32")
+"""Precision of the factors of torch's products with weights (torch_backend/products.py), for
+modules that must not import torch.
+"""
 
 
 def make_solver(name: str = "fixed_point", **settings: Any) -> Solver:
-    """The solver of that name with these settings (the fields of its class; imported only now).
+    """The solver of that name with these settings, the parameters of its class.
 
-    A fixed-point solver made here integrates, with `NumbaSolver`, the samples that its passes do
-    not bring to convergence; give ``fallback=None`` to leave them. Raises ConfigurationError for unknown
-    names or settings, offering the nearest.
+    A fixed-point solver made here integrates, with `NumbaSolver`, the samples whose passes do not
+    converge; give ``fallback=None`` to leave them. Raises ConfigurationError for unknown names or
+    settings, offering the nearest.
 
     >>> make_solver("reference", method="rk4", dt=0.1).method
     'rk4'
     """
-    module, class_name = SOLVERS[check_choice("solver", name, SOLVERS)]
+    module, _, class_name = SOLVERS[check_choice("solver", name, SOLVERS)].partition(":")
     kind = getattr(importlib.import_module(module), class_name)
     known = list(inspect.signature(kind).parameters)
     for key in settings:
         if key not in known:
             raise ConfigurationError(f"solver {name!r} has no setting {key!r}; {nearest(key, known)}")
-    if name.endswith("fixed_point"):
+    if "fallback" in known:
         settings.setdefault("fallback", make_solver("numba_ode"))
-    return kind(**settings)
+    solver: Solver = kind(**settings)
+    return solver
 
 
 def relax(
@@ -65,7 +70,8 @@ def relax(
     solver: Solver | str | None = None,
     tolerance: Tolerance | None = None,
 ) -> Equilibrium:
-    """Bring the network to rest on these images: the free phase, or with `nudge` the nudged one.
+    """The equilibria of the network on these images: of the free phase, or with `nudge` of the
+    nudged one.
 
     Parameters
     ----------
@@ -73,10 +79,10 @@ def relax(
     nudge : None, or `Nudge(beta, target)`.
     start : an equilibrium or a state to start from; zeros if None.
     solver : a solver or the name of one; `make_solver()` if None.
-    tolerance : when it counts as rest; `Tolerance.default` of the network's dtype if None.
+    tolerance : when a sample has converged; `Tolerance.default` of the network's dtype if None.
 
     Raises ShapeError, NotFiniteError and ConfigurationError for unusable input. Samples that do
-    not converge are reported in `status`; `Equilibrium.require_converged` refuses them.
+    not converge are reported in `status`; `Equilibrium.require_converged` raises for them.
     """
     if tolerance is not None and not isinstance(tolerance, Tolerance):
         raise ConfigurationError(f"tolerance = {tolerance!r}, expected Tolerance(absolute, relative)")

@@ -1,10 +1,12 @@
-"""What a solver is given and what it returns, and the promises each of them keeps.
+"""Input and result of a solver, and the promises that every solver keeps.
 
-1. Rest means a small FIELD, for every sample; the status tells why it stopped; a tighter tolerance tightens the residual.
+1. Converged means a small FIELD, for every sample; the status is the reason for stopping; a tighter
+   tolerance tightens the residual.
 2. A sample's equilibrium does not depend on its neighbours in the batch.
-3. A start that is already converged returns with zero steps.
+3. A start that has already converged returns with zero steps.
 4. Inputs are never modified.
-5. Failure is data: `Equilibrium.require_converged` raises NotConvergedError carrying the equilibrium.
+5. Failure is data: `Equilibrium.require_converged` raises NotConvergedError, which carries the
+   equilibrium.
 
 `tests/test_solvers_agree.py` holds every solver to them.
 """
@@ -21,6 +23,7 @@ import numpy.typing as npt
 
 from fsp_dynamics.display import html_table, largest
 from fsp_dynamics.errors import ConfigurationError, NotConvergedError, check_shape
+from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE, OUT_OF_STEPS, Limits
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, zero_state
 from fsp_dynamics.plotting.equilibria import plot_equilibrium
@@ -32,16 +35,14 @@ if TYPE_CHECKING:
 
 
 class Status(IntEnum):
-    """How the relaxation of one sample ended."""
+    """How the relaxation of one sample ended (the integers of kernels/status.py)."""
 
-    CONVERGED = 0
-    OUT_OF_STEPS = 1
-    NOT_FINITE = 2
+    CONVERGED = CONVERGED
+    OUT_OF_STEPS = OUT_OF_STEPS
+    NOT_FINITE = NOT_FINITE
 
 
 ENDINGS = np.array([status.name.lower().replace("_", " ") for status in Status])
-# an enum's members are slow to look up in every pass
-CONVERGED, OUT_OF_STEPS, NOT_FINITE = (int(s) for s in Status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +73,19 @@ class Tolerance:
         """absolute + relative ||state||, (B,)."""
         return self.absolute + self.relative * state_norm
 
+    def limits(self, max_passes: int) -> Limits:
+        """This tolerance and the most passes a sample may have, as kernels take them."""
+        return Limits(float(self.absolute), float(self.relative), int(max_passes))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Equilibrium:
-    """Where a relaxation ended.
+    """The result of a relaxation.
 
     state : tuple of (B, n_k), the unit states of each layer.
     residual : (B,) ||field|| of each sample there (rate form, per unit time).
     status : (B,) uint8 values of `Status`.
-    steps : (B,) passes, sweeps or integration steps taken by each sample.
+    steps : (B,) passes or integration steps of each sample.
     beta : strength of the nudge it was relaxed under; 0 in the free phase.
     """
 
@@ -138,16 +143,17 @@ class Equilibrium:
         return Equilibrium(state, self.residual[index], self.status[index], self.steps[index], self.beta)
 
     def require_converged(self) -> Equilibrium:
-        """This equilibrium, if every sample has converged. Raises NotConvergedError, which carries
-        it, otherwise.
+        """This equilibrium, if every sample has converged; else raises NotConvergedError, which
+        carries it.
         """
         if self.converged.all():
             return self
-        restless = np.flatnonzero(~self.converged)
-        first = int(restless[0])
+        unconverged = np.flatnonzero(~self.converged)
+        first = int(unconverged[0])
         raise NotConvergedError(
-            f"{len(restless)} of {len(self.status)} samples have not converged (first: sample {first}, {Status(int(self.status[first])).name}, "
-            f"residual {self.residual[first]:.3g} after {int(self.steps[first])} steps); allow more steps, a looser tolerance or a weaker loop",
+            f"{len(unconverged)} of {len(self.status)} samples have not converged (first: sample {first}, "
+            f"{Status(int(self.status[first])).name}, residual {self.residual[first]:.3g} after "
+            f"{int(self.steps[first])} steps); allow more steps, a looser tolerance or a weaker loop",
             self,
         )
 
@@ -156,7 +162,7 @@ class Equilibrium:
         hidden layers too. `.to_csv(path)` saves it.
 
         Columns sample, layer, unit, state (1), residual (per unit time), status, steps, beta (per
-        unit time); what belongs to a sample stands in all of its rows. An equilibrium knows no
+        unit time); values of a sample are repeated in all of its rows. An equilibrium has no
         activation: rates are `network.rho.rate` of the states. Units are in `attrs["units"]` too.
         """
         import pandas
@@ -173,13 +179,13 @@ class Equilibrium:
                 "state": np.concatenate([s for _, s in chosen], axis=1).ravel(),
             }
         )
-        of_samples = {
+        per_sample = {
             "residual": self.residual,
             "status": self.endings,
             "steps": self.steps,
             "beta": np.full(count, self.beta),
         }
-        frame = frame.assign(**{name: np.repeat(values, len(unit)) for name, values in of_samples.items()})
+        frame = frame.assign(**{name: np.repeat(values, len(unit)) for name, values in per_sample.items()})
         frame.attrs["units"] = {"state": "1", "residual": "1 / time", "beta": "1 / time"}
         return frame
 
@@ -197,7 +203,7 @@ def layer_names(depth: int) -> list[str]:
 
 @runtime_checkable
 class Solver(Protocol):
-    """Anything that brings a network to rest. A solver is an immutable record of its settings."""
+    """Anything that computes equilibria. A solver is an immutable record of its settings."""
 
     def relax(
         self,
@@ -207,7 +213,7 @@ class Solver(Protocol):
         nudge: Nudge | None = None,
         tolerance: Tolerance | None = None,
     ) -> Equilibrium:
-        """Follow the field from `start` (zeros if None) to rest.
+        """The equilibria of the field that belong to `start` (zeros if None).
 
         drive : (B, n_1) from `models.rate.drive`. nudge : None in the free phase. tolerance :
         `Tolerance.default` of the network's dtype if None. Raises ShapeError and
@@ -219,7 +225,7 @@ class Solver(Protocol):
 
 @runtime_checkable
 class Integrator(Solver, Protocol):
-    """A solver that walks through time, and can therefore also tell where the state was."""
+    """A solver that integrates in time, and can therefore also return the path."""
 
     def follow(self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array) -> Array:
         """The flat states (T, B, N) at the increasing `times`, the first of which is the time of
@@ -229,7 +235,7 @@ class Integrator(Solver, Protocol):
 
 
 def prepare(network: Network, drive: Array, start: State | None, nudge: Nudge | None) -> State:
-    """Check what came in, as every solver must, and return the start (zeros if None).
+    """Check the input of a solver and return the start (zeros if None).
 
     Raises ShapeError for shapes that do not fit the network, ConfigurationError for an impossible
     nudge.

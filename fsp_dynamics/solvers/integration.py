@@ -1,5 +1,5 @@
-"""What every integrator of a network needs beside its tableau: its settings checked, its step
-control, its inputs in one precision.
+"""Shared by all integrators of a network: checks of their settings, step control, inputs in one
+precision.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from fsp_dynamics.models.rate import Nudge, State, decay_rates, flatten
 from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
 
 FORMS = ("projected", "rate")
-# relaxing: error allowed in one step, relative to the distance covered in one fastest time
+# error allowed in one step of a relaxation, relative to the distance covered in one fastest time
 # constant
 MOTION = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Walk:
-    """A path and what it took: states (T, B, N) at the saved times; steps (B,) tried by each
+class IntegrationResult:
+    """A path and its cost: states (T, B, N) at the saved times; steps (B,) tried by each
     sample; fields (B,) evaluated for it.
     """
 
@@ -81,17 +81,18 @@ def accuracy(dtype: npt.DTypeLike, rtol: float | None, atol: float | None) -> tu
     least = 2 * float(np.finfo(dtype).eps)
     if rtol + atol < least:
         raise ConfigurationError(
-            f"rtol = {rtol:g} with atol = {atol:g} is less than {dtype} can tell, expected at least {least:.1g} in sum"
+            f"rtol = {rtol:g} with atol = {atol:g} is below the rounding of {dtype}, "
+            f"expected at least {least:.1g} in sum"
         )
     return rtol, atol
 
 
 def uncompilable(network: Network, error: Exception) -> ConfigurationError:
-    """What to say of an activation that Numba refuses."""
+    """The error for an activation that Numba cannot compile."""
     reason = str(error).strip().splitlines()[-1]
     return ConfigurationError(
-        f"rho = {network.rho.name!r} cannot be compiled by Numba ({reason}); write rate and slope as one line of operators each, "
-        "or use the solver 'reference'"
+        f"rho = {network.rho.name!r} cannot be compiled by Numba ({reason}); write rate and slope as one line of "
+        "operators each, or use the solver 'reference'"
     )
 
 
@@ -120,7 +121,5 @@ def check_times(times: Array) -> Array:
 
 
 def equal_steps(duration: float, dt: float) -> int:
-    """How many equal steps of at most dt fill the duration (one part in 1e9 more is forgiven to
-    rounding).
-    """
+    """How many equal steps of at most dt fill the duration, to one part in 1e9 (rounding)."""
     return max(1, math.ceil(duration / dt * (1 - 1e-9)))

@@ -3,9 +3,9 @@ stability in time.
 
 With D_k the 0/1 masks of the unsaturated units and kappa_k = leak_k (+ beta at the output),
 
-    J = loop D_1/kappa_1 forward[0] D_2/kappa_2 ... forward[L-2] D_L/kappa_L                              (n_L, n_L)
+    J = loop D_1/kappa_1 forward[0] D_2/kappa_2 ... forward[L-2] D_L/kappa_L       (n_L, n_L)
 
-is dT/dy for a row vector y. While the masks stay, T is affine, so one Newton step is exact.
+is dT/dy for a row vector y. With constant masks T is affine, so that one Newton step is exact.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, decay_rates
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance, judge
-from fsp_dynamics.solvers.passes import Passes
+from fsp_dynamics.solvers.passes import CutPasses
 from fsp_dynamics.solvers.response import gains, loop_matrix
 
 
@@ -25,11 +25,11 @@ def newton(
     """Newton's method on T(y) - y = 0 with halved steps where the residual would rise -> (state,
     passes (B,)).
 
-    Returns for each sample the state with the smallest residual met, converged or not.
+    Returns for each sample the state with the smallest residual, converged or not.
     """
     best = tuple(np.array(s) for s in start)
     best_size, steps = np.full(len(drive), np.inf), np.zeros(len(drive), np.int64)
-    passes = Passes(network, drive, start, nudge)
+    passes = CutPasses(network, drive, start, nudge)
     scale = np.ones(len(drive))
     base, direction = passes.y.copy(), np.zeros_like(passes.y)
     for _ in range(max_steps):
@@ -50,9 +50,9 @@ def newton(
                 network, tuple(s[better] for s in state), None if nudge is None else nudge.rows(rows[better])
             )
             direction[rows[better]] = _solve(jacobian, target[better] - passes.y[better])
-        going = (judge(size, norm, tolerance) == Status.OUT_OF_STEPS) & (scale[rows] > 1e-3)
-        passes.keep(going)
-        rows = rows[going]
+        running = (judge(size, norm, tolerance) == Status.OUT_OF_STEPS) & (scale[rows] > 1e-3)
+        passes.keep(running)
+        rows = rows[running]
         passes.y[:] = np.clip(base[rows] + scale[rows, None] * direction[rows], 0, 1)
     return best, steps
 
@@ -65,26 +65,25 @@ def loop_jacobian(network: Network, state: State, nudge: Nudge | None = None) ->
 
 
 def stable(network: Network, state: State, nudge: Nudge | None = None) -> Array:
-    """(B,) bool: does the field hold on to these equilibria?
+    """(B,) bool: are these equilibria stable in time?
 
     With the masks fixed, the eigenvalues of the field's Jacobian are -kappa_k (saturated and
     hidden directions) and the roots of prod_k (1 + lambda / kappa_k) = mu for every eigenvalue mu
     of J; stable when all of them have a negative real part.
     """
     jacobian = loop_jacobian(network, state, nudge)
-    held = (
-        np.einsum("bij,bij->b", jacobian, jacobian) < 1
-    )  # then every |mu| < 1, and so is every product of |1 + lambda / kappa_k|
-    if held.all():
-        return held
+    # below 1 every |mu| < 1, and so is every product of |1 + lambda / kappa_k|
+    found = np.einsum("bij,bij->b", jacobian, jacobian) < 1
+    if found.all():
+        return found
     base = np.poly1d([1.0])
     for kappa in decay_rates(network, nudge):
         base = base * np.poly1d([1 / kappa, 1.0])
-    for b in np.flatnonzero(~held):
+    for b in np.flatnonzero(~found):
         eigenvalues = np.linalg.eigvals(jacobian[b])
         large = eigenvalues[np.abs(eigenvalues) >= 1]
-        held[b] = all((np.roots((base - mu).coeffs).real < 0).all() for mu in large)
-    return held
+        found[b] = all((np.roots((base - mu).coeffs).real < 0).all() for mu in large)
+    return found
 
 
 def _solve(jacobian: Array, f: Array) -> Array:

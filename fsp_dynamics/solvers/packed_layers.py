@@ -1,5 +1,5 @@
 """A reciprocal network with a hard sigmoid as the arrays of kernels/layer_relaxation.py, and its
-relaxation by a team of threads.
+relaxation by several threads.
 """
 
 from __future__ import annotations
@@ -8,35 +8,34 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsp_dynamics.kernels.layer_relaxation import FROM_CUT, FROM_STATE, SQUARE, settle_layers
-from fsp_dynamics.kernels.loop_relaxation import ABSENT, PASSES, RESIDUAL, RUNNING, STATUS
+from fsp_dynamics.kernels.layer_relaxation import (
+    FROM_CUT,
+    FROM_STATE,
+    SQUARE,
+    LayerBuffers,
+    LayerNet,
+    LayerScratch,
+    relax_layers,
+)
+from fsp_dynamics.kernels.loop_arrays import PASSES, RESIDUAL, STATUS
 from fsp_dynamics.kernels.panels import aligned, fill_panels, from_panels, padded
-from fsp_dynamics.kernels.team import Team, helpers
+from fsp_dynamics.kernels.status import ABSENT, RUNNING
+from fsp_dynamics.kernels.team import Team, useful_threads
 from fsp_dynamics.kernels.tiles import columns
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
 
 
-def is_sweepable(network: Network) -> bool:
-    """Whether it is a reciprocal network with a hard sigmoid."""
-    return (network.tied or network.backward is not None) and network.rho.projected
-
-
-def members(network: Network, samples: int) -> int:
-    """How many threads to send for a pass of so many samples, of which each has its own."""
-    return min(helpers(2 * samples * sum(w.size for w in network.forward)), max(samples, 1))
+def threads_for(network: Network, samples: int) -> int:
+    """How many threads a pass of so many samples is worth, each with samples of its own."""
+    return min(useful_threads(2 * samples * sum(w.size for w in network.forward)), max(samples, 1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedLayers:
     """The weights between the layers of a reciprocal network as kernels take them, copies of the
-    network's; the input is not among them.
-
-    weights : forward and (unless tied) backward matrices, in panels laid end to end. shapes (2,
-    L-1, 3) : where forward[k] and backward[k] begin, K and P; P = 0 where tied. ends (L+1,) : of
-    the padded layers side by side. biases (ends[L],) : those of the first layer are 0, the
-    drive holds them. leaks (L,) : 1 / r.
+    network's; the input is not among them. Fields as in `kernels.layer_relaxation.LayerNet`.
     """
 
     weights: Array
@@ -64,7 +63,7 @@ class PackedLayers:
         return packed
 
     def read_from(self, network: Network) -> None:
-        """Take over the weights of the network, which has this form."""
+        """Copy the weights of the network, which has the same shapes."""
         wide = columns(self.weights.dtype)
         for (side, k), w in _matrices(network).items():
             at, rows, panels = self.shapes[side, k]
@@ -73,7 +72,7 @@ class PackedLayers:
             self.biases[self.ends[k] : self.ends[k] + len(bias)] = bias
 
     def write_to(self, network: Network) -> None:
-        """Give the network these weights, in place."""
+        """Copy these weights into the network, in place."""
         wide = columns(self.weights.dtype)
         for (side, k), w in _matrices(network).items():
             at, rows, panels = self.shapes[side, k]
@@ -82,40 +81,41 @@ class PackedLayers:
             bias[:] = self.biases[self.ends[k] : self.ends[k] + len(bias)]
 
     @property
-    def net(self) -> tuple[Array, Array, Array, Array, Array]:
-        """What kernels call a net."""
-        return self.weights, self.shapes, self.ends, self.biases, self.leaks
+    def net(self) -> LayerNet:
+        """The argument of kernels."""
+        return LayerNet(self.weights, self.shapes, self.ends, self.biases, self.leaks)
 
 
-class Room:
+class LayerWorkspace:
     """The arrays in which so many samples of a network converge; made once and used again.
 
-    `room` and `work` are what kernels/layer_relaxation.py calls so; memory : earlier passes that
-    are mixed.
+    buffers, scratch : of kernels/layer_relaxation.py; some of their arrays are attributes too.
+    memory : earlier passes that are mixed.
     """
 
-    def __init__(self, packed: PackedLayers, sizes: tuple[int, ...], rows: int, team: int, memory: int) -> None:
+    def __init__(self, packed: PackedLayers, sizes: tuple[int, ...], rows: int, threads: int, memory: int) -> None:
         self.sizes, self.ends, self.rows, dtype = sizes, packed.ends, rows, packed.weights.dtype
-        widths = np.diff(packed.ends)
+        units, widths = int(packed.ends[-1]), np.diff(packed.ends)
         cut = int(widths[1::2].sum())
-        self.states, self.inputs = (
-            aligned((rows * int(packed.ends[-1]),), dtype),
-            aligned((rows * int(packed.ends[-1]),), dtype),
+        self.buffers = LayerBuffers(
+            states=aligned((rows * units,), dtype),
+            inputs=aligned((rows * units,), dtype),
+            history=np.zeros((rows, 2 * memory + 2, cut), dtype),
+            grams=np.zeros((rows, memory, memory)),
+            progress=np.zeros((2, rows)),
+            statistics=np.zeros((4, rows), np.int64),
+            drive=np.zeros((rows, int(widths[0])), dtype),
+            targets=np.zeros((rows, int(widths[-1])), dtype),
         )
-        self.marks, self.statistics = np.zeros((2, rows)), np.zeros((4, rows), np.int64)
-        self.drive, self.targets = np.zeros((rows, int(widths[0])), dtype), np.zeros((rows, int(widths[-1])), dtype)
-        history, grams = np.zeros((rows, 2 * memory + 2, cut), dtype), np.zeros((rows, memory, memory))
-        self.room = (self.states, self.inputs, history, grams, self.marks, self.statistics, self.drive, self.targets)
-        self.work = (
-            np.zeros(rows, np.int64),
-            np.zeros((team, 2, int(packed.ends[-1])), dtype),
-            np.zeros((team, memory + 1, memory)),
+        self.states, self.inputs, _, _, self.progress, self.statistics, self.drive, self.targets = self.buffers
+        self.scratch = LayerScratch(
+            np.zeros(rows, np.int64), np.zeros((threads, 2, units), dtype), np.zeros((threads, memory + 1, memory))
         )
         self.begin(np.arange(rows))
 
     def begin(self, rows: Array) -> None:
-        """Put these samples, and no others, at the beginning of their way."""
-        self.marks[RESIDUAL], self.marks[SQUARE] = 0, np.inf
+        """Make these samples RUNNING, with no pass made yet, and all others ABSENT."""
+        self.progress[RESIDUAL], self.progress[SQUARE] = 0, np.inf
         self.statistics[:] = 0
         self.statistics[STATUS] = ABSENT
         self.statistics[STATUS, rows] = RUNNING
@@ -149,7 +149,7 @@ class Room:
         return tuple(self.layer(k)[rows, :n] for k, n in enumerate(self.sizes))
 
 
-def sweep_together(
+def relax_layers_together(
     network: Network,
     drive: Array,
     start: State,
@@ -159,22 +159,22 @@ def sweep_together(
     max_passes: int,
     memory: int,
 ) -> Equilibrium:
-    """Samples from their start (of which only every second layer counts, unless it was `given`) to
-    rest.
+    """The equilibria of samples from their start (of which only every second layer counts, unless
+    it was `given`).
     """
-    packed = PackedLayers.of(network)
-    with Team(members(network, len(drive))) as team:
-        room = Room(packed, network.sizes[1:], len(drive), team.members, memory)
-        room.drive[:, : drive.shape[1]] = drive
-        room.place(start)
+    packed, beta = PackedLayers.of(network), beta_of(nudge)
+    with Team(threads_for(network, len(drive))) as team:
+        workspace = LayerWorkspace(packed, network.sizes[1:], len(drive), team.threads, memory)
+        workspace.drive[:, : drive.shape[1]] = drive
+        workspace.place(start)
         if nudge is not None:
-            room.targets[:, : network.sizes[-1]] = nudge.target
-        rule = (float(tolerance.absolute), float(tolerance.relative), int(max_passes))
-        team.run(
-            settle_layers, packed.net, room.room, room.work, FROM_STATE if given else FROM_CUT, beta_of(nudge), rule
-        )
-    passes, status = room.statistics[PASSES], room.statistics[STATUS].astype(np.uint8)
-    return Equilibrium(tuple(np.array(s) for s in room.state()), room.marks[RESIDUAL], status, passes, beta_of(nudge))
+            workspace.targets[:, : network.sizes[-1]] = nudge.target
+        begin, limits = FROM_STATE if given else FROM_CUT, tolerance.limits(max_passes)
+        team.run(relax_layers, packed.net, workspace.buffers, workspace.scratch, begin, beta, limits)
+    passes, status = workspace.statistics[PASSES], workspace.statistics[STATUS].astype(np.uint8)
+    return Equilibrium(
+        tuple(np.array(s) for s in workspace.state()), workspace.progress[RESIDUAL], status, passes, beta
+    )
 
 
 def _matrices(network: Network) -> dict[tuple[int, int], Array]:

@@ -1,5 +1,5 @@
-"""A loop with a hard sigmoid as the arrays of kernels/loop_relaxation.py, and its relaxation by a
-team of threads.
+"""A loop with a hard sigmoid as the arrays of kernels/loop_arrays.py, and its relaxation by several
+threads.
 """
 
 from __future__ import annotations
@@ -10,34 +10,38 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fsp_dynamics.kernels.loop_arrays import (
+    ALL_ROWS,
+    DAMPING,
+    PASSES,
+    RESIDUAL,
+    STATUS,
+    LoopBuffers,
+    LoopNet,
+    LoopScratch,
+    U,
+    Y,
+)
 from fsp_dynamics.kernels.loop_products import times, times_transposed
-from fsp_dynamics.kernels.loop_relaxation import EVERYONE, PACE, PASSES, RESIDUAL, RUNNING, STATUS, U, Y, come_to_rest
+from fsp_dynamics.kernels.loop_relaxation import relax_batch
 from fsp_dynamics.kernels.panels import USED_ROWS, aligned, fill_panels, from_panels, padded
-from fsp_dynamics.kernels.team import Team, helpers
+from fsp_dynamics.kernels.status import RUNNING
+from fsp_dynamics.kernels.team import Team, useful_threads
 from fsp_dynamics.kernels.tiles import columns
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
 
 
-def is_packable(network: Network) -> bool:
-    """Whether it is a feedforward loop with a hard sigmoid."""
-    return network.loop is not None and network.rho.projected
-
-
-def members(network: Network, samples: int) -> int:
-    """How many threads to send for a pass of so many samples."""
-    return helpers(samples * sum(w.size for w in network.forward))
+def threads_for(network: Network, samples: int) -> int:
+    """How many threads a pass of so many samples is worth."""
+    return useful_threads(samples * sum(w.size for w in network.forward))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedLoop:
-    """The weights of a loop as kernels take them, copies of the network's.
-
-    weights : every forward matrix, the input first, in panels laid end to end. shapes (L, 3) :
-        where each begins, its K and P.
-    loop (n_L, N_1). biases : end to end, padded. leaks (L,) : 1 / r. Padded columns are zero and
-    stay zero.
+    """The weights of a loop as kernels take them, copies of the network's; fields as in
+    `kernels.loop_arrays.LoopNet`. Padded columns are zero and stay zero.
     """
 
     weights: Array
@@ -63,13 +67,13 @@ class PackedLoop:
         return cls(weights, shapes, _widened(network.loop, widths[0]), biases, leaks)
 
     def moved(self, to: Callable[[Array], Array]) -> PackedLoop:
-        """The same, with what learning may change where `to` puts it."""
+        """The same, with the arrays that learning changes moved by `to`."""
         return dataclasses.replace(self, weights=to(self.weights), loop=to(self.loop), biases=to(self.biases))
 
     @property
-    def net(self) -> tuple[Array, Array, Array, Array, Array]:
-        """What kernels call a net."""
-        return self.weights, self.shapes, self.loop, self.biases, self.leaks
+    def net(self) -> LoopNet:
+        """The argument of kernels."""
+        return LoopNet(self.weights, self.shapes, self.loop, self.biases, self.leaks)
 
     @property
     def widths(self) -> list[int]:
@@ -78,24 +82,24 @@ class PackedLoop:
 
     def products(self) -> tuple[list[Array], list[Array], list[float]]:
         """Of the loop and each forward matrix W, in ring order: the product of those before it
-        (n_L, N_k), that of those after it, transposed (n_L, N_k+1), and ||W||; taken in the
-        panels, so that they can be asked for between two batches.
+        (n_L, N_k), that of those after it, transposed (n_L, N_k+1), and ||W||; computed from the
+        panels, so that they are available between two batches.
         """
         n, dtype = len(self.loop), self.weights.dtype
-        everyone, panels = np.arange(n), [self._panels(k) for k in range(1, len(self.shapes))]
+        rows, panels = np.arange(n), [self._panels(k) for k in range(1, len(self.shapes))]
         first = np.eye(n, dtype=dtype)
         before, after = [first, self.loop], [_widened(first, self.widths[-1])]
         for w in panels[:-1]:
             before.append(np.empty((n, w.shape[0] * w.shape[2]), dtype))
-            times(before[-2], everyone, w, before[-1])
+            times(before[-2], rows, w, before[-1])
         for w, width in zip(panels[::-1], self.widths[-2::-1], strict=True):
             after.append(np.zeros((n, width), dtype))
-            times_transposed(after[-2], everyone, w, after[-1])
+            times_transposed(after[-2], rows, w, after[-1])
         norms = [float(np.sqrt(np.vdot(w, w))) for w in (self.loop, *panels)]
         return before, after[::-1], norms
 
     def write_to(self, network: Network) -> None:
-        """Give the network these weights, in place."""
+        """Copy these weights into the network, in place."""
         assert network.loop is not None
         for k, matrix in enumerate((network.input, *network.forward)):
             from_panels(self._panels(k), matrix)
@@ -109,58 +113,54 @@ class PackedLoop:
         return self.weights[at : at + panels * rows * wide].reshape(panels, rows, wide)
 
 
-class Room:
-    """The arrays in which a batch of so many samples converges, in one phase or more; made
-    once and used again.
+class LoopWorkspace:
+    """The arrays in which a batch of so many samples converges, in one phase or more; made once and
+    used again.
 
-    `room` and `work` are what kernels/loop_relaxation.py calls so.
+    buffers, scratch : of kernels/loop_arrays.py; their arrays of the batch are attributes too.
     """
 
     def __init__(
         self,
         packed: PackedLoop,
         rows: int,
-        team: int,
+        threads: int,
         phases: int = 1,
         to: Callable[[Array], Array] = lambda array: array,
     ) -> None:
-        """team : of how many members. to : puts the arrays where a team of several processes has
-        them in common.
-        """
+        """threads : how many use it. to : moves an array, for example into shared memory."""
         self.packed, self.rows, dtype = packed, rows, packed.weights.dtype
         n, layers, widths = len(packed.loop), len(packed.shapes), packed.widths
-        self.states, self.ways = (
-            np.zeros((phases, rows * sum(widths[:-1])), dtype),
-            np.zeros((phases, 4, rows, widths[-1]), dtype),
+        progress, statistics = np.full((phases, 3, rows), np.inf), np.zeros((phases, 3, rows), np.int64)
+        progress[:, DAMPING], statistics[:, STATUS] = 1, RUNNING
+        self.buffers = LoopBuffers(
+            to(np.zeros((phases, rows * sum(widths[:-1])), dtype)),
+            to(np.zeros((phases, 4, rows, widths[-1]), dtype)),
+            to(np.zeros((phases, rows, n, widths[-1]), dtype)),
+            to(progress),
+            to(statistics),
         )
-        self.marks, self.statistics = np.full((phases, 3, rows), np.inf), np.zeros((phases, 3, rows), np.int64)
-        self.marks[:, PACE], self.statistics[:, STATUS] = 1, RUNNING
-        self.slopes = np.zeros((phases, rows, n, widths[-1]), dtype)
-        self.states, self.ways, self.slopes, self.marks, self.statistics = map(
-            to, (self.states, self.ways, self.slopes, self.marks, self.statistics)
-        )
-        self.room = (self.states, self.ways, self.slopes, self.marks, self.statistics)
-        self.drive, self.targets = np.zeros((rows, widths[0]), dtype), np.zeros((rows, widths[-1]), dtype)
-        lists = np.zeros((team, 4, rows), np.int64)
-        lists[:, EVERYONE] = np.arange(rows)
-        own = (
-            lists,
-            np.zeros((team, 2, widths[-1]), dtype),
-            np.zeros((team, widths[0]), dtype),
-            np.zeros((team, 3, max(n, layers + 1))),
-            np.zeros((team, 2, n, n)),
-        )
-        # of images, which relaxing alone does not see
-        tiles = -(-rows // USED_ROWS) if phases > 1 else 0
-        used = np.zeros((team, tiles, int(packed.shapes[0, 1])), np.int64), np.zeros((team, tiles), np.int64)
+        self.states, self.outputs, self.slopes, self.progress, self.statistics = self.buffers
+        lists = np.zeros((threads, 4, rows), np.int64)
+        lists[:, ALL_ROWS] = np.arange(rows)
+        # of no size where nothing is learned
+        tiles, pixels = (-(-rows // USED_ROWS), int(packed.shapes[0, 1])) if phases > 1 else (0, 0)
         widest = max(int(packed.shapes[:, 1].max()), *widths) if phases > 1 else 0
-        pair = np.zeros((team, 2, widest), dtype)
-        self.work = tuple(
-            map(
-                to, (self.drive, self.targets, np.zeros((rows, layers)), np.zeros(widths[-2], dtype), *own, *used, pair)
-            )
+        self.scratch = LoopScratch(
+            drive=to(np.zeros((rows, widths[0]), dtype)),
+            targets=to(np.zeros((rows, widths[-1]), dtype)),
+            norms=to(np.zeros((rows, layers))),
+            mean_rates=to(np.zeros(widths[-2], dtype)),
+            lists=to(lists),
+            output_pairs=to(np.zeros((threads, 2, widths[-1]), dtype)),
+            hidden=to(np.zeros((threads, widths[0]), dtype)),
+            learning_rates=to(np.zeros((threads, 3, max(n, layers + 1)))),
+            matrices=to(np.zeros((threads, 2, n, n))),
+            pixels=to(np.zeros((threads, tiles, pixels), np.int64)),
+            pixel_counts=to(np.zeros((threads, tiles), np.int64)),
+            layer_pairs=to(np.zeros((threads, 2, widest), dtype)),
         )
-        self.drive, self.targets = self.work[:2]
+        self.drive, self.targets = self.scratch.drive, self.scratch.targets
 
     def layer(self, k: int, phase: int = 0) -> Array:
         """(rows, N_k) states of hidden layer k, a view."""
@@ -170,16 +170,16 @@ class Room:
     def state(self, sizes: Sequence[int], rows: Array | slice = slice(None), phase: int = 0) -> State:
         """The states (A, n_k) of these rows, copies; `sizes` are those of the layers."""
         hidden = [np.array(self.layer(k, phase)[rows, :n]) for k, n in enumerate(sizes[:-1])]
-        return (*hidden, np.array(self.ways[phase, Y, rows, : sizes[-1]]))
+        return (*hidden, np.array(self.outputs[phase, Y, rows, : sizes[-1]]))
 
     def place(self, rows: Array, phase: int, found: Equilibrium, network: Network) -> None:
-        """Put in the rows what was found for them elsewhere."""
+        """Put the equilibria found by another method into these rows."""
         n = network.sizes[-1]
         for k, s in enumerate(found.state[:-1]):
             self.layer(k, phase)[rows, : s.shape[1]] = s
-        self.ways[phase, Y, rows, :n] = found.output
-        self.ways[phase, U, rows, :n] = found.state[-2] @ network.forward[-1] + network.biases[-1]
-        self.marks[phase, RESIDUAL, rows], self.statistics[phase, STATUS, rows] = found.residual, found.status
+        self.outputs[phase, Y, rows, :n] = found.output
+        self.outputs[phase, U, rows, :n] = found.state[-2] @ network.forward[-1] + network.biases[-1]
+        self.progress[phase, RESIDUAL, rows], self.statistics[phase, STATUS, rows] = found.residual, found.status
         self.statistics[phase, PASSES, rows] = found.steps
 
 
@@ -192,27 +192,26 @@ def relax_together(
     max_passes: int,
     known: tuple[PackedLoop, Array | float] | None = None,
 ) -> tuple[Equilibrium, Array]:
-    """Samples from their outputs (B, n_L) to rest, each by secants of its own; and how doubtful
-    each is (> 0: it may not be stable in time).
+    """The equilibria of samples from their outputs (B, n_L), by Broyden's method; and the doubts
+    about each (> 0: it may not be stable in time).
 
     known : the network's weights, packed already, and the slope (n_L, N_L) with which each
     sample's model begins.
     """
     packed, slope = known or (PackedLoop.of(network), 0.0)
     sizes = network.sizes[1:]
-    rule = (float(tolerance.absolute), float(tolerance.relative), int(max_passes))
-    with Team(members(network, len(drive))) as team:
-        room = Room(packed, len(drive), team.members)
-        room.drive[:, : sizes[0]] = drive
-        room.slopes[:] = slope
-        room.ways[0, Y, :, : sizes[-1]] = output
+    beta, limits = beta_of(nudge), tolerance.limits(max_passes)
+    with Team(threads_for(network, len(drive))) as team:
+        workspace = LoopWorkspace(packed, len(drive), team.threads)
+        workspace.drive[:, : sizes[0]] = drive
+        workspace.slopes[:] = slope
+        workspace.outputs[0, Y, :, : sizes[-1]] = output
         if nudge is not None:
-            room.targets[:, : sizes[-1]] = nudge.target
-        team.run(come_to_rest, packed.net, room.room, room.work, 0, beta_of(nudge), rule)
-    passes, status, doubts = room.statistics[0]
-    return Equilibrium(
-        room.state(sizes), room.marks[0, RESIDUAL], status.astype(np.uint8), passes, beta_of(nudge)
-    ), doubts
+            workspace.targets[:, : sizes[-1]] = nudge.target
+        team.run(relax_batch, packed.net, workspace.buffers, workspace.scratch, 0, beta, limits)
+    passes, status, doubts = workspace.statistics[0]
+    residual = workspace.progress[0, RESIDUAL]
+    return Equilibrium(workspace.state(sizes), residual, status.astype(np.uint8), passes, beta), doubts
 
 
 def _widened(matrix: Array, width: int) -> Array:

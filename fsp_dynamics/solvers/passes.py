@@ -1,5 +1,5 @@
-"""One pass around a network: from the states of the cut to all other layers and back to where the
-cut would rest.
+"""One pass around a network: from the states of the cut to all other layers and back to the fixed
+point of the cut with these as input.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from fsp_dynamics.models.network import Array, Network, cut_layers
 from fsp_dynamics.models.rate import Nudge, State, beta_of, unit_field, unit_rate_field
 
 
-class Passes:
-    """The samples on their way, packed in the first rows of buffers made once, and the pass that
-    moves them.
+class CutPasses:
+    """The samples that are still running, packed in the first rows of buffers made once, and the
+    pass that changes them.
 
     rows (A,) sample numbers; y (A, n_cut) the states of the cut, side by side.
     """
@@ -28,22 +28,22 @@ class Passes:
         self._drive = drive.astype(network.dtype, copy=False)
         self._beta = beta_of(nudge)
         self._d = np.zeros((0, 0), network.dtype) if nudge is None else nudge.target.astype(network.dtype, copy=False)
-        # the drive holds the first
+        # the drive contains the first bias
         self._biases = (np.zeros(network.sizes[1], network.dtype), *network.biases[1:])
         self._incoming = [
             [(c.pre, c.weight) for c in network.connections() if c.post == k] for k in range(network.depth)
         ]
         self._settle = settle_kernel(network.rho.rate, network.rho.slope, network.rho.projected)
         self._inputs = [np.empty((len(drive), n), network.dtype) for n in network.sizes[1:]]
-        # smooth units search from where they were
+        # the root of a smooth unit is sought from its last state
         self._states = [np.array(s, network.dtype) for s in start]
         self._rates = self._states if network.rho.projected else [np.empty_like(s) for s in self._states]
 
     def run(self, given: bool = False) -> tuple[Array, Array, Array]:
-        """T(y) (A, n_cut), ||field|| (A,) and ||state|| (A,) of the present rows (zeros where no
-        norms were asked for).
+        """T(y) (A, n_cut), ||field|| (A,) and ||state|| (A,) of the present rows (zeros without
+        `norms`).
 
-        The layers outside the cut follow from y; with `given` they are taken as they stand (the
+        The layers outside the cut follow from y; with `given` they are taken as they are (the
         start, before any pass).
         """
         count = len(self.rows)
@@ -71,7 +71,7 @@ class Passes:
         return tuple(s[: len(self.rows)] for s in self._states)
 
     def keep(self, mask: Array) -> None:
-        """Go on with these rows only."""
+        """Keep only these rows."""
         if mask.all():
             return
         for array in self._states:
@@ -90,9 +90,7 @@ class Passes:
                 self._rates[k][:count] = self.network.rho.rate(self.y[:, begin:end])
 
     def _input(self, k: int, count: int) -> None:
-        """The drive and the weighted rates that enter layer k (its bias is added where it
-        settles).
-        """
+        """The drive and the weighted rates that enter layer k (its bias is added later)."""
         a, incoming = self._inputs[k][:count], self._incoming[k]
         if k == 0:
             a[:] = self._drive
@@ -103,11 +101,11 @@ class Passes:
             a += self._rates[pre][:count] @ weight
 
     def _settle_layer(self, k: int, count: int, s: Array, rates: Array) -> None:
-        beta, d = self._pull(k)
+        beta, d = self._nudge_of(k)
         self._settle(self._inputs[k][:count], self._biases[k], s, 1 / self.network.time_constants[k], beta, d, rates)
 
     def _cut_target(self, count: int) -> Array:
-        """T(y): where the layers of the cut would rest."""
+        """T(y): the fixed points of the layers of the cut."""
         parts = []
         for k in self._cut:
             self._input(k, count)
@@ -117,9 +115,9 @@ class Passes:
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def _field(self, k: int, count: int, target: Array) -> Array:
-        """ds/dt of layer k (A, n_k), in the form that `rate.rate_field` measures residuals in."""
+        """ds/dt of layer k (A, n_k), in the form of `rate.rate_field`, as residuals are."""
         leak, s = 1 / self.network.time_constants[k], self._states[k][:count]
-        beta, d = self._pull(k)
+        beta, d = self._nudge_of(k)
         if not self.network.rho.projected:
             return unit_field(
                 s, self._inputs[k][:count] + self._biases[k], self.network.rho.slope(s), leak, beta, d if beta else 0.0
@@ -132,6 +130,6 @@ class Passes:
             self._settle_layer(k, count, rest, rest)
         return unit_rate_field(s, rest, leak, beta)
 
-    def _pull(self, k: int) -> tuple[float, Array]:
+    def _nudge_of(self, k: int) -> tuple[float, Array]:
         output = k == self.network.depth - 1
         return (self._beta, self._d) if output else (0.0, self._d[:0])

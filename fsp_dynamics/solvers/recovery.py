@@ -1,5 +1,5 @@
-"""What became of each sample of a relaxation by passes, and what is done for those that passes did
-not (credibly) bring to convergence.
+"""Recovery: a second method for samples whose passes did not converge, or at a doubtful point. All
+solvers and engines use this one.
 """
 
 from __future__ import annotations
@@ -7,18 +7,19 @@ from __future__ import annotations
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.kernels.status import CONVERGED, OUT_OF_STEPS
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, residual
-from fsp_dynamics.solvers.equilibrium import CONVERGED, OUT_OF_STEPS, Equilibrium, Solver, Tolerance, judge, prepare
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance, judge, prepare
 from fsp_dynamics.solvers.loop_newton import newton, stable
-from fsp_dynamics.solvers.packed_loop import is_packable
 
 
-class Outcome:
-    """One relaxation: what became of each sample so far; before the first pass, nothing.
+class Recovery:
+    """The state of a relaxation by passes, and the methods for what they did not solve; before the
+    first pass every sample is OUT_OF_STEPS.
 
     state, residual, status, steps : as in `equilibrium.Equilibrium`. doubts (B,) : above 0 where
-    the dynamics might leave such a rest.
+    the equilibrium may not be stable in time.
     """
 
     def __init__(self, network: Network, drive: Array, start: State, nudge: Nudge | None, tolerance: Tolerance) -> None:
@@ -30,41 +31,37 @@ class Outcome:
         self.steps = np.zeros(batch, np.int64)
         self.doubts = np.zeros(batch, np.int64)
 
-    def reached(self, found: Equilibrium, doubts: Array) -> Outcome:
-        """This outcome, with all samples where `found` says they are."""
-        self.state, self.residual, self.status, self.steps, self.doubts = (
-            found.state,
-            found.residual,
-            found.status,
-            found.steps,
-            doubts,
-        )
-        return self
+    def set_reached(self, reached: Equilibrium, doubts: Array) -> None:
+        """Take over what passes reached for all samples."""
+        self.state, self.residual, self.status = reached.state, reached.residual, reached.status
+        self.steps, self.doubts = reached.steps, doubts
 
     def finish(self, fallback: Solver | None) -> Equilibrium:
-        """Newton's method, then the fallback, for those that are not (credibly) converged."""
-        suspects = self.restless()
-        if is_packable(self.network):
-            self.try_newton(suspects)
-            suspects = self.restless()
-        if fallback is not None and suspects.size:
-            self.hand_over(fallback, suspects)
+        """Newton's method (loops with a hard sigmoid), then the fallback, for those that have not
+        (credibly) converged.
+        """
+        rows = self.unconverged()
+        if self.network.is_hard_sigmoid_loop:
+            self.apply_newton(rows)
+            rows = self.unconverged()
+        if fallback is not None and rows.size:
+            self.apply_fallback(fallback, rows)
         return Equilibrium(self.state, self.residual, self.status, self.steps, beta_of(self.nudge))
 
-    def restless(self) -> Array:
-        """Sample numbers that are not (credibly) converged: out of steps, or converged with doubts and
-        found unstable.
+    def unconverged(self) -> Array:
+        """Sample numbers that have not (credibly) converged: out of steps, or converged with
+        doubts and found unstable.
         """
         doubtful = np.flatnonzero((self.doubts > 0) & (self.status == CONVERGED))
-        if doubtful.size and is_packable(self.network):
+        if doubtful.size and self.network.is_hard_sigmoid_loop:
             held = stable(self.network, tuple(s[doubtful] for s in self.state), self.nudge_of(doubtful))
             self.status[doubtful[~held]] = OUT_OF_STEPS
             self.doubts[doubtful] = 0
         return np.flatnonzero(self.status == OUT_OF_STEPS)
 
-    def try_newton(self, rows: Array) -> None:
-        """Newton's method from where the passes ended; only equilibria that are stable in time are
-        taken.
+    def apply_newton(self, rows: Array) -> None:
+        """Newton's method from the last states; only equilibria that are stable in time are
+        accepted.
         """
         if rows.size == 0:
             return
@@ -72,18 +69,18 @@ class Outcome:
             self.network, self.drive[rows], tuple(s[rows] for s in self.state), self.nudge_of(rows), self.tolerance
         )
         self.steps[rows] += steps
-        self.take(rows, found, stable(self.network, found, self.nudge_of(rows)))
+        self.accept(rows, found, stable(self.network, found, self.nudge_of(rows)))
 
-    def hand_over(self, fallback: Solver, rows: Array) -> None:
+    def apply_fallback(self, fallback: Solver, rows: Array) -> None:
         """Integrate these samples from their start."""
         start = tuple(s[rows] for s in self.start)
         found = fallback.relax(self.network, self.drive[rows], start, self.nudge_of(rows), self.tolerance)
         self.steps[rows] += found.steps
-        self.take(rows, found.state, np.ones(rows.size, bool))
+        self.accept(rows, found.state, np.ones(rows.size, bool))
 
-    def take(self, rows: Array, state: State, accepted: Array) -> None:
-        """Keep these states (A, n_k) for the rows that are accepted (A,), judged by the field
-        there.
+    def accept(self, rows: Array, state: State, accepted: Array) -> None:
+        """Keep these states (A, n_k) for the rows that are `accepted` (A,), with the residual and
+        status of the field there.
         """
         rows, state = rows[accepted], tuple(s[accepted] for s in state)
         for kept, new in zip(self.state, state, strict=True):
@@ -107,17 +104,18 @@ def recover(
     tolerance: Tolerance,
     fallback: Solver | None,
 ) -> Equilibrium:
-    """What is left for samples that passes brought to `reached`: a look at the doubtful, Newton's
-    method, then the fallback from `start`.
+    """The equilibria after recovery of samples whose passes ended at `reached`: the doubtful are
+    tested for stability, then Newton's method, then the fallback from `start`.
 
-    drive (B, n_1); doubts (B,) as in `Outcome`. Raises as `equilibrium.prepare` does.
+    drive (B, n_1); doubts (B,) as in `Recovery`. Raises as `equilibrium.prepare` does.
     """
-    outcome = Outcome(network, drive, prepare(network, drive, start, nudge), nudge, tolerance)
-    return outcome.reached(reached, doubts).finish(fallback)
+    recovery = Recovery(network, drive, prepare(network, drive, start, nudge), nudge, tolerance)
+    recovery.set_reached(reached, doubts)
+    return recovery.finish(fallback)
 
 
 def check_passes(max_passes: int, memory: int, fallback: Solver | None) -> None:
-    """Refuse settings that no fixed-point solver can have. Raises ConfigurationError."""
+    """Raises ConfigurationError for settings that no fixed-point solver can have."""
     for name, value in (("max_passes", max_passes), ("memory", memory)):
         if not isinstance(value, int | np.integer) or value < 1:
             raise ConfigurationError(f"{name} = {value!r}, expected a whole number, 1 or more")

@@ -3,9 +3,9 @@ layers side by side.
 
 Two fields lead to the same equilibria. ``rate``: the rate form, whose right-hand side is
 continuous, so that its error can be estimated. ``projected``: eq. 13 literally, every state
-clipped to [0, 1], the stages of a step included: a unit held at 1 by its input would otherwise see
-rho' = 0 in the next stage, and where it rests would depend on the step size. A smooth rho needs
-neither: there both names mean eq. 13 itself.
+clipped to [0, 1], the stages of a step included: a unit held at 1 by its input would otherwise
+have rho' = 0 in the next stage, and its equilibrium would depend on the step size. For a smooth
+rho both names mean eq. 13 itself.
 """
 
 from __future__ import annotations
@@ -33,11 +33,8 @@ from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
 
 Field = Callable[[Array], Array]
 
-SAFETY, SHRINK, GROW = (
-    0.9,
-    0.2,
-    5.0,
-)  # step size control: aim below the allowed error, change h at most by these factors
+# step size control: aim below the allowed error, change h at most by these factors
+SAFETY, SHRINK, GROW = 0.9, 0.2, 5.0
 
 
 def step(tableau: Tableau, field: Field, state: Array, h: float | Array) -> tuple[Array, Array | None]:
@@ -80,10 +77,10 @@ class ReferenceSolver:
     rtol, atol : error allowed in a controlled step along a path, for each unit atol + rtol |s|, as
         root mean square over the units. None: rtol 1e-9 (float32: 1e-6), atol as rtol.
 
-    Control: h stays below 1 / (largest leak + beta). Relaxing, the 2-norm of the error estimate
-    may be MOTION times the residual, so that the error vanishes together with the motion: a
-    constant allowance would let h ride the limit of stability and the residual stall there.
-    Following, rtol and atol decide.
+    Control: h stays below 1 / (largest leak + beta). In a relaxation the 2-norm of the error
+    estimate may be MOTION times the residual, so that the error vanishes together with the motion:
+    with a constant allowance h would grow to the limit of stability and the residual stall there.
+    Along a path rtol and atol decide.
 
     Raises ConfigurationError for an unknown method or form, dt or max_steps not above 0, no dt
     where the method cannot control it, or rtol and atol that do not fit.
@@ -111,8 +108,8 @@ class ReferenceSolver:
         nudge: Nudge | None = None,
         tolerance: Tolerance | None = None,
     ) -> Equilibrium:
-        """Integrate to rest, as `equilibrium.Solver.relax` says; `steps` counts rejected steps
-        too.
+        """Integrate until each sample has converged (see `equilibrium.Solver.relax`); `steps`
+        counts rejected steps too.
         """
         start = prepare(network, drive, start, nudge)
         drive, state, nudge = in_precision(network, drive, start, nudge)
@@ -126,7 +123,7 @@ class ReferenceSolver:
             for taken in range(1, int(self.max_steps) + 1):
                 if not rows.size:
                     break
-                working = _Rows(self, network, drive[rows], None if nudge is None else nudge.rows(rows))
+                working = _RunningRows(self, network, drive[rows], None if nudge is None else nudge.rows(rows))
                 allowed = working.allowance(state[rows], residual[rows])
                 state[rows], h[rows], _ = working.advance(state[rows], h[rows], allowed)
                 residual[rows] = working.residual(state[rows])
@@ -160,7 +157,7 @@ class ReferenceSolver:
         being finite.
         """
         count = equal_steps(duration, self.dt or duration)
-        working = _Rows(self, network, drive, nudge)
+        working = _RunningRows(self, network, drive, nudge)
         h = np.full((len(state), 1), duration / count, state.dtype)
         for _ in range(count):
             state, _, _ = working.advance(state, h)
@@ -180,20 +177,20 @@ class ReferenceSolver:
             rows = np.flatnonzero((left > 0) & (h > shortest))
             if not rows.size:
                 break
-            working = _Rows(self, network, drive[rows], None if nudge is None else nudge.rows(rows))
+            working = _RunningRows(self, network, drive[rows], None if nudge is None else nudge.rows(rows))
             last = h[rows] >= left[rows]
             trial = np.where(last, left[rows], h[rows])
             state[rows], proposed, accepted = working.advance(state[rows], trial)
             left[rows] = np.where(accepted, np.where(last, 0, left[rows] - trial), left[rows])
-            # a step cut short says little
+            # the size of a step that was cut short is no estimate
             h[rows] = np.where(last & accepted, np.maximum(h[rows], proposed), proposed)
         state[(left > 0)[:, 0]] = np.nan
         return state
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Rows:
-    """The samples still on their way: what they are driven by, and how the solver moves them."""
+class _RunningRows:
+    """The samples that are still running, their drive, and the steps of the solver."""
 
     solver: ReferenceSolver
     network: Network
@@ -230,8 +227,8 @@ class _Rows:
         return rate.residual(self.network, self.drive, layers(self.network, state), self.nudge)
 
     def allowance(self, state: Array, residual: Array) -> Array:
-        """Error allowed in one step of a relaxation, (b, 1): it follows the residual all the way,
-        down to rounding.
+        """Error allowed in one step of a relaxation, (b, 1): proportional to the residual down to
+        rounding.
         """
         motion = MOTION * residual * longest_step(self.network, self.nudge)
         return np.maximum(motion, np.finfo(state.dtype).eps * (1 + _norm(state)))[:, None]

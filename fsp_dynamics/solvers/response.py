@@ -1,25 +1,27 @@
-"""How an equilibrium answers a small pull on its outputs: the field, linearised where it rests.
+"""Linear response of an equilibrium to a small push on its outputs: the field, linearised there.
 
-With leak = 1/r and, at the output, the beta of the nudge it rests under, a small constant push e
-on the outputs' field moves the rest by delta s:
+With leak = 1/r and, at the output, the beta of the nudge, a small constant push e on the outputs'
+field moves the equilibrium by delta s:
 
-    delta s_j = h_j (e_j + p_j sum_i w_ij p_i delta s_i)         p = rho'(s),  1/h = leak + beta - rho''(s) a       (the response)
-    lambda_j  = h_j (e_j + p_j sum_k w_jk p_k lambda_k)                                                               (the adjoint)
+    p = rho'(s),  1/h = leak + beta - rho''(s) a
+    delta s_j = h_j (e_j + p_j sum_i w_ij p_i delta s_i)          (the response)
+    lambda_j  = h_j (e_j + p_j sum_k w_jk p_k lambda_k)           (the adjoint)
 
 For a hard sigmoid p is 1 for units strictly inside (0, 1) and 0 for all others, and h = p / (leak
-+ beta): saturated units do not answer. The two differ in the direction in which weights are
-walked, and in nothing else. With e = d - s_L the adjoint is the gradient, -dC/da_j = p_j lambda_j
-for the cost C = 1/2 ||s_L - d||^2, and the response is what eq. 14 sees as beta -> 0: d rho(s_j) /
-d beta = p_j delta s_j (model fact 10).
++ beta): saturated units do not respond. The two differ only in the direction of the weights. With
+e = d - s_L the adjoint is the gradient, -dC/da_j = p_j lambda_j for the cost C = 1/2 ||s_L -
+d||^2, and the response is the change of eq. 14 as beta -> 0: d rho(s_j) / d beta = p_j delta s_j
+(model fact 10).
 
 In a feedforward loop both are n_L x n_L problems. With gamma = h p^2 and the chain round the loop,
 cut at the output,
 
     C = loop gamma_1 forward[0] gamma_2 ... gamma_L-1 forward[L-2]     (n_L, n_L)
-    q_L (I - C gamma_L) = p_L h_L e   (response, q = p delta s)        (I - gamma_L C) v_L = p_L h_L e   (adjoint, v = p lambda)
+    q_L (I - C gamma_L) = p_L h_L e                                    (response, q = p delta s)
+    (I - gamma_L C) v_L = p_L h_L e                                    (adjoint, v = p lambda)
 
-G_D = C gamma_L, the loop matrix, is how a small change of the output rates comes back after one
-turn. Reciprocal networks are solved iteratively (GMRES).
+G_D = C gamma_L, the loop matrix, maps a small change of the output rates to their change after one
+round of the loop. Reciprocal networks are solved iteratively (GMRES).
 """
 
 from __future__ import annotations
@@ -101,8 +103,8 @@ def chain(network: Network, found: Gains) -> Array:
 
 
 def loop_matrix(network: Network, found: Gains) -> Array:
-    """G_D = C gamma_L of each sample, (B, n_L, n_L): row i is how output i's rate comes back to
-    all outputs. Raises as `chain`.
+    """G_D = C gamma_L of each sample, (B, n_L, n_L): row i is the effect of output i's rate on all
+    outputs after one round. Raises as `chain`.
     """
     return chain(network, found) * found.round_trip[-1][:, None, :]
 
@@ -173,6 +175,7 @@ def _iterated(network: Network, found: Gains, first: Array, forwards: bool) -> S
     solution, failed = gmres(operator, right, rtol=1e-12, atol=0.0, restart=60, maxiter=50)
     if failed:
         raise ConfigurationError(
-            "the linear response did not converge: the network amplifies a small change at this equilibrium; weaken its weights"
+            "the linear response did not converge: the network amplifies a small change at this equilibrium; "
+            "weaken its weights"
         )
     return layers(network, solution.reshape(batch, -1))

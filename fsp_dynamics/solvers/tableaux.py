@@ -1,14 +1,14 @@
 """Explicit Runge-Kutta methods as data (Butcher tableaux): a new method costs one entry.
 
-==========  =====  ======  ==================  ==============================================================
-name        order  stages  error estimate      take it when
-==========  =====  ======  ==================  ==============================================================
-``euler``     1      1     none                the paper's plain iteration; constant steps only
-``heun``      2      2     with Euler          a step size control that can be followed by hand
-``rk4``       4      4     none                smooth paths with constant steps
-``bosh3``     3      4     order 2 (FSAL)      controlled steps where the path has kinks (Bogacki-Shampine)
-``dopri5``    5      7     order 4 (FSAL)      controlled steps on smooth stretches (Dormand-Prince); the default
-==========  =====  ======  ==================  ==============================================================
+==========  =====  ======  ==============  =======================================================
+name        order  stages  error estimate  use
+==========  =====  ======  ==============  =======================================================
+``euler``     1      1     none            the paper's plain iteration; constant steps only
+``heun``      2      2     with Euler      a step size control simple enough to follow by hand
+``rk4``       4      4     none            smooth paths with constant steps
+``bosh3``     3      4     order 2 (FSAL)  controlled steps, path with kinks (Bogacki-Shampine)
+``dopri5``    5      7     order 4 (FSAL)  controlled steps, smooth path (Dormand-Prince); default
+==========  =====  ======  ==============  =======================================================
 
 At a kink of the hard sigmoid every method has order 1.
 """
@@ -30,8 +30,8 @@ class Tableau:
         none.
     order : the local error of the step is O(h^(order + 1)).
     fsal : the last stage is the first of the next step.
-    middle : s + h sum_i middle[i] k_i is close to the state half-way through the step, to order 4;
-    None where there is no such thing.
+    middle : s + h sum_i middle[i] k_i approximates the state half-way through the step to order 4;
+        None where there are no such weights.
     """
 
     name: str

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fsp_dynamics.kernels.loop_relaxation import ABSENT, CONVERGED, NOT_FINITE, OUT_OF_STEPS, RUNNING
+from fsp_dynamics.kernels.status import ABSENT, CONVERGED, NOT_FINITE, OUT_OF_STEPS, RUNNING
 from fsp_dynamics.models.rate import unit_rate_field, unit_target
 from fsp_dynamics.torch_backend.passes import Criterion, NetworkPass
 from fsp_dynamics.torch_backend.products import DeviceNetwork

@@ -16,7 +16,7 @@ import torch
 
 from fsp_dynamics.kernels.loop_learning import COUNTED
 from fsp_dynamics.kernels.loop_phases import FORGET
-from fsp_dynamics.kernels.loop_relaxation import CONVERGED, NOT_FINITE
+from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE
 from fsp_dynamics.kernels.team import available
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.learning.phases import NAMES

@@ -24,13 +24,12 @@ import numpy as np
 import torch
 
 from fsp_dynamics.errors import ConfigurationError, check_choice
-from fsp_dynamics.kernels.loop_relaxation import RUNNING
+from fsp_dynamics.kernels.status import RUNNING
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, unit_target
 from fsp_dynamics.solvers import PRODUCTS
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance, prepare
-from fsp_dynamics.solvers.packed_loop import is_packable
 from fsp_dynamics.solvers.recovery import check_passes, recover
 from fsp_dynamics.torch_backend import broyden, passes
 from fsp_dynamics.torch_backend.broyden import BroydenRelaxation
@@ -98,7 +97,7 @@ class TorchFixedPointSolver:
 
     def uses_broyden(self, network: Network) -> bool:
         """Whether it relaxes this network by Broyden's method."""
-        return self.method in (None, "broyden") and is_packable(network)
+        return self.method in (None, "broyden") and network.is_hard_sigmoid_loop
 
 
 class SolverOnDevice:
@@ -107,7 +106,7 @@ class SolverOnDevice:
     """
 
     def __init__(self, solver: TorchFixedPointSolver, network: Network) -> None:
-        if solver.method == "broyden" and not is_packable(network):
+        if solver.method == "broyden" and not network.is_hard_sigmoid_loop:
             raise ConfigurationError(
                 "method = 'broyden' needs a loop and a hard sigmoid; use 'anderson' or 'picard' for this network"
             )

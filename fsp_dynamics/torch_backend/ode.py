@@ -34,10 +34,11 @@ import numpy as np
 import torch
 
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive
+from fsp_dynamics.kernels.status import OUT_OF_STEPS
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, layers
-from fsp_dynamics.solvers.equilibrium import OUT_OF_STEPS, Equilibrium, Tolerance, prepare
-from fsp_dynamics.solvers.integration import Walk, accuracy, check_settings, check_times, equal_steps
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance, prepare
+from fsp_dynamics.solvers.integration import IntegrationResult, accuracy, check_settings, check_times, equal_steps
 from fsp_dynamics.torch_backend.products import precision
 from fsp_dynamics.torch_backend.steps import CONSTANT, CONTROLLED, Batch, StepGroup
 from fsp_dynamics.torch_backend.tensors import array, chosen_device
@@ -156,7 +157,9 @@ class TorchSolver:
         """
         return self.integrate(network, drive, start, nudge, times).states
 
-    def integrate(self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array) -> Walk:
+    def integrate(
+        self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array
+    ) -> IntegrationResult:
         """`follow`, with the numbers of steps and fields it took."""
         start = prepare(network, drive, start, nudge)
         times = check_times(times)
@@ -176,7 +179,7 @@ class TorchSolver:
                 path[i, group.rows] = array(group.state)
             group.leave(group.running)
         path[1:][~np.isfinite(path[1:]).all(-1)] = np.nan
-        return Walk(path, batch.steps, batch.fields)
+        return IntegrationResult(path, batch.steps, batch.fields)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from fsp_dynamics.kernels.loop_relaxation import CONVERGED, NOT_FINITE, OUT_OF_STEPS, RUNNING
+from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE, OUT_OF_STEPS, RUNNING
 from fsp_dynamics.models.rate import unit_field, unit_rate_field
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.torch_backend.anderson import History

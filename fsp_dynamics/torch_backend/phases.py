@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from fsp_dynamics.kernels.loop_relaxation import ABSENT, CONVERGED, NOT_FINITE, RUNNING
+from fsp_dynamics.kernels.status import ABSENT, CONVERGED, NOT_FINITE, RUNNING
 from fsp_dynamics.learning.rules import Contrast
 from fsp_dynamics.models.activations import Activation
 from fsp_dynamics.models.network import Array
 from fsp_dynamics.models.rate import Nudge
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
-from fsp_dynamics.solvers.packed_loop import is_packable
 from fsp_dynamics.solvers.recovery import recover
 from fsp_dynamics.torch_backend import broyden, passes
 from fsp_dynamics.torch_backend.broyden import BroydenRelaxation
@@ -32,7 +31,7 @@ class DevicePhases:
     """The free phase and the one or two nudged ones of B samples on the device.
 
     states : of each phase, the free one first, all layers (B, n_k). status (phases, B), as in
-    kernels/loop_relaxation.py. passes (phases, B). residual (B,) of the free phase. entering
+    kernels/status.py. passes (phases, B). residual (B,) of the free phase. entering
     (2, B, n_L) : what enters the outputs, free and nudged; of width 0 without Broyden's method,
     which alone learns from it.
     """
@@ -100,7 +99,9 @@ class PhaseSolver:
         self.device_solver, self.network, self.centred = device_solver, device_solver.device_network, centred
         self.criterion, self.write_back, self.broken = device_solver.criterion(tolerance), write_back, False
         self.uses_broyden = device_solver.solver.uses_broyden(device_solver.network)
-        self.doubted = is_packable(device_solver.network)  # of others stability cannot be judged (solvers/recovery.py)
+        self.doubted = (
+            device_solver.network.is_hard_sigmoid_loop
+        )  # of others stability cannot be judged (solvers/recovery.py)
 
     def run(
         self, images: torch.Tensor, target: torch.Tensor, beta: float, known: tuple[torch.Tensor, torch.Tensor] | None

@@ -34,10 +34,11 @@ import numpy as np
 import torch
 from torchdiffeq import odeint
 
+from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, layers
-from fsp_dynamics.solvers.equilibrium import CONVERGED, NOT_FINITE, Tolerance, judge
+from fsp_dynamics.solvers.equilibrium import Tolerance, judge
 from fsp_dynamics.solvers.integration import MOTION, in_precision, longest_step
 from fsp_dynamics.torch_backend.tensors import array, tensor, tensor_network, tensor_nudge
 

@@ -15,20 +15,22 @@ from collections.abc import Callable
 import numpy as np
 
 from fsp_dynamics.errors import NotFiniteError
+from fsp_dynamics.kernels.loop_arrays import BASE_Y, PASSES, RESIDUAL, STATUS, U, Y
 from fsp_dynamics.kernels.loop_phases import FREE, POSITIVE
-from fsp_dynamics.kernels.loop_relaxation import BASE_Y, PASSES, RESIDUAL, STATUS, U, Y
+from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE
+from fsp_dynamics.kernels.team import partition
 from fsp_dynamics.learning.phases import Phases
 from fsp_dynamics.models.network import Array
 from fsp_dynamics.models.rate import flatten
-from fsp_dynamics.solvers.equilibrium import CONVERGED, NOT_FINITE, Equilibrium
-from fsp_dynamics.solvers.packed_loop import Room
-from fsp_dynamics.training.ranks import Ranks, shards_of, share_of
+from fsp_dynamics.solvers.equilibrium import Equilibrium
+from fsp_dynamics.solvers.packed_loop import LoopWorkspace
+from fsp_dynamics.training.ranks import Ranks, shards_of
 
 
 class BatchExchange:
     """The messages of one epoch. `limited` : the optimiser limits the output's step."""
 
-    def __init__(self, ranks: Ranks, room: Room, limited: bool) -> None:
+    def __init__(self, ranks: Ranks, room: LoopWorkspace, limited: bool) -> None:
         self.ranks, self.room = ranks, room
         hidden = range(len(room.packed.shapes) - 1)
         self.layers = [(room.layer(k, FREE), room.layer(k, POSITIVE)) for k in hidden]
@@ -41,7 +43,7 @@ class BatchExchange:
         """Fill in what the other ranks found of their part of the first `rows` rows. Raises
         NotFiniteError where a sample broke.
         """
-        parts = [slice(*share_of(rows, rank, self.ranks.count)) for rank in range(self.ranks.count)]
+        parts = [slice(*partition(rows, rank, self.ranks.count)) for rank in range(self.ranks.count)]
         most, mine = max(part.stop - part.start for part in parts), parts[self.ranks.rank]
         for part, told in zip(parts, self.ranks.gather(_long(self._short(mine), most)), strict=True):
             if part is not mine:
@@ -64,21 +66,21 @@ class BatchExchange:
         columns = [
             room.statistics[:, STATUS, part].T,
             room.statistics[:, PASSES, part].T,
-            room.marks[FREE, RESIDUAL, part, None],
-            room.work[2][part],
+            room.progress[FREE, RESIDUAL, part, None],
+            room.scratch.norms[part],
         ]
-        columns += [room.ways[phase, which, part] for phase, which in _WAYS]
+        columns += [room.outputs[phase, which, part] for phase, which in _WAYS]
         return np.concatenate(columns, axis=1, dtype=np.float64)
 
     def _take_short(self, part: slice, told: Array) -> None:
         room, count = self.room, part.stop - part.start
-        phases, layers, n = len(room.statistics), room.work[2].shape[1], room.ways.shape[3]
+        phases, layers, n = len(room.statistics), room.scratch.norms.shape[1], room.outputs.shape[3]
         ends = np.cumsum([phases, phases, 1, layers, *[n] * len(_WAYS)])
         status, passes, residual, norms, *ways = np.split(told[:count], ends[:-1], axis=1)
         room.statistics[:, STATUS, part], room.statistics[:, PASSES, part] = status.T, passes.T
-        room.marks[FREE, RESIDUAL, part], room.work[2][part] = residual[:, 0], norms
+        room.progress[FREE, RESIDUAL, part], room.scratch.norms[part] = residual[:, 0], norms
         for (phase, which), values in zip(_WAYS, ways, strict=True):
-            room.ways[phase, which, part] = values
+            room.outputs[phase, which, part] = values
 
     def _teaching(self, part: slice) -> Array:
         """(A,) the samples of a part that had converged in every nudged phase

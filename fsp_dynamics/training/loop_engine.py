@@ -14,10 +14,21 @@ from typing import Any
 import numpy as np
 
 from fsp_dynamics.errors import NotFiniteError, RankLostError
-from fsp_dynamics.kernels.loop_learning import COUNTED, DONE, TELL, learn_batches
-from fsp_dynamics.kernels.loop_phases import FREE, POSITIVE
-from fsp_dynamics.kernels.loop_relaxation import DOUBTS, RESIDUAL, STATUS
-from fsp_dynamics.kernels.team import LOST, Team, ThreadTuner, can_synchronise
+from fsp_dynamics.kernels.loop_arrays import DOUBTS, RESIDUAL, STATUS
+from fsp_dynamics.kernels.loop_learning import (
+    BATCH,
+    COUNTED,
+    DONE,
+    EXCHANGE,
+    PHASE,
+    LoopTotals,
+    RankPart,
+    learn_batches,
+)
+from fsp_dynamics.kernels.loop_optimiser import LearningSettings, LoopVelocity
+from fsp_dynamics.kernels.loop_phases import FREE, POSITIVE, LoopData, LoopStarts
+from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE
+from fsp_dynamics.kernels.team import LOST, Team, ThreadTuner, can_synchronise, partition
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.learning.optimisers import Sgd
 from fsp_dynamics.learning.phases import NAMES
@@ -25,15 +36,15 @@ from fsp_dynamics.learning.rules.hebbian import HebbianRule
 from fsp_dynamics.learning.rules.mean_subtracted import MeanSubtractedRule
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge
-from fsp_dynamics.solvers.equilibrium import CONVERGED, NOT_FINITE, Equilibrium
+from fsp_dynamics.solvers.equilibrium import Equilibrium
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
-from fsp_dynamics.solvers.packed_loop import PackedLoop, Room, is_packable, members
+from fsp_dynamics.solvers.packed_loop import LoopWorkspace, PackedLoop, threads_for
 from fsp_dynamics.solvers.recovery import recover
 from fsp_dynamics.training.checks import refuse_not_finite
 from fsp_dynamics.training.epoch_state import EpochState
 from fsp_dynamics.training.exchange import BatchExchange
 from fsp_dynamics.training.interrupts import Interrupts
-from fsp_dynamics.training.ranks import Ranks, share_of
+from fsp_dynamics.training.ranks import Ranks
 from fsp_dynamics.training.recipe import LabelledImages, Learner, Recipe, images_at
 from fsp_dynamics.training.warm_start import LoopWarmStart
 
@@ -60,24 +71,24 @@ class LoopEngine:
         number, sharers = ranks.sharers
         self.joined = sharers > 1 and can_synchronise()
         to: Callable[[Array], Array] = ranks.shared if self.joined else lambda array: array
-        self.part = (0, 1) if self.joined else (ranks.rank, ranks.count)
+        self.part = RankPart(0, 1) if self.joined else RankPart(ranks.rank, ranks.count)
         self.packed = PackedLoop.of(network).moved(to)
         self.warm_start = LoopWarmStart.empty(len(split.labels), network).or_fresh(learner.warm_start)
         self.warm_start = learner.warm_start = LoopWarmStart(
             **{name: to(array) for name, array in self.warm_start.arrays().items()}
         )
-        here = members(network, recipe.batch) if threads is None else threads
+        here = threads_for(network, recipe.batch) if threads is None else threads
         here = (
             min(int(each[0]) for each in ranks.gather(np.array([here]))) if self.joined else here
         )  # a team has as many in each rank
         self.team = Team(here, number * here, sharers * here, to(np.zeros(32, np.int64))) if self.joined else Team(here)
         self.pace = ThreadTuner(
-            self.team.members, fixed=threads is not None or ranks.count > 1
+            self.team.threads, fixed=threads is not None or ranks.count > 1
         )  # ranks stop at the same batches
-        self.room = Room(
+        self.room = LoopWorkspace(
             self.packed,
             min(recipe.batch, len(split.labels)),
-            self.team.whole,
+            self.team.total,
             3 if recipe.phases == "centred" else 2,
             to,
         )
@@ -97,7 +108,7 @@ class LoopEngine:
         mean-subtracted form trains it.
         """
         broyden = isinstance(recipe.solver, FixedPointSolver) and recipe.solver.uses_broyden(network)
-        return is_packable(network) and broyden and isinstance(recipe.rule, HebbianRule | MeanSubtractedRule)
+        return network.is_hard_sigmoid_loop and broyden and isinstance(recipe.rule, HebbianRule | MeanSubtractedRule)
 
     @property
     def weights(self) -> PackedLoop:
@@ -116,7 +127,7 @@ class LoopEngine:
                 last = min(batches, interrupts.after(state.done, piece))
                 betas = state.betas[state.done : last]
                 self._batches(state.samples(state.done, last), betas, settings, state.done)
-                self.pace.took(last - state.done, time.perf_counter() - begin)
+                self.pace.record(last - state.done, time.perf_counter() - begin)
                 state.done = last
                 statistics.counts[:], statistics.strongest[:] = self.count, self.strongest
                 interrupts.run_due(last)
@@ -159,27 +170,26 @@ class LoopEngine:
 
     def _batches(self, samples: Array, betas: Array, settings: Any, first_batch: int) -> None:
         images, places, norms = self._images(samples)
-        data = (images, np.stack([places, self.labels[samples], samples]), norms)
-        memory = (self.warm_start.outputs, self.warm_start.moves, self.warm_start.slope, self.warm_start.sums)
-        velocity = (self.velocity.weights, self.velocity.loop, self.velocity.biases)
-        given = self.recipe.tolerance
-        limits = (float(given.absolute), float(given.relative), int(self.solver.max_passes))
-        report, cursor = (self.count, self.strongest), self.cursor
+        data = LoopData(images, places, self.labels[samples], np.ascontiguousarray(samples), norms)
+        starts = LoopStarts(self.warm_start.outputs, self.warm_start.moves, self.warm_start.slope, self.warm_start.sums)
+        velocity = LoopVelocity(self.velocity.weights, self.velocity.loop, self.velocity.biases)
+        limits = self.recipe.tolerance.limits(self.solver.max_passes)
+        totals, cursor = LoopTotals(self.count, self.strongest), self.cursor
         self._barrier()
         if self.first:
             cursor[:] = 0
         self._barrier()
         while True:
             self.team.run(
-                learn_batches, self.packed.net, data, memory, self.room.room, (betas, *settings), velocity, self.room.work, limits, report,
-                self.part, cursor, members=self.pace.members,
+                learn_batches, self.packed.net, data, starts, self.room.buffers, LearningSettings(betas, *settings),
+                velocity, self.room.scratch, limits, totals, self.part, cursor, threads=self.pace.threads,
             )  # fmt: skip
             self._barrier()
-            if cursor[2] == DONE:
+            if cursor[PHASE] == DONE:
                 return
-            batch, phase = int(cursor[0]), int(cursor[2])
+            batch, phase = int(cursor[BATCH]), int(cursor[PHASE])
             here = places[batch * self.recipe.batch :][: self.recipe.batch]
-            if phase == TELL:
+            if phase == EXCHANGE:
                 self._tell(first_batch + batch, images[here])
             else:
                 self._recover(phase, float(betas[batch]), first_batch + batch, images[here])
@@ -197,7 +207,7 @@ class LoopEngine:
         """
         room, network = self.room, self.learner.network
         status = room.statistics[phase, STATUS]
-        if self.part[1] == 1:  # else all ranks are told first
+        if self.part.ranks == 1:  # else all ranks are told first
             self._refuse_not_finite(phase, batch, images)
         if not self.first:
             return
@@ -210,7 +220,7 @@ class LoopEngine:
         start = None if phase == FREE else room.state(sizes, rows, FREE)
         passes, ended, doubts = (tally[rows] for tally in room.statistics[phase])
         reached = Equilibrium(
-            room.state(sizes, rows, phase), room.marks[phase, RESIDUAL, rows], ended.astype(np.uint8), passes
+            room.state(sizes, rows, phase), room.progress[phase, RESIDUAL, rows], ended.astype(np.uint8), passes
         )
         constant = room.drive[rows, : sizes[0]]
         found = recover(network, constant, start, reached, doubts, nudge, self.recipe.tolerance, self.solver.fallback)
@@ -230,7 +240,7 @@ class LoopEngine:
     def _refuse_not_finite(self, phase: int, batch: int, images: Array) -> None:
         """Raises NotFiniteError, naming the layer, where a sample of this rank broke."""
         broken = self.room.statistics[phase, STATUS] == NOT_FINITE
-        first, end = share_of(len(images), *self.part)
+        first, end = partition(len(images), *self.part)
         broken[:first] = broken[end:] = False
         if broken.any():
             state = self.room.state(self.learner.network.sizes[1:], broken, phase)
@@ -238,7 +248,7 @@ class LoopEngine:
 
 
 def _settings(learner: Learner, recipe: Recipe) -> tuple[Any, ...]:
-    """How the kernel learns, but for the betas: what kernels/loop_learning.py calls teaching."""
+    """`kernels.loop_optimiser.LearningSettings`, except for the betas."""
     given, network = recipe.optimiser, learner.network
     names = [
         ["input", *(f"forward[{k}]" for k in range(network.depth - 1)), "loop"],

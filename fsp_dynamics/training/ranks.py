@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from fsp_dynamics.kernels.team import partition
 from fsp_dynamics.models.network import Array
 
 
@@ -99,10 +100,5 @@ ALONE = Alone()
 
 def shards_of(rows: int, ranks: Ranks) -> tuple[list[slice], list[slice]]:
     """The shards of a batch of so many rows: all of them, and those of this rank."""
-    shards = [slice(*share_of(rows, shard, ranks.shards)) for shard in range(ranks.shards)]
-    return shards, shards[slice(*share_of(ranks.shards, ranks.rank, ranks.count))]
-
-
-def share_of(count: int, rank: int, ranks: int) -> tuple[int, int]:
-    """(first, last + 1) of the part of range(count) that is rank's (kernels/team.share)."""
-    return count * rank // ranks, count * (rank + 1) // ranks
+    shards = [slice(*partition(rows, shard, ranks.shards)) for shard in range(ranks.shards)]
+    return shards, shards[slice(*partition(ranks.shards, ranks.rank, ranks.count))]

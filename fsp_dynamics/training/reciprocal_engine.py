@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from fsp_dynamics.kernels.layer_learning import add_update, find_drive
-from fsp_dynamics.kernels.layer_relaxation import FROM_CUT, FROM_INPUTS, FROM_STATE, settle_layers
-from fsp_dynamics.kernels.loop_relaxation import PASSES, RESIDUAL, STATUS
+from fsp_dynamics.kernels.layer_learning import LayerData, PixelLists, add_update, find_drive
+from fsp_dynamics.kernels.layer_relaxation import FROM_CUT, FROM_INPUTS, FROM_STATE, relax_layers
+from fsp_dynamics.kernels.loop_arrays import PASSES, RESIDUAL, STATUS
 from fsp_dynamics.kernels.panels import from_panels, to_panels
+from fsp_dynamics.kernels.status import OUT_OF_STEPS
 from fsp_dynamics.kernels.team import Team, ThreadTuner
 from fsp_dynamics.learning.phases import Phases
 from fsp_dynamics.learning.rules.hebbian import HEBBIAN, HebbianRule
@@ -26,9 +27,9 @@ from fsp_dynamics.learning.rules.mean_subtracted import MeanSubtractedRule
 from fsp_dynamics.learning.rules.products import ProductsRule
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of
-from fsp_dynamics.solvers.equilibrium import OUT_OF_STEPS, Equilibrium
+from fsp_dynamics.solvers.equilibrium import Equilibrium
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
-from fsp_dynamics.solvers.packed_layers import PackedLayers, Room, members
+from fsp_dynamics.solvers.packed_layers import LayerWorkspace, PackedLayers, threads_for
 from fsp_dynamics.solvers.recovery import recover
 from fsp_dynamics.training.checks import check_phases
 from fsp_dynamics.training.epoch_state import EpochState
@@ -54,20 +55,21 @@ class ReciprocalEngine:
         network, samples = learner.network, len(split.labels)
         self.warm_start = learner.warm_start = ReciprocalWarmStart.empty(samples, network).or_fresh(learner.warm_start)
         self.packed, self.input = PackedLayers.of(network), to_panels(network.input)
-        self.team = Team(members(network, recipe.batch) if threads is None else threads)
-        self.pace = ThreadTuner(self.team.members, fixed=threads is not None)
+        self.team = Team(threads_for(network, recipe.batch) if threads is None else threads)
+        self.pace = ThreadTuner(self.team.threads, fixed=threads is not None)
         kinds = 3 if recipe.phases == "centred" else 2
         rows = min(recipe.batch, len(split.labels))
         self.rooms = [
-            Room(self.packed, network.sizes[1:], rows, self.team.members, self.solver.memory) for _ in range(kinds)
+            LayerWorkspace(self.packed, network.sizes[1:], rows, self.team.threads, self.solver.memory)
+            for _ in range(kinds)
         ]
-        self.pixels = (
-            np.zeros((self.team.members, rows, network.sizes[0]), np.int64),
-            np.zeros((self.team.members, rows), np.int64),
+        self.pixels = PixelLists(
+            np.zeros((self.team.threads, rows, network.sizes[0]), np.int64),
+            np.zeros((self.team.threads, rows), np.int64),
         )
         self.targets = np.eye(network.sizes[-1], dtype=network.dtype)
         self.norms = np.einsum("ij,ij->i", split.images, split.images, dtype=np.float64)
-        self.rule = (float(recipe.tolerance.absolute), float(recipe.tolerance.relative), int(self.solver.max_passes))
+        self.limits = recipe.tolerance.limits(self.solver.max_passes)
         # else `Sgd.step` changes the network, and the panels follow
         self.in_panels = recipe.rule == HEBBIAN and not (self.sgd.momentum or self.sgd.decay)
 
@@ -76,7 +78,7 @@ class ReciprocalEngine:
         """Whether passes of its solver are compiled for this network, and its rule nudges as the
         field does; of one process.
         """
-        passes = isinstance(recipe.solver, FixedPointSolver) and recipe.solver.uses_picard(network)
+        passes = isinstance(recipe.solver, FixedPointSolver) and recipe.solver.uses_compiled_layers(network)
         rule = isinstance(recipe.rule, HebbianRule | MeanSubtractedRule | ProductsRule)
         return passes and rule and ranks.shards == 1 and network.sizes[-1] < UNSEEN
 
@@ -92,7 +94,7 @@ class ReciprocalEngine:
         with self.team:
             for number in range(state.done, len(state.betas)):
                 index = state.samples(number, number + 1)
-                data = images_at(split.images, index, network.dtype)
+                data = LayerData(*images_at(split.images, index, network.dtype))
                 both = self._run(index, data, float(state.betas[number]))
                 state.statistics.add(both, split.labels[index], network.rho)
                 check_phases(both, number, split.images[index])
@@ -104,7 +106,7 @@ class ReciprocalEngine:
                 progress()
                 if done == PIECE:
                     now = time.perf_counter()
-                    self.pace.took(done, now - begin)
+                    self.pace.record(done, now - begin)
                     begin, done = now, 0
 
     def mirror(self, samples: Array) -> None:
@@ -116,7 +118,7 @@ class ReciprocalEngine:
         self.packed.write_to(self.learner.network)
         from_panels(self.input, self.learner.network.input)
 
-    def _run(self, index: Array, data: tuple[Array, Array], beta: float) -> Phases:
+    def _run(self, index: Array, data: LayerData, beta: float) -> Phases:
         """Both phases of the samples `index`, as `phases.run`; their states are views, good until
         the next call.
         """
@@ -139,7 +141,7 @@ class ReciprocalEngine:
         return Phases(beta, rest, rows, found[0], found[1] if len(found) > 1 else None)
 
     def _found(
-        self, room: Room, rows: Array, rest: Equilibrium | None, nudge: Nudge | None
+        self, room: LayerWorkspace, rows: Array, rest: Equilibrium | None, nudge: Nudge | None
     ) -> tuple[Equilibrium, bool]:
         """What became of these rows, and whether some, not brought to convergence by passes, were given
         to the solver's fallback.
@@ -147,7 +149,7 @@ class ReciprocalEngine:
         status, steps, residual = (
             room.statistics[STATUS, rows].astype(np.uint8),
             room.statistics[PASSES, rows],
-            room.marks[RESIDUAL, rows],
+            room.progress[RESIDUAL, rows],
         )
         which = slice(0, len(rows)) if rest is None else rows
         found = Equilibrium(room.state(which), residual, status, steps, beta_of(nudge))
@@ -161,7 +163,7 @@ class ReciprocalEngine:
         room.place(found.state, rows)
         return found, True
 
-    def _learn(self, index: Array, data: tuple[Array, Array], both: Phases) -> None:
+    def _learn(self, index: Array, data: LayerData, both: Phases) -> None:
         """One step of the optimiser; where nothing but weights remembers, in the panels."""
         network, epoch, image_norm = self.learner.network, self.learner.epoch, float(self.norms[index].mean())
         if not self.in_panels:
@@ -184,7 +186,7 @@ class ReciprocalEngine:
             scales[0, k + 1], scales[1, k] = lr.get(f"forward[{k}]", 0.0), lr.get(f"backward[{k}]", 0.0)
         scales[0, 0] = lr.get("input", 0.0)
         free, moved = self.rooms[0].states, self.rooms[1].states
-        learned = data[0], data[1][rows]
+        learned = LayerData(data.images, data.places[rows])
         self._together(
             add_update, self.packed.net, self.input, learned, self.pixels, free, moved, rows, scales / len(index)
         )
@@ -205,8 +207,8 @@ class ReciprocalEngine:
             found.append(change[:, :n])
         return tuple(found)
 
-    def _relax(self, room: Room, start: int, beta: float) -> None:
-        self._together(settle_layers, self.packed.net, room.room, room.work, start, beta, self.rule)
+    def _relax(self, room: LayerWorkspace, start: int, beta: float) -> None:
+        self._together(relax_layers, self.packed.net, room.buffers, room.scratch, start, beta, self.limits)
 
     def _together(self, kernel: Callable[..., None], *args: Any) -> None:
-        self.team.run(kernel, *args, members=self.pace.members)
+        self.team.run(kernel, *args, threads=self.pace.threads)

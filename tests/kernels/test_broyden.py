@@ -1,5 +1,5 @@
-"""The steps of a sample in the space of its outputs: what a secant teaches, where the model's root
-is, what the mean slope regresses.
+"""The steps of a sample in the space of its outputs: the secant update, the root of the
+model, the regression of the mean slope.
 """
 
 from __future__ import annotations
@@ -7,17 +7,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fsp_dynamics.kernels import broyden as secants
+from fsp_dynamics.kernels import broyden as kernels
 from fsp_dynamics.kernels.field import jit
 
 # The kernels themselves have no way in from Python; these have one.
-broyden_update = jit(lambda slope, dy, du, n: secants.broyden_update(slope, dy, du, n))
+broyden_update = jit(lambda slope, dy, du, n: kernels.broyden_update(slope, dy, du, n))
 predict = jit(
-    lambda y, u, slope, leak, beta, d, z, v, n, accuracy: secants.predict(y, u, slope, leak, beta, d, z, v, n, accuracy)
+    lambda y, u, slope, leak, beta, d, z, v, n, accuracy: kernels.predict(y, u, slope, leak, beta, d, z, v, n, accuracy)
 )
-mean_slope = jit(lambda moments, products, slope, room: secants.mean_slope(moments, products, slope, room))
-may_amplify = jit(lambda slope, y, kappa, n, room: secants.may_amplify(slope, y, kappa, n, room))
-mismatch = jit(lambda y, u, leak, beta, d, n: secants.mismatch(y, u, leak, beta, d, n))
+mean_slope = jit(lambda moments, products, slope, scratch: kernels.mean_slope(moments, products, slope, scratch))
+may_amplify = jit(lambda slope, y, kappa, n, powers: kernels.may_amplify(slope, y, kappa, n, powers))
+mismatch = jit(lambda y, u, leak, beta, d, n: kernels.mismatch(y, u, leak, beta, d, n))
 
 N, PADDED = 7, 8
 RNG = np.random.default_rng(0)
@@ -28,7 +28,7 @@ def vector(low=-1.0, high=1.0):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_secant_explains_the_move_and_changes_nothing_across_it(seed) -> None:
+def test_a_secant_update_explains_the_move_and_changes_nothing_across_it(seed) -> None:
     rng = np.random.default_rng(seed)
     before, dy, du = rng.normal(size=(N, PADDED)), rng.normal(size=PADDED), rng.normal(size=PADDED)
     slope = before.copy()
@@ -67,11 +67,11 @@ def test_an_output_whose_own_slope_leaves_no_leak_takes_the_plain_pass() -> None
 def test_the_mean_slope_is_a_regression() -> None:
     dy = RNG.normal(size=(400, N))
     truth = RNG.normal(size=(N, N))
-    du, slope, room = dy @ truth, np.zeros((N, PADDED)), np.zeros((2, N, N))
-    mean_slope(dy.T @ dy, dy.T @ du, slope, room)
+    du, slope, scratch = dy @ truth, np.zeros((N, PADDED)), np.zeros((2, N, N))
+    mean_slope(dy.T @ dy, dy.T @ du, slope, scratch)
     ridge = 0.01 * np.trace(dy.T @ dy) / N
     np.testing.assert_allclose(slope[:, :N], np.linalg.solve(dy.T @ dy + ridge * np.eye(N), dy.T @ du), atol=1e-10)
-    mean_slope(np.zeros((N, N)), np.zeros((N, N)), slope, room)
+    mean_slope(np.zeros((N, N)), np.zeros((N, N)), slope, scratch)
     assert (slope[:, :N] == 0).all()
 
 
@@ -79,15 +79,15 @@ def test_only_what_may_come_back_larger_is_doubted() -> None:
     """Never silent where an eigenvalue between moving outputs reaches 1; silent where the fourth
     power is small, and for outputs at their walls.
     """
-    room, inside = np.zeros((2, N, N)), np.full(PADDED, 0.5)
+    powers, inside = np.zeros((2, N, N)), np.full(PADDED, 0.5)
     for _ in range(200):
         slope = np.zeros((N, PADDED))
         slope[:, :N] = RNG.normal(size=(N, N)) * RNG.uniform(0.1, 1)
         largest = np.abs(np.linalg.eigvals(slope[:, :N])).max()
         fourth = np.linalg.norm(np.linalg.matrix_power(slope[:, :N] / 1.5, 4))
-        doubted = may_amplify(slope, inside, 1.5, N, room)
+        doubted = may_amplify(slope, inside, 1.5, N, powers)
         assert doubted or largest < 1.5
         assert not doubted or fourth >= 1
     slope[:, :N] = 9
-    assert may_amplify(slope, inside, 1.5, N, room)
-    assert not may_amplify(slope, np.tile([0.0, 1.0], PADDED // 2), 1.5, N, room)
+    assert may_amplify(slope, inside, 1.5, N, powers)
+    assert not may_amplify(slope, np.tile([0.0, 1.0], PADDED // 2), 1.5, N, powers)

@@ -25,13 +25,12 @@ KINDS = ("loop", "tied", "untied")
 
 def field_of_batch(flat, net, inputs, literal, rates, slopes, total, out):
     """The templates under test: `fill_rates`, `add_inputs`, then `fill_field`."""
-    weights, wires, leak, output = net
     numbers = np.arange(flat.shape[0])
     for b in range(flat.shape[0]):
         fill_rates(flat, b, rates, slopes, b)  # noqa: F821 - bound by compiled_for
-    add_inputs(rates, total, weights, wires, numbers)
+    add_inputs(rates, total, net.weights, net.connections, numbers)
     for b in range(flat.shape[0]):
-        fill_field(flat, b, total, slopes, b, inputs, leak, output, literal, out, b)  # noqa: F821
+        fill_field(flat, b, total, slopes, b, inputs, net.leak, net.output, literal, out, b)  # noqa: F821
 
 
 def compiled(rho):
@@ -40,10 +39,10 @@ def compiled(rho):
 
 def kernel_field(network, drive, flat, nudge, literal):
     net, inputs = pack_net(network)[0], pack_inputs(network, drive, nudge)
-    rows = pad(network, layers(network, flat), np.zeros_like(inputs[0]))
-    room = np.zeros((3, len(rows) + 1, rows.shape[1]), flat.dtype)
+    rows = pad(network, layers(network, flat), np.zeros_like(inputs.constant))
+    block = np.zeros((3, len(rows) + 1, rows.shape[1]), flat.dtype)
     out = np.zeros_like(rows)
-    compiled(network.rho)(rows, net, inputs, literal, *room, out)
+    compiled(network.rho)(rows, net, inputs, literal, *block, out)
     return unpad(network, out)
 
 

@@ -46,7 +46,7 @@ class Problem:
         self.scale = dtype(rng.normal())
 
     def products(self, keep=False, cuts=None, pieces=None):
-        """The three results of the kernels: rows, then columns or panels, dealt out at the given
+        """The three results of the kernels: rows, then columns or panels, partitioned at the given
         places.
         """
         forward, backward, weights = (
@@ -80,7 +80,7 @@ problems = st.builds(Problem, SEEDS, DTYPES, st.integers(0, 40), st.integers(0, 
 @given(problem=problems, keep=st.booleans())
 @example(problem=MANY, keep=False)
 def test_they_are_the_textbook_products(problem, keep):
-    """Whatever the widths, the row lists and the start; rows that are not named stay as they are."""
+    """For any widths, row lists and start; rows that are not named keep their values."""
     forward, backward, weights = problem.products(keep)
     wanted = [np.full_like(forward, 2), np.full_like(backward, 2)]
     a, b = problem.before[problem.read, : problem.k], problem.after[problem.read, : problem.n]
@@ -101,7 +101,7 @@ def test_they_are_the_textbook_products(problem, keep):
 @compiled
 @settings(deadline=None)
 @given(problem=problems, keep=st.booleans(), cuts=st.lists(st.floats(0, 1), max_size=4), data=st.data())
-def test_no_bit_depends_on_how_the_work_is_dealt_out(problem, keep, cuts, data):
+def test_no_bit_depends_on_how_the_work_is_partitioned(problem, keep, cuts, data):
     pieces = sorted(data.draw(st.lists(st.integers(0, problem.m), max_size=3)))
     whole = problem.products(keep)
     for one, other in zip(whole, problem.products(keep, cuts, [0, *pieces, problem.m]), strict=True):

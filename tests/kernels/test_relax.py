@@ -1,4 +1,4 @@
-"""The parts of the compiled integrator that its paths alone would not betray."""
+"""Parts of the compiled integrator whose faults its paths alone would not show."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fsp_dynamics.kernels import relax, steps
-from fsp_dynamics.kernels.relax import FIRST, LAST, MIDDLE, NOT_GOING, S, X, threads
+from fsp_dynamics.kernels.relax import FINISHED, threads
+from fsp_dynamics.kernels.step_arrays import FIRST, LAST, MIDDLE, S, X
 
 
 def plain(kernel):
@@ -68,17 +69,17 @@ def test_errors_are_weighed_by_the_larger_of_both_states():
 
 def test_what_lies_between_is_exact_for_polynomials_of_degree_four():
     curve = np.polynomial.Polynomial([0.3, -1.0, 2.0, 0.7, -1.3])
-    standing, out, h = np.zeros((5, 1, 8)), np.zeros((1, 8)), 0.5
-    standing[S], standing[X], standing[MIDDLE] = curve(0), curve(h), curve(h / 2)
-    standing[FIRST], standing[LAST] = curve.deriv()(0), curve.deriv()(h)
+    states, out, h = np.zeros((5, 1, 8)), np.zeros((1, 8)), 0.5
+    states[S], states[X], states[MIDDLE] = curve(0), curve(h), curve(h / 2)
+    states[FIRST], states[LAST] = curve.deriv()(0), curve.deriv()(h)
     for theta in (0.0, 0.1, 0.5, 0.8, 1.0):
-        plain(relax.between)(theta, h, standing, 0, out)
+        plain(relax.between)(theta, h, states, 0, out)
         np.testing.assert_allclose(out, curve(theta * h), atol=1e-14)
 
 
-def test_only_samples_on_their_way_share_an_error():
-    going, ratio = plain(relax.common_error)(np.array([4.0, NOT_GOING, 16.0, 1.0]))
-    assert (going, ratio) == (3, pytest.approx(7**0.5))
+def test_only_running_samples_share_an_error():
+    running, ratio = plain(relax.common_error)(np.array([4.0, FINISHED, 16.0, 1.0]))
+    assert (running, ratio) == (3, pytest.approx(7**0.5))
     assert np.isnan(plain(relax.common_error)(np.array([4.0, np.nan]))[1])
 
 

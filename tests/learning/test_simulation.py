@@ -177,7 +177,7 @@ def test_xarray_comes_back_from_netcdf(p, tmp_path, engine, needs):
         ({"rtol": -1e-6}, "rtol = -1e-06, expected a finite number, 0 or more"),
         ({"atol": np.nan, "rtol": 1e-3}, "atol = nan"),
         ({"rtol": 0}, "allows no error at all"),
-        ({"rtol": 1e-17, "atol": 0}, "less than float64 can tell"),
+        ({"rtol": 1e-17, "atol": 0}, "below the rounding of float64"),
         ({"solver": ReferenceSolver(), "rtol": 1e-6}, "beside a ReferenceSolver, which has settings of its own"),
         ({"solver": ReferenceSolver(), "dt": 0.1}, "beside a ReferenceSolver"),
         ({"save": 0}, "save = 0"),

@@ -18,7 +18,7 @@ from fsp_dynamics.solvers import make_solver, relax
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance
 from fsp_dynamics.solvers.fixed_point import METHODS, FixedPointSolver
 from fsp_dynamics.solvers.loop_newton import loop_jacobian, stable
-from fsp_dynamics.solvers.passes import Passes, cut_layers
+from fsp_dynamics.solvers.passes import CutPasses, cut_layers
 
 TIGHT = Tolerance(3e-14)
 
@@ -48,7 +48,7 @@ def test_a_pass_tells_the_residual_of_its_own_state(name, phase) -> None:
     p = problems.problem(name)
     rng = np.random.default_rng(0)
     start = tuple(rng.random((p.batch, n)) for n in p.network.sizes[1:])
-    passes = Passes(p.network, p.drive, start, p.nudges[phase])
+    passes = CutPasses(p.network, p.drive, start, p.nudges[phase])
     _, size, norm = passes.run(given=True)
     np.testing.assert_allclose(
         size, oracles.residual(p.network, p.images, start, p.nudges[phase]), rtol=1e-12, atol=1e-14
@@ -75,7 +75,7 @@ def test_the_loop_jacobian_is_the_derivative_of_a_pass(name) -> None:
     nudge = p.nudges["nudged"]
     rest = FixedPointSolver().relax(p.network, p.drive, None, nudge, TIGHT)
     jacobian = loop_jacobian(p.network, rest.state, nudge)
-    passes, step = Passes(p.network, p.drive, rest.state, nudge), 1e-7
+    passes, step = CutPasses(p.network, p.drive, rest.state, nudge), 1e-7
     base = passes.run()[0].copy()
     inside = (rest.output > 2 * step) & (rest.output < 1 - 2 * step)
     for i in range(p.network.sizes[-1]):
@@ -95,7 +95,7 @@ def test_newton_alone_and_passes_alone_find_the_known_equilibrium(name, method) 
         assert closest(p.network, p.images, found, nudge) < 1e-12, phase
 
 
-def test_newton_needs_the_fewest_passes_and_anderson_fewer_than_sweeps() -> None:
+def test_newton_needs_the_fewest_passes_and_anderson_fewer_than_picard() -> None:
     p = problems.problem("strong")
     steps = {
         m: FixedPointSolver(m, max_passes=3000).relax(p.network, p.drive, None, None, TIGHT).steps.mean()
@@ -125,7 +125,7 @@ def test_settling_error_obeys_the_contraction_bound() -> None:
 
 
 def bistable(gain=3.0):
-    """One unit a layer with positive feedback round s = 1/2: unstable there, stable at 0 and at 1."""
+    """One unit a layer, positive feedback round s = 1/2: unstable there, stable at 0 and at 1."""
     return Network(
         input=np.ones((1, 1)),
         forward=(np.ones((1, 1)),),

@@ -73,7 +73,7 @@ def test_controlled_steps_are_those_of_the_reference(method):
 @pytest.mark.parametrize("absolute", [1e-2, 1e-5, 1e-8, 1e-11])
 def test_the_residual_does_not_stall_at_the_limit_of_stability(absolute):
     """Modes -1 +- 10 i: stable steps are far shorter than a time constant, and only the error
-    estimate tells.
+    estimate shows it.
     """
     p = problems.ring(2, 100.0)
     found = NumbaSolver().relax(p.network, p.drive, None, None, Tolerance(absolute)).require_converged()
@@ -192,7 +192,7 @@ def test_a_start_at_rest_is_left_alone_and_the_others_go_on(form, dtype):
 
 @pytest.mark.parametrize("settings", [{}, {"method": "euler", "dt": 0.1}])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_sample_that_is_not_finite_says_so_and_harms_nobody(settings, bad, dtype):
+def test_a_sample_that_is_not_finite_is_reported_and_affects_no_other(settings, bad, dtype):
     p, solver = problem("strong", dtype), NumbaSolver(**settings)
     start = random_start(p)
     well = solver.relax(p.network, p.drive, start)
@@ -285,9 +285,9 @@ def test_a_path_alone_has_the_bits_it_has_in_company(name, settings, dtype):
     """More samples than step together, so that some wait for others to arrive."""
     p, solver, times = problem(name, dtype), NumbaSolver(**settings), [0.0, 0.4, 2.0, 2.1]
     inputs = bright_and_faint(p, 2 * TOGETHER + 7)
-    together = solver.walk(p.network, inputs, zero_state(p.network, len(inputs)), None, times)
+    together = solver.integrate(p.network, inputs, zero_state(p.network, len(inputs)), None, times)
     for i in range(0, len(inputs), 3):
-        alone = solver.walk(p.network, inputs[i : i + 1], zero_state(p.network, 1), None, times)
+        alone = solver.integrate(p.network, inputs[i : i + 1], zero_state(p.network, 1), None, times)
         np.testing.assert_array_equal(alone.states[:, 0], together.states[:, i])
         assert (alone.steps[0], alone.fields[0]) == (together.steps[i], together.fields[i])
     assert len(set(together.steps)) > 1 or settings.get("dt"), "each sample has a clock of its own"
@@ -305,11 +305,11 @@ def test_a_path_is_as_exact_as_asked_also_between_steps(name, method, steps):
     exact = ReferenceSolver(rtol=1e-10).follow(p.network, p.drive, start, p.nudges["nudged"], times)
     errors, taken = [], []
     for rtol in (1e-3, 1e-6):
-        walk = NumbaSolver(method, rtol=rtol, steps=steps, max_steps=10**6).walk(
+        found = NumbaSolver(method, rtol=rtol, steps=steps, max_steps=10**6).integrate(
             p.network, p.drive, start, p.nudges["nudged"], times
         )
-        errors.append(np.abs(walk.states - exact).max())
-        taken.append(walk.steps.max())
+        errors.append(np.abs(found.states - exact).max())
+        taken.append(found.steps.max())
         assert errors[-1] < (300 if p.network.rho.projected else 30) * rtol, (
             "at kinks an estimate of high order sees less"
         )
@@ -322,13 +322,15 @@ def test_one_step_for_the_batch_is_decided_by_the_mean_of_all():
     p = problem("shifted_tanh")
     inputs = np.repeat(bright_and_faint(p, 1), 4, axis=0)
     equal, own = (
-        NumbaSolver(steps=s).walk(p.network, inputs, zero_state(p.network, 4), None, [0.0, 3.0])
+        NumbaSolver(steps=s).integrate(p.network, inputs, zero_state(p.network, 4), None, [0.0, 3.0])
         for s in ("batch", "sample")
     )
     np.testing.assert_array_equal(equal.states, own.states)
     inputs[1:] = bright_and_faint(p, 3, seed=3)
-    mixed = NumbaSolver(steps="batch", rtol=1e-6).walk(p.network, inputs, zero_state(p.network, 4), None, [0.0, 3.0])
-    own = NumbaSolver(rtol=1e-6).walk(p.network, inputs, zero_state(p.network, 4), None, [0.0, 3.0])
+    mixed = NumbaSolver(steps="batch", rtol=1e-6).integrate(
+        p.network, inputs, zero_state(p.network, 4), None, [0.0, 3.0]
+    )
+    own = NumbaSolver(rtol=1e-6).integrate(p.network, inputs, zero_state(p.network, 4), None, [0.0, 3.0])
     assert len(set(mixed.steps)) == 1
     assert own.steps.min() <= mixed.steps[0] <= own.steps.max() + 3
     np.testing.assert_allclose(mixed.states, own.states, atol=1e-5)
@@ -340,17 +342,17 @@ def test_the_batch_comes_to_rest_with_one_step_too():
     p = problem("strong")
     found = NumbaSolver(steps="batch").relax(p.network, p.drive, None, p.nudges["nudged"]).require_converged()
     np.testing.assert_allclose(flatten(found.state), flatten(p.known["nudged"]), atol=1e-11)
-    assert len(set(found.steps)) > 1, "who has converged leaves"
+    assert len(set(found.steps)) > 1, "samples that have converged take no more steps"
 
 
 def test_fields_are_counted():
     p, times = problem("logistic"), [0.0, 1.0, 1.5]
     for method, steps in (("euler", 15), ("rk4", 15), ("dopri5", 15)):
-        walk = NumbaSolver(method, dt=0.1).walk(p.network, p.drive, zero_state(p.network, p.batch), None, times)
+        found = NumbaSolver(method, dt=0.1).integrate(p.network, p.drive, zero_state(p.network, p.batch), None, times)
         stages = len(TABLEAUX[method].b) - TABLEAUX[method].fsal
-        assert walk.steps.tolist() == [steps] * p.batch
-        assert walk.fields.tolist() == [1 + stages * steps] * p.batch
-    still = NumbaSolver().walk(p.network, p.drive, zero_state(p.network, p.batch), None, times[:1])
+        assert found.steps.tolist() == [steps] * p.batch
+        assert found.fields.tolist() == [1 + stages * steps] * p.batch
+    still = NumbaSolver().integrate(p.network, p.drive, zero_state(p.network, p.batch), None, times[:1])
     assert (still.steps.tolist(), still.fields.tolist()) == ([0] * p.batch, [0] * p.batch)
 
 
@@ -442,7 +444,7 @@ def test_a_tolerance_below_rounding_is_refused_where_the_precision_is_known(kind
     p = problem("interior", np.float32)
     with pytest.raises(
         ConfigurationError,
-        match=r"rtol = 1e-08 with atol = 1e-08 is less than float32 can tell, expected at least 2e-07",
+        match=r"rtol = 1e-08 with atol = 1e-08 is below the rounding of float32, expected at least 2e-07",
     ):
         kind(rtol=1e-8).follow(p.network, p.drive, zero_state(p.network, p.batch), None, [0.0, 1.0])
 

@@ -1,5 +1,5 @@
-"""Compiled sweeps of reciprocal networks: against the passes through NumPy and the oracles, and
-the same bits in any company and for any team.
+"""Compiled passes of reciprocal networks: against the passes in NumPy and the oracles; the same
+bits for any neighbours in the batch and any number of threads.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import oracles
 import problems
 import pytest
 
-from fsp_dynamics.kernels.layer_relaxation import FROM_CUT, FROM_INPUTS, settle_layers
-from fsp_dynamics.kernels.loop_relaxation import PASSES, RESIDUAL, STATUS
+from fsp_dynamics.kernels.layer_relaxation import FROM_CUT, FROM_INPUTS, relax_layers
+from fsp_dynamics.kernels.loop_arrays import PASSES, RESIDUAL, STATUS
+from fsp_dynamics.kernels.status import Limits
 from fsp_dynamics.kernels.team import Team
 from fsp_dynamics.models.network import reciprocal_network
 from fsp_dynamics.models.rate import Nudge, flatten, residual
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance
-from fsp_dynamics.solvers.fixed_point import FixedPointSolver, _Journey
-from fsp_dynamics.solvers.packed_layers import PackedLayers, Room, is_sweepable, sweep_together
-from fsp_dynamics.solvers.passes import Passes
+from fsp_dynamics.solvers.fixed_point import FixedPointSolver, _Relaxation
+from fsp_dynamics.solvers.packed_layers import LayerWorkspace, PackedLayers, relax_layers_together
+from fsp_dynamics.solvers.passes import CutPasses
 
 SIZES = [[5, 7, 3], [5, 33, 18, 4], [4, 9, 20, 6, 5], [3, 8, 5, 17, 6, 2]]
 compiled = pytest.mark.skipif(
@@ -47,17 +48,17 @@ def case(sizes, tied, dtype=np.float64, batch=7, scale=0.35):
 def by_numpy(network, drive, nudge, tolerance, start=None):
     """The same relaxation through solvers/passes.py and kernels/anderson.py."""
     zero = tuple(np.zeros((len(drive), n), network.dtype) for n in network.sizes[1:])
-    journey = _Journey(network, drive, zero if start is None else start, nudge, tolerance)
-    journey.walk(Passes(network, drive, journey.start, nudge), 5, 60, start is not None)
-    return journey.finish(None)
+    relaxation = _Relaxation(network, drive, zero if start is None else start, nudge, tolerance)
+    relaxation.iterate(CutPasses(network, drive, relaxation.start, nudge), 5, 60, start is not None)
+    return relaxation.recovery.finish(None)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("nudged", [False, True])
-def test_it_goes_the_way_of_the_passes_through_numpy(sizes, tied, nudged) -> None:
-    """From silence: as many passes, and nearly the same states even far from rest; converged the
-    oracle's equilibrium.
+def test_it_makes_the_passes_of_the_numpy_code(sizes, tied, nudged) -> None:
+    """From zero: as many passes, and nearly the same states even far from equilibrium; once
+    converged, the oracle's equilibrium.
     """
     network, images, drive, nudge = case(sizes, tied)
     nudge = nudge if nudged else None
@@ -78,9 +79,9 @@ def test_it_goes_the_way_of_the_passes_through_numpy(sizes, tied, nudged) -> Non
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("sizes", SIZES)
-def test_a_given_start_is_looked_at_as_a_whole(sizes, tied) -> None:
-    """A start that rests but for one unit outside the cut has not converged; one that rests stays to
-    the bit. The start is not changed.
+def test_a_given_start_is_checked_as_a_whole(sizes, tied) -> None:
+    """A start with one unit outside the cut off its equilibrium has not converged; one at the
+    equilibrium is kept to the bit. The start is not changed.
     """
     network, images, drive, nudge = case(sizes, tied)
     rest = FixedPointSolver().relax(network, drive, None, nudge, TIGHT)
@@ -105,45 +106,46 @@ def test_bits_depend_neither_on_company_nor_on_threads(tied, dtype) -> None:
     network, _, drive, nudge = case([5, 70, 41, 4], tied, dtype, batch=23)
     zero = tuple(np.zeros((len(drive), n), dtype) for n in network.sizes[1:])
     tolerance = Tolerance(1e-4)
-    whole = sweep_together(network, drive, zero, False, nudge, tolerance, 60, 5)
+    whole = relax_layers_together(network, drive, zero, False, nudge, tolerance, 60, 5)
     for rows in (np.arange(23)[::-1], np.array([3]), np.array([20, 5, 6, 7])):
-        part = sweep_together(
+        part = relax_layers_together(
             network, drive[rows], tuple(s[rows] for s in zero), False, nudge.rows(rows), tolerance, 60, 5
         )
         assert flatten(part.state).tobytes() == flatten(whole.state)[rows].tobytes()
         assert part.residual.tobytes() == whole.residual[rows].tobytes()
     packed = PackedLayers.of(network)
-    for members in (2, 3, 30):
-        with Team(members) as team:
-            room = Room(packed, network.sizes[1:], 23, team.members, 5)
-            room.drive[:, :70], room.targets[:, :4] = drive, nudge.target
-            team.run(settle_layers, packed.net, room.room, room.work, FROM_CUT, float(nudge.beta), (1e-4, 0.0, 60))
-            assert flatten(tuple(np.array(s) for s in room.state())).tobytes() == flatten(whole.state).tobytes()
+    limits = Limits(1e-4, 0.0, 60)
+    for threads in (2, 3, 30):
+        with Team(threads) as team:
+            work = LayerWorkspace(packed, network.sizes[1:], 23, team.threads, 5)
+            work.drive[:, :70], work.targets[:, :4] = drive, nudge.target
+            team.run(relax_layers, packed.net, work.buffers, work.scratch, FROM_CUT, float(nudge.beta), limits)
+            assert flatten(tuple(np.array(s) for s in work.state())).tobytes() == flatten(whole.state).tobytes()
 
 
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_nudge_from_known_inputs_leads_where_any_other_start_leads(sizes, tied) -> None:
     network, images, drive, nudge = case(sizes, tied)
-    packed, rule = PackedLayers.of(network), (1e-12, 0.0, 60)
-    room = Room(packed, network.sizes[1:], len(images), 1, 3)
-    room.drive[:, : drive.shape[1]], room.targets[:, : sizes[-1]] = drive, nudge.target
+    packed, limits = PackedLayers.of(network), Limits(1e-12, 0.0, 60)
+    work = LayerWorkspace(packed, network.sizes[1:], len(images), 1, 3)
+    work.drive[:, : drive.shape[1]], work.targets[:, : sizes[-1]] = drive, nudge.target
     for start, beta, pull in ((FROM_CUT, 0.0, None), (FROM_INPUTS, 0.6, nudge)):
-        room.begin(np.arange(len(images)))
-        settle_layers(0, 1, np.zeros(32, np.int64), packed.net, room.room, room.work, start, beta, rule)
-        assert (room.statistics[STATUS] == Status.CONVERGED).all()
-        found = flatten(tuple(np.array(s) for s in room.state()))
+        work.begin(np.arange(len(images)))
+        relax_layers(0, 1, np.zeros(32, np.int64), packed.net, work.buffers, work.scratch, start, beta, limits)
+        assert (work.statistics[STATUS] == Status.CONVERGED).all()
+        found = flatten(tuple(np.array(s) for s in work.state()))
         np.testing.assert_allclose(found, flatten(oracles.equilibrium(network, images, pull)), atol=1e-11)
         np.testing.assert_allclose(
-            room.marks[RESIDUAL],
+            work.progress[RESIDUAL],
             oracles.residual(network, images, oracles.split(network, found), pull),
             rtol=1e-6,
             atol=1e-13,
         )
-    assert room.statistics[PASSES].min() >= 1
+    assert work.statistics[PASSES].min() >= 1
 
 
-def test_what_is_not_finite_and_what_takes_too_long_is_told(dtype) -> None:
+def test_what_is_not_finite_and_what_takes_too_long_is_reported(dtype) -> None:
     network, _, drive, _ = case([5, 33, 18, 4], True, dtype)
     drive = drive.copy()
     drive[1, 2], drive[4, 0] = np.nan, np.inf
@@ -157,13 +159,13 @@ def test_what_is_not_finite_and_what_takes_too_long_is_told(dtype) -> None:
 
 def test_which_networks_it_takes() -> None:
     network = case([5, 7, 3], True)[0]
-    assert is_sweepable(network)
-    assert is_sweepable(case([5, 7, 3], False)[0])
-    assert not is_sweepable(problems.problem("strong").network)
-    assert not is_sweepable(reciprocal_network([5, 7, 3], rho="logistic"))
-    assert FixedPointSolver("anderson").uses_picard(network)
-    assert not FixedPointSolver("picard").uses_picard(network)
-    assert not dataclasses.replace(FixedPointSolver(), method="picard").uses_picard(network)
+    assert network.is_hard_sigmoid_reciprocal
+    assert case([5, 7, 3], False)[0].is_hard_sigmoid_reciprocal
+    assert not problems.problem("strong").network.is_hard_sigmoid_reciprocal
+    assert not reciprocal_network([5, 7, 3], rho="logistic").is_hard_sigmoid_reciprocal
+    assert FixedPointSolver("anderson").uses_compiled_layers(network)
+    assert not FixedPointSolver("picard").uses_compiled_layers(network)
+    assert not dataclasses.replace(FixedPointSolver(), method="picard").uses_compiled_layers(network)
 
 
 @compiled
@@ -171,7 +173,7 @@ def test_more_threads_than_samples() -> None:
     network, _, drive, _ = case([5, 7, 3], True, batch=2)
     packed = PackedLayers.of(network)
     with Team(4) as team:
-        room = Room(packed, network.sizes[1:], 2, team.members, 5)
-        room.drive[:, :7] = drive
-        team.run(settle_layers, packed.net, room.room, room.work, FROM_CUT, 0.0, (1e-9, 0.0, 60))
-    assert (room.statistics[STATUS] == Status.CONVERGED).all()
+        work = LayerWorkspace(packed, network.sizes[1:], 2, team.threads, 5)
+        work.drive[:, :7] = drive
+        team.run(relax_layers, packed.net, work.buffers, work.scratch, FROM_CUT, 0.0, Limits(1e-9, 0.0, 60))
+    assert (work.statistics[STATUS] == Status.CONVERGED).all()

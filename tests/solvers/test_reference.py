@@ -1,4 +1,4 @@
-"""The NumPy integrator: where it rests, how it steps, and what it refuses."""
+"""The NumPy integrator: its equilibria, its steps, and what it refuses."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_every_rest_tolerance_is_reached_and_costs_few_steps(solver, absolute):
 @pytest.mark.parametrize("absolute", [1e-2, 1e-5, 1e-8, 1e-11])
 def test_the_residual_does_not_stall_at_the_limit_of_stability(absolute):
     """Modes -1 +- 10 i: stable steps are far shorter than a time constant, and only the error
-    estimate tells.
+    estimate shows it.
     """
     p = ring(2, 100.0)
     found = relax(ReferenceSolver(), p, tolerance=Tolerance(absolute))
@@ -222,7 +222,7 @@ def test_the_networks_precision_is_kept():
     assert solver.follow(p.network, p.drive, start, nudge, [0, 1]).dtype == np.float32
 
 
-def test_running_out_of_steps_is_told():
+def test_running_out_of_steps_is_reported():
     p = problem("deep")
     found = relax(dataclasses.replace(ReferenceSolver(), max_steps=5), p)
     assert (found.status == Status.OUT_OF_STEPS).all()

@@ -67,7 +67,7 @@ def test_a_controlled_path_without_steps_left_is_nan_from_there_on():
 
 
 @pytest.mark.parametrize("name", HARD[:3])
-def test_a_projected_path_stays_in_the_box_and_starts_where_it_was_told(name):
+def test_a_projected_path_stays_in_the_box_and_starts_at_the_given_state(name):
     p = problem(name)
     start = tuple(np.full(s.shape, 1.5) for s in p.known["free"])
     path = ReferenceSolver("rk4", dt=0.1).follow(p.network, p.drive, start, None, [0.0, 0.1, 1.0])

@@ -202,7 +202,7 @@ def test_samples_out_of_passes_in_some_phase_are_counted_and_teach_nothing(kind,
     data = DIGITS.train.limit(60)
     fast, (seen,) = on_tensors(network, recipe, data, 1)
     only_plain(monkeypatch)
-    monkeypatch.setattr(FixedPointSolver, "uses_picard", lambda solver, network: False)
+    monkeypatch.setattr(FixedPointSolver, "uses_compiled_layers", lambda solver, network: False)
     slow, (expected,) = trained(network, with_arrays(recipe), data, epochs=1)
     assert 0 < seen["unconverged"] < seen["samples"]
     assert seen["unconverged"] == expected.unconverged

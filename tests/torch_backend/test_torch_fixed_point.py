@@ -31,9 +31,9 @@ from fsp_dynamics.models.network import Network
 from fsp_dynamics.models.rate import flatten
 from fsp_dynamics.solvers import make_solver
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance
-from fsp_dynamics.solvers.fixed_point import FixedPointSolver, _Journey
+from fsp_dynamics.solvers.fixed_point import FixedPointSolver, _Relaxation
 from fsp_dynamics.solvers.packed_loop import relax_together
-from fsp_dynamics.solvers.passes import Passes
+from fsp_dynamics.solvers.passes import CutPasses
 from fsp_dynamics.torch_backend import anderson as torch_anderson
 from fsp_dynamics.torch_backend import broyden as torch_broyden
 from fsp_dynamics.torch_backend import passes as torch_passes
@@ -186,11 +186,11 @@ def test_broydens_method_doubts_what_the_compiled_one_doubts(gain, cut) -> None:
 
 def by_numpy(p, start, nudge, tolerance):
     """The same relaxation through solvers/passes.py and kernels/anderson.py."""
-    journey = _Journey(
+    relaxation = _Relaxation(
         p.network, p.drive, rate.zero_state(p.network, p.batch) if start is None else start, nudge, tolerance
     )
-    journey.walk(Passes(p.network, p.drive, journey.start, nudge), 5, 20, start is not None)
-    return journey.finish(None)
+    relaxation.iterate(CutPasses(p.network, p.drive, relaxation.start, nudge), 5, 20, start is not None)
+    return relaxation.recovery.finish(None)
 
 
 class Crossings(TorchDispatchMode):

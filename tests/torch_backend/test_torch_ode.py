@@ -556,7 +556,7 @@ def test_unusable_input_is_refused():
         with pytest.raises(ConfigurationError, match="times"):
             solver.follow(p.network, p.drive, inside(p), None, times)
     single = problem("interior", np.float32)
-    with pytest.raises(ConfigurationError, match="rtol = 1e-08 with atol = 1e-08 is less than float32 can tell"):
+    with pytest.raises(ConfigurationError, match="rtol = 1e-08 with atol = 1e-08 is below the rounding of float32"):
         TorchSolver(rtol=1e-8).follow(single.network, single.drive, inside(single), None, [0.0, 1.0])
 
 

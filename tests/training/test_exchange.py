@@ -12,6 +12,7 @@ from epochs import same_bits
 
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import NotFiniteError
+from fsp_dynamics.kernels.team import partition
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
@@ -20,7 +21,7 @@ from fsp_dynamics.training.engine import engine_of
 from fsp_dynamics.training.epoch import train_epoch
 from fsp_dynamics.training.evaluation import evaluate
 from fsp_dynamics.training.loop_engine import LoopEngine
-from fsp_dynamics.training.ranks import ALONE, share_of
+from fsp_dynamics.training.ranks import ALONE
 from fsp_dynamics.training.recipe import Learner, Recipe
 
 DIGITS = fsp.load_dataset("digits")
@@ -226,5 +227,5 @@ def test_little_is_told_of_samples_that_teach_nothing() -> None:
 def test_shares_cover_everything_once() -> None:
     for count in (0, 1, 7, 20):
         for ranks in (1, 2, 3, 4):
-            parts = [share_of(count, rank, ranks) for rank in range(ranks)]
+            parts = [partition(count, rank, ranks) for rank in range(ranks)]
             assert [i for first, end in parts for i in range(first, end)] == list(range(count))
