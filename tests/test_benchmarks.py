@@ -15,7 +15,7 @@ from fsp_dynamics import cli
 from fsp_dynamics.cli import main
 from fsp_dynamics.datasets import Split
 from fsp_dynamics.experiments.config_io import load_config
-from fsp_dynamics.experiments.execution import build_network, build_recipe
+from fsp_dynamics.experiments.rate.building import build_network, build_recipe
 from fsp_dynamics.kernels.panels import from_panels
 from fsp_dynamics.learning.rules.hebbian import hebbian_update
 from fsp_dynamics.models.network import loop_network

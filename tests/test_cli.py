@@ -123,7 +123,7 @@ def test_help_lists_every_command_and_exit_code(capsys):
     ):
         assert name in shown
     for code in (
-        "0 well",
+        "0 success",
         "2 usage",
         "3 data",
         "4 diverged",
@@ -318,7 +318,7 @@ def test_130_and_143_after_saving_and_the_run_goes_on_to_the_same_bits(tmp_path,
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert out == ""
-    assert re.search(r"fsp: stopped by a signal in epoch \d+; .* go on with --resume", err)
+    assert re.search(r"fsp: stopped by a signal in epoch \d+; .* resume with --resume", err)
     done = len(open_run(tmp_path / "a").metrics)
     epochs = str(done + 1)
     assert main(["train", str(tmp_path / "a"), "--resume", "--epochs", epochs, "--no-progress"]) == 0
@@ -464,7 +464,7 @@ def test_the_command_knows_every_figure():
     from typing import get_args
 
     from fsp_dynamics.cli.analysis import Name
-    from fsp_dynamics.experiments.figures.figure import FIGURES
+    from fsp_dynamics.experiments.figures.drawing import FIGURES
 
     assert get_args(Name) == tuple(FIGURES)
 
@@ -500,7 +500,7 @@ def test_stability_says_what_the_analysis_says(trained, capsys):
 def test_gradients_say_what_the_analysis_says(trained, capsys):
     from fsp_dynamics.analysis.gradients import compare
     from fsp_dynamics.datasets import load_dataset
-    from fsp_dynamics.experiments.execution import build_recipe
+    from fsp_dynamics.experiments.rate.building import build_recipe
 
     assert main(["gradients", str(trained), "--samples", "20", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -43,7 +43,8 @@ def prepared(
     for module in ("jupyterlab", "anywidget"):
         if importlib.util.find_spec(module) is None:
             raise ConfigurationError(
-                f"fsp explore needs {module}, which is not installed; install fsp_dynamics[notebook], or say: make explore"
+                f"fsp explore needs {module}, which is not installed; "
+                "install fsp_dynamics[notebook], or run: make explore"
             )
     environment = dict(os.environ)
     environment.pop(RUN, None)

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from fsp_dynamics.datasets import load_dataset
-from fsp_dynamics.errors import check_choice
+from fsp_dynamics.errors import ConfigurationError, check_choice
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
 from fsp_dynamics.experiments.checkpoint import kept_epochs, load_checkpoint, load_kept
 from fsp_dynamics.experiments.config import Config
-from fsp_dynamics.experiments.execution import restored
 from fsp_dynamics.experiments.folder import Record, RunFolder, flat
-from fsp_dynamics.models.network import Network
-from fsp_dynamics.training.evaluation import Evaluation, evaluate
+from fsp_dynamics.experiments.trainer import Resources, trainer_of
+from fsp_dynamics.training.ranks import ALONE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +48,8 @@ class Run:
             f"{part} {best[key]:.2f} %" for part in PARTS if best.get(key := f"{part}_error") is not None
         )
         found = f"; best epoch {best['epoch']}, errors: {errors}" if best else ""
-        return f"<Run {self.folder}: {self.summary.get('status', 'unfinished')}, {len(self.metrics)} epoch{'s' * (len(self.metrics) != 1)}{found}>"
+        count, status = len(self.metrics), self.summary.get("status", "unfinished")
+        return f"<Run {self.folder}: {status}, {count} epoch{'s' * (count != 1)}{found}>"
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -59,15 +58,15 @@ class Run:
         """
         return kept_epochs(RunFolder(self.folder).checkpoints)
 
-    def network(self, which: Which | int = "best") -> Network:
+    def network(self, which: Which | int = "best") -> Any:
         """The network of the best epoch (by validation error), of the last one, or of an epoch
         that was `kept`; verified. Raises CheckpointError.
+
+        A `models.network.Network` where the family is "rate".
         """
         checkpoints = RunFolder(self.folder).checkpoints
-        return restored(
-            self.config,
-            load_checkpoint(checkpoints, which) if isinstance(which, str) else load_kept(checkpoints, which),
-        )
+        state = load_checkpoint(checkpoints, which) if isinstance(which, str) else load_kept(checkpoints, which)
+        return trainer_of(self.config.family).network_of(self.config, state.parameters)
 
     def evaluate(
         self,
@@ -79,19 +78,23 @@ class Run:
         backend: Backend | str = NUMBA,
         device: str | None = None,
         products: str | None = None,
-    ) -> Evaluation:
-        """What that network does on a part of the data ("train", "valid" or "test"). Raises
-        ConfigurationError for an empty part.
+    ) -> Any:
+        """What that network does on a part of the data ("train", "valid" or "test"):
+        `training.evaluation.Evaluation` where the family is "rate". Raises ConfigurationError for
+        an empty part.
 
         backend, device, products : as for `train`.
         """
-        backend = backend_of(backend, device, products)
-        network, given = self.network(which), self.config.data
-        data = load_dataset(given.name, data_dir=data_dir, validation=given.validation, limit=given.limit)
-        # it may bring torch, whose threads are limited too
-        recipe = execution.build_recipe(self.config, backend)
+        check_choice("split", split, PARTS)
+        resources, network = Resources(backend_of(backend, device, products), ALONE), self.network(which)
+        data = execution.load_data(self.config.data, data_dir)
+        # it may import torch, whose threads are limited too
+        trainer = trainer_of(self.config.family).build(self.config, data, resources, network)
         with execution.thread_limit(threads):
-            return evaluate(network, getattr(data, check_choice("split", split, PARTS)), recipe)
+            found = trainer.evaluate(split)
+        if found is None:
+            raise ConfigurationError(f"split = {split!r} has no images in {self.folder}; choose another part")
+        return found
 
     def to_frame(self) -> DataFrame:
         """A pandas.DataFrame of the metrics, a row for each finished epoch, tables by dotted keys
@@ -123,4 +126,4 @@ class Run:
 def open_run(folder: str | Path) -> Run:
     """The run in that folder. Raises ConfigurationError if there is none."""
     files = RunFolder(Path(folder)).require_run()
-    return Run(files.path, files.config(), files.metrics(), files.read_json("summary.json"))
+    return Run(files.path, files.config(), files.metrics(), files.summary())

@@ -12,7 +12,7 @@ import numpy as np
 from fsp_dynamics.datasets import Dataset, load_dataset
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.config_io import load_config
-from fsp_dynamics.experiments.execution import build_recipe
+from fsp_dynamics.experiments.rate.building import build_recipe, require_rate
 from fsp_dynamics.experiments.run import Run, Which, open_run
 from fsp_dynamics.explorer.controls import ANY, RANDOM, Parameters
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
@@ -74,7 +74,7 @@ class Subject:
             raise ConfigurationError(
                 f"explore was given a {type(network).__name__}, expected a Network, a run or its folder, or nothing"
             )
-        config = load_config("digits", {})[1].learning
+        config = require_rate(load_config("digits", {})[1], "explore").learning
         depth, rates = network.depth - 1, config.rates
         forward = tuple([rates.forward[0]] * (depth - 1) + [rates.forward[-1]])
         own = LearningRates(

@@ -54,10 +54,10 @@ def killed(monkeypatch):
     def at(epoch):
         real = runner.save_checkpoint
 
-        def dies(folder, checkpoint, names):
-            if checkpoint.epoch == epoch:
+        def dies(folder, state, names):
+            if state.epoch == epoch:
                 raise KeyboardInterrupt
-            real(folder, checkpoint, names)
+            real(folder, state, names)
 
         monkeypatch.setattr(runner, "save_checkpoint", dies)
 

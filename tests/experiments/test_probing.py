@@ -14,6 +14,7 @@ from fsp_dynamics.analysis.alignment import loop_alignment
 from fsp_dynamics.experiments import runner
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.folder import RunFolder
+from fsp_dynamics.experiments.rate import trainer as rate_trainer
 from fsp_dynamics.experiments.runner import open_run, train
 
 WHOLE = {"epoch", "rested", "alignment", "samples", "gradient", "stability"}
@@ -108,13 +109,13 @@ def test_pictures_are_drawn_while_it_runs_and_cost_little(tiny, tmp_path, monkey
         clock[0] += cost
 
     monkeypatch.setattr(runner.Run, "plot", draw)
-    real = runner.train_epoch
+    real = rate_trainer.train_epoch
 
     def epoch(*args, **more):
         clock[0] += 10.0
         return real(*args, **more)
 
-    monkeypatch.setattr(runner, "train_epoch", epoch)
+    monkeypatch.setattr(rate_trainer, "train_epoch", epoch)
     cost = 0.4
     quietly(tiny(), out=tmp_path / "quick", epochs=4)
     assert drawn == [1, 2, 3, 4, 4]

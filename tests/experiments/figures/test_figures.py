@@ -21,7 +21,7 @@ from fsp_dynamics.experiments import runner
 from fsp_dynamics.experiments.config_io import load_config, presets, read_value
 from fsp_dynamics.experiments.figures import collecting, curves, variants
 from fsp_dynamics.experiments.figures import figure as figures
-from fsp_dynamics.experiments.figures.figure import FIGURES, command, make, train_missing
+from fsp_dynamics.experiments.figures.drawing import FIGURES, command, make, train_missing
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.progress import Quiet
 

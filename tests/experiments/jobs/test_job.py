@@ -19,7 +19,7 @@ import pytest
 
 from fsp_dynamics.errors import ConfigurationError, RankLostError
 from fsp_dynamics.experiments.jobs import ranks
-from fsp_dynamics.experiments.jobs.shared_memory import Mailbox, shared_array, shared_file, size_of
+from fsp_dynamics.experiments.jobs.shared_memory import SharedMemory, shared_array, shared_file, size_of
 from fsp_dynamics.experiments.runner import open_run, train
 
 torch = pytest.importorskip("torch")
@@ -175,7 +175,7 @@ def test_a_process_that_dies_ends_the_job_and_the_run_goes_on_to_the_same_bits(v
     assert code != 0
     assert time.monotonic() - begin < 60
     if victim == 1:
-        assert re.search(r"fsp: .*(is gone|stopped by a signal).* in epoch \d+; .*go on with --resume", err), err
+        assert re.search(r"fsp: .*(is gone|stopped by a signal).* in epoch \d+; .*resume with resume=True", err), err
         assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
     done = len(open_run(folder).metrics)
     code, _, err = finished(
@@ -241,7 +241,7 @@ def process_of(parent, rank):
 
 def mailboxes(count, room=256):
     with shared_file(size_of(count, room)) as path:
-        return [Mailbox(path, rank, count, room) for rank in range(count)]
+        return [SharedMemory(path, rank, count, room) for rank in range(count)]
 
 
 def test_everybody_hears_everybody_in_order() -> None:
@@ -301,14 +301,14 @@ def test_a_usual_process_is_alone(monkeypatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     found = ranks.job()
     assert (found.rank, found.count, found.shards, found.sharers) == (0, 1, 1, (0, 1))
-    assert ranks.agreed(found, 15) == 15
+    assert ranks.largest(found, 15) == 15
 
 
-def test_processes_that_do_not_find_each_other_are_told_so(monkeypatch) -> None:
+def test_processes_that_cannot_connect_are_refused(monkeypatch) -> None:
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(ranks, "PATIENCE", ranks.timedelta(seconds=1))
-    with pytest.raises(ConfigurationError, match="do not find each other"):
+    with pytest.raises(ConfigurationError, match="cannot connect"):
         ranks.job()
 
 
@@ -316,15 +316,15 @@ def test_a_rank_that_is_lost_ends_a_run_with_what_it_has(tiny, tmp_path, monkeyp
     """In this process: the other one is only pretended."""
     asked = []
 
-    def agreed(those, value):
+    def largest(those, value):
         asked.append(value)
         if len(asked) > 3:
             raise RankLostError("another process of this job is gone (seen by rank 0 of 2)")
         return value
 
-    monkeypatch.setattr(ranks, "agreed", agreed)
+    monkeypatch.setattr(ranks, "largest", largest)
     with pytest.raises(
-        RankLostError, match=r"gone \(seen by rank 0 of 2\) in epoch \d+; .* finished epochs, go on with --resume"
+        RankLostError, match=r"gone \(seen by rank 0 of 2\) in epoch \d+; .* finished epochs, resume with resume=True"
     ):
         train(tiny(), out=tmp_path / "run", progress=False)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"

@@ -23,7 +23,7 @@ from fsp_dynamics.experiments.execution import Interrupted
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.runner import open_run, train
 from fsp_dynamics.experiments.sweeps.plan import make_plan
-from fsp_dynamics.experiments.sweeps.sweep import open_sweep, sweep
+from fsp_dynamics.experiments.sweeps.runner import open_sweep, sweep
 
 pytest.importorskip("distributed")
 pytestmark = [pytest.mark.slow, pytest.mark.cli, pytest.mark.filterwarnings("ignore:.*epoch .* output")]
