@@ -29,6 +29,7 @@ VALUES = {
     ("solver", "method"): {"secants": "broyden", "sweeps": "picard"},
     ("learning", "rule"): {"exact": "gradient"},
 }
+_shown: dict[Any, Any] = {}
 METRICS = {
     "unrested": "unconverged",
     "valid_unrested": "valid_unconverged",
@@ -110,4 +111,5 @@ def array_name(key: str) -> str:
 
 
 def _note(text: str) -> None:
-    warnings.warn(f"former name: {text}", UserWarning, stacklevel=4)
+    # at one place, wherever it was read, so that each note is shown once
+    warnings.warn_explicit(f"former name: {text}", UserWarning, __file__, 1, __name__, _shown)

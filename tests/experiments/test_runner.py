@@ -85,7 +85,9 @@ def test_a_stop_by_a_signal_loses_only_the_epoch_it_fell_in(tiny, tmp_path, unbr
         return real(learner, split, recipe, on_batch)
 
     monkeypatch.setattr(rate_trainer, "train_epoch", interrupted)
-    with pytest.raises(Interrupted, match=r"in epoch 2; .* holds the 1 finished epochs, resume with resume=True") as caught:
+    with pytest.raises(
+        Interrupted, match=r"in epoch 2; .* holds the 1 finished epochs, resume with resume=True"
+    ) as caught:
         quietly(tiny(), out=tmp_path)
     assert caught.value.signum == signal.SIGTERM
     assert heard == [20, 40]

@@ -51,7 +51,9 @@ def table(request, tiny):
     return {
         "softmax": SOFTMAX,
         "rate": tiny(**probed),
-        "momentum and mirror": tiny(learning={"momentum": 0.5, "mirror": 0.05, "phases": "centred", "beta": 0.5}, **probed),
+        "momentum and mirror": tiny(
+            learning={"momentum": 0.5, "mirror": 0.05, "phases": "centred", "beta": 0.5}, **probed
+        ),
         "random signs": tiny(
             learning={"phases": "random-sign", "beta": 0.1, "rates": {"input": 2.0, "forward": [1.0], "loop": 0.1}}
         ),
