@@ -4,6 +4,7 @@ nothing else there.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import pytest
 
 from fsp_dynamics import cli
 from fsp_dynamics.cli import main
+from fsp_dynamics.cli.options import in_options
 from fsp_dynamics.errors import (
     CheckpointError,
     DatasetError,
@@ -28,7 +30,7 @@ from fsp_dynamics.errors import (
     ShapeError,
 )
 from fsp_dynamics.experiments.folder import RunFolder
-from fsp_dynamics.experiments.runner import open_run
+from fsp_dynamics.experiments.runner import open_run, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* output")
 ROOT = Path(__file__).parents[1]
@@ -95,8 +97,10 @@ def test_help_and_refusals_import_nothing_heavy(arguments):
     code = f"""
 import sys
 from fsp_dynamics.cli import main
+from fsp_dynamics.cli.options import in_options
 main({arguments})
-print(sorted({{"numba", "scipy", "matplotlib", "torch", "sklearn", "xarray", "pandas", "safetensors", "tqdm"}} & set(sys.modules)))
+heavy = {{"numba", "scipy", "matplotlib", "torch", "sklearn", "xarray", "pandas", "safetensors", "tqdm"}}
+print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=environment()
@@ -230,6 +234,37 @@ def test_every_error_has_its_exit_code(monkeypatch, capsys, error, code):
     monkeypatch.setenv("FSP_DEBUG", "1")
     with pytest.raises(type(error)):
         main([])
+
+
+def test_an_internal_error_is_called_one(monkeypatch, capsys):
+    def fails(*arguments, **options):
+        raise TypeError("two\nlines")
+
+    monkeypatch.setattr(cli, "app", fails)
+    assert main([]) == 1
+    assert capsys.readouterr().err.startswith("fsp: internal error, TypeError: two lines; please report it")
+
+
+def test_messages_of_python_functions_name_arguments_and_the_command_line_options(trained, capsys):
+    with pytest.raises(RunExistsError, match=re.escape("resume it (resume=True) or give another folder (out=...)")):
+        train("digits", out=trained)
+    assert main(["train", "digits", "--out", str(trained)]) == 2
+    shown = capsys.readouterr().err
+    assert "resume it (--resume) or give another folder (--out)" in shown
+    assert in_options("(data_dir=...), which='last', tied=True, out = 3") == (
+        "(--data-dir), --checkpoint last, tied=True, out = 3"
+    )
+
+
+def test_no_error_of_the_package_names_an_option():
+    """The command line alone knows options."""
+    for path in (ROOT / "fsp_dynamics" / "experiments").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise):
+                texts = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
+                assert not [text for text in texts if isinstance(text, str) and re.search(r"(^|[\s(])--[a-z]", text)], (
+                    path
+                )
 
 
 @pytest.mark.cli

@@ -27,7 +27,7 @@ def merged(base, changes):
 
 @pytest.fixture(scope="session")
 def tiny():
-    """tiny(learning={"momentum": 0.5}) -> the nested table of a small, quick experiment on digits."""
+    """tiny(learning={"momentum": 0.5}) -> the nested table of a small experiment on digits."""
     return lambda **changes: merged(TINY, changes)
 
 

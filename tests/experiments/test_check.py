@@ -19,7 +19,7 @@ def failing(group):
 
 def test_every_figure_passes():
     heard = []
-    found = list(run_checks(nets=5, told=heard.append))
+    found = list(run_checks(nets=5, report=heard.append))
     assert [m.what for m in found if not m.passed] == []
     assert heard == ["order", "agreement", "eq. 14", "equilibrium propagation"]
     assert {m.group for m in found} == set(heard)

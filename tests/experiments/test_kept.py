@@ -10,7 +10,6 @@ from test_runner import VARIANTS, quietly, same_bits, timeless
 
 from fsp_dynamics.errors import CheckpointError
 from fsp_dynamics.experiments import runner
-from fsp_dynamics.experiments.rate import trainer as rate_trainer
 from fsp_dynamics.experiments.rate.building import build_network
 from fsp_dynamics.experiments.runner import open_run
 from fsp_dynamics.plotting import new_figure

@@ -205,7 +205,7 @@ def sweep(
         done = sum(member.status == "finished" for member in found.members)
         raise Interrupted(
             stop.signum,
-            f"stopped by a signal; {folder} holds {done} finished of {len(members)} runs, the same call continues",
+            f"stopped by a signal; {folder} holds {done} finished of {len(members)} runs, start it again to continue",
         )
     return found
 

@@ -107,7 +107,8 @@ def test_a_job_may_train_more_than_once(tmp_path) -> None:
     script.write_text(
         "import sys\nfrom pathlib import Path\nfrom fsp_dynamics import train\n"
         "for seed in (0, 1):\n"
-        "    run = train('digits', seed=seed, epochs=1, out=Path(sys.argv[1]) / str(seed), progress=False, **{'data.limit': 100})\n"
+        "    out = Path(sys.argv[1]) / str(seed)\n"
+        "    run = train('digits', seed=seed, epochs=1, out=out, progress=False, **{'data.limit': 100})\n"
         "    assert run.summary['status'] == 'finished'\n"
     )
     command = [

@@ -263,7 +263,7 @@ def test_the_devices_of_a_cluster_are_looked_for_by_its_workers(tiny, tmp_path):
 def test_an_activation_of_ones_own_is_refused_where_other_processes_would_not_know_it(tiny, tmp_path, monkeypatch):
     own = ACTIVATIONS["logistic"]
     monkeypatch.setitem(ACTIVATIONS, "mine", Activation("mine", lambda s: own.rate(s), own.slope))
-    with pytest.raises(ConfigurationError, match=r"network\.rho = 'mine' is known in this process alone"):
+    with pytest.raises(ConfigurationError, match=r"network\.rho = 'mine' is registered in this process alone"):
         quietly(tiny(network={"rho": "mine"}), jobs=2, out=tmp_path / "sweep")
 
 
@@ -403,7 +403,7 @@ def test_it_goes_to_sweeps_unless_told_otherwise(tmp_path, monkeypatch, tiny):
 
 def test_an_unfinished_member_goes_on_to_the_bits_of_an_unbroken_run(tiny, tmp_path, unbroken, monkeypatch, killed):
     killed(2)
-    with pytest.raises(Interrupted, match=r"holds 0 finished of 1 runs, the same command goes on"):
+    with pytest.raises(Interrupted, match=r"holds 0 finished of 1 runs, start it again to continue"):
         quietly(tiny(), seeds=1, out=tmp_path)
     monkeypatch.undo()
     assert open_sweep(tmp_path).members[0].status == "unfinished"
@@ -626,7 +626,7 @@ def test_control_c_stops_processes_that_it_does_not_reach(tmp_path):
     assert "Traceback" not in err
     assert (
         err.splitlines()[-1]
-        == f"fsp: stopped by a signal; {tmp_path} holds 0 finished of 3 runs, the same command goes on"
+        == f"fsp: stopped by a signal; {tmp_path} holds 0 finished of 3 runs, start it again to continue"
     )
     assert [m.status for m in open_sweep(tmp_path).members] == ["interrupted", "interrupted", "not begun"]
     epochs = max(len(runner.open_run(tmp_path / f"seed={seed}").metrics) for seed in (0, 1)) + 1
@@ -657,7 +657,7 @@ def test_no_dask_and_no_scheduler_are_said_in_one_line(tiny, tmp_path, monkeypat
 
 
 def test_the_interval_is_students():
-    """n = 5: t = 2.7764, from the tables; for errors 1..5 the standard deviation is sqrt(10 / 4)."""
+    """n = 5: t = 2.7764, from tables; of errors 1..5 the standard deviation is sqrt(10 / 4)."""
     mean, spread, low, high = interval([1.0, 2.0, 3.0, 4.0, 5.0])
     assert (mean, spread) == (3.0, pytest.approx(np.sqrt(2.5)))
     half = 2.7764451 * np.sqrt(2.5) / np.sqrt(5)
@@ -732,11 +732,11 @@ def test_on_a_terminal_a_bar_moves_with_the_runs(monkeypatch, kind):
     screen = kind()
     monkeypatch.setattr(sys, "stderr", screen)
     bar = SweepReporter(StderrOutput())
-    bar.begin(3, 1)
-    bar.ended(
+    bar.start(3, 1)
+    bar.end_member(
         "seed=1", Attempt("finished", notes=("something",), summary={"best": {"test_error": 4.5}, "seconds": 2.0})
     )
-    bar.problem("seed=2 failed and is tried once more: why")
+    bar.warn("seed=2 failed and is tried once more: why")
     bar.close()
     shown = screen.getvalue()
     for line in (
