@@ -20,7 +20,7 @@ from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import runner
 from fsp_dynamics.experiments.config_io import load_config, presets, read_value
 from fsp_dynamics.experiments.figures import collecting, curves, variants
-from fsp_dynamics.experiments.figures import figure as figures
+from fsp_dynamics.experiments.figures import drawing as figures
 from fsp_dynamics.experiments.figures.drawing import FIGURES, command, make, train_missing
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.progress import Output, RunReporter
@@ -338,7 +338,7 @@ def test_the_caption_names_what_is_drawn_and_no_folder(runs, tmp_path):
 )
 def test_the_command_of_the_caption_makes_the_same_configuration(changes):
     config = small(**changes)
-    member = collecting.Member(Path("x"), config, variants.LEARNED, [], [], {})
+    member = collecting.FigureRun(Path("x"), config, variants.LEARNED, [], [], {})
     words = shlex.split(command("alignment", [member]))
     assert words[:4] == ["fsp", "figure", "alignment", "--train"]
     given = {key.removeprefix("--"): value for key, value in zip(words[4::2], words[5::2], strict=True)}
