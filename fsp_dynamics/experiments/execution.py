@@ -36,7 +36,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Stop:
-    """Whether a signal asked to stop; `check` raises Interrupted where stopping is harmless."""
+    """Whether a signal has arrived; `check` raises Interrupted where stopping is harmless."""
 
     def __init__(self) -> None:
         self.signum: int | None = None

@@ -26,7 +26,7 @@ def explore(run: str | Path | None = None, *, port: int | None = None, browser: 
     command, environment = prepared(run, port=port, browser=browser)
     try:
         return subprocess.call(command, env=environment)
-    except KeyboardInterrupt:  # Ctrl-C goes to JupyterLab too, which has asked and gone
+    except KeyboardInterrupt:  # JupyterLab receives Ctrl-C too, asks for confirmation and ends
         return 0
 
 

@@ -22,7 +22,7 @@ Record = dict[str, Any]
 class Probing:
     """Measures the network as `[probes]` of the configuration asks.
 
-    probe : None where no samples were asked for. every : batches between two records within an
+    probe : None where probes.samples is 0. every : batches between two records within an
         epoch; 0: none. batches : in an epoch.
     waiting : records of the present epoch, which are written when it is finished.
     """
@@ -34,12 +34,12 @@ class Probing:
 
     @classmethod
     def of(cls, config: RateConfig, data: Dataset, recipe: Recipe) -> Probing:
-        """As the configuration asks, with `first_images` of the data."""
-        asked, (_, split) = config.probes, first_images(data, config.probes.samples)
-        probe = Probe(split.images, split.labels, recipe) if asked.samples else None
+        """By the configuration, with `first_images` of the data."""
+        given, (_, split) = config.probes, first_images(data, config.probes.samples)
+        probe = Probe(split.images, split.labels, recipe) if given.samples else None
         return cls(
             probe,
-            asked.every if config.network.kind == "loop" else 0,
+            given.every if config.network.kind == "loop" else 0,
             -(-len(data.train.labels) // config.learning.batch),
         )
 

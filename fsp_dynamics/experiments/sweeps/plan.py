@@ -43,7 +43,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What was asked for.
+    """The members of a sweep that was requested.
 
     source : its name. fields : the dotted keys of the grid, in the order of the configuration.
     members : all of them, checked.

@@ -157,8 +157,8 @@ def sweep(
     out : the folder of the sweep; sweeps/NAME if None. One that holds another sweep is refused;
         more seeds or values are added to the same one.
     progress : True for a bar and a line on stderr for each member, False for silence, or a
-        callable for each member: its name (`member`), `status`, `reason` and what its summary.json
-        says.
+        callable for each member: its name (`member`), `status`, `reason` and the content of its
+        summary.json.
     data_dir : where to look for data first. threads : of BLAS and the kernels of each worker;
         None: one, or for a single job as `train` has it.
     backend, device, products : what computes, as `train` takes them, for all members; the devices

@@ -254,12 +254,12 @@ class _WorkerReporter(RunReporter):
 
     def __init__(self, permit: Path) -> None:
         super().__init__(Output())
-        self.permit, self.notes, self.looked = permit, list[str](), 0.0
+        self.permit, self.notes, self.checked = permit, list[str](), 0.0
 
     def batch(self, done: int, total: int, error: float) -> None:
         now = time.monotonic()
-        if now - self.looked >= POLL:
-            self.looked = now
+        if now - self.checked >= POLL:
+            self.checked = now
             self.check()
 
     def check(self) -> None:
