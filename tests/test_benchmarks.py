@@ -245,7 +245,7 @@ def test_what_cannot_be_measured_is_refused_in_one_line(capsys, arguments, words
 
 
 def test_without_the_sources_it_says_where_they_are(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "fsp_dynamics" / "cli" / "__init__.py"))
+    monkeypatch.setattr(cli.tools, "__file__", str(tmp_path / "fsp_dynamics" / "cli" / "tools.py"))
     assert main(["bench"]) == 2
     assert "holds no benchmarks" in capsys.readouterr().err
 

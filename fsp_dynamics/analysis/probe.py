@@ -51,13 +51,13 @@ class Probe:
         stability : loop_norm, loop_norm_max (of G_D), abscissa, settle_time (to a thousandth),
             kink_margin (median), eigenvalues [[re, im], ...] of the field in the first samples;
             loops with a hard sigmoid only
-        rested : how many of the images converged
+        converged : how many of the images
         """
         constant = rate.drive(network, self.images)
         free = self.recipe.solver.relax(network, constant, None, None, self.recipe.tolerance)
         kept = np.flatnonzero(free.converged)
         images, rest = self.images[kept], free.rows(kept)
-        found: Record = {"rested": int(kept.size)}
+        found: Record = {"converged": int(kept.size)}
         with warnings.catch_warnings():
             # matrices that are zero have no angle; NaN says so
             warnings.simplefilter("ignore", RuntimeWarning)

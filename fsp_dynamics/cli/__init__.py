@@ -20,9 +20,8 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from fsp_dynamics import errors
-from fsp_dynamics.cli import analysis, data, sweep
+from fsp_dynamics.cli import analysis, data, sweep, tools
 from fsp_dynamics.cli.options import (
-    SEVERAL,
     BackendName,
     DataDir,
     Device,
@@ -65,7 +64,8 @@ FOLDERS = ("--out", "--data-dir")
 
 _EPILOGUE = """\
 Exit codes: 0 success; 2 usage or configuration; 3 data; 4 diverged, not converged, or a check failed; \
-5 checkpoint; 6 run folder locked; 7 disk or I/O; 8 another process of a job is gone; 130, 143 interrupted (SIGINT, SIGTERM) after saving; \
+5 checkpoint; 6 run folder locked; 7 disk or I/O; 8 another process of a job is gone; \
+130, 143 interrupted (SIGINT, SIGTERM) after saving; \
 1 internal error (FSP_DEBUG=1 shows where)."""
 
 
@@ -88,8 +88,9 @@ app.command(analysis.figure)
 app.command(analysis.stability)
 app.command(analysis.gradients)
 app.command(sweep.sweep)
-
-Part = Literal["training", "scaling", "memory", "recording", "trajectories"]
+app.command(tools.explore)
+app.command(tools.check)
+app.command(tools.bench)
 
 
 @app.command
@@ -241,112 +242,6 @@ def compare(first: RunPath, second: RunPath, /, *, as_json: Json = False) -> Non
         print_table(
             part, [{"": key, str(first): shown(one), str(second): shown(other)} for key, (one, other) in rows.items()]
         )
-
-
-@app.command
-def explore(
-    run: Annotated[
-        Path | None, Parameter(help="The folder of a run, to follow its training (default: a random network).")
-    ] = None,
-    /,
-    *,
-    port: Annotated[int | None, Parameter(help="Of JupyterLab, on this machine (default: its own choice).")] = None,
-    browser: Annotated[bool, Parameter(help="Open a browser window.")] = True,
-) -> int:
-    """Open JupyterLab on notebooks/02_explore.ipynb, the interactive explorer, from a source tree.
-    Ends when JupyterLab does.
-    """
-    from fsp_dynamics.experiments.notebook import explore as open_notebook
-
-    return open_notebook(run, port=port, browser=browser)
-
-
-@app.command
-def check(
-    *,
-    backend: Annotated[
-        Literal["numba", "torch"], Parameter(help="Whose solvers are compared with the reference.")
-    ] = "numba",
-    device: Device = None,
-    as_json: Json = False,
-) -> int:
-    """Check the solvers and the learning rule on this machine: orders, agreement, eq. 14,
-    equilibrium propagation. Half a minute.
-    """
-    from fsp_dynamics.experiments.backend import Backend
-    from fsp_dynamics.experiments.check import run_checks
-
-    found = list(run_checks(report=lambda group: report(f"measuring: {group}"), backend=Backend(backend, device)))
-    rows = [
-        {
-            "check": m.group,
-            "what": m.what,
-            "measured": f"{m.value:.4g}",
-            "expected": m.expected,
-            "": "pass" if m.passed else "FAIL",
-        }
-        for m in found
-    ]
-    failed = sum(not m.passed for m in found)
-    if as_json:
-        print_json([dataclasses.asdict(m) | {"passed": m.passed} for m in found])
-    else:
-        print_table(f"{len(found)} figures, {failed} failed", rows)
-    return 4 if failed else 0
-
-
-@app.command
-def bench(
-    *,
-    parts: Annotated[tuple[Part, ...], SEVERAL, Parameter(help="What to measure (default: everything).")] = (),
-    presets: Annotated[
-        tuple[str, ...],
-        SEVERAL,
-        Parameter(help="Of the training, memory and recording parts (default: three, one; one if quick)."),
-    ] = (),
-    threads: Annotated[tuple[int, ...], SEVERAL, Parameter(show_default=True, help="Counts to measure with.")] = (1, 2),
-    quick: Annotated[bool, Parameter(negative="", help="A short version of about a minute.")] = False,
-    out: Annotated[
-        Path | None,
-        Parameter(help="Folder for bench.json and bench.png (a run of everything: benchmarks/results; else none)."),
-    ] = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
-    """Measure the speed of training beside backpropagation on this machine, from a source tree. Up
-    to 25 minutes.
-    """
-    suite = _benchmarks()
-    given = {
-        "presets": presets,
-        "threads": threads,
-        "quick": quick,
-        "out": out,
-        "data_dir": data_dir,
-        "say": lambda text: report(f"measuring: {text}"),
-    }
-    results = suite.run(parts or suite.PARTS, **given)
-    if as_json:
-        return print_json(dataclasses.asdict(results))
-    from rich.console import Console
-
-    suite.show(results, Console(width=None if sys.stdout.isatty() else 200, highlight=False))
-
-
-def _benchmarks() -> Any:
-    """The module benchmarks/suite.py of the source tree that this package stands in. Raises
-    ConfigurationError where there is none.
-    """
-    import importlib
-
-    root = Path(__file__).parents[2]
-    if not (root / "benchmarks" / "suite.py").is_file():
-        raise errors.ConfigurationError(
-            f"{root} holds no benchmarks: they come with the sources alone; run fsp bench from a clone"
-        )
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    return importlib.import_module("benchmarks.suite")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

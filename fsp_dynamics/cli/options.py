@@ -89,7 +89,7 @@ def in_options(message: str) -> str:
     >>> in_options("a is a run; resume it (resume=True) or give another folder (out=...)")
     'a is a run; resume it (--resume) or give another folder (--out)'
     >>> in_options("try the best checkpoint (which='best')")
-    'try the best checkpoint (--checkpoint best)'
+    'try the best checkpoint (fsp evaluate RUN --checkpoint best)'
     """
 
     def option(found: re.Match[str]) -> str:
@@ -101,5 +101,5 @@ def in_options(message: str) -> str:
 
 
 _OPTIONS = {name: f"--{name.replace('_', '-')}" for name in ("resume", "out", "seeds", "data_dir")} | {
-    "which": "--checkpoint"
+    "which": "fsp evaluate RUN --checkpoint"
 }

@@ -113,7 +113,7 @@ class RunFolder:
 
     def metrics(self) -> list[Record]:
         """One record for each finished epoch. Raises CheckpointError for a damaged line."""
-        return [former_names.record(record) for record in self._records("metrics.jsonl")]
+        return self._records("metrics.jsonl")
 
     def probes(self) -> list[Record]:
         """What was measured of the network, by `epoch` (0 before the first, fractions within one).
@@ -136,7 +136,7 @@ class RunFolder:
                 raise CheckpointError(
                     f"{path}:{number} is no record of an epoch; the file is damaged, restore it or train again"
                 ) from None
-            records.append(record)
+            records.append(former_names.record(record))
         return records
 
     def append_metrics(self, record: Record) -> None:

@@ -9,6 +9,7 @@ learning.rule = "exact"                        "gradient"
 learning.presynaptic = "deviation"             learning.rule = "mean_subtracted"
 learning.presynaptic = "whole"                 left out
 unrested, valid_unrested, test_unrested        unconverged, valid_unconverged, test_unconverged
+rested in probes.jsonl                         converged
 memory/... in a checkpoint                     warm_start/...
 =============================================  ===================================================
 
@@ -29,12 +30,14 @@ VALUES = {
     ("solver", "method"): {"secants": "broyden", "sweeps": "picard"},
     ("learning", "rule"): {"exact": "gradient"},
 }
-_shown: dict[Any, Any] = {}
-METRICS = {
+RECORDS = {
+    "rested": "converged",
     "unrested": "unconverged",
     "valid_unrested": "valid_unconverged",
     "test_unrested": "test_unconverged",
 }
+
+_shown: dict[Any, Any] = {}  # the registry of `warnings`
 
 
 def translate(table: dict[str, Any]) -> None:
@@ -96,12 +99,11 @@ def _values(given: dict[str, Any], rule: str) -> dict[str, Any]:
 
 
 def record(found: dict[str, Any]) -> dict[str, Any]:
-    """The record of an epoch under today's names."""
-    if not METRICS.keys() & found.keys():
-        return found
-    for former in METRICS.keys() & found.keys():
-        _note(f"{former!r} in metrics is called {METRICS[former]!r} now")
-    return {METRICS.get(key, key): value for key, value in found.items()}
+    """A record of metrics.jsonl or probes.jsonl under today's names."""
+    former = RECORDS.keys() & found.keys()
+    for key in sorted(former):
+        _note(f"{key!r} in the records of a run is called {RECORDS[key]!r} now")
+    return {RECORDS.get(key, key): value for key, value in found.items()} if former else found
 
 
 def array_name(key: str) -> str:

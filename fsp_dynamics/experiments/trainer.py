@@ -102,7 +102,7 @@ class Resources:
     elsewhere: bool = False
 
 
-class Evaluation(Protocol):
+class EvaluationRecord(Protocol):
     """What a network does on a set of images: a dataclass, of which `fsp evaluate` shows every
     field. error : percent.
     """
@@ -161,7 +161,7 @@ class Trainer(Protocol):
         """
         ...
 
-    def evaluate(self, part: str) -> Evaluation | None:
+    def evaluate(self, part: str) -> EvaluationRecord | None:
         """What the network does on a part of the data, "train", "valid" or "test"; None for a part
         without images. All ranks call it.
         """

@@ -34,7 +34,7 @@ def test_it_says_what_the_others_say() -> None:
         sample_alignment(network, rest),
         stability(network, IMAGES, rest),
     )
-    assert found["rested"] == 12
+    assert found["converged"] == 12
     assert found["alignment"]["degrees"] == alignment.degrees
     assert found["alignment"]["inside"] == alignment.inside
     assert found["samples"]["mean"] == pytest.approx(samples.mean, nan_ok=True)
@@ -56,7 +56,7 @@ def test_samples_that_do_not_rest_are_left_out() -> None:
     kept = rest.converged
     assert 0 < kept.sum() < 12
     found = Probe(IMAGES, LABELS, Recipe(RECIPE.optimiser, hasty, Tolerance(1e-3))).look(network)
-    assert found["rested"] == kept.sum()
+    assert found["converged"] == kept.sum()
     alone = Probe(IMAGES[kept], LABELS[kept], Recipe(RECIPE.optimiser, hasty, Tolerance(1e-3))).look(network)
     assert found["samples"] == alone["samples"]
     for part in (found, alone):
@@ -66,9 +66,9 @@ def test_samples_that_do_not_rest_are_left_out() -> None:
 
 def test_other_networks_have_what_they_have() -> None:
     smooth = Probe(IMAGES, LABELS, RECIPE).look(fsp.loop_network([5, 8, 7, 3], rho="logistic", dtype=np.float64, rng=0))
-    assert set(smooth) == {"rested", "alignment", "samples", "gradient"}
+    assert set(smooth) == {"converged", "alignment", "samples", "gradient"}
     reciprocal = Probe(IMAGES, LABELS, RECIPE).look(fsp.reciprocal_network([5, 8, 7, 3], dtype=np.float64, rng=0))
-    assert set(reciprocal) == {"rested", "gradient"}
+    assert set(reciprocal) == {"converged", "gradient"}
     assert max(reciprocal["gradient"]["sources"]["non-reciprocity"].values()) < 1e-9
 
 

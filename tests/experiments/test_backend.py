@@ -204,7 +204,9 @@ def test_either_backend_judges_what_the_other_learned(pair):
 
 
 def test_the_device_makes_the_drive_too(pair, monkeypatch):
-    monkeypatch.setattr(evaluation, "drive", lambda *given: pytest.fail("the product with all images was made on the host"))
+    monkeypatch.setattr(
+        evaluation, "drive", lambda *given: pytest.fail("the product with all images was made on the host")
+    )
     assert pair[1].evaluate(backend="torch", device="cpu").unconverged == 0
 
 

@@ -152,11 +152,12 @@ def test_todays_names_need_no_note():
         assert noted(load_config, "digits", {"learning.rule": name, "solver.method": "broyden"})[1] == []
 
 
-@pytest.mark.filterwarnings("default:former name")
 def test_the_command_line_reads_former_names_too(tmp_path, capsys):
     small = ["--data.limit", "60", "--network.hidden", "6", "--learning.rates.forward", "5", "--probes.samples", "0"]
     former = ["--learning.presynaptic", "deviation", "--solver.method", "secants", "--epochs", "1", "--no-progress"]
-    assert main(["train", "digits", *small, *former, "--out", str(tmp_path / "run")]) == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main(["train", "digits", *small, *former, "--out", str(tmp_path / "run")]) == 0
     shown = capsys.readouterr().err
     assert shown.count("note: former name: ") == 2
     assert "learning.rule = 'mean_subtracted' now" in shown

@@ -17,7 +17,7 @@ from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.rate import trainer as rate_trainer
 from fsp_dynamics.experiments.runner import open_run, train
 
-WHOLE = {"epoch", "rested", "alignment", "samples", "gradient", "stability"}
+WHOLE = {"epoch", "converged", "alignment", "samples", "gradient", "stability"}
 
 
 def quietly(table, **options):
@@ -79,12 +79,12 @@ def test_a_reciprocal_network_has_no_angles_but_a_gradient(tiny, tmp_path) -> No
     table = tiny(network={"kind": "reciprocal"}, learning={"rates": {"loop": 0.0}}, probes={"every": 2, "samples": 20})
     del table["network"]["loop_scale"]
     quietly(table, out=tmp_path, epochs=1)
-    assert [set(record) for record in probes(tmp_path)] == [{"epoch", "rested", "gradient"}] * 2
+    assert [set(record) for record in probes(tmp_path)] == [{"epoch", "converged", "gradient"}] * 2
 
 
 def test_the_first_images_of_the_first_part_that_has_any_are_looked_at(tiny, tmp_path) -> None:
     quietly(tiny(data={"validation": 0}, probes={"samples": 25}), out=tmp_path, epochs=1)
-    assert probes(tmp_path)[0]["rested"] == 25
+    assert probes(tmp_path)[0]["converged"] == 25
 
 
 def test_a_loop_near_one_is_flagged(tiny, tmp_path) -> None:

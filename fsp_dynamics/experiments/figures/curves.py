@@ -45,7 +45,7 @@ def alignment(members: Sequence[FigureRun], last: int) -> list[Row]:
             seen = [r for r in records if _number(r, "samples", "mean", matrix) is not None]
             if seen:
                 mean, std = pooled(_defined(seen, "samples", "mean", matrix), _defined(seen, "samples", "std", matrix))
-                samples = sum(r["rested"] - r["samples"]["undefined"][matrix] for r in seen)
+                samples = sum(r["converged"] - r["samples"]["undefined"][matrix] for r in seen)
                 row = {
                     **here,
                     "value": mean,

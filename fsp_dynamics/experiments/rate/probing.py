@@ -45,8 +45,8 @@ class Probing:
 
     def within(self, epoch: int, resumed: bool = False) -> Callable[[int, Network | PackedLoop], None] | None:
         """The function that training calls between the batches of epoch number `epoch`; None where
-        nothing is measured there. resumed : the epoch was left between two batches; what was measured
-        in it is kept.
+        nothing is measured there. resumed : the epoch was left between two batches; the records of
+        its first part are kept.
         """
         if not resumed:
             self.waiting = []

@@ -18,8 +18,8 @@ from fsp_dynamics.models.activations import activation
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.training.engine import engine_of, slow_rule
 from fsp_dynamics.training.epoch import train_epoch
-from fsp_dynamics.training.evaluation import Evaluation, evaluate
 from fsp_dynamics.training.epoch_state import EpochState
+from fsp_dynamics.training.evaluation import Evaluation, evaluate
 from fsp_dynamics.training.recipe import Learner, Recipe
 from fsp_dynamics.training.warm_start import warm_start_of
 

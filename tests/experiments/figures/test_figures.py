@@ -192,7 +192,7 @@ def test_bands_are_one_standard_deviation_over_all_samples(runs, made):
     assert (row["value"], row["std"]) == pytest.approx((mean, std))
     assert (row["low"], row["high"]) == pytest.approx((mean - std, mean + std))
     assert row["samples"] == sum(
-        r[2]["rested"] - r[2]["samples"]["undefined"]["W1"] for r in probes(runs, "loop-learned")
+        r[2]["converged"] - r[2]["samples"]["undefined"]["W1"] for r in probes(runs, "loop-learned")
     )
 
 
