@@ -251,6 +251,7 @@ def test_messages_of_python_functions_name_arguments_and_the_command_line_option
     assert main(["train", "digits", "--out", str(trained)]) == 2
     shown = capsys.readouterr().err
     assert "resume it (--resume) or give another folder (--out)" in shown
+    assert in_options("give allow_import=('mine',)") == "give --allow-import mine"
     assert in_options("(data_dir=...), which='last', tied=True, out = 3") == (
         "(--data-dir), fsp evaluate RUN --checkpoint last, tied=True, out = 3"
     )

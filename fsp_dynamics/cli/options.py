@@ -97,6 +97,7 @@ def in_options(message: str) -> str:
         return _OPTIONS[name] if value in ("True", "...") else f"{_OPTIONS[name]} {value}"
 
     text = re.sub(rf"\b({'|'.join(_OPTIONS)})=(True|\.\.\.|'[^']*')", option, message)
+    text = re.sub(r"\ballow_import=\('([^']*)',\)", r"--allow-import \1", text)
     return text.replace("train_missing()", "--train")
 
 

@@ -6,8 +6,8 @@ makes the checkpoint. Until then the previous one is whole, after it the new one
 `best` may name one payload. Networks that are kept for good, `kept-00003` after epoch 3, have each
 a payload of their own, which holds the network and nothing else; pruning does not touch them.
 
-The payload holds `State.arrays`, the manifest `State.values`. Format 1 had the random stream alone
-in its manifest, under "rng"; it is read as well.
+The payload holds `TrainingState.arrays`, the manifest `TrainingState.values`. Format 1 had the
+random stream alone in its manifest, under "rng"; it is read as well.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ import safetensors.numpy
 
 from fsp_dynamics.errors import CheckpointError, NotFiniteError
 from fsp_dynamics.experiments import former_names
-from fsp_dynamics.experiments.trainer import State
+from fsp_dynamics.experiments.trainer import TrainingState
 
 FORMAT = 2
 NAMES = ("last", "best")
 KEPT = re.compile(r"kept-(\d+)(-.*)?\.(json|safetensors)")
 
 
-def save_checkpoint(folder: Path, state: State, names: Sequence[str] = ("last",)) -> None:
+def save_checkpoint(folder: Path, state: TrainingState, names: Sequence[str] = ("last",)) -> None:
     """Make `state` the checkpoint called by each of `names`, in that order, and drop payloads that
     no manifest names any more.
 
@@ -47,7 +47,7 @@ def save_checkpoint(folder: Path, state: State, names: Sequence[str] = ("last",)
     _prune(folder)
 
 
-def keep_network(folder: Path, state: State) -> None:
+def keep_network(folder: Path, state: TrainingState) -> None:
     """Keep the network of a state for good. Raises as `save_checkpoint` does."""
     manifest = _write_payload(folder, "kept", state.network())
     write_aside(folder / f"{_kept(state.epoch)}.json", manifest)
@@ -58,7 +58,7 @@ def kept_epochs(folder: Path) -> tuple[int, ...]:
     return tuple(sorted(epoch for path, epoch in _kept_files(folder) if path.suffix == ".json"))
 
 
-def load_kept(folder: Path, epoch: int) -> State:
+def load_kept(folder: Path, epoch: int) -> TrainingState:
     """The network kept after `epoch`, verified as in `load_checkpoint`. Raises CheckpointError
     also for an epoch whose network was not kept.
     """
@@ -80,7 +80,7 @@ def drop_kept(folder: Path, after: int) -> None:
             path.unlink(missing_ok=True)
 
 
-def _write_payload(folder: Path, kind: str, state: State) -> bytes:
+def _write_payload(folder: Path, kind: str, state: TrainingState) -> bytes:
     """Write the arrays to a file that is named by kind, epoch and content; the manifest that
     describes it.
     """
@@ -104,7 +104,7 @@ def _write_payload(folder: Path, kind: str, state: State) -> bytes:
     return json.dumps(manifest, indent=1).encode()
 
 
-def load_checkpoint(folder: Path, name: str = "last") -> State:
+def load_checkpoint(folder: Path, name: str = "last") -> TrainingState:
     """The state saved under that name, verified to the byte. Raises CheckpointError: missing,
     damaged, or of another format.
     """
@@ -125,8 +125,8 @@ def load_checkpoint(folder: Path, name: str = "last") -> State:
     arrays = safetensors.numpy.load(payload)
     if manifest["format"] == 1:
         arrays = {former_names.array_name(key): array for key, array in arrays.items()}
-        return State(manifest["epoch"], arrays, {"rng": manifest["rng"]})
-    return State(manifest["epoch"], arrays, manifest["values"])
+        return TrainingState(manifest["epoch"], arrays, {"rng": manifest["rng"]})
+    return TrainingState(manifest["epoch"], arrays, manifest["values"])
 
 
 def has_checkpoint(folder: Path, name: str = "last") -> bool:

@@ -147,8 +147,9 @@ def run_reporter(progress: Progress | EpochReporter) -> EpochReporter:
 def epoch_line(record: Record) -> str:
     """One line of an epoch's record.
 
-    >>> epoch_line({"epoch": 3, "train_error": 1.5, "test_error": 2.25, "alignment_degrees":
-    {"loop": 61.2}}) 'epoch   3   train  1.50   test  2.25 %   loop 61'
+    >>> record = {"epoch": 3, "train_error": 1.5, "test_error": 2.25}
+    >>> epoch_line({**record, "alignment_degrees": {"loop": 61.2}, "images_per_second": 900.0})
+    'epoch   3   train  1.50   test  2.25 %   loop 61   900 img/s'
     """
     errors = [
         f"{part} {record[f'{part}_error']:5.2f}"

@@ -59,7 +59,7 @@ TRAINERS: dict[str, Family] = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class State:
+class TrainingState:
     """All that the rest of a run depends on, beside the configuration: what a checkpoint holds.
 
     epoch : finished epochs.
@@ -72,6 +72,10 @@ class State:
     arrays: dict[str, Array]
     values: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        values = ", ".join(self.values) or "none"
+        return f"<TrainingState after epoch {self.epoch}: {len(self.arrays)} arrays, values {values}>"
+
     @property
     def parameters(self) -> dict[str, Array]:
         """The arrays that are the network, without "parameters/" before their names."""
@@ -81,9 +85,9 @@ class State:
         """The arrays whose names begin with `name`/, without it."""
         return {key.removeprefix(f"{name}/"): a for key, a in self.arrays.items() if key.startswith(f"{name}/")}
 
-    def network(self) -> State:
+    def network(self) -> TrainingState:
         """The network alone, as it is kept."""
-        return State(self.epoch, {key: a for key, a in self.arrays.items() if key.startswith(PARAMETERS)})
+        return TrainingState(self.epoch, {key: a for key, a in self.arrays.items() if key.startswith(PARAMETERS)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +136,8 @@ class Trainer(Protocol):
 
     @classmethod
     def network_of(cls, config: Any, parameters: dict[str, Array]) -> Any:
-        """The network with these parameters (`State.parameters`). Raises CheckpointError where they
-        do not belong to the configuration.
+        """The network with these parameters (`TrainingState.parameters`). Raises CheckpointError
+        where they do not belong to the configuration.
         """
         ...
 
@@ -179,11 +183,11 @@ class Trainer(Protocol):
         """
         ...
 
-    def state(self) -> State:
+    def state(self) -> TrainingState:
         """All that the rest of the run depends on, copied; also between two batches."""
         ...
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: TrainingState) -> None:
         """Go on from a state, to the same bits. Raises CheckpointError where it does not belong to
         the configuration.
         """

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from fsp_dynamics.experiments.config import Config, LearningConfig
-from fsp_dynamics.experiments.trainer import State
+from fsp_dynamics.experiments.trainer import TrainingState
 
 
 class SoftmaxLearning(LearningConfig):
@@ -81,7 +81,7 @@ class SoftmaxTrainer:
         arrays, values = {"parameters/weights": self.weights.copy()}, {"rng": self.rng.bit_generator.state}
         if self.place is not None:
             arrays["epoch/order"], values["place"] = self.place[0].copy(), list(self.place[1:])
-        return State(self.finished, arrays, values)
+        return TrainingState(self.finished, arrays, values)
 
     def restore(self, state):
         self.weights, self.finished = state.parameters["weights"].copy(), state.epoch

@@ -23,7 +23,7 @@ from fsp_dynamics.experiments.checkpoint import (
     save_checkpoint,
     write_aside,
 )
-from fsp_dynamics.experiments.trainer import State
+from fsp_dynamics.experiments.trainer import TrainingState
 
 
 def checkpoint(epoch=1, value=1.0):
@@ -34,7 +34,7 @@ def checkpoint(epoch=1, value=1.0):
         "parameters/forward[0]": np.arange(4.0).reshape(2, 2).T,
         "velocity/input": np.full((3, 2), -value, np.float32),
     }
-    return State(epoch, arrays, {"rng": rng.bit_generator.state, "place": [0, 1.5, None]})
+    return TrainingState(epoch, arrays, {"rng": rng.bit_generator.state, "place": [0, 1.5, None]})
 
 
 def same(one, other):
@@ -270,7 +270,7 @@ def test_later_ones_are_dropped_whole(tmp_path):
 
 def test_what_is_not_finite_is_not_kept(tmp_path):
     with pytest.raises(NotFiniteError, match="parameters/input is not finite after epoch 2"):
-        keep_network(tmp_path, State(2, {"parameters/input": np.array([[np.inf]])}))
+        keep_network(tmp_path, TrainingState(2, {"parameters/input": np.array([[np.inf]])}))
     assert not list(tmp_path.iterdir())
 
 

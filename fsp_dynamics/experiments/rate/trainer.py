@@ -13,7 +13,7 @@ from fsp_dynamics.experiments.folder import plain
 from fsp_dynamics.experiments.rate.building import build_network, build_recipe, network_with
 from fsp_dynamics.experiments.rate.config import RateConfig
 from fsp_dynamics.experiments.rate.probing import Probing
-from fsp_dynamics.experiments.trainer import OnBatch, Record, Resources, State
+from fsp_dynamics.experiments.trainer import OnBatch, Record, Resources, TrainingState
 from fsp_dynamics.models.activations import activation
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.training.engine import engine_of, slow_rule
@@ -112,7 +112,7 @@ class RateTrainer:
             "saturation": test.saturation if test else {},
         }
 
-    def state(self) -> State:
+    def state(self) -> TrainingState:
         """Parameters, velocity, warm start and random stream; between two batches also where the
         epoch stands, and what was measured in it.
         """
@@ -127,9 +127,9 @@ class RateTrainer:
         values: Record = {"rng": learner.rng.bit_generator.state}
         if learner.unfinished is not None:
             values["probes"] = plain(self.probing.waiting)
-        return State(learner.epoch, arrays, values)
+        return TrainingState(learner.epoch, arrays, values)
 
-    def restore(self, state: State) -> None:
+    def restore(self, state: TrainingState) -> None:
         """See `Trainer.restore`."""
         learner, unfinished = self.learner, state.part("epoch")
         learner.network = network_with(self.config, {name: np.array(a) for name, a in state.parameters.items()})
