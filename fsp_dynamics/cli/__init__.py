@@ -221,7 +221,10 @@ def runs(folder: Path = Path("runs"), /, *, as_json: Json = False) -> None:
     found = list_runs(folder)
     if as_json:
         return print_json(found)
-    columns = [key for key in RUN_COLUMNS if any(record.get(key) not in (None, [], {}) for record in found)]
+    usual = {"family": "rate"}  # columns in which all runs are alike tell nothing
+    columns = [
+        key for key in RUN_COLUMNS if any(record.get(key) not in (None, [], {}, usual.get(key)) for record in found)
+    ]
     print_table(
         f"{len(found)} runs in {folder}", [{key: shown(record.get(key)) for key in columns} for record in found]
     )

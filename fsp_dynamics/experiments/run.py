@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fsp_dynamics.display import html_table
 from fsp_dynamics.errors import ConfigurationError, check_choice
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
@@ -25,8 +26,13 @@ Which = Literal["best", "last"]
 PARTS = ("train", "valid", "test")
 UNITS = {
     **dict.fromkeys(("train_error", "valid_error", "test_error"), "%"),
-    **{"alignment_degrees": "degrees", "residual": "1 / time", "seconds": "s", "images_per_second": "1 / s"},
+    **dict.fromkeys(
+        ("alignment_degrees", "alignment.degrees", "samples.mean", "samples.std", "gradient.degrees"), "degrees"
+    ),
+    **{"residual": "1 / time", "stability.abscissa": "1 / time", "stability.settle_time": "time"},
+    **{"seconds": "s", "images_per_second": "1 / s"},
 }
+EIGENVALUES = "stability.eigenvalues"  # lists of pairs, which are no column of a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,21 @@ class Run:
         found = f"; best epoch {best['epoch']}, errors: {errors}" if best else ""
         count, status = len(self.metrics), self.summary.get("status", "unfinished")
         return f"<Run {self.folder}: {status}, {count} epoch{'s' * (count != 1)}{found}>"
+
+    def _repr_html_(self) -> str:
+        best = self.summary.get("best") or {}
+        errors = {
+            f"{part} error": f"{best[key]:.2f} %" for part in PARTS if best.get(key := f"{part}_error") is not None
+        }
+        status = {"status": self.summary.get("status", "unfinished"), "epochs": len(self.metrics)}
+        return html_table(f"Run {self.folder}", {**status, "best epoch": best.get("epoch", "none"), **errors})
+
+    @property
+    def probes(self) -> list[Record]:
+        """What was measured of the network, by `epoch`: 0 before the first, fractions within one
+        (`analysis.probe.Probe.look` for rate networks).
+        """
+        return RunFolder(self.folder).probes()
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -96,9 +117,10 @@ class Run:
             raise ConfigurationError(f"split = {split!r} has no images in {self.folder}; choose another part")
         return found
 
-    def to_frame(self) -> DataFrame:
-        """A pandas.DataFrame of the metrics, a row for each finished epoch, tables by dotted keys
-        (alignment_degrees.W1). `.to_csv(path)` saves it.
+    def to_frame(self, which: Literal["metrics", "probes"] = "metrics") -> DataFrame:
+        """A pandas.DataFrame of the metrics, a row for each finished epoch, or of the probes, a row
+        for each record but their eigenvalues; tables by dotted keys (alignment_degrees.W1).
+        `.to_csv(path)` saves it.
 
         saturation.LAYER.0 and .1 : shares of its rates at 0 and at 1. dead_outputs : the units, as
         text. Units are in `attrs["units"]`: errors in percent, angles in degrees, residuals per
@@ -106,7 +128,9 @@ class Run:
         """
         import pandas
 
-        frame = pandas.DataFrame([flat(record) for record in self.metrics])
+        records = self.metrics if check_choice("which", which, ("metrics", "probes")) == "metrics" else self.probes
+        rows = [{key: value for key, value in flat(each).items() if EIGENVALUES not in key} for each in records]
+        frame = pandas.DataFrame(rows)
         frame.attrs["units"] = {
             key: unit for key in frame.columns for start, unit in UNITS.items() if key.startswith(start)
         }

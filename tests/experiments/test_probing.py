@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fsp_dynamics.analysis.alignment import loop_alignment
+from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import runner
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.folder import RunFolder
@@ -130,3 +131,15 @@ def test_a_damaged_file_is_named(tiny, tmp_path) -> None:
     (tmp_path / "probes.jsonl").write_text(json.dumps({"epoch": 0}) + "\nnonsense\n")
     with pytest.raises(ValueError, match=r"probes\.jsonl:2 is no record"):
         probes(tmp_path)
+
+
+def test_the_probes_of_a_run_are_records_and_a_table(tiny, tmp_path) -> None:
+    run = quietly(tiny(probes={"every": 3, "samples": 10}), out=tmp_path, epochs=2)
+    assert run.probes == probes(tmp_path)
+    frame = run.to_frame("probes")
+    assert frame["epoch"].tolist() == [0, 0.5, 1, 1.5, 2]
+    assert frame["alignment.degrees.loop"].tolist() == [r["alignment"]["degrees"]["loop"] for r in run.probes]
+    assert frame["stability.loop_norm"].isna().tolist() == [False, True, False, True, False]
+    assert frame.attrs["units"]["alignment.degrees.loop"] == "degrees"
+    with pytest.raises(ConfigurationError, match="did you mean 'probes'"):
+        run.to_frame("prob")

@@ -211,6 +211,10 @@ def test_a_run_says_in_one_line_how_it_went(tiny, tmp_path):
     errors = ", ".join(f"{part} {best[part + '_error']:.2f} %" for part in ("train", "valid", "test"))
     assert repr(run) == f"<Run {tmp_path / 'run'}: finished, 1 epoch; best epoch 1, errors: {errors}>"
     assert repr(dataclasses.replace(run, metrics=[], summary={})) == f"<Run {tmp_path / 'run'}: unfinished, 0 epochs>"
+    table = run._repr_html_()
+    assert f"<caption>Run {tmp_path / 'run'}</caption>" in table
+    assert f"<th>test error</th><td>{best['test_error']:.2f} %</td>" in table
+    assert "<td>unfinished</td>" in dataclasses.replace(run, metrics=[], summary={})._repr_html_()
 
 
 def test_the_best_network_gives_the_error_that_chose_it(tiny, tmp_path):

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fsp_dynamics.display import html_table
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
@@ -62,6 +63,11 @@ class Member:
     summary: Record
     reason: str = ""
 
+    def __repr__(self) -> str:
+        error = (self.summary.get("best") or {}).get("test_error")
+        shown = "" if error is None else f", test error {error:.2f} %"
+        return f"<Member {self.folder.name}: {self.status}{shown}>"
+
     def row(self) -> Record:
         """One row of a table: what it is, how it ended, and what its best epoch (by validation
         error) achieved.
@@ -89,6 +95,15 @@ class Sweep:
     folder: Path
     fields: tuple[str, ...]
     members: tuple[Member, ...]
+
+    def __repr__(self) -> str:
+        finished = sum(member.status == "finished" for member in self.members)
+        grid = ", ".join(self.fields) or "seeds alone"
+        return f"<Sweep {self.folder} over {grid}: {finished} of {len(self.members)} runs finished>"
+
+    def _repr_html_(self) -> str:
+        rows = {member.folder.name: _brief(member) for member in self.members}
+        return html_table(f"Sweep {self.folder}: test errors", rows)
 
     @property
     def failed(self) -> tuple[Member, ...]:
@@ -283,6 +298,12 @@ def _member(folder: Path, stored: Record, attempt: Attempt | None) -> Member:
     status = attempt.status if attempt else status
     reason = "" if status != "failed" else attempt.reason if attempt else "in an earlier call"
     return Member(files.path, stored["values"], stored["seed"], status, summary, reason)
+
+
+def _brief(member: Member) -> str:
+    """A member in a table: its test error, or its status."""
+    error = (member.summary.get("best") or {}).get("test_error")
+    return member.status if error is None or member.status != "finished" else f"{error:.2f} %"
 
 
 def _write(found: Sweep) -> None:

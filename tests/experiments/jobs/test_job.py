@@ -206,7 +206,7 @@ def test_what_is_refused_is_said_once(tmp_path) -> None:
     )
     assert code != 0
     assert err.count("already holds a run") == 1
-    assert err.count("fsp: another process of this job was refused and says why") == 1
+    assert err.count("fsp: another process of this job was refused, for the reason that it reports") == 1
     assert "is gone" not in err
 
 
@@ -215,7 +215,7 @@ def test_what_does_not_share_its_work_is_refused_in_a_job(tmp_path) -> None:
     code, out, err = finished(torchrun(2, "runs", str(tmp_path)))
     assert code != 0
     assert out == ""
-    assert "fsp: fsp runs in a job of 2 processes; only fsp train shares its work, start it alone" in err
+    assert "fsp: fsp runs in a job of 2 processes; only fsp train runs in several, start this one alone" in err
     code, _, err = finished(torchrun(1, "runs", str(tmp_path)))
     assert code == 0, err
 

@@ -717,6 +717,14 @@ def test_the_files_hold_what_the_record_does(done):
     assert "<svg" in (done.folder / "figures" / "sweep.svg").read_text()
 
 
+def test_a_sweep_and_its_members_show_themselves_in_one_line(done):
+    assert repr(done) == f"<Sweep {done.folder} over learning.beta: 4 of 4 runs finished>"
+    member = done.members[0]
+    error = f"{member.summary['best']['test_error']:.2f} %"
+    assert repr(member) == f"<Member beta=0.5-seed=0: finished, test error {error}>"
+    assert f"<th>beta=0.5-seed=0</th><td>{error}</td>" in done._repr_html_()
+
+
 def test_a_line_says_what_ended():
     assert member_line(3, 20, "a", Attempt("failed", "why")) == " 3 of 20   a failed again: why"
     assert member_line(1, 2, "a", Attempt("finished", summary={"seconds": 2.0})) == "1 of 2   a   2.0 s"

@@ -203,7 +203,7 @@ def test_a_signal_stops_the_members_on_the_cluster_and_a_lost_scheduler_is_said(
 
     loser = threading.Thread(target=lose)
     loser.start()
-    with pytest.raises(ConnectionError, match=r"the scheduler at tcp://127.* is gone; what is finished is kept"):
+    with pytest.raises(ConnectionError, match=r"the scheduler at tcp://127.* is gone; finished runs are kept"):
         sweep(table, seeds=2, out=out, scheduler=cluster.address, progress=False)
     loser.join()
     assert not list(out.glob(".running-*"))
