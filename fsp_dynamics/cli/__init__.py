@@ -22,6 +22,7 @@ from cyclopts import App, CycloptsError, Parameter
 from fsp_dynamics import errors
 from fsp_dynamics.cli import analysis, data, sweep, tools
 from fsp_dynamics.cli.options import (
+    AllowImport,
     BackendName,
     DataDir,
     Device,
@@ -134,6 +135,7 @@ def train(
     backend: BackendName = "numba",
     device: Device = None,
     products: Products = None,
+    allow_import: AllowImport = (),
     progress: ShowProgress = True,
     as_json: Json = False,
     **given: str | None,
@@ -157,6 +159,7 @@ def train(
         "backend": backend,
         "device": device,
         "products": products,
+        "allow_import": allow_import,
     }
     run = train_run(source, out=out, resume=resume, progress=reporter(progress), **where, **overrides(given))
     if not is_first():
@@ -181,6 +184,7 @@ def evaluate(
     backend: BackendName = "numba",
     device: Device = None,
     products: Products = None,
+    allow_import: AllowImport = (),
     as_json: Json = False,
 ) -> None:
     """Evaluate a trained network on a part of the data: error, convergence, saturation, dead
@@ -195,7 +199,7 @@ def evaluate(
         "device": device,
         "products": products,
     }
-    found = dataclasses.asdict(open_run(run).evaluate(split, checkpoint, **where))
+    found = dataclasses.asdict(open_run(run, allow_import=allow_import).evaluate(split, checkpoint, **where))
     if as_json:
         return print_json({"run": str(run), "split": split, "checkpoint": checkpoint, **found})
     saturation = found.pop("saturation", {})

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from fsp_dynamics.cli.options import (
     SEVERAL,
+    AllowImport,
     DataDir,
     Json,
     RunPath,
@@ -108,6 +109,7 @@ def stability(
     samples: Annotated[int, Parameter(help="How many images, the first of the validation set.")] = 20,
     data_dir: DataDir = None,
     threads: Threads = None,
+    allow_import: AllowImport = (),
     as_json: Json = False,
 ) -> None:
     """Analyse the stability of a trained network: the gain of the loop, how fast disturbances
@@ -116,7 +118,9 @@ def stability(
     from fsp_dynamics.experiments.analysis import stability_of
     from fsp_dynamics.experiments.runner import open_run
 
-    found = stability_of(open_run(run), checkpoint, samples, data_dir=data_dir, threads=threads)
+    found = stability_of(
+        open_run(run, allow_import=allow_import), checkpoint, samples, data_dir=data_dir, threads=threads
+    )
     if as_json:
         return print_json({"run": str(run), "checkpoint": checkpoint, **found})
     counts = f"{found['converged']} of {found['samples']} {found['images']} images converged"
@@ -138,6 +142,7 @@ def gradients(
     samples: Annotated[int, Parameter(help="How many images, the first of the validation set.")] = 200,
     data_dir: DataDir = None,
     threads: Threads = None,
+    allow_import: AllowImport = (),
     as_json: Json = False,
 ) -> None:
     """Compare a trained network's update with the true gradient, for each matrix and source of
@@ -146,7 +151,9 @@ def gradients(
     from fsp_dynamics.experiments.analysis import gradients_of
     from fsp_dynamics.experiments.runner import open_run
 
-    found = gradients_of(open_run(run), checkpoint, samples, data_dir=data_dir, threads=threads)
+    found = gradients_of(
+        open_run(run, allow_import=allow_import), checkpoint, samples, data_dir=data_dir, threads=threads
+    )
     if as_json:
         return print_json({"run": str(run), "checkpoint": checkpoint, **found})
     rows = [

@@ -38,6 +38,11 @@ Products = Annotated[
 ]
 DataDir = Annotated[Path | None, Parameter(help="Where to look for data first (default: $FSP_DATA).")]
 ShowProgress = Annotated[bool, Parameter(name="--progress", help="Show a bar for each epoch.")]
+AllowImport = Annotated[
+    tuple[str, ...],
+    SEVERAL,
+    Parameter(help="Modules that may be imported where a run names its own rule or firing rate by an import path."),
+]
 RunPath = Annotated[Path, Parameter(help="The folder of a run.")]
 
 

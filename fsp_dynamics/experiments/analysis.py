@@ -100,7 +100,7 @@ def gradients_of(
     network = run.network(which)
     targets = np.eye(network.sizes[-1], dtype=network.dtype)[split.labels]
     with execution.thread_limit(threads):
-        found = compare(network, split.images, targets, build_recipe(config))
+        found = compare(network, split.images, targets, build_recipe(config, objects=run.objects))
     return {"images": part, "samples": len(split.labels), **asdict(found)}
 
 
@@ -110,7 +110,7 @@ def _first(run: Run, samples: int, data_dir: str | Path | None) -> tuple[str, Sp
     """
     if samples < 1:
         raise ConfigurationError(f"samples = {samples}, expected 1 or more")
-    return first_images(execution.load_data(run.config.data, data_dir), samples)
+    return first_images(execution.load_data(run.config.data, data_dir, run.objects), samples)
 
 
 def _summary(values: Array) -> dict[str, float]:

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from fsp_dynamics.datasets import DATASETS
 from fsp_dynamics.errors import check_choice
+from fsp_dynamics.experiments.objects import check_name
 from fsp_dynamics.experiments.trainer import TRAINERS
 
 ORDER = ("seed", "family", "data", "network", "learning", "solver", "probes", "notes")
@@ -51,19 +53,47 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """Which images."""
+    """Which images: a named set, or a file or folder of one's own."""
 
-    name: Annotated[str, one_of("data.name", DATASETS), Field(description=f"data set: {listing(DATASETS)}")]
+    name: Annotated[
+        str | None,
+        AfterValidator(lambda value: value and check_name("data.name", value, DATASETS)),
+        Field(None, description=f"data set: {listing(DATASETS)}"),
+    ]
+    path: Annotated[
+        str | None,
+        Field(
+            None,
+            min_length=1,
+            description="in place of data.name: IDX file, .npz, or folder of IDX files or of class folders of images",
+        ),
+    ]
     limit: Annotated[int | None, Field(None, ge=1, description="keep only so many training images")]
     validation: Annotated[
         int | None, Field(None, ge=0, description="training images set aside to choose the best epoch")
     ]
+
+    @model_validator(mode="after")
+    def _names_one(self) -> DataConfig:
+        if (self.name is None) == (self.path is None):
+            both = "both" if self.name is not None else "neither of them"
+            raise ValueError(f"data.name and data.path: {both} given, expected exactly one; give one of the two")
+        return self
+
+    @property
+    def label(self) -> str:
+        """What tables and folders call it: the name, or the last part of the path."""
+        return self.name.removeprefix("given:") if self.name is not None else Path(str(self.path)).name
 
 
 class LearningConfig(Section):
     """How long it learns; a family adds how."""
 
     epochs: Annotated[int, Field(ge=1, description="passes through the training images")]
+    patience: Annotated[
+        int | None,
+        Field(None, ge=1, description="end early after so many epochs without a lower validation error; none: never"),
+    ]
 
 
 class ProbesConfig(Section):
@@ -103,10 +133,26 @@ class Config(Section):
     probes: Annotated[ProbesConfig, Field(default_factory=ProbesConfig)]
     notes: Annotated[NotesConfig, Field(default_factory=NotesConfig)]
 
+    @model_validator(mode="after")
+    def _can_end_early(self) -> Config:
+        if self.learning.patience is not None and self.data.validation == 0:
+            raise ValueError(
+                f"learning.patience = {self.learning.patience}, but data.validation = 0 leaves no validation images "
+                "to judge by; give some, or leave patience out"
+            )
+        return self
+
     def table(self, *, exclude_none: bool = False, **more: Any) -> dict[str, Any]:
         """The configuration as nested tables, in the order of `ORDER`; more: of `model_dump`."""
         dumped = self.model_dump(exclude_none=exclude_none, **more)
         return {key: dumped[key] for key in ordered(dumped)}
+
+    def key(self, dotted: str) -> Any:
+        """The value of a dotted key; None for one that this family does not have."""
+        found: Any = self
+        for part in dotted.split("."):
+            found = getattr(found, part, None)
+        return found
 
     def experiment(self) -> dict[str, Any]:
         """{dotted key: value} of all that decides the result; neither the notes and probes nor the

@@ -43,8 +43,10 @@ def load_config(
     family = _family(table, given)
     kind = config_of(family)
     flat = _full_keys(given, kind)
+    _one_source_of_data(table, flat)
     for key, value in flat.items():
         _put(table, key, value)
+    _absolute_path(table, Path())
     if family == "rate":
         former_names.translate(table)
     return name, _validate(kind, label, table, flat)
@@ -87,10 +89,25 @@ def read_value(text: str) -> Any:
 def _table_of(source: str | Path | Config | Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
     """(name, label for messages, nested table) of a source, which is not modified later."""
     if isinstance(source, Config):
-        return source.data.name, "configuration", source.table(exclude_none=True)
+        return source.data.label, "configuration", source.table(exclude_none=True)
     if isinstance(source, Mapping):
         return "custom", "configuration", _copy(source)
     return _read(source)
+
+
+def _one_source_of_data(table: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """An override of data.name takes the place of the table's data.path, and the other way round."""
+    data = table.get("data")
+    for key, other in (("path", "name"), ("name", "path")):
+        if overrides.get(f"data.{key}") is not None and f"data.{other}" not in overrides and isinstance(data, dict):
+            data.pop(other, None)
+
+
+def _absolute_path(table: dict[str, Any], folder: Path) -> None:
+    """Make data.path absolute, so that the run can be resumed from anywhere."""
+    data = table.get("data")
+    if isinstance(data, dict) and isinstance(data.get("path"), str) and data["path"]:
+        data["path"] = str((folder / Path(data["path"]).expanduser()).absolute())
 
 
 def _family(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
@@ -104,7 +121,9 @@ def _read(source: str | Path) -> tuple[str, str, dict[str, Any]]:
     if path.is_dir() and (path / "config.toml").is_file():
         return path.name, str(path / "config.toml"), _parse(path / "config.toml")
     if path.is_file():
-        return path.stem, str(path), _parse(path)
+        table = _parse(path)
+        _absolute_path(table, path.parent)  # a path in a file is relative to that file
+        return path.stem, str(path), table
     if path.suffix == ".toml" or len(path.parts) > 1 or path.exists():
         raise ConfigurationError(
             f"{source}: no such file or run folder; give a TOML file, a run folder or a preset ({', '.join(presets())})"

@@ -16,9 +16,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fsp_dynamics.datasets import Dataset, load_dataset
+from fsp_dynamics.datasets import Dataset, load_dataset, read_dataset
 from fsp_dynamics.errors import ConfigurationError, FspError
 from fsp_dynamics.experiments.config import Config, DataConfig
+from fsp_dynamics.experiments.objects import GIVEN, Objects
 
 PACKAGES = ("numpy", "scipy", "numba", "safetensors", "scikit-learn", "threadpoolctl")
 
@@ -75,11 +76,17 @@ def stoppable() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-def load_data(given: DataConfig, data_dir: str | Path | None = None) -> Dataset:
-    """The images of a configuration. data_dir : where to look first. Raises DatasetError,
-    ConfigurationError.
+def load_data(given: DataConfig, data_dir: str | Path | None = None, objects: Objects | None = None) -> Dataset:
+    """The images of a configuration. data_dir : where to look first. objects : where a data set
+    given in Python comes from. Raises DatasetError, ConfigurationError.
     """
-    return load_dataset(given.name, data_dir=data_dir, validation=given.validation, limit=given.limit)
+    if given.path is not None:
+        return read_dataset(given.path, validation=given.validation, limit=given.limit)
+    name = str(given.name)
+    if name.startswith(GIVEN):
+        found: Dataset = (objects or Objects()).data(name)
+        return found
+    return load_dataset(name, data_dir=data_dir, validation=given.validation, limit=given.limit)
 
 
 def check_threads(threads: int | None) -> None:

@@ -41,7 +41,7 @@ def describe(folder: str | Path) -> Record:
     return {
         "run": str(folder),
         "family": config.family,
-        "data": config.data.name,
+        "data": config.data.label,
         "hidden": list(config.experiment().get("network.hidden", [])),
         "seed": config.seed,
         "status": files.summary().get("status", "unfinished"),

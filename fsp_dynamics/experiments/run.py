@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from fsp_dynamics.datasets import Dataset
 from fsp_dynamics.display import html_table
 from fsp_dynamics.errors import ConfigurationError, check_choice
 from fsp_dynamics.experiments import execution
@@ -14,6 +15,7 @@ from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
 from fsp_dynamics.experiments.checkpoint import kept_epochs, load_checkpoint, load_kept
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.folder import Record, RunFolder, flat
+from fsp_dynamics.experiments.objects import DATA, RHO, RULE, Objects
 from fsp_dynamics.experiments.trainer import Resources, trainer_of
 from fsp_dynamics.training.ranks import ALONE
 
@@ -40,13 +42,14 @@ class Run:
     """A run on disk.
 
     folder : where it is. config : what it is. metrics : one record for each finished epoch.
-    summary : best epoch and last.
+    summary : best epoch and last. objects : where rules, firing rates and data of one's own come from.
     """
 
     folder: Path
     config: Config
     metrics: list[Record]
     summary: Record
+    objects: Objects = field(default_factory=Objects, repr=False)
 
     def __repr__(self) -> str:
         best = self.summary.get("best") or {}
@@ -87,7 +90,7 @@ class Run:
         """
         checkpoints = RunFolder(self.folder).checkpoints
         state = load_checkpoint(checkpoints, which) if isinstance(which, str) else load_kept(checkpoints, which)
-        return trainer_of(self.config.family).network_of(self.config, state.parameters)
+        return trainer_of(self.config.family).network_of(self.config, state.parameters, self.objects)
 
     def evaluate(
         self,
@@ -107,8 +110,9 @@ class Run:
         backend, device, products : as for `train`.
         """
         check_choice("split", split, PARTS)
-        resources, network = Resources(backend_of(backend, device, products), ALONE), self.network(which)
-        data = execution.load_data(self.config.data, data_dir)
+        chosen, network = backend_of(backend, device, products), self.network(which)
+        resources = Resources(chosen, ALONE, objects=self.objects, restored=True)
+        data = execution.load_data(self.config.data, data_dir, self.objects)
         # it may import torch, whose threads are limited too
         trainer = trainer_of(self.config.family).build(self.config, data, resources, network)
         with execution.thread_limit(threads):
@@ -147,7 +151,31 @@ class Run:
         return plot_run(self.metrics, ax, path=path)
 
 
-def open_run(folder: str | Path) -> Run:
-    """The run in that folder. Raises ConfigurationError if there is none."""
+def open_run(
+    folder: str | Path,
+    *,
+    allow_import: Sequence[str] = (),
+    rule: Any = None,
+    activation: Any = None,
+    data: Dataset | None = None,
+    objects: Objects | None = None,
+) -> Run:
+    """The run in that folder.
+
+    allow_import : modules from which rules and firing rates may be imported that the run names by
+        their import path.
+    rule, activation, data : objects that the run was given in Python, once more.
+    objects : all of these in one.
+
+    Raises ConfigurationError if there is no run. What cannot be read back is refused where it is
+    needed: the metrics of any run can be read.
+    """
     files = RunFolder(Path(folder)).require_run()
-    return Run(files.path, files.config(), files.metrics(), files.summary())
+    config = files.config()
+    if objects is None:
+        texts = {DATA: config.data.name, RULE: config.key(RULE), RHO: config.key(RHO)}
+        given = {DATA: data, RULE: rule, RHO: activation}
+        objects = Objects(
+            tuple(allow_import), {str(texts[key]): thing for key, thing in given.items() if thing is not None}
+        )
+    return Run(files.path, config, files.metrics(), files.summary(), objects)

@@ -7,23 +7,29 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fsp_dynamics.datasets import Dataset
 from fsp_dynamics.errors import ConfigurationError, RankLostError, RunExistsError
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
+from fsp_dynamics.experiments.callbacks import Callback, Callbacks, EarlyStopping
 from fsp_dynamics.experiments.checkpoint import has_checkpoint, keep_network, load_checkpoint, save_checkpoint
 from fsp_dynamics.experiments.config import Config, format_differences
-from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.execution import Interrupted, NoConvergenceError, Stop
 from fsp_dynamics.experiments.folder import ObservedFolder, Record, RunFolder, best_of, plain
 from fsp_dynamics.experiments.jobs import ranks
+from fsp_dynamics.experiments.objects import Objects
+from fsp_dynamics.experiments.own import OwnObjects
 from fsp_dynamics.experiments.progress import EpochReporter, Output, Progress, RunReporter, run_reporter
 from fsp_dynamics.experiments.run import Run, open_run
 from fsp_dynamics.experiments.trainer import Resources, Trainer, trainer_of
+from fsp_dynamics.learning.rules import Rule
+from fsp_dynamics.models.activations import Activation
+from fsp_dynamics.models.network import Network
 from fsp_dynamics.training.ranks import Ranks
 
 PARTS = ("valid", "test")
@@ -33,8 +39,14 @@ DRAW_EVERY = 20
 
 
 def train(
-    source: str | Path | Config | Mapping[str, Any],
+    source: str | Path | Config | Mapping[str, Any] | None = None,
     *,
+    network: Network | None = None,
+    data: Dataset | str | Path | None = None,
+    rule: Rule | type[Rule] | str | None = None,
+    activation: Activation | str | None = None,
+    epochs: int | None = None,
+    callbacks: Iterable[Callback] = (),
     out: str | Path | None = None,
     resume: bool = False,
     progress: Progress | EpochReporter = True,
@@ -43,6 +55,7 @@ def train(
     backend: Backend | str = NUMBA,
     device: str | None = None,
     products: str | None = None,
+    allow_import: Sequence[str] = (),
     **overrides: Any,
 ) -> Run:
     """Train a network and keep everything in a run folder.
@@ -52,7 +65,16 @@ def train(
 
     Parameters
     ----------
-    source : a preset, a TOML file, a run folder (to resume), a `Config` or a nested mapping.
+    source : a preset, a TOML file, a run folder (to resume), a `Config` or a nested mapping. None:
+        the preset `digits`, its rates fitted to the layers of `network`.
+    network : to begin with, in place of one drawn from the seed; it is not modified.
+    data : a `Dataset`, the name of a set, or a path (`datasets.read_dataset`), in place of the
+        configuration's.
+    rule : a learning rule: a name, an object or class (`learning.rules.Rule`), or an import path.
+    activation : a firing rate: a name, an `Activation`, or an import path.
+    epochs : how many, in all.
+    callbacks : called after each epoch with its record and the network; one that returns False or
+        raises `StopTraining` ends the run as finished early (experiments/callbacks.py).
     out : the run folder; runs/NAME-SEED if None. One that already holds a run is refused unless
         `resume`.
     resume : go on after the last finished epoch, to the same bits as a run that was never stopped;
@@ -64,25 +86,37 @@ def train(
     backend : "numba", or "torch" with device ("auto", "cpu", "cuda", "cuda:1"; None: auto, a GPU
         where there is one) and products ("full", "tf32", "bf16"). A run may be resumed on another
         one.
-    overrides : `epochs`, `seed`, tables (learning={"batch": 50}), or dotted keys
-        (**{"learning.batch": 50}).
+    allow_import : modules that a run folder may have imported, where it names rules or firing rates
+        by their import path. What a TOML file or an argument names is imported.
+    overrides : `seed`, tables (learning={"batch": 50}), or dotted keys (**{"learning.batch": 50}).
+
+    What no import path leads back to (an object of a notebook, arrays) is reported when the run
+    starts; to resume or evaluate such a run, give the object again.
 
     Raises the package's errors: ConfigurationError, RunExistsError, RunLockedError, DatasetError,
     CheckpointError; NotFiniteError and NoConvergenceError where training fails (what was saved
     before stays); RankLostError where another process of the job is gone; Interrupted, a
     KeyboardInterrupt, after a signal.
+
+    >>> import fsp_dynamics as fsp
+    >>> network = fsp.loop_network([64, 20, 10], loop_scale=0.2, rng=0)
+    >>> run = fsp.train(network=network, epochs=1, out=folder, progress=False)  # doctest: +SKIP
     """
     backend = backend_of(backend, device, products)
-    name, config = load_config(source, overrides)
     is_run = isinstance(source, str | Path) and RunFolder(Path(source)).holds_run()
+    own = OwnObjects(network, data, rule, activation, tuple(allow_import) if is_run else None)
+    more = overrides if epochs is None else {**overrides, "epochs": epochs}
+    name, config = own.configure(source, more)
     if out is None and is_run and not resume:
         raise RunExistsError(
             f"{source} is a run; resume it (resume=True) or give a folder for another one of the same kind (out=...)"
         )
     if out is None:
         out = Path(source) if is_run else Path("runs") / f"{name}-{config.seed}"  # type: ignore[arg-type]
-    where: dict[str, Any] = {"data_dir": data_dir, "threads": threads, "backend": backend}
-    return run(config, RunFolder(Path(out)), run_reporter(progress), resume=resume, **where)
+    means: dict[str, Any] = {"data_dir": data_dir, "threads": threads, "backend": backend}
+    reporter = run_reporter(progress)
+    means |= {"objects": own.objects(config), "network": network, "callbacks": tuple(callbacks)}
+    return run(config, RunFolder(Path(out)), reporter, resume=resume, **means)
 
 
 def run(
@@ -95,11 +129,14 @@ def run(
     threads: int | None = None,
     command: str = "train",
     backend: Backend = NUMBA,
+    objects: Objects | None = None,
+    network: Any = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Train `config` in `folder`, as in `train`; nothing is written before configuration and data
-    are known to be usable.
+    are known to be usable. objects : None: what the configuration names may be imported.
     """
-    job = ranks.job()
+    job, objects = ranks.job(), Objects(None) if objects is None else objects
     if job.rank > 0:
         folder, reporter = ObservedFolder(folder.path), RunReporter(Output())
     with contextlib.ExitStack() as held:
@@ -107,29 +144,40 @@ def run(
             if not resume:
                 folder.refuse_occupied()
             backend.refuse_one_gpu_for_several(job.count)
-            kind, resources = trainer_of(config.family), Resources(backend, job, ranks.local_rank())
+            restored = resume and folder.holds_run()
+            kind = trainer_of(config.family)
+            resources = Resources(backend, job, ranks.local_rank(), objects=objects, restored=restored)
             kind.check(config, resources)
-            data = execution.load_data(config.data, data_dir)
-            trainer = kind.build(config, data, resources)
+            hooks = Callbacks((*_early_stopping(config), *callbacks))
+            data = execution.load_data(config.data, data_dir, objects)
+            trainer = kind.build(config, data, resources, None if restored else network)
             kernels = ranks.local_share(execution.cores()) if job.count > 1 else None
             held.enter_context(execution.thread_limit(threads, kernels))
             held.enter_context(folder.locked())
             stop = held.enter_context(execution.stoppable())
-            session = _Session(config, folder, trainer, reporter, stop, len(data.train.labels), [], job)
+            session = _Session(config, folder, trainer, reporter, stop, data, hooks, objects, [], job)
             environment = functools.partial(execution.environment, config, backend=trainer.description, ranks=job.count)
             if session.writes:
                 session.enter(resume, environment, command)
         if not session.writes:
             session.enter(True, environment, command)
         session.work()
-    return open_run(folder.path)
+    return open_run(folder.path, objects=objects)
 
 
-def _resume(config: Config, folder: RunFolder, trainer: Trainer, reporter: EpochReporter, now: Record) -> list[Record]:
+def _early_stopping(config: Config) -> list[Callback]:
+    patience = config.learning.patience
+    return [] if patience is None else [EarlyStopping(patience)]
+
+
+def _resume(
+    config: Config, folder: RunFolder, trainer: Trainer, data: Dataset, reporter: EpochReporter, now: Record
+) -> list[Record]:
     """Bring the trainer where the run stopped and return the metrics so far; `now` is the
     environment.
     """
     _check_same(folder, config)
+    data.check_fingerprint(folder.read_json("environment.json").get("data", {}))
     if not has_checkpoint(folder.checkpoints):
         return folder.rewind(0)
     saved = load_checkpoint(folder.checkpoints)
@@ -154,7 +202,8 @@ def _resume(config: Config, folder: RunFolder, trainer: Trainer, reporter: Epoch
 
 
 def _check_same(folder: RunFolder, config: Config) -> None:
-    differing = folder.config().differences(config)
+    # where the images lie may change: which images they are is checked by their digests
+    differing = {key: pair for key, pair in folder.config().differences(config).items() if key != "data.path"}
     if differing:
         raise ConfigurationError(
             f"{folder.path} was begun with another configuration: {format_differences(differing)}; "
@@ -171,7 +220,9 @@ class _Session:
     trainer: Trainer
     reporter: EpochReporter
     stop: Stop
-    images: int
+    data: Dataset
+    callbacks: Callbacks
+    objects: Objects
     metrics: list[Record]
     ranks: Ranks
     # when the last picture was ready, and how long it took
@@ -188,11 +239,13 @@ class _Session:
         """
         if resume and self.folder.holds_run():
             now = environment("resume")
-            self.metrics = _resume(self.config, self.folder, self.trainer, self.reporter, now)
+            self.metrics = _resume(self.config, self.folder, self.trainer, self.data, self.reporter, now)
         else:
             self.folder.refuse_run()
             now = environment(command)
-            self.folder.begin(self.config, now)
+            self.folder.begin(self.config, {**now, "data": self.data.fingerprint()})
+        for text in (*self.data.notes, *self.objects.unreadable.values()):
+            self.reporter.note(text)
         if self.writes and not has_checkpoint(self.folder.checkpoints):
             self.begin()
         if now["backend"] != "numba" or self.ranks.count > 1:
@@ -211,9 +264,11 @@ class _Session:
         """
         self._note(None)
         try:
-            while self.trainer.finished < self.config.learning.epochs:
+            reason = self._agreed(lambda: self.callbacks.resumed(self.metrics))
+            while reason is None and self.trainer.finished < self.config.learning.epochs:
                 self._check_stop()
                 self._epoch()
+                reason = self._agreed(lambda: self.callbacks.after_epoch(self.metrics[-1], self.trainer.network))
         except Interrupted as interrupted:
             self.summarise("interrupted")
             raise Interrupted(
@@ -227,10 +282,19 @@ class _Session:
             raise
         finally:
             self.reporter.close()
-        self.summarise("finished")
+        if reason:
+            self.reporter.report(f"finished early after epoch {len(self.metrics)}: {reason}")
+        self.summarise("finished early" if reason is not None else "finished", reason)
         if self.metrics:
             self._draw()
         ranks.largest(self.ranks, 0)  # from here on the others may read what the first has written
+
+    def _agreed(self, ask: Callable[[], str | None]) -> str | None:
+        """The reason to end that the callbacks of the first process give; "" in the others."""
+        reason = ask() if self.writes else None
+        if not ranks.largest(self.ranks, int(reason is not None)):
+            return None
+        return reason or ""
 
     def _remaining(self) -> str:
         holds = f"the {len(self.metrics)} finished epochs" if self.writes else "what its first process has saved"
@@ -261,12 +325,13 @@ class _Session:
         if self.writes and every and self.trainer.finished % every == 0:
             keep_network(self.folder.checkpoints, self.trainer.state())
 
-    def summarise(self, status: str) -> None:
-        """Write summary.json."""
+    def summarise(self, status: str, reason: str | None = None) -> None:
+        """Write summary.json. reason : why it finished early."""
         self.folder.write_json(
             "summary.json",
             {
                 "status": status,
+                **({"reason": reason} if reason else {}),
                 "epochs": len(self.metrics),
                 "epochs_asked": self.config.learning.epochs,
                 "seconds": sum(record["seconds"] for record in self.metrics),
@@ -277,7 +342,7 @@ class _Session:
 
     def _epoch(self) -> None:
         trainer, epoch = self.trainer, self.trainer.finished + 1
-        self.reporter.start_epoch(epoch, self.config.learning.epochs, self.images)
+        self.reporter.start_epoch(epoch, self.config.learning.epochs, len(self.data.train.labels))
         report = trainer.epoch(self._on_batch)
         probed = trainer.probe()
         record = plain(self._record(epoch, report, probed[-1]))

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from fsp_dynamics.errors import check_choice
+from fsp_dynamics.experiments.objects import Objects
 
 if TYPE_CHECKING:
     from fsp_dynamics.datasets import Dataset
@@ -98,12 +99,16 @@ class Resources:
     local_rank : the number of this process on its machine.
     elsewhere : another process will train, so that what is registered in this one alone cannot be
         used.
+    objects : where rules and firing rates come from that a configuration names.
+    restored : a state will be restored, so that the network before the first epoch is not needed.
     """
 
     backend: Backend
     ranks: Ranks
     local_rank: int = 0
     elsewhere: bool = False
+    objects: Objects = field(default_factory=Objects)
+    restored: bool = False
 
 
 class EvaluationRecord(Protocol):
@@ -135,7 +140,7 @@ class Trainer(Protocol):
         ...
 
     @classmethod
-    def network_of(cls, config: Any, parameters: dict[str, Array]) -> Any:
+    def network_of(cls, config: Any, parameters: dict[str, Array], objects: Objects) -> Any:
         """The network with these parameters (`TrainingState.parameters`). Raises CheckpointError
         where they do not belong to the configuration.
         """
@@ -144,6 +149,11 @@ class Trainer(Protocol):
     @property
     def description(self) -> str:
         """What computes, in words for environment.json: all that may change the last bits."""
+        ...
+
+    @property
+    def network(self) -> Any:
+        """The network of the moment, for callbacks, which must not change it."""
         ...
 
     @property

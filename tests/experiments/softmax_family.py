@@ -44,10 +44,11 @@ class SoftmaxTrainer:
         return cls(config, data, np.zeros(shape) if network is None else network.copy())
 
     @classmethod
-    def network_of(cls, config, parameters):
+    def network_of(cls, config, parameters, objects):
         return parameters["weights"]
 
     description = "numpy"
+    network = property(lambda self: self.weights)
 
     def epoch(self, on_batch=None):
         split, size, begin = self.data.train, self.config.learning.batch, time.perf_counter()

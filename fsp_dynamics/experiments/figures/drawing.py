@@ -164,7 +164,7 @@ def caption(name: str, members: Sequence[FigureRun], last: int) -> str:
     lines = [
         *textwrap.wrap(f"{name}: {FIGURES[name].shown}", 120),
         "",
-        f"Network: hidden layers {shape}, {config.network.rho}; data {config.data.name}; preset {_preset(base)[0]}"
+        f"Network: hidden layers {shape}, {config.network.rho}; data {config.data.label}; preset {_preset(base)[0]}"
         + "".join(f", {key} {_text(value)}" for key, value in _preset(base)[1].items()),
         f"Epochs: {last}{ends}",
     ]

@@ -11,28 +11,31 @@ import numpy as np
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError
 from fsp_dynamics.experiments.backend import NUMBA, Backend
 from fsp_dynamics.experiments.config import Config
+from fsp_dynamics.experiments.objects import Objects
 from fsp_dynamics.experiments.rate.config import RateConfig
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
-from fsp_dynamics.learning.rules import make_rule
 from fsp_dynamics.models.network import Array, Network, loop_network, reciprocal_network
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.training.recipe import Recipe
 
+NAMED = Objects()  # what the package itself names
 
-def build_network(config: Config, pixels: int, classes: int) -> tuple[Network, np.random.Generator]:
+
+def build_network(
+    config: Config, pixels: int, classes: int, objects: Objects = NAMED
+) -> tuple[Network, np.random.Generator]:
     """The network as it is before learning, and the random stream that training goes on with; both
-    from the seed.
+    from the seed. objects : where a firing rate of one's own comes from.
     """
     config = require_rate(config, "build_network")
     first, second = np.random.SeedSequence(config.seed).spawn(2)
     given = config.network
-    settings: dict[str, Any] = given.model_dump(
-        include={"rho", "forward_scale", "loop_scale", "tied"}, exclude_none=True
-    )
+    settings: dict[str, Any] = given.model_dump(include={"forward_scale", "loop_scale", "tied"}, exclude_none=True)
     make = loop_network if given.kind == "loop" else reciprocal_network
     network = make(
         [pixels, *given.hidden, classes],
         time_constants=config.time_constants,
+        rho=objects.activation(given.rho),
         dtype=np.dtype(given.dtype),
         rng=np.random.default_rng(first),
         **settings,
@@ -40,12 +43,13 @@ def build_network(config: Config, pixels: int, classes: int) -> tuple[Network, n
     return network, np.random.default_rng(second)
 
 
-def network_with(config: RateConfig, parameters: dict[str, Array]) -> Network:
+def network_with(config: RateConfig, parameters: dict[str, Array], objects: Objects = NAMED) -> Network:
     """The network with these parameters, by name, as a checkpoint holds them. Raises
     CheckpointError where they do not belong to the configuration.
     """
+    objects.activation(config.network.rho)  # refused as what it is
     try:
-        network, _ = build_network(config, *_ends(parameters))
+        network, _ = build_network(config, *_ends(parameters), objects)
     except (FspError, KeyError) as error:
         raise CheckpointError(
             f"the checkpoint does not belong to this configuration: {error}; restore the run's config.toml"
@@ -67,9 +71,9 @@ def _ends(parameters: dict[str, Any]) -> tuple[int, int]:
     return len(parameters["input"]), len(parameters[f"biases[{depth - 1}]"])
 
 
-def build_recipe(config: Config, backend: Backend = NUMBA, local_rank: int = 0) -> Recipe:
-    """How to learn, from [learning] and [solver]. Raises ConfigurationError for settings that the
-    solver refuses.
+def build_recipe(config: Config, backend: Backend = NUMBA, local_rank: int = 0, objects: Objects = NAMED) -> Recipe:
+    """How to learn, from [learning] and [solver]. objects : where a rule of one's own comes from.
+    Raises ConfigurationError for settings that the solver refuses.
     """
     config = require_rate(config, "build_recipe")
     learning, given = config.learning, config.solver
@@ -80,7 +84,7 @@ def build_recipe(config: Config, backend: Backend = NUMBA, local_rank: int = 0) 
         tolerance = Tolerance(given.absolute or 0.0, given.relative or 0.0)
     solver = backend.solver(given, local_rank)
     how = learning.model_dump(include={"beta", "phases", "batch", "mirror"})
-    return Recipe(rule=make_rule(learning.rule), optimiser=optimiser, solver=solver, tolerance=tolerance, **how)
+    return Recipe(rule=objects.rule(learning.rule), optimiser=optimiser, solver=solver, tolerance=tolerance, **how)
 
 
 def require_rate(config: Config, what: str) -> RateConfig:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fsp_dynamics.errors import check_choice
 from fsp_dynamics.experiments.config import Config, LearningConfig, Listed, Section, listing, one_of
+from fsp_dynamics.experiments.objects import check_name
 from fsp_dynamics.learning.phases import KINDS
 from fsp_dynamics.learning.rules import RULES
 from fsp_dynamics.models.activations import ACTIVATIONS
@@ -33,8 +34,8 @@ class NetworkConfig(Section):
     hidden: Annotated[_Sizes, Field(min_length=1, description="units of each hidden layer")]
     rho: Annotated[
         str,
-        one_of("network.rho", ACTIVATIONS),
-        Field("hard_sigmoid", description=f"firing-rate function: {listing(ACTIVATIONS)}"),
+        AfterValidator(lambda text: check_name("network.rho", text, ACTIVATIONS)),
+        Field("hard_sigmoid", description=f"firing rate: {listing(ACTIVATIONS)}, or package.module:name of your own"),
     ]
     time_constants: Annotated[
         _Constants, Field((1.0,), min_length=1, description="r: one for all layers, or one for each, the output last")
@@ -48,6 +49,10 @@ class NetworkConfig(Section):
     ]
     tied: Annotated[
         bool | None, Field(None, description="backward weights are the transposed forward ones (default true)")
+    ]
+    initial: Annotated[
+        str | None,
+        Field(None, description="SHA-256 of the weights of a network given in Python; none: drawn from the seed"),
     ]
     dtype: Annotated[
         str, one_of("network.dtype", DTYPES), Field("float32", description=f"precision: {listing(DTYPES)}")
@@ -89,8 +94,11 @@ class RateLearningConfig(LearningConfig):
     ]
     rule: Annotated[
         str,
-        one_of("learning.rule", RULES),
-        Field("hebbian", description=f"learning rule: {listing(RULES)} (hebbian is eq. 14)"),
+        AfterValidator(lambda text: check_name("learning.rule", text, RULES)),
+        Field(
+            "hebbian",
+            description=f"learning rule: {listing(RULES)} (hebbian is eq. 14), or package.module:name of your own",
+        ),
     ]
     mirror: Annotated[
         float,

@@ -10,11 +10,12 @@ from fsp_dynamics.datasets import Dataset
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.execution import NoConvergenceError
 from fsp_dynamics.experiments.folder import plain
+from fsp_dynamics.experiments.objects import Objects
 from fsp_dynamics.experiments.rate.building import build_network, build_recipe, network_with
 from fsp_dynamics.experiments.rate.config import RateConfig
 from fsp_dynamics.experiments.rate.probing import Probing
 from fsp_dynamics.experiments.trainer import OnBatch, Record, Resources, TrainingState
-from fsp_dynamics.models.activations import activation
+from fsp_dynamics.models.activations import ACTIVATIONS
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.training.engine import engine_of, slow_rule
 from fsp_dynamics.training.epoch import train_epoch
@@ -23,6 +24,7 @@ from fsp_dynamics.training.evaluation import Evaluation, evaluate
 from fsp_dynamics.training.recipe import Learner, Recipe
 from fsp_dynamics.training.warm_start import warm_start_of
 
+ACTIVATIONS_HOME = "fsp_dynamics.models.activations"  # where those of the package are defined
 NEAR_ONE = 0.9  # ||G_D|| from which on a user is warned
 _CONVERGE = "weaken the loop (network.loop_scale, learning.rates.loop) or loosen solver.absolute"
 
@@ -41,9 +43,10 @@ class RateTrainer:
         """Raises ConfigurationError for settings that the solver refuses, and for a firing rate
         that another process cannot know.
         """
-        build_recipe(config, resources.backend, resources.local_rank)
-        name = config.network.rho
-        if resources.elsewhere and activation(name).rate.__module__ != activation.__module__:
+        objects, name = resources.objects, config.network.rho
+        build_recipe(config, resources.backend, resources.local_rank, objects)
+        objects.activation(name)
+        if resources.elsewhere and name in ACTIVATIONS and ACTIVATIONS[name].rate.__module__ != ACTIVATIONS_HOME:
             raise ConfigurationError(
                 f"network.rho = {name!r} is registered in this process alone; leave out jobs and scheduler"
             )
@@ -53,14 +56,20 @@ class RateTrainer:
         cls, config: RateConfig, data: Dataset, resources: Resources, network: Network | None = None
     ) -> RateTrainer:
         """See `Trainer.build`."""
-        recipe = build_recipe(config, resources.backend, resources.local_rank)
-        drawn, rng = build_network(config, data.train.images.shape[1], data.classes)
+        objects = resources.objects
+        recipe = build_recipe(config, resources.backend, resources.local_rank, objects)
+        drawn, rng = build_network(config, data.train.images.shape[1], data.classes, objects)
+        if network is None and config.network.initial is not None and not resources.restored:
+            raise ConfigurationError(
+                f"network.initial = {config.network.initial!r} stands for a network given in Python; "
+                "give it again (network=...), or leave the key out to draw one from the seed"
+            )
         return cls(config, data, resources, recipe, Learner.start(network or drawn, recipe, rng))
 
     @classmethod
-    def network_of(cls, config: RateConfig, parameters: dict[str, Array]) -> Network:
+    def network_of(cls, config: RateConfig, parameters: dict[str, Array], objects: Objects) -> Network:
         """See `Trainer.network_of`."""
-        return network_with(config, parameters)
+        return network_with(config, parameters, objects)
 
     @property
     def description(self) -> str:
@@ -68,6 +77,11 @@ class RateTrainer:
         given = self.resources
         in_shards = engine_of(self.learner.network, self.recipe, given.ranks).in_shards
         return given.backend.described(given.local_rank, given.ranks.shards if in_shards else 1)
+
+    @property
+    def network(self) -> Network:
+        """The learner's own network."""
+        return self.learner.network
 
     @property
     def finished(self) -> int:
@@ -132,7 +146,9 @@ class RateTrainer:
     def restore(self, state: TrainingState) -> None:
         """See `Trainer.restore`."""
         learner, unfinished = self.learner, state.part("epoch")
-        learner.network = network_with(self.config, {name: np.array(a) for name, a in state.parameters.items()})
+        learner.network = network_with(
+            self.config, {name: np.array(a) for name, a in state.parameters.items()}, self.resources.objects
+        )
         learner.velocity.clear()
         learner.velocity.update({name: np.array(a) for name, a in state.part("velocity").items()})
         learner.warm_start = warm_start_of(state.part("warm_start"))

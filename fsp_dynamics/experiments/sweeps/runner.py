@@ -30,6 +30,7 @@ from fsp_dynamics.experiments.checkpoint import write_aside
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.execution import Interrupted
 from fsp_dynamics.experiments.folder import Record, RunFolder
+from fsp_dynamics.experiments.objects import Objects
 from fsp_dynamics.experiments.sweeps.cluster import Cluster, connected
 from fsp_dynamics.experiments.sweeps.plan import Planned, enter, make_plan, read_sweep, with_known_names
 from fsp_dynamics.experiments.sweeps.reporter import MemberReporter, sweep_reporter
@@ -196,7 +197,10 @@ def sweep(
     reporter = sweep_reporter(progress)
     waiting = [member for member in plan.members if not _finished(folder / member.name, member.config)]
     own_backend = backend if scheduler is None else _on_any_machine(backend)
-    _check_members(waiting, data_dir, Resources(own_backend, ALONE, elsewhere=jobs > 1 or scheduler is not None))
+    is_run = isinstance(source, str | Path) and RunFolder(Path(source)).holds_run()
+    elsewhere = jobs > 1 or scheduler is not None
+    resources = Resources(own_backend, ALONE, elsewhere=elsewhere, objects=Objects(() if is_run else None))
+    _check_members(waiting, data_dir, resources)
     with (
         _pool(jobs if waiting else 1, scheduler if waiting else None, threads, reporter) as pool,
         RunFolder(folder).locked(),
@@ -285,7 +289,8 @@ def _finished(folder: Path, config: Config) -> bool:
 
 
 def _is_finished(summary: Record, epochs: int) -> bool:
-    return bool(summary.get("status") == "finished" and summary.get("epochs", 0) >= epochs)
+    status = summary.get("status")
+    return status == "finished early" or bool(status == "finished" and summary.get("epochs", 0) >= epochs)
 
 
 def _member(folder: Path, stored: Record, attempt: Attempt | None) -> Member:
@@ -293,8 +298,8 @@ def _member(folder: Path, stored: Record, attempt: Attempt | None) -> Member:
     files = RunFolder(folder / stored["name"])
     summary = attempt.summary if attempt and attempt.summary else files.summary()
     status = summary.get("status", "unfinished" if files.holds_run() else "not begun")
-    if status == "finished" and not _is_finished(summary, stored["epochs"]):
-        status = "unfinished"
+    if status in ("finished", "finished early"):  # which is in the summary
+        status = "finished" if _is_finished(summary, stored["epochs"]) else "unfinished"
     status = attempt.status if attempt else status
     reason = "" if status != "failed" else attempt.reason if attempt else "in an earlier call"
     return Member(files.path, stored["values"], stored["seed"], status, summary, reason)
