@@ -27,9 +27,6 @@ from fsp_dynamics.experiments.own import OwnObjects
 from fsp_dynamics.experiments.progress import EpochReporter, Output, Progress, RunReporter, run_reporter
 from fsp_dynamics.experiments.run import Run, open_run
 from fsp_dynamics.experiments.trainer import Resources, Trainer, trainer_of
-from fsp_dynamics.learning.rules import Rule
-from fsp_dynamics.models.activations import Activation
-from fsp_dynamics.models.network import Network
 from fsp_dynamics.training.ranks import Ranks
 
 PARTS = ("valid", "test")
@@ -41,10 +38,10 @@ DRAW_EVERY = 20
 def train(
     source: str | Path | Config | Mapping[str, Any] | None = None,
     *,
-    network: Network | None = None,
+    network: Any = None,
     data: Dataset | str | Path | None = None,
-    rule: Rule | type[Rule] | str | None = None,
-    activation: Activation | str | None = None,
+    rule: Any = None,
+    activation: Any = None,
     epochs: int | None = None,
     callbacks: Iterable[Callback] = (),
     out: str | Path | None = None,
@@ -67,7 +64,7 @@ def train(
     ----------
     source : a preset, a TOML file, a run folder (to resume), a `Config` or a nested mapping. None:
         the preset `digits`, its rates fitted to the layers of `network`.
-    network : to begin with, in place of one drawn from the seed; it is not modified.
+    network : a `Network` to begin with, in place of one drawn from the seed; it is not modified.
     data : a `Dataset`, the name of a set, or a path (`datasets.read_dataset`), in place of the
         configuration's.
     rule : a learning rule: a name, an object or class (`learning.rules.Rule`), or an import path.
@@ -177,7 +174,9 @@ def _resume(
     environment.
     """
     _check_same(folder, config)
-    data.check_fingerprint(folder.read_json("environment.json").get("data", {}))
+    recorded = folder.read_json("environment.json").get("data")
+    if recorded:  # runs of before did not record what they read
+        data.check_fingerprint(recorded)
     if not has_checkpoint(folder.checkpoints):
         return folder.rewind(0)
     saved = load_checkpoint(folder.checkpoints)

@@ -60,9 +60,6 @@ def local_rule():
     return Halved
 
 
-Halved = local_rule()
-
-
 @pytest.fixture
 def own_module(tmp_path, monkeypatch):
     """A module `own_parts` on the path, as an installed one would be."""
@@ -111,9 +108,9 @@ def test_rates_are_fitted_to_the_depth(blobs, tmp_path) -> None:
 
 def test_a_run_of_own_parts_goes_on_to_the_same_bits(blobs, tmp_path) -> None:
     network = fsp.loop_network([12, 9, 5], loop_scale=0.2, rng=5)
-    own = {"data": blobs, "rule": Halved(), "progress": False, "threads": 1}
+    own = {"data": blobs, "rule": local_rule()(), "progress": False, "threads": 1}
     whole = train(network=network, epochs=3, out=tmp_path / "whole", **own)
-    quietly(network=network, data=blobs, rule=Halved(), epochs=1, out=tmp_path / "a")
+    quietly(network=network, data=blobs, rule=local_rule()(), epochs=1, out=tmp_path / "a")
     run = train(tmp_path / "a", resume=True, epochs=3, **own)  # the network is in the checkpoint
     assert same(run, whole)
     assert np.array_equal(fsp.open_run(tmp_path / "a").network(0).input, network.input)
@@ -138,7 +135,7 @@ def test_what_cannot_be_read_back_is_reported_listed_and_refused(blobs, tmp_path
     with pytest.warns(
         UserWarning, match=r"learning\.rule: .*no import path leads back to it.*listed and compared"
     ) as seen:
-        run = quietly(data=blobs, rule=Halved, epochs=1, out=tmp_path / "a", **{"network.hidden": 6})
+        run = quietly(data=blobs, rule=rule, epochs=1, out=tmp_path / "a", **{"network.hidden": 6})
     assert any("data.name: the images were given in Python" in str(w.message) for w in seen)
     (listed,) = list_runs(tmp_path)
     assert (listed["data"], listed["status"]) == ("arrays", "finished")
@@ -149,7 +146,7 @@ def test_what_cannot_be_read_back_is_reported_listed_and_refused(blobs, tmp_path
         again.evaluate()
     with pytest.raises(ConfigurationError, match=r"give it again \(rule=\.\.\.\)"):
         fsp.open_run(run.folder, data=blobs).evaluate()
-    assert fsp.open_run(run.folder, data=blobs, rule=Halved).evaluate().error == run.evaluate().error
+    assert fsp.open_run(run.folder, data=blobs, rule=rule).evaluate().error == run.evaluate().error
 
 
 def test_other_images_are_refused_when_a_run_is_resumed(blobs, tmp_path) -> None:
