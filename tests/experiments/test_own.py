@@ -132,6 +132,7 @@ def test_given_weights_are_where_training_begins_and_stay_as_they_are(blobs, tmp
 
 
 def test_what_cannot_be_read_back_is_reported_listed_and_refused(blobs, tmp_path) -> None:
+    rule = local_rule()
     with pytest.warns(
         UserWarning, match=r"learning\.rule: .*no import path leads back to it.*listed and compared"
     ) as seen:
