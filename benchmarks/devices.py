@@ -29,7 +29,8 @@ from benchmarks.counting import FLOPS
 from fsp_dynamics.datasets import Split, load_dataset
 from fsp_dynamics.experiments.backend import Backend
 from fsp_dynamics.experiments.config_io import load_config
-from fsp_dynamics.experiments.execution import build_network, build_recipe, thread_limit
+from fsp_dynamics.experiments.execution import thread_limit
+from fsp_dynamics.experiments.rate.building import build_network, build_recipe
 from fsp_dynamics.kernels.team import available
 from fsp_dynamics.solvers import PRODUCTS
 from fsp_dynamics.tables import print_table

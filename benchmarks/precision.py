@@ -39,7 +39,8 @@ from cyclopts import App, Parameter
 
 from fsp_dynamics.datasets import load_dataset
 from fsp_dynamics.experiments.config_io import load_config
-from fsp_dynamics.experiments.execution import build_network, build_recipe, thread_limit
+from fsp_dynamics.experiments.execution import thread_limit
+from fsp_dynamics.experiments.rate.building import build_network, build_recipe
 from fsp_dynamics.models.network import Network
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers import make_solver

@@ -27,7 +27,7 @@ from benchmarks.machine import Peak
 from benchmarks.twin import Twin
 from fsp_dynamics.datasets import Split, load_dataset
 from fsp_dynamics.experiments.config_io import load_config
-from fsp_dynamics.experiments.execution import build_network, build_recipe
+from fsp_dynamics.experiments.rate.building import build_network, build_recipe
 from fsp_dynamics.training.recipe import Learner
 
 PRESETS = ("mnist-2x500", "mnist-2x1500", "fashion-2x1500")

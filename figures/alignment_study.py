@@ -24,7 +24,7 @@ from fsp_dynamics.errors import ConfigurationError, FspError
 from fsp_dynamics.experiments.checkpoint import write_aside
 from fsp_dynamics.experiments.config_io import load_config, read_value
 from fsp_dynamics.experiments.folder import RunFolder, best_of
-from fsp_dynamics.experiments.progress import Lines
+from fsp_dynamics.experiments.progress import RunReporter, StderrOutput
 from fsp_dynamics.experiments.runner import train
 from fsp_dynamics.plotting import COLOURS, GREY, new_figure, save_figure
 
@@ -99,7 +99,13 @@ def make(root: Path, seeds: Sequence[int], changes: dict[str, Any]) -> None:
     for seed in seeds:
         for name, options in STUDY.items():
             table = {**options, **changes, "seed": seed}
-            train(PRESET, out=folder_of(root, name, seed), resume=True, progress=Lines(), **table)
+            train(
+                PRESET,
+                out=folder_of(root, name, seed),
+                resume=True,
+                progress=RunReporter(StderrOutput(bars=False)),
+                **table,
+            )
 
 
 def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def outcome(record: dict[str, Any] | None) -> dict[str, str]:
-    """What a table says of the record of one epoch; dashes for none."""
+    """The row of a table for the record of one epoch; dashes for none."""
     columns = ("epoch", "train_error", "valid_error", "test_error", "alignment_degrees", "unconverged", "dead_outputs")
     return {key: shown((record or {}).get(key)) for key in columns}
 

@@ -60,7 +60,7 @@ CONFINED = {
     "torch": ("torch_backend", "experiments/jobs"),
     "torchdiffeq": ("torch_backend/ode", "torch_backend/steps"),
     "dask": (),  # distributed asks it
-    "distributed": ("experiments/sweeps/sweep",),
+    "distributed": ("experiments/sweeps/cluster",),
     "subprocess": ("experiments",),
     "multiprocessing": ("experiments",),
     "joblib": ("experiments",),

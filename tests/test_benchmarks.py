@@ -15,7 +15,7 @@ from fsp_dynamics import cli
 from fsp_dynamics.cli import main
 from fsp_dynamics.datasets import Split
 from fsp_dynamics.experiments.config_io import load_config
-from fsp_dynamics.experiments.execution import build_network, build_recipe
+from fsp_dynamics.experiments.rate.building import build_network, build_recipe
 from fsp_dynamics.kernels.panels import from_panels
 from fsp_dynamics.learning.rules.hebbian import hebbian_update
 from fsp_dynamics.models.network import loop_network
@@ -245,7 +245,7 @@ def test_what_cannot_be_measured_is_refused_in_one_line(capsys, arguments, words
 
 
 def test_without_the_sources_it_says_where_they_are(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "fsp_dynamics" / "cli" / "__init__.py"))
+    monkeypatch.setattr(cli.tools, "__file__", str(tmp_path / "fsp_dynamics" / "cli" / "tools.py"))
     assert main(["bench"]) == 2
     assert "holds no benchmarks" in capsys.readouterr().err
 

@@ -4,6 +4,7 @@ nothing else there.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import pytest
 
 from fsp_dynamics import cli
 from fsp_dynamics.cli import main
+from fsp_dynamics.cli.options import in_options
 from fsp_dynamics.errors import (
     CheckpointError,
     DatasetError,
@@ -28,7 +30,7 @@ from fsp_dynamics.errors import (
     ShapeError,
 )
 from fsp_dynamics.experiments.folder import RunFolder
-from fsp_dynamics.experiments.runner import open_run
+from fsp_dynamics.experiments.runner import open_run, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* output")
 ROOT = Path(__file__).parents[1]
@@ -95,8 +97,10 @@ def test_help_and_refusals_import_nothing_heavy(arguments):
     code = f"""
 import sys
 from fsp_dynamics.cli import main
+from fsp_dynamics.cli.options import in_options
 main({arguments})
-print(sorted({{"numba", "scipy", "matplotlib", "torch", "sklearn", "xarray", "pandas", "safetensors", "tqdm"}} & set(sys.modules)))
+heavy = {{"numba", "scipy", "matplotlib", "torch", "sklearn", "xarray", "pandas", "safetensors", "tqdm"}}
+print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=environment()
@@ -123,7 +127,7 @@ def test_help_lists_every_command_and_exit_code(capsys):
     ):
         assert name in shown
     for code in (
-        "0 well",
+        "0 success",
         "2 usage",
         "3 data",
         "4 diverged",
@@ -232,6 +236,38 @@ def test_every_error_has_its_exit_code(monkeypatch, capsys, error, code):
         main([])
 
 
+def test_an_internal_error_is_called_one(monkeypatch, capsys):
+    def fails(*arguments, **options):
+        raise TypeError("two\nlines")
+
+    monkeypatch.setattr(cli, "app", fails)
+    assert main([]) == 1
+    assert capsys.readouterr().err.startswith("fsp: internal error, TypeError: two lines; please report it")
+
+
+def test_messages_of_python_functions_name_arguments_and_the_command_line_options(trained, capsys):
+    with pytest.raises(RunExistsError, match=re.escape("resume it (resume=True) or give another folder (out=...)")):
+        train("digits", out=trained)
+    assert main(["train", "digits", "--out", str(trained)]) == 2
+    shown = capsys.readouterr().err
+    assert "resume it (--resume) or give another folder (--out)" in shown
+    assert in_options("give allow_import=('mine',)") == "give --allow-import mine"
+    assert in_options("(data_dir=...), which='last', tied=True, out = 3") == (
+        "(--data-dir), fsp evaluate RUN --checkpoint last, tied=True, out = 3"
+    )
+
+
+def test_no_error_of_the_package_names_an_option():
+    """The command line alone knows options."""
+    for path in (ROOT / "fsp_dynamics" / "experiments").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise):
+                texts = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
+                assert not [
+                    text for text in texts if isinstance(text, str) and re.search(r"(^|[\s(])--(?!nthreads)[a-z]", text)
+                ], path
+
+
 @pytest.mark.cli
 def test_2_in_a_process():
     refused(fsp("train", "digits", "--learning.batch", "0"), 2, "learning.batch = 0")
@@ -318,7 +354,7 @@ def test_130_and_143_after_saving_and_the_run_goes_on_to_the_same_bits(tmp_path,
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert out == ""
-    assert re.search(r"fsp: stopped by a signal in epoch \d+; .* go on with --resume", err)
+    assert re.search(r"fsp: stopped by a signal in epoch \d+; .* resume with --resume", err)
     done = len(open_run(tmp_path / "a").metrics)
     epochs = str(done + 1)
     assert main(["train", str(tmp_path / "a"), "--resume", "--epochs", epochs, "--no-progress"]) == 0
@@ -419,7 +455,7 @@ def test_check_ends_with_4_where_a_figure_fails(monkeypatch, capsys, value, code
     from fsp_dynamics.experiments import check
 
     monkeypatch.setattr(
-        check, "run_checks", lambda told, backend: iter([check.Measured("order", "euler", value, 0.95, 1.05)])
+        check, "run_checks", lambda report, backend: iter([check.Measured("order", "euler", value, 0.95, 1.05)])
     )
     assert main(["check"]) == code
     assert verdict in capsys.readouterr().out
@@ -464,7 +500,7 @@ def test_the_command_knows_every_figure():
     from typing import get_args
 
     from fsp_dynamics.cli.analysis import Name
-    from fsp_dynamics.experiments.figures.figure import FIGURES
+    from fsp_dynamics.experiments.figures.drawing import FIGURES
 
     assert get_args(Name) == tuple(FIGURES)
 
@@ -477,7 +513,7 @@ def test_stability_says_what_the_analysis_says(trained, capsys):
 
     assert main(["stability", str(trained), "--samples", "6", "--checkpoint", "last", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["images"], found["samples"], found["rested"], found["unstable"]) == ("valid", 6, 6, 0)
+    assert (found["images"], found["samples"], found["converged"], found["unstable"]) == ("valid", 6, 6, 0)
     network, given = open_run(trained).network("last").astype(np.float64), open_run(trained).config.data
     images = load_dataset("digits", limit=given.limit).valid.images[:6]
     truth = stability(network, images, relax(network, images, tolerance=Tolerance(1e-12)))
@@ -500,7 +536,7 @@ def test_stability_says_what_the_analysis_says(trained, capsys):
 def test_gradients_say_what_the_analysis_says(trained, capsys):
     from fsp_dynamics.analysis.gradients import compare
     from fsp_dynamics.datasets import load_dataset
-    from fsp_dynamics.experiments.execution import build_recipe
+    from fsp_dynamics.experiments.rate.building import build_recipe
 
     assert main(["gradients", str(trained), "--samples", "20", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

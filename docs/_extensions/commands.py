@@ -19,15 +19,17 @@ from sphinx.util.docutils import SphinxDirective
 
 from fsp_dynamics.cli import app as fsp
 from fsp_dynamics.datasets import DATASETS
-from fsp_dynamics.experiments.config import DTYPES, TOPOLOGIES, Config
+from fsp_dynamics.experiments.config import ordered
+from fsp_dynamics.experiments.rate.config import DTYPES, RULES, TOPOLOGIES, RateConfig
+from fsp_dynamics.experiments.trainer import TRAINERS
 from fsp_dynamics.learning.phases import KINDS
-from fsp_dynamics.learning.rules import RULES
 from fsp_dynamics.models.activations import ACTIVATIONS
 from fsp_dynamics.solvers import SOLVERS
 
 # prefix of the group of options for configuration keys
 KEYS = "Configuration"
 CHOICES: dict[str, Iterable[str]] = {
+    "family": TRAINERS,
     "data.name": DATASETS,
     "network.kind": TOPOLOGIES,
     "network.rho": ACTIVATIONS,
@@ -63,9 +65,10 @@ def described(name: str, command: App) -> str:
     return f"## {name}\n\n```text\n{usage}\n```\n\n{_escaped(text)}\n\n{options}\n"
 
 
-def keys_of(section: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+def keys_of(section: type[BaseModel] = RateConfig, prefix: str = "") -> Iterator[tuple[str, str, str]]:
     """(dotted key, default, meaning) of every key of a configuration."""
-    for name, field in section.model_fields.items():
+    for name in section.model_fields if prefix else ordered(section.model_fields):
+        field = section.model_fields[name]
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from keys_of(kind, f"{prefix}{name}.")

@@ -1,5 +1,5 @@
-"""The command line `fsp`: parses, asks the floors below, shows what they answer. Results on
-stdout, all else on stderr.
+"""The command line `fsp`: parses, calls the package, shows what it returns. Results on stdout, all
+else on stderr.
 
 Commands import what they need when they run, so that `fsp --help` answers at once. Every failure
 is one line and one of the exit codes of `EXIT_CODES`; FSP_DEBUG=1 shows the traceback.
@@ -20,20 +20,21 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from fsp_dynamics import errors
-from fsp_dynamics.cli import analysis, data, sweep
+from fsp_dynamics.cli import analysis, data, sweep, tools
 from fsp_dynamics.cli.options import (
-    SEVERAL,
+    AllowImport,
     BackendName,
     DataDir,
     Device,
     Json,
     Products,
-    Run,
+    RunPath,
     ShowProgress,
     Threads,
+    in_options,
     overrides,
+    report,
     reporter,
-    say,
     with_fields,
 )
 from fsp_dynamics.experiments.config_io import presets
@@ -52,15 +53,21 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.FspError, 2),
     (OSError, 7),
 )
-"""Which error ends with which exit code: the first that fits. Anything else is our own mistake, 1.
+"""Which error ends with which exit code: the first that fits. Anything else is an internal error,
+1.
 """
 
+RUN_COLUMNS = (
+    *("run", "family", "data", "hidden", "seed", "status", "epochs", "best_epoch"),
+    *("train_error", "valid_error", "test_error", "alignment_degrees", "seconds"),
+)
 FOLDERS = ("--out", "--data-dir")
 
 _EPILOGUE = """\
-Exit codes: 0 well; 2 usage or configuration; 3 data; 4 diverged, not converged, or a check failed; 5 checkpoint; 6 run folder locked; \
-7 disk or I/O; 8 another process of a job is gone; 130, 143 interrupted (SIGINT, SIGTERM) after saving; \
-1 an error of ours (FSP_DEBUG=1 shows where)."""
+Exit codes: 0 success; 2 usage or configuration; 3 data; 4 diverged, not converged, or a check failed; \
+5 checkpoint; 6 run folder locked; 7 disk or I/O; 8 another process of a job is gone; \
+130, 143 interrupted (SIGINT, SIGTERM) after saving; \
+1 internal error (FSP_DEBUG=1 shows where)."""
 
 
 def _version() -> str:
@@ -82,14 +89,15 @@ app.command(analysis.figure)
 app.command(analysis.stability)
 app.command(analysis.gradients)
 app.command(sweep.sweep)
-
-Part = Literal["training", "scaling", "memory", "recording", "trajectories"]
+app.command(tools.explore)
+app.command(tools.check)
+app.command(tools.bench)
 
 
 @app.command
 def quickstart(*, out: Path = Path("quickstart"), threads: Threads = None, progress: ShowProgress = True) -> None:
-    """Train a first network on small digits, draw its learning curve and loop alignment, say what
-    to try next.
+    """Train a first network on small digits, draw its learning curve and loop alignment, and show
+    what to try next.
 
     Parameters
     ----------
@@ -100,9 +108,8 @@ def quickstart(*, out: Path = Path("quickstart"), threads: Threads = None, progr
 
     run, picture = first_run(out, reporter(progress), threads)
     best = run.summary["best"]
-    print(
-        f"test error {best['test_error']:.2f} % (epoch {best['epoch']} of {run.summary['epochs']}, {run.summary['seconds']:.0f} s of training)"
-    )
+    epochs, seconds = run.summary["epochs"], run.summary["seconds"]
+    print(f"test error {best['test_error']:.2f} % (epoch {best['epoch']} of {epochs}, {seconds:.0f} s of training)")
     print(f"picture    {picture}")
     print("try next   fsp train digits --network.hidden 200,200 --seed 1 --out runs/wider")
     print("           fsp train mnist-2x500 --out runs/a")
@@ -117,7 +124,7 @@ def quickstart(*, out: Path = Path("quickstart"), threads: Threads = None, progr
 @with_fields
 def train(
     source: Annotated[
-        str, Parameter(help=f"A preset ({', '.join(presets())}), a TOML file, or the folder of a run to go on with.")
+        str, Parameter(help=f"A preset ({', '.join(presets())}), a TOML file, or the folder of a run to resume.")
     ],
     /,
     *,
@@ -128,6 +135,7 @@ def train(
     backend: BackendName = "numba",
     device: Device = None,
     products: Products = None,
+    allow_import: AllowImport = (),
     progress: ShowProgress = True,
     as_json: Json = False,
     **given: str | None,
@@ -140,9 +148,9 @@ def train(
     out
         Run folder (default: runs/NAME-SEED).
     resume
-        Go on after the last finished epoch, to the same bits as an unbroken run.
+        Continue after the last finished epoch, to the same bits as an uninterrupted run.
     """
-    from fsp_dynamics.experiments.jobs.ranks import speaks
+    from fsp_dynamics.experiments.jobs.ranks import is_first
     from fsp_dynamics.experiments.runner import train as train_run
 
     where: dict[str, Any] = {
@@ -151,9 +159,10 @@ def train(
         "backend": backend,
         "device": device,
         "products": products,
+        "allow_import": allow_import,
     }
     run = train_run(source, out=out, resume=resume, progress=reporter(progress), **where, **overrides(given))
-    if not speaks():
+    if not is_first():
         return
     if as_json:
         return print_json({"folder": str(run.folder), **run.summary})
@@ -165,7 +174,7 @@ def train(
 
 @app.command
 def evaluate(
-    run: Run,
+    run: RunPath,
     /,
     *,
     split: Annotated[Literal["train", "valid", "test"], Parameter(help="Which images.")] = "test",
@@ -175,9 +184,12 @@ def evaluate(
     backend: BackendName = "numba",
     device: Device = None,
     products: Products = None,
+    allow_import: AllowImport = (),
     as_json: Json = False,
 ) -> None:
-    """What a trained network does on a part of the data: error, rest, saturation, dead outputs."""
+    """Evaluate a trained network on a part of the data: error, convergence, saturation, dead
+    outputs.
+    """
     from fsp_dynamics.experiments.runner import open_run
 
     where: dict[str, Any] = {
@@ -187,10 +199,10 @@ def evaluate(
         "device": device,
         "products": products,
     }
-    found = dataclasses.asdict(open_run(run).evaluate(split, checkpoint, **where))
+    found = dataclasses.asdict(open_run(run, allow_import=allow_import).evaluate(split, checkpoint, **where))
     if as_json:
         return print_json({"run": str(run), "split": split, "checkpoint": checkpoint, **found})
-    saturation = found.pop("saturation")
+    saturation = found.pop("saturation", {})
     rows = [{"": key, "value": shown(value)} for key, value in found.items()]
     rows += [
         {"": f"{layer}: share at 0, at 1", "value": f"{zero:.3f}, {one:.3f}"}
@@ -201,7 +213,7 @@ def evaluate(
 
 @app.command
 def runs(folder: Path = Path("runs"), /, *, as_json: Json = False) -> None:
-    """What was run at or below a folder, and what came out.
+    """List the runs at or below a folder, with their results.
 
     Parameters
     ----------
@@ -213,31 +225,21 @@ def runs(folder: Path = Path("runs"), /, *, as_json: Json = False) -> None:
     found = list_runs(folder)
     if as_json:
         return print_json(found)
-    columns = (
-        "run",
-        "data",
-        "hidden",
-        "seed",
-        "status",
-        "epochs",
-        "best_epoch",
-        "train_error",
-        "valid_error",
-        "test_error",
-        "alignment_degrees",
-        "seconds",
-    )
+    usual = {"family": "rate"}  # columns in which all runs are alike tell nothing
+    columns = [
+        key for key in RUN_COLUMNS if any(record.get(key) not in (None, [], {}, usual.get(key)) for record in found)
+    ]
     print_table(
         f"{len(found)} runs in {folder}", [{key: shown(record.get(key)) for key in columns} for record in found]
     )
     for record in found:
         if "problem" in record:
-            say(f"note: {record['run']}: {record['problem']}")
+            report(f"note: {record['run']}: {record['problem']}")
 
 
 @app.command
-def compare(first: Run, second: Run, /, *, as_json: Json = False) -> None:
-    """What differs between two runs, and what came out of each."""
+def compare(first: RunPath, second: RunPath, /, *, as_json: Json = False) -> None:
+    """Show what differs between two runs, and the results of both."""
     from fsp_dynamics.experiments.overview import compare_runs
 
     found = compare_runs(first, second)
@@ -249,125 +251,17 @@ def compare(first: Run, second: Run, /, *, as_json: Json = False) -> None:
         )
 
 
-@app.command
-def explore(
-    run: Annotated[
-        Path | None, Parameter(help="The folder of a run, to scrub through its training (default: a random network).")
-    ] = None,
-    /,
-    *,
-    port: Annotated[int | None, Parameter(help="Of JupyterLab, on this machine (default: its own choice).")] = None,
-    browser: Annotated[bool, Parameter(help="Open a browser window.")] = True,
-) -> int:
-    """Open JupyterLab on notebooks/02_explore.ipynb, the live instrument, from a source tree. Ends
-    when JupyterLab does.
-    """
-    from fsp_dynamics.experiments.notebook import explore as open_notebook
-
-    return open_notebook(run, port=port, browser=browser)
-
-
-@app.command
-def check(
-    *,
-    backend: Annotated[
-        Literal["numba", "torch"], Parameter(help="Whose solvers stand beside the reference.")
-    ] = "numba",
-    device: Device = None,
-    as_json: Json = False,
-) -> int:
-    """The solvers and the learning rule test themselves: orders, agreement, eq. 14, equilibrium
-    propagation. Half a minute.
-    """
-    from fsp_dynamics.experiments.backend import Backend
-    from fsp_dynamics.experiments.check import run_checks
-
-    found = list(run_checks(told=lambda group: say(f"measuring: {group}"), backend=Backend(backend, device)))
-    rows = [
-        {
-            "check": m.group,
-            "what": m.what,
-            "measured": f"{m.value:.4g}",
-            "expected": m.expected,
-            "": "pass" if m.passed else "FAIL",
-        }
-        for m in found
-    ]
-    failed = sum(not m.passed for m in found)
-    if as_json:
-        print_json([dataclasses.asdict(m) | {"passed": m.passed} for m in found])
-    else:
-        print_table(f"{len(found)} figures, {failed} failed", rows)
-    return 4 if failed else 0
-
-
-@app.command
-def bench(
-    *,
-    parts: Annotated[tuple[Part, ...], SEVERAL, Parameter(help="What to measure (default: everything).")] = (),
-    presets: Annotated[
-        tuple[str, ...],
-        SEVERAL,
-        Parameter(help="Of the training, memory and recording parts (default: three, one; one if quick)."),
-    ] = (),
-    threads: Annotated[tuple[int, ...], SEVERAL, Parameter(show_default=True, help="Counts to measure with.")] = (1, 2),
-    quick: Annotated[bool, Parameter(negative="", help="About a minute, for a look.")] = False,
-    out: Annotated[
-        Path | None,
-        Parameter(help="Folder for bench.json and bench.png (a run of everything: benchmarks/results; else none)."),
-    ] = None,
-    data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
-    """Speed of training beside backpropagation, measured in one run on this machine, from a source
-    tree. Up to 25 minutes.
-    """
-    suite = _benchmarks()
-    given = {
-        "presets": presets,
-        "threads": threads,
-        "quick": quick,
-        "out": out,
-        "data_dir": data_dir,
-        "say": lambda text: say(f"measuring: {text}"),
-    }
-    results = suite.run(parts or suite.PARTS, **given)
-    if as_json:
-        return print_json(dataclasses.asdict(results))
-    from rich.console import Console
-
-    suite.show(results, Console(width=None if sys.stdout.isatty() else 200, highlight=False))
-
-
-def _benchmarks() -> Any:
-    """The module benchmarks/suite.py of the source tree that this package stands in. Raises
-    ConfigurationError where there is none.
-    """
-    import importlib
-
-    root = Path(__file__).parents[2]
-    if not (root / "benchmarks" / "suite.py").is_file():
-        raise errors.ConfigurationError(
-            f"{root} holds no benchmarks: they come with the sources, not with the package; run fsp bench from a clone"
-        )
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    return importlib.import_module("benchmarks.suite")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; nothing but our own mistakes under FSP_DEBUG=1
-    ever raises.
-    """
+    """Run one command and return its exit code. Raises nothing, except under FSP_DEBUG=1."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *rest, **more: say(f"note: {message}")
+        warnings.showwarning = lambda message, *rest, **more: report(f"note: {in_options(str(message))}")
         try:
-            _check_words(sys.argv[1:] if arguments is None else arguments)
+            _check_arguments(sys.argv[1:] if arguments is None else arguments)
             code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
             sys.stdout.flush()
             return code if isinstance(code, int) else 0
         except BrokenPipeError:
-            # the reader has seen enough
+            # the reader of the pipe has closed it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except (Exception, KeyboardInterrupt) as error:
@@ -376,36 +270,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _refuse(error)
 
 
-def _check_words(words: Sequence[str]) -> None:
+def _check_arguments(words: Sequence[str]) -> None:
     """Refuse an option whose folder is an empty text, and in a job of several processes every
     command but training. Raises ConfigurationError.
     """
     for option, value in itertools.pairwise(words):
         if option in FOLDERS and not value:
             raise errors.ConfigurationError(
-                f"{option} = '', expected a folder; give one, or leave the option out (is a variable of the shell unset?)"
+                f"{option} = '', expected a folder; give one, or leave the option out (an unset shell variable?)"
             )
     if os.environ.get("WORLD_SIZE", "1") != "1" and words and words[0] != "train" and not words[0].startswith("-"):
         from fsp_dynamics.experiments.jobs.ranks import is_job
 
         if is_job():
             raise errors.ConfigurationError(
-                f"fsp {words[0]} in a job of {os.environ['WORLD_SIZE']} processes; only fsp train shares its work, start it alone"
+                f"fsp {words[0]} in a job of {os.environ['WORLD_SIZE']} processes; "
+                "only fsp train runs in several, start this one alone"
             )
 
 
 def _refuse(error: BaseException) -> int:
-    """Say in one line what was wrong; the exit code."""
-    text = " ".join(str(error).split())
+    """Report in one line what was wrong; the exit code."""
+    text = in_options(" ".join(str(error).split()))
     if isinstance(error, KeyboardInterrupt):
-        say(f"fsp: {text or 'stopped'}")
+        report(f"fsp: {text or 'stopped'}")
         return 128 + int(getattr(error, "signum", signal.SIGINT))
     if isinstance(error, CycloptsError):
-        say(f"fsp: {text} (fsp {' '.join(error.command_chain or ())} --help says more)".replace("  ", " "))
+        report(f"fsp: {text} (fsp {' '.join(error.command_chain or ())} --help shows more)".replace("  ", " "))
         return 2
     for kind, code in EXIT_CODES:
         if isinstance(error, kind):
-            say(f"fsp: {text}")
+            report(f"fsp: {text}")
             return code
-    say(f"fsp: an error of ours, {type(error).__name__}: {text}; please report it with what FSP_DEBUG=1 shows")
+    report(f"fsp: internal error, {type(error).__name__}: {text}; please report it with what FSP_DEBUG=1 shows")
     return 1

@@ -9,14 +9,15 @@ from cyclopts import Parameter
 
 from fsp_dynamics.cli.options import (
     SEVERAL,
+    AllowImport,
     DataDir,
     Json,
-    Run,
+    RunPath,
     ShowProgress,
     Threads,
     overrides,
+    report,
     reporter,
-    say,
     with_fields,
 )
 from fsp_dynamics.errors import ConfigurationError
@@ -36,7 +37,7 @@ def figure(
         tuple[Path, ...],
         SEVERAL,
         Parameter(
-            help="Runs, or folders of runs (default: runs/figure-PRESET, with a mark of its own for each other configuration).",
+            help="Runs, or folders of runs (default: runs/figure-PRESET, with a digest for each other configuration).",
         ),
     ] = (),
     out: Path = Path("figures"),
@@ -52,9 +53,9 @@ def figure(
     """Draw a figure from the records of runs: NAME.png, NAME.svg, the numbers drawn (NAME.csv) and
     a caption (NAME.txt).
 
-    alignment: figure 3 of the paper; subspace: the same where the product has rank; gradients:
-    update beside gradient; spectra: how the network rests; errors: what is achieved, beside
-    equilibrium propagation and backpropagation.
+    alignment: figure 3 of the paper; subspace: the same in the subspace of the product's rank;
+    gradients: update beside gradient; spectra: stability of equilibria; errors: test errors beside
+    those of equilibrium propagation and backpropagation.
 
     Parameters
     ----------
@@ -62,30 +63,30 @@ def figure(
         Folder for the four files.
     train
         Train the runs that are missing first: each variant with each seed, into the default folder
-        or the one of --runs. Stopped, it goes on from there.
+        or the one of --runs. After a stop, the same command continues.
     preset
         A preset or a TOML file, whose loop is learned.
     seeds
         Only these; with --train, these are made (default: that of the preset).
     """
     from fsp_dynamics.experiments.config_io import load_config
-    from fsp_dynamics.experiments.figures import collecting
-    from fsp_dynamics.experiments.figures import figure as figures
+    from fsp_dynamics.experiments.figures import collecting, drawing
 
     changed, chosen = overrides(given), _numbers("seeds", seeds)
     if runs and not train and changed:
         keys = ", ".join(changed)
         raise ConfigurationError(
-            f"{keys}: configuration keys say what --train makes, and --runs without --train makes nothing; leave them out"
+            f"{keys}: configuration keys describe what --train makes, and --runs without --train makes nothing; "
+            "leave them out"
         )
     folders = runs or (collecting.default_folder(preset, changed),)
     if train:
         if len(folders) > 1:
             raise ConfigurationError(f"--train stores runs in one folder, --runs names {len(folders)}; give one")
         _, base = load_config(preset, changed)
-        how = {"say": say, "data_dir": data_dir, "threads": threads}
-        figures.train_missing(name, base, folders[0], chosen or [base.seed], reporter(progress), **how)
-    made = figures.make(name, folders, out, seeds=chosen)
+        how = {"report": report, "data_dir": data_dir, "threads": threads}
+        drawing.train_missing(name, base, folders[0], chosen or [base.seed], reporter(progress), **how)
+    made = drawing.make(name, folders, out, seeds=chosen)
     if as_json:
         return print_json(
             {
@@ -97,29 +98,33 @@ def figure(
         )
     for kind, path in made.files.items():
         print(f"{kind}  {path}")
-    say(f"{len(made.runs)} runs, {made.last} epochs")
+    report(f"{len(made.runs)} runs, {made.last} epochs")
 
 
 def stability(
-    run: Run,
+    run: RunPath,
     /,
     *,
     checkpoint: Checkpoint = "best",
     samples: Annotated[int, Parameter(help="How many images, the first of the validation set.")] = 20,
     data_dir: DataDir = None,
     threads: Threads = None,
+    allow_import: AllowImport = (),
     as_json: Json = False,
 ) -> None:
-    """How a trained network rests: what comes back round the loop, how fast disturbances die out,
-    which beta and dt it bears.
+    """Analyse the stability of a trained network: the gain of the loop, how fast disturbances
+    decay, which beta and dt are stable.
     """
     from fsp_dynamics.experiments.analysis import stability_of
     from fsp_dynamics.experiments.runner import open_run
 
-    found = stability_of(open_run(run), checkpoint, samples, data_dir=data_dir, threads=threads)
+    found = stability_of(
+        open_run(run, allow_import=allow_import), checkpoint, samples, data_dir=data_dir, threads=threads
+    )
     if as_json:
         return print_json({"run": str(run), "checkpoint": checkpoint, **found})
-    title = f"{run}, {checkpoint}: {found['rested']} of {found['samples']} {found['images']} images converged, {found['unstable']} unstable"
+    counts = f"{found['converged']} of {found['samples']} {found['images']} images converged"
+    title = f"{run}, {checkpoint}: {counts}, {found['unstable']} unstable"
     print_table(
         title,
         [{"": name, **{key: _brief(value) for key, value in each.items()}} for name, each in found["numbers"].items()],
@@ -130,22 +135,25 @@ def stability(
 
 
 def gradients(
-    run: Run,
+    run: RunPath,
     /,
     *,
     checkpoint: Checkpoint = "best",
     samples: Annotated[int, Parameter(help="How many images, the first of the validation set.")] = 200,
     data_dir: DataDir = None,
     threads: Threads = None,
+    allow_import: AllowImport = (),
     as_json: Json = False,
 ) -> None:
-    """How far a trained network's update is from the true gradient, for each matrix, and what each
-    source adds.
+    """Compare a trained network's update with the true gradient, for each matrix and source of
+    deviation.
     """
     from fsp_dynamics.experiments.analysis import gradients_of
     from fsp_dynamics.experiments.runner import open_run
 
-    found = gradients_of(open_run(run), checkpoint, samples, data_dir=data_dir, threads=threads)
+    found = gradients_of(
+        open_run(run, allow_import=allow_import), checkpoint, samples, data_dir=data_dir, threads=threads
+    )
     if as_json:
         return print_json({"run": str(run), "checkpoint": checkpoint, **found})
     rows = [
@@ -153,7 +161,8 @@ def gradients(
         | {source: _brief(share[name]) for source, share in found["sources"].items()}
         for name, angle in found["degrees"].items()
     ]
-    title = f"{run}, {checkpoint}: {found['used']} of {found['samples']} {found['images']} images; all in units of the gradient's norm"
+    counts = f"{found['used']} of {found['samples']} {found['images']} images"
+    title = f"{run}, {checkpoint}: {counts}; all in units of the gradient's norm"
     print_table(title, rows)
 
 

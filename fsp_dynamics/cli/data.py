@@ -1,4 +1,4 @@
-"""`fsp data`: the images that are on this machine, and how to get more."""
+"""`fsp data`: the images on this machine, and downloads."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import sys
 
 from cyclopts import App
 
-from fsp_dynamics.cli.options import DataDir, Json, ShowProgress, say
+from fsp_dynamics.cli.options import DataDir, Json, ShowProgress, report
 from fsp_dynamics.tables import print_json, print_table, shown
 
-data = App(name="data", help="The images: what is on this machine, and how to get more.", help_format="plaintext")
+data = App(name="data", help="List the images on this machine, and download more.", help_format="plaintext")
 
 
 @data.command(name="list")
 def list_(*, data_dir: DataDir = None, as_json: Json = False) -> None:
-    """The data sets by name, and where each was found."""
+    """List the data sets by name, and where each was found."""
     from fsp_dynamics.datasets import list_datasets
 
     found = [dataclasses.asdict(record) for record in list_datasets(data_dir)]
@@ -25,7 +25,7 @@ def list_(*, data_dir: DataDir = None, as_json: Json = False) -> None:
     print_table("data sets", [{key: shown(record[key]) for key in columns} for record in found])
     for record in found:
         if record["problem"]:
-            say(f"note: {record['name']}: {record['problem']}")
+            report(f"note: {record['name']}: {record['problem']}")
 
 
 @data.command

@@ -1,10 +1,11 @@
 """What the commands share: options that mean the same everywhere, options for every key of a
-configuration, and stderr.
+configuration, stderr, and messages of Python functions in terms of options.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from fsp_dynamics.experiments.config import fields
+from fsp_dynamics.experiments import former_names
+from fsp_dynamics.experiments.config import all_fields
 from fsp_dynamics.experiments.config_io import SHORT, read_value
 
 if TYPE_CHECKING:
-    from fsp_dynamics.experiments.progress import Reporter
+    from fsp_dynamics.experiments.progress import RunReporter
 
 SEVERAL = Parameter(consume_multiple=True, negative="", show_default=False)
 """How an option is read that takes values one after the other."""
@@ -36,19 +38,23 @@ Products = Annotated[
 ]
 DataDir = Annotated[Path | None, Parameter(help="Where to look for data first (default: $FSP_DATA).")]
 ShowProgress = Annotated[bool, Parameter(name="--progress", help="Show a bar for each epoch.")]
-Run = Annotated[Path, Parameter(help="The folder of a run.")]
+AllowImport = Annotated[
+    tuple[str, ...],
+    SEVERAL,
+    Parameter(help="Modules that may be imported where a run names its own rule or firing rate by an import path."),
+]
+RunPath = Annotated[Path, Parameter(help="The folder of a run.")]
 
 
 def with_fields(command: Callable[..., None]) -> Callable[..., None]:
     """The command with an option for every key of a configuration in place of its `**given`."""
-    group = Group("Configuration (in place of what the preset or file says)", sort_key=9)
+    group = Group("Configuration (overrides the preset or file)", sort_key=9)
     short = {key: f"--{name}" for name, key in SHORT.items()}
     options = []
-    for key, meaning in fields().items():
+    for key, meaning in {**all_fields(), **dict.fromkeys(former_names.KEYS, "")}.items():
         names = (f"--{key}", *([short[key]] if key in short else []))
-        option = Parameter(
-            name=names, help=meaning, group=group, show_default=False, metavar="VALUE", allow_leading_hyphen=True
-        )
+        shown: dict[str, Any] = {"group": group, "show_default": False, "metavar": "VALUE", "show": bool(meaning)}
+        option = Parameter(name=names, help=meaning, allow_leading_hyphen=True, **shown)
         options.append(
             inspect.Parameter(
                 key.replace(".", "__"),
@@ -68,13 +74,38 @@ def overrides(given: dict[str, str | None]) -> dict[str, Any]:
     return {key.replace("__", "."): read_value(value) for key, value in given.items() if value is not None}
 
 
-def reporter(progress: bool) -> Reporter:
+def reporter(progress: bool) -> RunReporter:
     """Bars, or lines alone."""
-    from fsp_dynamics.experiments.progress import Bars, Lines
+    from fsp_dynamics.experiments.progress import RunReporter, StderrOutput
 
-    return Bars() if progress else Lines()
+    return RunReporter(StderrOutput(bars=progress))
 
 
-def say(text: str) -> None:
+def report(text: str) -> None:
     """One line on stderr, now."""
     print(text, file=sys.stderr, flush=True)
+
+
+def in_options(message: str) -> str:
+    """A message of a Python function with the options of the command line in place of arguments.
+
+    Messages name arguments that can be given as `name=...`, `name=True` or `name='value'`.
+
+    >>> in_options("a is a run; resume it (resume=True) or give another folder (out=...)")
+    'a is a run; resume it (--resume) or give another folder (--out)'
+    >>> in_options("try the best checkpoint (which='best')")
+    'try the best checkpoint (fsp evaluate RUN --checkpoint best)'
+    """
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found[1], found[2].strip("'")
+        return _OPTIONS[name] if value in ("True", "...") else f"{_OPTIONS[name]} {value}"
+
+    text = re.sub(rf"\b({'|'.join(_OPTIONS)})=(True|\.\.\.|'[^']*')", option, message)
+    text = re.sub(r"\ballow_import=\('([^']*)',\)", r"--allow-import \1", text)
+    return text.replace("train_missing()", "--train")
+
+
+_OPTIONS = {name: f"--{name.replace('_', '-')}" for name in ("resume", "out", "seeds", "data_dir")} | {
+    "which": "fsp evaluate RUN --checkpoint"
+}

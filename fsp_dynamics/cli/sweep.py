@@ -1,5 +1,5 @@
 """`fsp sweep`: one configuration with a grid of values and several seeds, side by side, and one
-table of what came out.
+table of the results.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fsp_dynamics.cli.options import BackendName, DataDir, Device, Json, Products, overrides, say, with_fields
+from fsp_dynamics.cli.options import BackendName, DataDir, Device, Json, Products, overrides, report, with_fields
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.config_io import presets, read_value
 from fsp_dynamics.tables import print_json, print_table, shown
 
 if TYPE_CHECKING:
     from fsp_dynamics.experiments.folder import Record
-    from fsp_dynamics.experiments.sweeps.sweep import Sweep
+    from fsp_dynamics.experiments.sweeps.runner import Sweep
 
 FAILED = 4
 
@@ -35,7 +35,7 @@ def sweep(
     out: Path | None = None,
     data_dir: DataDir = None,
     threads: Annotated[
-        int | None, Parameter(help="Threads of each worker (default: 1; for a single job, as fsp train has it).")
+        int | None, Parameter(help="Threads of each worker (default: 1; for a single job, as in fsp train).")
     ] = None,
     backend: BackendName = "numba",
     device: Device = None,
@@ -44,11 +44,11 @@ def sweep(
     as_json: Json = False,
     **given: str | None,
 ) -> Any:
-    """Run a configuration with every value of a grid and several seeds, and tell mean, spread and
+    """Run a configuration with every value of a grid and several seeds, and report mean, spread and
     95 % interval of the errors for each.
 
     Called again it runs what is missing: after a stop, with more seeds, with more values. A run
-    that fails is tried once more and then told, with exit code 4, after all the others.
+    that fails is tried once more; if it fails again the exit code is 4, after all the others.
 
     Parameters
     ----------
@@ -65,16 +65,18 @@ def sweep(
     out
         Folder of the sweep (default: sweeps/NAME), a run folder in it for each run.
     """
+    from fsp_dynamics.experiments.progress import StderrOutput
     from fsp_dynamics.experiments.sweeps.plan import read_grid
-    from fsp_dynamics.experiments.sweeps.reporter import Bar, Lines
-    from fsp_dynamics.experiments.sweeps.sweep import sweep as run_sweep
+    from fsp_dynamics.experiments.sweeps.reporter import SweepReporter
+    from fsp_dynamics.experiments.sweeps.runner import sweep as run_sweep
 
+    shown = SweepReporter(StderrOutput(bars=progress))
     where: dict[str, Any] = {"jobs": jobs, "scheduler": scheduler, "data_dir": data_dir, "threads": threads}
-    where |= {"backend": backend, "device": device, "products": products, "progress": Bar() if progress else Lines()}
+    where |= {"backend": backend, "device": device, "products": products, "progress": shown}
     found = run_sweep(source, seeds=_seeds(seeds), grid=read_grid(grid), out=out, **where, **overrides(given))
     print_json(found.points()) if as_json else _show(found)
     for member in found.failed:
-        say(f"failed: {member.folder}: {member.reason}")
+        report(f"failed: {member.folder}: {member.reason}")
     return FAILED if found.failed else 0
 
 
@@ -98,7 +100,7 @@ def _show(found: Sweep) -> None:
 
 
 def _outcome(point: Record) -> dict[str, str]:
-    """What the table says of one point of the grid."""
+    """The row of one point of the grid."""
     low, high = (point[f"test_error_{end}"] for end in ("low", "high"))
     return {
         "seeds": f"{point['seeds']}" if point["seeds"] == point["runs"] else f"{point['seeds']} of {point['runs']}",

@@ -1,31 +1,25 @@
-"""Runs: what is to be trained, where it is written, how it goes on after a stop. The only floor
-that touches files and processes.
+"""Runs: their configuration, their folders, how they are trained and resumed. The only floor that
+touches files and processes.
 
-=============  =====================================================================================
-room           holds
-=============  =====================================================================================
-config         the frozen configuration and its ranges
-sources        where one comes from: presets, TOML files, run folders, overrides; what is said of a bad one
-checkpoint     weights on disk: written aside and renamed, verified when read
+=============  ===================================================================================
+module         holds
+=============  ===================================================================================
+config         what every configuration has; config_io: presets, files, overrides, refusals
+former_names   what keys, values and records were called before
+trainer        `Trainer`: what the runner needs of a family of networks; the registry of families
+rate/          rate networks as a family: configuration, network and recipe, trainer, probes
+runner         `train`: epoch by epoch, resumable after each; run: `open_run` and the record `Run`
 folder         a run folder: its lock, its files, its metrics
-execution      networks and recipes from a configuration; signals, threads
-progress       what is shown while a run goes on
-run            `open_run`, and the record `Run`
-runner         `train`: epoch by epoch, resumable after each
+checkpoint     states on disk: written aside and renamed, verified when read
+execution      data, threads, signals, and a record of the machine
 backend        what computes: kernels or torch, and on which device
-ranks          the processes of one training; shared_memory: the memory through which those of one machine talk
-sweep          `sweep`: a grid and seeds side by side, one table
-sweep_plan     its members, their names, sweep.json
-sweep_work     how members run: here, in processes, on a cluster; retries, stops
-sweep_table    statistics over seeds
-sweep_tell     what is told meanwhile
-quickstart     the first run, on digits
-overview       what was run, what came out, what differs: records for tables
-variants       what a run is in a figure, and which runs may stand in one
-collecting     the runs of a figure: found, or trained where they are missing
-curves         the numbers of each figure, from records
-figures        `fsp figure`: picture, numbers and caption
+progress       what is shown while a run goes on
+overview       runs listed and compared: records for tables
+quickstart     a first run, on digits
 analysis       `fsp stability`, `fsp gradients`
 check          `fsp check`: solvers and rules measured against what must be true
-=============  =====================================================================================
+sweeps/        `sweep`: a grid and seeds side by side, one table
+figures/       `fsp figure`: picture, numbers and caption, from the records of runs
+jobs/          the processes of one training, and the memory that those of one machine share
+=============  ===================================================================================
 """

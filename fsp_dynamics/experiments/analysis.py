@@ -1,5 +1,5 @@
-"""What the analysis says of a trained network: `fsp stability` and `fsp gradients`, as records of
-plain numbers.
+"""The analysis of a trained rate network: `fsp stability` and `fsp gradients`, as records of plain
+numbers.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import numpy as np
 
 from fsp_dynamics.analysis.gradients import EXACT, compare
 from fsp_dynamics.analysis.stability import Stability, measured_settle_time, stability
-from fsp_dynamics.datasets import Split, load_dataset
+from fsp_dynamics.datasets import Split
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.execution import NoConvergenceError
 from fsp_dynamics.experiments.folder import Record
-from fsp_dynamics.experiments.probing import first_images
+from fsp_dynamics.experiments.rate.building import build_recipe, require_rate
+from fsp_dynamics.experiments.rate.probing import first_images
 from fsp_dynamics.experiments.run import Run, Which
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array
@@ -46,17 +47,17 @@ def stability_of(
     data_dir: str | Path | None = None,
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """How the network holds its first images converged: the free equilibria, to rounding, in
-    float64.
+    """The stability of the free equilibria of the first images, found to rounding in float64.
 
-    numbers : {quantity: {mean, min, max}} over the samples converged. settle_time : {predicted,
+    numbers : {quantity: {mean, min, max}} over the converged samples. settle_time : {predicted,
     measured} of a few of them, in the order of their images: the time in which a small disturbance
-    falls to a thousandth. images : which part of the data. rested, samples : how many have converged,
-    of how many; unstable : how many of them the field does not hold.
+    falls to a thousandth. images : which part of the data. converged, samples : how many converged,
+    of how many; unstable : how many of their equilibria are unstable.
 
-    Raises ConfigurationError for a number of samples below 1, NoConvergenceError where none comes
-    to rest, and what `Run.network` raises.
+    Raises ConfigurationError for a number of samples below 1, NoConvergenceError where none
+    converges, and what `Run.network` raises.
     """
+    require_rate(run.config, "stability_of")
     part, split = _first(run, samples, data_dir)
     network = run.network(which).astype(np.float64)
     with execution.thread_limit(threads):
@@ -64,16 +65,16 @@ def stability_of(
         kept = np.flatnonzero(free.converged)
         if not kept.size:
             raise NoConvergenceError(
-                f"none of the first {len(split.labels)} {part} images of {run.folder} converges, so there is nothing to analyse"
+                f"none of the first {len(split.labels)} {part} images of {run.folder} converges; nothing to analyse"
             )
-        images, rest = split.images[kept], free.rows(kept)
-        found = stability(network, images, rest)
+        images, equilibrium = split.images[kept], free.rows(kept)
+        found = stability(network, images, equilibrium)
         few = np.arange(min(MEASURED, kept.size))
-        measured = measured_settle_time(network, images[few], rest.rows(few))
+        measured = measured_settle_time(network, images[few], equilibrium.rows(few))
     return {
         "images": part,
         "samples": len(split.labels),
-        "rested": int(kept.size),
+        "converged": int(kept.size),
         "unstable": int((~found.stable).sum()),
         "numbers": {name: _summary(number(found)) for name, number in _NUMBERS.items()},
         "settle_time": {"predicted": found.settle_time[few].tolist(), "measured": measured.tolist()},
@@ -88,17 +89,18 @@ def gradients_of(
     data_dir: str | Path | None = None,
     threads: int | None = None,
 ) -> Record:
-    """The update that the run would make of its first images beside the true gradient: the fields
-    of `analysis.gradients.Comparison`, and where from.
+    """The update that the run would make for its first images beside the true gradient: the fields
+    of `analysis.gradients.Comparison`, the part of the data and the number of images.
 
     Raises ConfigurationError for a number of samples below 1, and where none of them has an error
-    and rests; and what `Run.network` raises.
+    and converges; and what `Run.network` raises.
     """
+    config = require_rate(run.config, "gradients_of")
     part, split = _first(run, samples, data_dir)
     network = run.network(which)
     targets = np.eye(network.sizes[-1], dtype=network.dtype)[split.labels]
     with execution.thread_limit(threads):
-        found = compare(network, split.images, targets, execution.build_recipe(run.config))
+        found = compare(network, split.images, targets, build_recipe(config, objects=run.objects))
     return {"images": part, "samples": len(split.labels), **asdict(found)}
 
 
@@ -108,9 +110,7 @@ def _first(run: Run, samples: int, data_dir: str | Path | None) -> tuple[str, Sp
     """
     if samples < 1:
         raise ConfigurationError(f"samples = {samples}, expected 1 or more")
-    given = run.config.data
-    data = load_dataset(given.name, data_dir=data_dir, validation=given.validation, limit=given.limit)
-    return first_images(data, samples)
+    return first_images(execution.load_data(run.config.data, data_dir, run.objects), samples)
 
 
 def _summary(values: Array) -> dict[str, float]:

@@ -1,5 +1,5 @@
 """What computes: compiled kernels on the CPU, or torch on the CPU or a GPU. It is no part of the
-experiment: a run may change it.
+experiment: a run may be resumed on another one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from fsp_dynamics.errors import ConfigurationError, check_choice
 from fsp_dynamics.solvers import PRODUCTS, make_solver
 
 if TYPE_CHECKING:
-    from fsp_dynamics.experiments.config import SolverConfig
+    from fsp_dynamics.experiments.rate.config import SolverConfig
     from fsp_dynamics.solvers.equilibrium import Solver
 
 BACKENDS = ("numba", "torch")
@@ -21,7 +21,7 @@ ONLY_HERE = ("newton",)  # of fixed_point
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """What trains and evaluates.
+    """What trains and evaluates rate networks.
 
     name : "numba" or "torch". device, products : of torch alone
     (`torch_backend.fixed_point.TorchFixedPointSolver`); None: "auto", "full". Raises
@@ -40,30 +40,32 @@ class Backend:
             value = getattr(self, field)
             if value is not None and self.name != "torch":
                 raise ConfigurationError(
-                    f"{field} = {value!r} belongs to backend torch, not to {self.name}; give backend torch too, or leave it out"
+                    f"{field} = {value!r} belongs to backend torch, not to {self.name}; "
+                    "choose backend torch too, or leave it out"
                 )
         if self.products is not None:
             check_choice("products", self.products, PRODUCTS)
 
     def solver(self, given: SolverConfig, local_rank: int = 0) -> Solver:
-        """The solver that a configuration asks for, on this backend. local_rank : which GPU of
-        this machine is meant by "auto" and "cuda".
+        """The solver of a configuration, on this backend. local_rank : the GPU of this machine that
+        "auto" and "cuda" denote.
 
         Raises ConfigurationError for a solver that torch does not have, for settings that the
-        solver refuses, and for a device that is not there.
+        solver refuses, and for a device that does not exist.
         """
         name, settings = given.name, dict(given.settings)
         if self.name == "torch":
             _require_torch()
             if name not in ON_TORCH:
-                ours = ", ".join(ON_TORCH)
                 raise ConfigurationError(
-                    f"solver.name = {name!r} does not run on backend torch; choose one of: {ours}, or backend numba"
+                    f"solver.name = {name!r} does not run on backend torch; "
+                    f"choose one of: {', '.join(ON_TORCH)}, or backend numba"
                 )
             name = ON_TORCH[name]
             if given.method in ONLY_HERE:
                 raise ConfigurationError(
-                    f"solver.method = {given.method!r} does not run on backend torch; use backend numba, or leave it out"
+                    f"solver.method = {given.method!r} does not run on backend torch; "
+                    "use backend numba, or leave it out"
                 )
             settings["device"] = self.device_name(local_rank)
             if name == "torch_fixed_point":
@@ -87,8 +89,8 @@ class Backend:
             )
 
     def device_name(self, local_rank: int = 0) -> str:
-        """The torch device that is meant: "cpu" or "cuda:0". Raises ConfigurationError for one
-        that is not there.
+        """The torch device: "cpu" or "cuda:0". Raises ConfigurationError for one that does not
+        exist here.
         """
         _require_torch()
         from fsp_dynamics.torch_backend.tensors import chosen_device
@@ -97,8 +99,8 @@ class Backend:
         return str(device) if device.type == "cpu" or device.index is not None else f"cuda:{local_rank}"
 
     def described(self, local_rank: int = 0, shards: int = 1) -> str:
-        """What computes, in words for a record: all that may change the last bits of a result.
-        shards : into which every batch is cut.
+        """What computes, as a text for environment.json: all that may change the last bits of a
+        result. shards : into which every batch is divided.
         """
         cut = f", batches in {shards} shards" if shards > 1 else ""
         if self.name == "numba":

@@ -1,11 +1,11 @@
 """`fsp check`: the solvers and the learning rule measured on this machine against what must be
 true of them.
 
-Four questions, each with figures and the limits they must keep: does every method converge with
-its order; do all solvers find the same equilibria; is eq. 14 what the closed form of the nudged
-phase says; does the reciprocal network's rule become the gradient as beta goes to 0. On backend
-torch the same is asked of its solvers, beside the others. Nothing here is shared with the test
-suite, so that an installed package can be checked alone.
+Four questions, each answered by figures with limits: does every method converge with its order; do
+all solvers find the same equilibria; does eq. 14 agree with the closed form of the nudged phase;
+does the update of the reciprocal network become the gradient as beta goes to 0. With backend torch
+its solvers are measured beside the reference. Nothing here is shared with the test suite, so that
+an installed package can be checked alone.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ ORDER_SLACK = {1: 0.05, 2: 0.1, 3: 0.2, 4: 0.2, 5: 0.3}
 COARSEST = {1: 64, 2: 32, 3: 16, 4: 8, 5: 4}
 SETTLED = {"float64": Tolerance(1e-14, 1e-14), "float32": Tolerance(1e-6, 2e-7)}
 AGREEMENT = {"float64": 1e-12, "float32": 1e-5}
-WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "anderson": ("fixed_point", {"method": "anderson"}),
     "picard": ("fixed_point", {"method": "picard", "max_passes": 2000}),
     "newton": ("fixed_point", {"method": "newton"}),
     "numba": ("numba_ode", {"method": "dopri5"}),
     "reference": ("reference", {"method": "dopri5"}),
 }
-TORCH_WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+TORCH_SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "torch passes": ("torch_fixed_point", {}),
     "torch anderson": ("torch_fixed_point", {"method": "anderson"}),
     "torch dopri5": ("torch_ode", {"method": "dopri5"}),
     "torch implicit_adams": ("torch_ode", {"method": "implicit_adams", "dt": 0.2}),
 }
 TORCH_ORDERS = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
-# take part in the first tenth of the random networks
+# compared on the first tenth of the random networks
 SLOW = ("reference", "torch dopri5", "torch implicit_adams")
 
 
@@ -65,7 +65,7 @@ class Measured:
 
     @property
     def expected(self) -> str:
-        """The interval in words.
+        """The interval as a text.
 
         >>> Measured("", "", 1.0, 0.95, 1.05).expected, Measured("", "", 0.0, 0.0, 1e-12).expected
         ('1 +- 0.05', '<= 1e-12')
@@ -76,24 +76,23 @@ class Measured:
 
 
 def run_checks(
-    nets: int = 100, told: Callable[[str], None] = lambda text: None, backend: Backend = NUMBA
+    nets: int = 100, report: Callable[[str], None] = lambda text: None, backend: Backend = NUMBA
 ) -> Iterator[Measured]:
-    """Every figure, in turn; `told` hears the name of each group as it begins. `nets`: random
-    networks for the agreement.
+    """Every figure, in turn. nets : random networks for the agreement. report : called with the
+    name of each group as it begins. backend : whose solvers are measured.
 
-    backend : whose solvers are asked. Raises ConfigurationError where it or its device is not
-    there.
+    Raises ConfigurationError where the backend or its device is missing.
     """
     device = None if backend.name == "numba" else backend.device_name()
-    way = "anderson" if device is None else "torch passes"
+    solver = "anderson" if device is None else "torch passes"
     groups: dict[str, Callable[[], Iterator[Measured]]] = {
         "order": lambda: orders(device),
         "agreement": lambda: agreement(nets, device),
-        "eq. 14": lambda: closed_form(way, device),
-        "equilibrium propagation": lambda: theorem(way, device),
+        "eq. 14": lambda: closed_form(solver, device),
+        "equilibrium propagation": lambda: theorem(solver, device),
     }
     for name, group in groups.items():
-        told(name)
+        report(name)
         yield from group()
 
 
@@ -125,58 +124,59 @@ def orders(device: str | None = None) -> Iterator[Measured]:
 
 
 def agreement(nets: int, device: str | None = None) -> Iterator[Measured]:
-    """Largest distance of any unit between two solvers, over random networks, saturated units
-    included; and who never rested.
+    """Largest distance of any unit between two solvers, over random networks with saturated units;
+    and the number of unconverged samples.
 
-    Those that are SLOW take part in the first tenth of them.
+    SLOW solvers are compared on the first tenth of the networks.
     """
-    ways = WAYS if device is None else {way: WAYS[way] for way in ("anderson", "reference")} | TORCH_WAYS
-    shares = {way: -(-nets // 10) if way in SLOW else nets for way in ways}
+    solvers = SETTINGS
+    if device is not None:
+        solvers = {name: SETTINGS[name] for name in ("anderson", "reference")} | TORCH_SETTINGS
+    shares = {name: -(-nets // 10) if name in SLOW else nets for name in solvers}
     for dtype in ("float64", "float32"):
-        distance, restless = dict.fromkeys(ways, 0.0), 0
+        distance, unconverged = dict.fromkeys(solvers, 0.0), 0
         for seed in range(nets):
             network, images, target = _random_loop(seed, dtype)
             for nudge in (None, Nudge(0.7, target)):
-                found = {way: _relax(network, images, way, nudge, device) for way in ways if seed < shares[way]}
-                restless += sum(int((~rest.converged).sum()) for rest in found.values())
-                for way, rest in found.items():
+                found = {name: _relax(network, images, name, nudge, device) for name in solvers if seed < shares[name]}
+                unconverged += sum(int((~rest.converged).sum()) for rest in found.values())
+                for name, rest in found.items():
                     gap = np.abs(flatten(rest.state).astype(np.float64) - flatten(found["anderson"].state)).max()
-                    distance[way] = max(distance[way], float(gap))
-        for way in ways:
-            if way != "anderson":
-                yield Measured(
-                    "agreement", f"{way} - anderson, {shares[way]} nets, {dtype}", distance[way], 0.0, AGREEMENT[dtype]
-                )
-        yield Measured("agreement", f"unconverged samples, {dtype}", restless, 0, 0)
+                    distance[name] = max(distance[name], float(gap))
+        for name in solvers:
+            if name != "anderson":
+                what = f"{name} - anderson, {shares[name]} nets, {dtype}"
+                yield Measured("agreement", what, distance[name], 0.0, AGREEMENT[dtype])
+        yield Measured("agreement", f"unconverged samples, {dtype}", unconverged, 0, 0)
 
 
-def closed_form(way: str = "anderson", device: str | None = None) -> Iterator[Measured]:
-    """eq. 14 from two relaxations against the nudged phase in closed form, in a network with
-    saturated units whose masks stay.
+def closed_form(solver: str = "anderson", device: str | None = None) -> Iterator[Measured]:
+    """Eq. 14 from two relaxations against the nudged phase in closed form, in a network whose
+    saturated units stay saturated.
     """
     for dtype in ("float64", "float32"):
         network, images, target = _steady_masks()
         network, beta = network.astype(dtype), 0.5
         nudge = Nudge(beta, target.astype(dtype))
-        free, nudged = (_relax(network, images.astype(dtype), way, pull, device) for pull in (None, nudge))
+        free, nudged = (_relax(network, images.astype(dtype), solver, pull, device) for pull in (None, nudge))
         learned = hebbian_update(network, images.astype(dtype), free, nudged, beta=beta).parameters()
         expected = _expected_update(network, images, free.state, target, beta)
         worst = max(float(np.abs(learned[name] - expected[name]).max()) for name in expected)
         yield Measured("eq. 14", f"update - closed form, {dtype}", worst, 0.0, AGREEMENT[dtype])
 
 
-def theorem(way: str = "anderson", device: str | None = None) -> Iterator[Measured]:
+def theorem(solver: str = "anderson", device: str | None = None) -> Iterator[Measured]:
     """Tied reciprocal network: eq. 14 of both directions against -dC/dW by central differences of
-    the cost converged.
+    the cost at equilibrium.
     """
     network, images, target = _interior_reciprocal()
     gradient = _cost_gradient(network, images, target)
     size = max(float(np.abs(g).max()) for g in gradient.values())
 
     def error(beta: float, centred: bool, halved: float = 0.0) -> float:
-        learned = _rule(network, images, target, beta, centred, way, device)
+        learned = _rule(network, images, target, beta, centred, solver, device)
         if halved:  # Richardson: the error of the centred rule is O(beta^2) + O(beta^4)
-            finer = _rule(network, images, target, halved, centred, way, device)
+            finer = _rule(network, images, target, halved, centred, solver, device)
             learned = {name: (4 * finer[name] - learned[name]) / 3 for name in finer}
         return max(float(np.abs(learned[name] - gradient[name]).max()) for name in gradient) / size
 
@@ -196,12 +196,12 @@ def theorem(way: str = "anderson", device: str | None = None) -> Iterator[Measur
 
 
 def _relax(
-    network: Network, images: Array, way: str = "anderson", nudge: Nudge | None = None, device: str | None = None
+    network: Network, images: Array, name: str = "anderson", nudge: Nudge | None = None, device: str | None = None
 ) -> Equilibrium:
-    name, settings = (WAYS | TORCH_WAYS)[way]
-    if name.startswith("torch"):
+    solver, settings = (SETTINGS | TORCH_SETTINGS)[name]
+    if solver.startswith("torch"):
         settings = settings | {"device": device}
-    return make_solver(name, **settings).relax(
+    return make_solver(solver, **settings).relax(
         network, drive(network, images), None, nudge, SETTLED[str(network.dtype)]
     )
 
@@ -268,7 +268,7 @@ def _steady_masks() -> tuple[Network, Array, Array]:
 
 
 def _masks(network: Network, images: Array, nudge: Nudge | None) -> Array:
-    """(B, N) 1 where a unit rests inside (0, 1), 0 where it is saturated."""
+    """(B, N) 1 where a unit lies inside (0, 1), 0 where it is saturated."""
     state = flatten(_relax(network, images, "anderson", nudge).state)
     return ((state > 1e-3) & (state < 1 - 1e-3)).astype(float)
 
@@ -311,16 +311,16 @@ def _interior_reciprocal() -> tuple[Network, Array, Array]:
 
 
 def _rule(
-    network: Network, images: Array, target: Array, beta: float, centred: bool, way: str, device: str | None
+    network: Network, images: Array, target: Array, beta: float, centred: bool, solver: str, device: str | None
 ) -> dict[str, Array]:
-    free, nudged = _relax(network, images, way, None, device), _relax(network, images, way, Nudge(beta, target), device)
-    opposite = _relax(network, images, way, Nudge(-beta, target), device) if centred else None
+    free, nudged = (_relax(network, images, solver, nudge, device) for nudge in (None, Nudge(beta, target)))
+    opposite = _relax(network, images, solver, Nudge(-beta, target), device) if centred else None
     return hebbian_update(network, images, free, nudged, opposite=opposite, beta=beta).parameters()
 
 
 def _cost_gradient(network: Network, images: Array, target: Array, h: float = 1e-3) -> dict[str, Array]:
-    """-dC/dW, C = mean_B 1/2 ||s_L - d||^2 converged: central differences with one Richardson step,
-    O(h^4).
+    """-dC/dW, C = mean_B 1/2 ||s_L - d||^2 at equilibrium: central differences with one Richardson
+    step, O(h^4).
     """
 
     def cost(name: str, weight: Array) -> float:

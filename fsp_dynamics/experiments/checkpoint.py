@@ -1,10 +1,13 @@
-"""Weights on disk: written aside and renamed, named by their content, verified when they are read.
+"""States on disk: written aside and renamed, named by their content, verified when they are read.
 
 A checkpoint is a payload (safetensors) and a manifest (JSON) that names it and holds its SHA-256.
 The payload is written first, under a name of its own; renaming the manifest into place is what
 makes the checkpoint. Until then the previous one is whole, after it the new one is. `last` and
 `best` may name one payload. Networks that are kept for good, `kept-00003` after epoch 3, have each
-a payload of their own, which holds the weights and nothing else; pruning does not look at them.
+a payload of their own, which holds the network and nothing else; pruning does not touch them.
+
+The payload holds `TrainingState.arrays`, the manifest `TrainingState.values`. Format 1 had the
+random stream alone in its manifest, under "rng"; it is read as well.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,52 +26,31 @@ import safetensors
 import safetensors.numpy
 
 from fsp_dynamics.errors import CheckpointError, NotFiniteError
-from fsp_dynamics.models.network import Array
+from fsp_dynamics.experiments import former_names
+from fsp_dynamics.experiments.trainer import TrainingState
 
-FORMAT = 1
+FORMAT = 2
 NAMES = ("last", "best")
-PARTS = ("parameters", "velocity", "warm_start")
-OLD_PARTS = {"memory": "warm_start"}  # what payloads called them before
 KEPT = re.compile(r"kept-(\d+)(-.*)?\.(json|safetensors)")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Checkpoint:
-    """All that the next epoch depends on, beside the configuration.
-
-    epoch : finished epochs. parameters, velocity : arrays by the names of `Network.parameters`.
-        rng : `bit_generator.state`.
-    warm_start : arrays by the names of `training.loop_engine.LoopWarmStart` or
-    `training.reciprocal_engine.ReciprocalWarmStart`; none where training keeps no memory.
-    """
-
-    epoch: int
-    parameters: dict[str, Array]
-    velocity: dict[str, Array]
-    rng: dict[str, Any]
-    warm_start: dict[str, Array] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        return f"<Checkpoint of epoch {self.epoch}: {len(self.parameters)} arrays>"
-
-
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, names: Sequence[str] = ("last",)) -> None:
-    """Make `checkpoint` the one called by each of `names`, in that order, and drop payloads that
+def save_checkpoint(folder: Path, state: TrainingState, names: Sequence[str] = ("last",)) -> None:
+    """Make `state` the checkpoint called by each of `names`, in that order, and drop payloads that
     no manifest names any more.
 
     Raises NotFiniteError for NaN or infinity, before anything is written, and OSError if the disk
     refuses; what was there then stays valid.
     """
-    manifest = _write_payload(folder, "epoch", checkpoint)
+    manifest = _write_payload(folder, "epoch", state)
     for name in names:
         write_aside(folder / f"{name}.json", manifest)
     _prune(folder)
 
 
-def keep_network(folder: Path, epoch: int, parameters: dict[str, Array]) -> None:
-    """Keep these weights for good, as those after `epoch`. Raises as `save_checkpoint` does."""
-    manifest = _write_payload(folder, "kept", Checkpoint(epoch, parameters, {}, {}))
-    write_aside(folder / f"{_kept(epoch)}.json", manifest)
+def keep_network(folder: Path, state: TrainingState) -> None:
+    """Keep the network of a state for good. Raises as `save_checkpoint` does."""
+    manifest = _write_payload(folder, "kept", state.network())
+    write_aside(folder / f"{_kept(state.epoch)}.json", manifest)
 
 
 def kept_epochs(folder: Path) -> tuple[int, ...]:
@@ -77,7 +58,7 @@ def kept_epochs(folder: Path) -> tuple[int, ...]:
     return tuple(sorted(epoch for path, epoch in _kept_files(folder) if path.suffix == ".json"))
 
 
-def load_kept(folder: Path, epoch: int) -> Checkpoint:
+def load_kept(folder: Path, epoch: int) -> TrainingState:
     """The network kept after `epoch`, verified as in `load_checkpoint`. Raises CheckpointError
     also for an epoch whose network was not kept.
     """
@@ -86,37 +67,36 @@ def load_kept(folder: Path, epoch: int) -> Checkpoint:
         there = (
             f"there are those of {', '.join(map(str, epochs))}"
             if epochs
-            else "none was kept, which takes probes.keep = 1 or more in training"
+            else "none was kept; train with probes.keep = 1 or more to keep them"
         )
         raise CheckpointError(f"{folder} holds no network of epoch {epoch}; {there}")
     return load_checkpoint(folder, _kept(epoch))
 
 
 def drop_kept(folder: Path, after: int) -> None:
-    """Forget the networks kept later than epoch `after`, manifests first."""
+    """Remove the networks kept later than epoch `after`, manifests first."""
     for path, epoch in sorted(_kept_files(folder), key=lambda file: file[0].suffix):
         if epoch > after:
             path.unlink(missing_ok=True)
 
 
-def _write_payload(folder: Path, kind: str, checkpoint: Checkpoint) -> bytes:
+def _write_payload(folder: Path, kind: str, state: TrainingState) -> bytes:
     """Write the arrays to a file that is named by kind, epoch and content; the manifest that
     describes it.
     """
-    arrays = {f"{part}/{name}": w for part in PARTS for name, w in getattr(checkpoint, part).items()}
-    for name, array in arrays.items():
+    for name, array in state.arrays.items():
         if not np.isfinite(array).all():
-            raise NotFiniteError(f"{name} is not finite after epoch {checkpoint.epoch}; it is not saved")
-    payload = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+            raise NotFiniteError(f"{name} is not finite after epoch {state.epoch}; it is not saved")
+    payload = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in state.arrays.items()})
     digest = hashlib.sha256(payload).hexdigest()
-    file = f"{kind}-{checkpoint.epoch:05d}-{digest[:12]}.safetensors"
+    file = f"{kind}-{state.epoch:05d}-{digest[:12]}.safetensors"
     manifest = {
         "format": FORMAT,
-        "epoch": checkpoint.epoch,
+        "epoch": state.epoch,
         "payload": file,
         "bytes": len(payload),
         "sha256": digest,
-        "rng": checkpoint.rng,
+        "values": state.values,
     }
     manifest["manifest_sha256"] = _digest(manifest)
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,29 +104,29 @@ def _write_payload(folder: Path, kind: str, checkpoint: Checkpoint) -> bytes:
     return json.dumps(manifest, indent=1).encode()
 
 
-def load_checkpoint(folder: Path, name: str = "last") -> Checkpoint:
-    """The checkpoint of that name, verified to the byte. Raises CheckpointError: missing, damaged,
-    or of another format.
+def load_checkpoint(folder: Path, name: str = "last") -> TrainingState:
+    """The state saved under that name, verified to the byte. Raises CheckpointError: missing,
+    damaged, or of another format.
     """
     manifest = _read_manifest(folder / f"{name}.json")
     path = folder / str(manifest["payload"])
     payload = _read(path, f"the {name} checkpoint")
     if len(payload) != manifest["bytes"]:
         raise CheckpointError(
-            f"{path} has {len(payload)} bytes, its manifest says {manifest['bytes']}: it is damaged; {_remedy(name)}"
+            f"{path} has {len(payload)} bytes, expected {manifest['bytes']} as in its manifest: "
+            f"it is damaged; {_remedy(name)}"
         )
     digest = hashlib.sha256(payload).hexdigest()
     if digest != manifest["sha256"]:
         raise CheckpointError(
-            f"{path} has SHA-256 {digest[:12]}..., its manifest says {manifest['sha256'][:12]}...: it is damaged; {_remedy(name)}"
+            f"{path} has SHA-256 {digest[:12]}..., expected {manifest['sha256'][:12]}... as in its manifest: "
+            f"it is damaged; {_remedy(name)}"
         )
-    parts: dict[str, dict[str, Array]] = {part: {} for part in PARTS}
-    for key, array in safetensors.numpy.load(payload).items():
-        part, _, own_name = key.partition("/")
-        part = OLD_PARTS.get(part, part)
-        if part in parts:
-            parts[part][own_name] = array
-    return Checkpoint(manifest["epoch"], rng=manifest["rng"], **parts)
+    arrays = safetensors.numpy.load(payload)
+    if manifest["format"] == 1:
+        arrays = {former_names.array_name(key): array for key, array in arrays.items()}
+        return TrainingState(manifest["epoch"], arrays, {"rng": manifest["rng"]})
+    return TrainingState(manifest["epoch"], arrays, manifest["values"])
 
 
 def has_checkpoint(folder: Path, name: str = "last") -> bool:
@@ -173,7 +153,7 @@ def write_aside(path: Path, content: bytes) -> None:
     _sync_folder(path.parent)
 
 
-def sweep(folder: Path) -> None:
+def remove_aside(folder: Path) -> None:
     """Remove what a killed process left half written. Only while the run is locked."""
     for aside in folder.glob(".*.tmp"):
         aside.unlink(missing_ok=True)
@@ -207,7 +187,7 @@ def _prune(folder: Path) -> None:
     try:
         kept = {_read_manifest(folder / f"{name}.json")["payload"] for name in NAMES if has_checkpoint(folder, name)}
     except CheckpointError:
-        return  # with a damaged manifest nobody knows which payload it needs: keep them all
+        return  # a damaged manifest may need any of the payloads: keep them all
     for path in folder.glob("epoch-*.safetensors"):
         if path.name not in kept:
             path.unlink(missing_ok=True)
@@ -224,9 +204,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         ) from None
     if stated != _digest(manifest):
         raise CheckpointError(f"{path} does not match its own SHA-256: it is damaged; {_remedy(path.stem)}")
-    if manifest["format"] != FORMAT:
+    if manifest["format"] not in (1, FORMAT):
         raise CheckpointError(
-            f"{path} has format {manifest['format']}, expected {FORMAT}; use the version of fsp_dynamics that wrote it"
+            f"{path} has format {manifest['format']}, expected 1 or {FORMAT}; "
+            "use the version of fsp_dynamics that wrote it"
         )
     return dict(manifest)
 
@@ -246,4 +227,4 @@ def _remedy(name: str) -> str:
     if name not in NAMES:
         return "take the network of another epoch, or train again into another folder"
     other = "best" if name == "last" else "last"
-    return f"try the {other} checkpoint (fsp evaluate RUN --checkpoint {other}), or train again into another folder"
+    return f"try the {other} checkpoint (which={other!r}), or train again into another folder"

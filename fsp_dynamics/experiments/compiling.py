@@ -1,5 +1,5 @@
-"""The kernels compiled beforehand: in a process of its own, so that the one that waits stays live,
-and then loaded from the cache on disk.
+"""The kernels compiled beforehand: in a process of its own, so that the waiting one stays
+responsive, and then loaded from the cache on disk.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 
 
 def compile_aside(network: Network) -> None:
-    """What `compile_for` does, by another process first: here it then takes a moment. Only for the
+    """`compile_for`, by another process first: here it then takes a moment. Only for the
     activations of this package.
 
-    If that process fails, this one compiles, which takes as long and keeps the interpreter busy.
+    If that process fails, this one compiles, which takes as long and blocks the interpreter.
     """
     dtype, loop = str(network.dtype), network.loop is not None
-    code = f"from fsp_dynamics.experiments.compiling import compile_for; compile_for({network.rho.name!r}, {loop}, {dtype!r})"
+    call = f"compile_for({network.rho.name!r}, {loop}, {dtype!r})"
+    code = f"from fsp_dynamics.experiments.compiling import compile_for; {call}"
     subprocess.run(
         [sys.executable, "-c", code],
         check=False,
@@ -36,8 +37,8 @@ def compile_aside(network: Network) -> None:
 
 
 def compile_for(rho: Activation | str, loop: bool, dtype: str) -> None:
-    """Follow and relax a tiny network of that kind, which compiles, or loads, what any such
-    network needs.
+    """Follow and relax a tiny network of that kind, which compiles or loads the kernels that any
+    such network needs.
     """
     make = loop_network if loop else reciprocal_network
     network, images = make([2, 3, 2], rho=rho, dtype=dtype, rng=0), np.ones((1, 2))

@@ -1,37 +1,39 @@
-"""What a run is, as a frozen record with ranges: unknown keys are refused, impossible values are
-refused, nothing is guessed.
+"""What every configuration has, whatever the family of its networks: frozen tables with ranges.
+Unknown keys are refused, impossible values are refused, nothing is guessed.
 
 A configuration describes the experiment and nothing of the machine: folders, threads and progress
-are arguments of `train`. `[notes]` says what a preset should give and what was measured; it is no
-part of the experiment.
+are arguments of `train`. Each family adds the keys it needs in a subclass of `Config`
+(`rate.config.RateConfig`), which `config_of` finds by the key `family`. `[notes]` holds what a
+preset should give and what was measured; it is no part of the experiment.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from fsp_dynamics.datasets import DATASETS
 from fsp_dynamics.errors import check_choice
-from fsp_dynamics.learning.phases import KINDS
-from fsp_dynamics.learning.rules import RULES
-from fsp_dynamics.models.activations import ACTIVATIONS
-from fsp_dynamics.solvers import SOLVERS
+from fsp_dynamics.experiments.objects import check_name
+from fsp_dynamics.experiments.trainer import TRAINERS
 
-TOPOLOGIES = ("loop", "reciprocal")
-DTYPES = ("float32", "float64")
-TRAINING_SOLVERS = tuple(
-    name for name in SOLVERS if name != "torch_fixed_point"
-)  # which is what backend torch makes of fixed_point
+ORDER = ("seed", "family", "data", "network", "learning", "solver", "probes", "notes")
+"""The order of keys and tables in files, options and the names of a sweep's runs; what another
+family adds comes before [probes].
+"""
 
 
-def _one_of(field: str, choices: Iterable[str]) -> AfterValidator:
+def one_of(field: str, choices: Iterable[str]) -> AfterValidator:
+    """Accepts one of `choices`; refuses others with the nearest one."""
     return AfterValidator(lambda value: check_choice(field, value, choices))
 
 
-def _listing(choices: Iterable[str]) -> str:
+def listing(choices: Iterable[str]) -> str:
+    """The choices, for the description of a key."""
     return ", ".join(choices)
 
 
@@ -40,11 +42,8 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, dict) else tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
-_Rate = Annotated[float, Field(ge=0)]
-_Rates = Annotated[tuple[_Rate, ...], BeforeValidator(_listed)]
-_Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_listed)]
-_Constants = Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_listed)]
-_Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Listed = BeforeValidator(_listed)
+"""Reads a list, or one bare value, as a tuple."""
 
 
 class Section(BaseModel):
@@ -54,149 +53,51 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """Which images."""
+    """Which images: a named set, or a file or folder of one's own."""
 
-    name: Annotated[str, _one_of("data.name", DATASETS), Field(description=f"data set: {_listing(DATASETS)}")]
+    name: Annotated[
+        str | None,
+        AfterValidator(lambda value: value and check_name("data.name", value, DATASETS)),
+        Field(None, description=f"data set: {listing(DATASETS)}"),
+    ]
+    path: Annotated[
+        str | None,
+        Field(
+            None,
+            min_length=1,
+            description="in place of data.name: IDX file, .npz, or folder of IDX files or of class folders of images",
+        ),
+    ]
     limit: Annotated[int | None, Field(None, ge=1, description="keep only so many training images")]
     validation: Annotated[
         int | None, Field(None, ge=0, description="training images set aside to choose the best epoch")
     ]
 
-
-class NetworkConfig(Section):
-    """Which network. `loop_scale` belongs to the loop, `tied` to the reciprocal network."""
-
-    kind: Annotated[str, _one_of("network.kind", TOPOLOGIES), Field("loop", description="loop or reciprocal")]
-    hidden: Annotated[_Sizes, Field(min_length=1, description="units of each hidden layer")]
-    rho: Annotated[
-        str,
-        _one_of("network.rho", ACTIVATIONS),
-        Field("hard_sigmoid", description=f"firing-rate function: {_listing(ACTIVATIONS)}"),
-    ]
-    time_constants: Annotated[
-        _Constants, Field((1.0,), min_length=1, description="r: one for all layers, or one for each, the output last")
-    ]
-    forward_scale: Annotated[
-        float | None,
-        Field(None, gt=0, description="factor of the initial weights between layers (default 1; reciprocal 0.4)"),
-    ]
-    loop_scale: Annotated[
-        float | None, Field(None, ge=0, description="factor of the loop's initial weights (default 1)")
-    ]
-    tied: Annotated[
-        bool | None, Field(None, description="backward weights are the transposed forward ones (default true)")
-    ]
-    dtype: Annotated[
-        str, _one_of("network.dtype", DTYPES), Field("float32", description=f"precision: {_listing(DTYPES)}")
-    ]
-
     @model_validator(mode="after")
-    def _fits(self) -> NetworkConfig:
-        stray = "tied" if self.kind == "loop" else "loop_scale"
-        if getattr(self, stray) is not None:
-            owner = next(kind for kind in TOPOLOGIES if kind != self.kind)
-            raise ValueError(
-                f"network.{stray} = {getattr(self, stray)!r} belongs to network.kind = {owner!r}, not to {self.kind!r}; leave it out"
-            )
-        if len(self.time_constants) not in (1, len(self.hidden) + 1):
-            raise ValueError(
-                f"network.time_constants has {len(self.time_constants)} values, expected 1 or {len(self.hidden) + 1} (each hidden layer, the output)"
-            )
+    def _names_one(self) -> DataConfig:
+        if (self.name is None) == (self.path is None):
+            both = "both" if self.name is not None else "neither of them"
+            raise ValueError(f"data.name and data.path: {both} given, expected exactly one; give one of the two")
         return self
 
-
-class RatesConfig(Section):
-    """Learning rate of each matrix; biases share the rate of the matrix into their layer."""
-
-    input: Annotated[_Rate, Field(description="rate of the input matrix")]
-    forward: Annotated[_Rates, Field(description="rate of each forward matrix, the one into the output last")]
-    loop: Annotated[_Rate, Field(0.0, description="rate of the loop")]
-    backward: Annotated[_Rates, Field((), description="rate of each backward matrix (reciprocal network, not tied)")]
+    @property
+    def label(self) -> str:
+        """What tables and folders call it: the name, or the last part of the path."""
+        return self.name.removeprefix("given:") if self.name is not None else Path(str(self.path)).name
 
 
 class LearningConfig(Section):
-    """How it learns."""
+    """How long it learns; a family adds how."""
 
     epochs: Annotated[int, Field(ge=1, description="passes through the training images")]
-    batch: Annotated[int, Field(20, ge=1, description="images for each weight update")]
-    beta: Annotated[float, Field(1.0, description="strength of the nudge")]
-    phases: Annotated[
-        str, _one_of("learning.phases", KINDS), Field("one-sided", description=f"sign of the nudge: {_listing(KINDS)}")
+    patience: Annotated[
+        int | None,
+        Field(None, ge=1, description="end early after so many epochs without a lower validation error; none: never"),
     ]
-    rule: Annotated[
-        str,
-        _one_of("learning.rule", RULES),
-        Field("hebbian", description=f"learning rule: {_listing(RULES)} (hebbian is eq. 14)"),
-    ]
-    mirror: Annotated[
-        float,
-        Field(0.0, ge=0, le=1, description="share by which the loop follows noise sent forward, every thousand images"),
-    ]
-    rates: Annotated[RatesConfig, Field(description="learning rates")]
-    normalised: Annotated[
-        bool, Field(True, description="divide rates by 1 + mean squared norm of the presynaptic rates")
-    ]
-    output_step: Annotated[
-        float | None, Field(None, gt=0, description="largest change of an output's mean input in one batch")
-    ]
-    momentum: Annotated[float, Field(0.0, ge=0, lt=1, description="share of the last change that is kept")]
-    decay: Annotated[float, Field(0.0, ge=0, description="weight decay")]
-    rate_factor: Annotated[float, Field(1.0, gt=0, le=1, description="factor of all rates after each epoch")]
-    frozen: Annotated[_Names, Field((), description="parameters that do not learn, such as loop or forward[0]")]
-
-    @model_validator(mode="after")
-    def _pulls(self) -> LearningConfig:
-        if self.beta == 0:
-            raise ValueError(
-                "learning.beta = 0.0 pulls nothing and nothing would be learned; give a number other than 0, such as 1.0"
-            )
-        return self
-
-
-class SolverConfig(Section):
-    """How the network converges. What is left out takes the solver's own default; of absolute
-    and relative, one alone sets the other to 0.
-    """
-
-    name: Annotated[
-        str,
-        _one_of("solver.name", TRAINING_SOLVERS),
-        Field("fixed_point", description=f"solver: {_listing(TRAINING_SOLVERS)}"),
-    ]
-    method: Annotated[str | None, Field(None, description="method of that solver")]
-    absolute: Annotated[
-        float | None, Field(None, ge=0, description="converged: ||field|| <= absolute + relative ||state||")
-    ]
-    relative: Annotated[float | None, Field(None, ge=0, description="see absolute")]
-    max_passes: Annotated[int | None, Field(None, ge=1, description="passes before a fixed point is given up")]
-    memory: Annotated[int | None, Field(None, ge=1, description="earlier passes that Anderson's method mixes")]
-    dt: Annotated[float | None, Field(None, gt=0, description="step size, in units of time")]
-    max_steps: Annotated[int | None, Field(None, ge=1, description="steps before an integration is given up")]
-    form: Annotated[str | None, Field(None, description="form of the field that is integrated")]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What `make_solver` is given beside the name."""
-        return self.model_dump(exclude={"name", "absolute", "relative"}, exclude_none=True)
-
-    @model_validator(mode="after")
-    def _fits(self) -> SolverConfig:
-        stray: tuple[str, ...] = ("dt", "max_steps", "form") if self.name == "fixed_point" else ("max_passes", "memory")
-        stray += ("form",) if self.name == "torch_ode" else ()
-        for key in stray:
-            if key in self.settings:
-                raise ValueError(
-                    f"solver.{key} = {self.settings[key]!r} is no setting of solver.name = {self.name!r}; leave it out or choose another solver"
-                )
-        if (self.absolute, self.relative) != (None, None) and (self.absolute or 0) + (self.relative or 0) == 0:
-            raise ValueError(
-                "solver.absolute and solver.relative are both 0, which can never be met; give one of them a positive value"
-            )
-        return self
 
 
 class ProbesConfig(Section):
-    """What is looked at while it learns; it changes nothing, and is no part of the experiment."""
+    """What is measured while it learns; it changes nothing, and is no part of the experiment."""
 
     samples: Annotated[
         int,
@@ -221,41 +122,59 @@ class NotesConfig(Section):
 
 
 class Config(Section):
-    """One experiment, whole."""
+    """One experiment, whole; the fields that all families share."""
 
     seed: Annotated[int, Field(0, ge=0, description="seed of the initial weights and of the order of the images")]
+    family: Annotated[
+        str, one_of("family", TRAINERS), Field("rate", description=f"family of networks: {listing(TRAINERS)}")
+    ]
     data: DataConfig
-    network: NetworkConfig
     learning: LearningConfig
-    solver: Annotated[SolverConfig, Field(default_factory=SolverConfig)]
     probes: Annotated[ProbesConfig, Field(default_factory=ProbesConfig)]
     notes: Annotated[NotesConfig, Field(default_factory=NotesConfig)]
 
-    @property
-    def time_constants(self) -> tuple[float, ...]:
-        """r of each layer, the output last."""
-        given = self.network.time_constants
-        return given * (len(self.network.hidden) + 1) if len(given) == 1 else given
-
     @model_validator(mode="after")
-    def _agree(self) -> Config:
-        _check_rates(self)
-        _check_beta(self)
-        _check_frozen(self)
-        _check_extras(self)
+    def _can_end_early(self) -> Config:
+        if self.learning.patience is not None and self.data.validation == 0:
+            raise ValueError(
+                f"learning.patience = {self.learning.patience}, but data.validation = 0 leaves no validation images "
+                "to judge by; give some, or leave patience out"
+            )
         return self
+
+    def table(self, *, exclude_none: bool = False, **more: Any) -> dict[str, Any]:
+        """The configuration as nested tables, in the order of `ORDER`; more: of `model_dump`."""
+        dumped = self.model_dump(exclude_none=exclude_none, **more)
+        return {key: dumped[key] for key in ordered(dumped)}
+
+    def key(self, dotted: str) -> Any:
+        """The value of a dotted key; None for one that this family does not have."""
+        found: Any = self
+        for part in dotted.split("."):
+            found = getattr(found, part, None)
+        return found
 
     def experiment(self) -> dict[str, Any]:
         """{dotted key: value} of all that decides the result; neither the notes and probes nor the
         number of epochs.
         """
-        flat = flatten(self.model_dump(exclude={"notes": True, "probes": True, "learning": {"epochs"}}))
+        flat = flatten(self.table(exclude={"notes": True, "probes": True, "learning": {"epochs"}}))
         return {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()}
 
     def differences(self, other: Config) -> dict[str, tuple[Any, Any]]:
-        """{dotted key: (here, there)} wherever the two experiments differ."""
+        """{dotted key: (here, there)} wherever the two experiments differ; None for a key that one
+        of two families does not have.
+        """
         here, there = self.experiment(), other.experiment()
-        return {key: (here[key], there[key]) for key in here if here[key] != there[key]}
+        keys = dict.fromkeys([*here, *there])
+        return {key: (here.get(key), there.get(key)) for key in keys if here.get(key) != there.get(key)}
+
+
+def config_of(family: str) -> type[Config]:
+    """The configuration of a family, imported now. Raises ConfigurationError for an unknown one."""
+    module, name = TRAINERS[check_choice("family", family, TRAINERS)].config.split(":")
+    found: type[Config] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def format_differences(differing: Mapping[str, tuple[Any, Any]]) -> str:
@@ -267,7 +186,7 @@ def format_differences(differing: Mapping[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{key} was {old}, now {new}" for key, (old, new) in differing.items())
 
 
-def flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{dotted key: value} of a nested table."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
@@ -275,10 +194,11 @@ def flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def fields(section: type[BaseModel] = Config, prefix: str = "") -> dict[str, str]:
-    """{dotted key: what it means} of every key a configuration may have."""
+def fields(section: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """{dotted key: what it means} of every key of a configuration, in the order of `ORDER`."""
     found: dict[str, str] = {}
-    for key, field in section.model_fields.items():
+    for key in section.model_fields if prefix else ordered(section.model_fields):
+        field = section.model_fields[key]
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             found |= fields(kind, f"{prefix}{key}.")
@@ -287,58 +207,12 @@ def fields(section: type[BaseModel] = Config, prefix: str = "") -> dict[str, str
     return found
 
 
-def _parameter_names(config: Config) -> list[str]:
-    depth = len(config.network.hidden) + 1
-    names = ["input", *(f"forward[{k}]" for k in range(depth - 1))]
-    if config.network.kind == "loop":
-        names.append("loop")
-    elif config.network.tied is False:
-        names += [f"backward[{k}]" for k in range(depth - 1)]
-    return names + [f"biases[{k}]" for k in range(depth)]
+def all_fields() -> dict[str, str]:
+    """{dotted key: what it means} of the keys of all families: the options of the command line."""
+    return {key: meaning for family in TRAINERS for key, meaning in fields(config_of(family)).items()}
 
 
-def _check_rates(config: Config) -> None:
-    rates, hidden, names = config.learning.rates, len(config.network.hidden), _parameter_names(config)
-    if len(rates.forward) != hidden:
-        raise ValueError(
-            f"learning.rates.forward has {len(rates.forward)} values, expected {hidden}: one out of each hidden layer of network.hidden"
-        )
-    backward = sum(name.startswith("backward") for name in names)
-    if len(rates.backward) != backward:
-        raise ValueError(
-            f"learning.rates.backward has {len(rates.backward)} values, expected {backward}: one for each backward matrix that learns"
-        )
-    if rates.loop and "loop" not in names:
-        raise ValueError(
-            f"learning.rates.loop = {rates.loop!r}, but network.kind = {config.network.kind!r} has no loop; leave it out"
-        )
-
-
-def _check_beta(config: Config) -> None:
-    beta, limit = config.learning.beta, 1 / config.time_constants[-1]
-    lowest = beta if config.learning.phases == "one-sided" else -abs(beta)
-    if lowest <= -limit:
-        used = "" if lowest == beta else f" is also used as {lowest!r} (learning.phases = {config.learning.phases!r})"
-        raise ValueError(
-            f"learning.beta = {beta!r}{used}, expected above {-limit:g} (-1/r of the output), where the output no longer leaks"
-        )
-
-
-def _check_frozen(config: Config) -> None:
-    names = _parameter_names(config)
-    for name in config.learning.frozen:
-        check_choice("learning.frozen", name, names)
-    if set(names) <= set(config.learning.frozen):
-        raise ValueError("learning.frozen names every parameter, so nothing would learn; leave some out")
-
-
-def _check_extras(config: Config) -> None:
-    given, kind = config.learning, config.network.kind
-    if given.mirror and kind != "loop":
-        raise ValueError(
-            f"learning.mirror = {given.mirror!r}, but network.kind = {kind!r} has no loop that could follow; leave it out"
-        )
-    if given.rule == "mean_subtracted" and kind == "reciprocal" and config.network.tied is not False:
-        raise ValueError(
-            "learning.rule = 'mean_subtracted': a tied matrix is presynaptic at both ends; use 'hebbian', or network.tied = false"
-        )
+def ordered(keys: Iterable[str]) -> list[str]:
+    """The top-level keys in the order of `ORDER`."""
+    place = {key: 2 * number for number, key in enumerate(ORDER)}
+    return sorted(keys, key=lambda key: place.get(key, place["probes"] - 1))

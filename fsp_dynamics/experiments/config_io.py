@@ -1,5 +1,5 @@
 """Where a configuration comes from: a preset, a TOML file, a run folder, dotted overrides; and
-what is said of a bad one.
+how a bad one is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from fsp_dynamics.errors import ConfigurationError, nearest
-from fsp_dynamics.experiments.config import Config, fields, flatten
+from fsp_dynamics.experiments import former_names
+from fsp_dynamics.experiments.config import Config, config_of, fields, flatten
 
 PRESETS = Path(__file__).parent / "presets"
 SHORT = {"epochs": "learning.epochs"}
@@ -35,23 +36,34 @@ def load_config(
 
     overrides : {dotted key, or `epochs`: value}; tables may be given as mappings. Raises
     ConfigurationError, in one line: the source, the key, its value, what was expected and where to
-    change it.
+    change it. Former keys and values are read, with a note (former_names.py).
     """
-    overrides = _flat_overrides(overrides or {})
-    if isinstance(source, Config):
-        name, label, table = source.data.name, "configuration", source.model_dump(exclude_none=True)
-    elif isinstance(source, Mapping):
-        name, label, table = "custom", "configuration", _copy(source)
-    else:
-        name, label, table = _read(source)
-    for key, value in overrides.items():
+    name, label, table = _table_of(source)
+    given = flatten(_copy(overrides or {}))
+    family = _family(table, given)
+    kind = config_of(family)
+    flat = _full_keys(given, kind)
+    _one_source_of_data(table, flat)
+    for key, value in flat.items():
         _put(table, key, value)
-    return name, _validate(label, table, overrides)
+    _absolute_path(table, Path())
+    if family == "rate":
+        former_names.translate(table)
+    return name, _validate(kind, label, table, flat)
+
+
+def config_kind(
+    source: str | Path | Config | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> type[Config]:
+    """The class of the configuration that `load_config` would return. Raises ConfigurationError
+    where the source cannot be read, and for an unknown family.
+    """
+    return config_of(_family(_table_of(source)[2], flatten(_copy(overrides or {}))))
 
 
 def to_toml(config: Config) -> str:
     """The whole configuration as TOML; keys without a value are left out."""
-    return _table(config.model_dump(exclude_none=True), "").lstrip("\n")
+    return _table(config.table(exclude_none=True), "").lstrip("\n")
 
 
 def read_value(text: str) -> Any:
@@ -74,6 +86,34 @@ def read_value(text: str) -> Any:
     return [read_value(part.strip()) for part in text.split(",")] if "," in text else text
 
 
+def _table_of(source: str | Path | Config | Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:
+    """(name, label for messages, nested table) of a source, which is not modified later."""
+    if isinstance(source, Config):
+        return source.data.label, "configuration", source.table(exclude_none=True)
+    if isinstance(source, Mapping):
+        return "custom", "configuration", _copy(source)
+    return _read(source)
+
+
+def _one_source_of_data(table: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """An override of data.name takes the place of the table's data.path, and the other way round."""
+    data = table.get("data")
+    for key, other in (("path", "name"), ("name", "path")):
+        if overrides.get(f"data.{key}") is not None and f"data.{other}" not in overrides and isinstance(data, dict):
+            data.pop(other, None)
+
+
+def _absolute_path(table: dict[str, Any], folder: Path) -> None:
+    """Make data.path absolute, so that the run can be resumed from anywhere."""
+    data = table.get("data")
+    if isinstance(data, dict) and isinstance(data.get("path"), str) and data["path"]:
+        data["path"] = str((folder / Path(data["path"]).expanduser()).absolute())
+
+
+def _family(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
+    return str(overrides.get("family", table.get("family", "rate")))
+
+
 def _read(source: str | Path) -> tuple[str, str, dict[str, Any]]:
     path = Path(source)
     if str(source) in presets():
@@ -81,7 +121,9 @@ def _read(source: str | Path) -> tuple[str, str, dict[str, Any]]:
     if path.is_dir() and (path / "config.toml").is_file():
         return path.name, str(path / "config.toml"), _parse(path / "config.toml")
     if path.is_file():
-        return path.stem, str(path), _parse(path)
+        table = _parse(path)
+        _absolute_path(table, path.parent)  # a path in a file is relative to that file
+        return path.stem, str(path), table
     if path.suffix == ".toml" or len(path.parts) > 1 or path.exists():
         raise ConfigurationError(
             f"{source}: no such file or run folder; give a TOML file, a run folder or a preset ({', '.join(presets())})"
@@ -109,15 +151,15 @@ def _copy(table: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in table.items()}
 
 
-def _flat_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _full_keys(given: Mapping[str, Any], kind: type[Config]) -> dict[str, Any]:
     """Overrides by their full dotted keys, each of them known."""
-    known, flat = fields(), {}
-    for given, value in flatten(_copy(overrides)).items():
-        key = SHORT.get(given, given)
-        if key not in known:
+    known, flat = fields(kind), {}
+    for name, value in given.items():
+        key = SHORT.get(name, name)
+        if key not in known and key not in former_names.KEYS:
             close = difflib.get_close_matches(key, [*known, *SHORT], n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]!r}?" if close else f"it begins with one of {', '.join(Config.model_fields)}"
-            raise ConfigurationError(f"option {given!r} is unknown; {hint}")
+            hint = f"did you mean {close[0]!r}?" if close else f"it begins with one of {', '.join(kind.model_fields)}"
+            raise ConfigurationError(f"option {name!r} is unknown; {hint}")
         flat[key] = value
     return flat
 
@@ -127,21 +169,21 @@ def _put(table: dict[str, Any], key: str, value: Any) -> None:
     for section in sections:
         below = table.setdefault(section, {})
         if not isinstance(below, dict):
-            return  # not a table where one must be: the validation says so
+            return  # not a table where one must be: the validation refuses it
         table = below
     table[last] = value
 
 
-def _validate(label: str, table: dict[str, Any], overrides: Iterable[str]) -> Config:
+def _validate(kind: type[Config], label: str, table: dict[str, Any], overrides: Iterable[str]) -> Config:
     try:
-        return Config.model_validate(table)
+        return kind.model_validate(table)
     except ValidationError as error:
         details = error.errors(include_url=False)
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-        raise ConfigurationError(_explain(label, details[0], frozenset(overrides)) + more) from None
+        raise ConfigurationError(_explain(fields(kind), label, details[0], frozenset(overrides)) + more) from None
 
 
-def _explain(label: str, detail: ErrorDetails, overrides: frozenset[str]) -> str:
+def _explain(known: Mapping[str, str], label: str, detail: ErrorDetails, overrides: frozenset[str]) -> str:
     """One line: source, key, value, expected, remedy."""
     location = [str(part) for part in detail["loc"] if isinstance(part, str)]
     key, index = ".".join(location), "".join(f"[{part}]" for part in detail["loc"] if isinstance(part, int))
@@ -150,30 +192,30 @@ def _explain(label: str, detail: ErrorDetails, overrides: frozenset[str]) -> str
         own = any(message.startswith(name) for name in overrides)
         return f"{_with(label, own, overrides)}: {message}"
     label = _with(label, key in overrides, ())
-    meaning = fields().get(key, "")
+    meaning = known.get(key, "")
     if detail["type"] == "extra_forbidden":
         siblings = {
             name.split(".")[len(location) - 1]
-            for name in fields()
+            for name in known
             if name.split(".")[: len(location) - 1] == location[:-1]
         }
         return f"{label}: {key} is no key of a configuration; {nearest(location[-1], siblings)}"
     if detail["type"] == "missing":
         return (
-            f"{label}: {key} is missing ({meaning}); add it, or give --{key}"
+            f"{label}: {key} is missing ({meaning}); add it, or override {key}"
             if meaning
             else f"{label}: the table [{key}] is missing; add it"
         )
     if not meaning:
         return f"{label}: {key} = {detail['input']!r}, expected a table; write its keys under [{key}]"
     expected = detail["msg"].removeprefix("Input should be ").removeprefix("Input should have ")
-    remedy = "give another value" if key in overrides else f"change it there or give --{key}"
+    remedy = "give another value" if key in overrides else f"change it there or override {key}"
     return f"{label}: {key}{index} = {detail['input']!r}, expected {expected} ({meaning}); {remedy}"
 
 
 def _with(label: str, own: bool, overrides: Iterable[str]) -> str:
-    """The source as it is named in a message: an override itself, or the file with the overrides
-    that were put into it.
+    """The source as a message names it: an override itself, or the file with the overrides that
+    were put into it.
     """
     names = ", ".join(sorted(overrides))
     return "override" if own else f"{label} with {names}" if names else label

@@ -1,6 +1,4 @@
-"""What a run needs beside its loop: the objects a configuration describes, threads, signals, and a
-record of the machine.
-"""
+"""What a run needs of the machine: data, threads, signals, and a record of where it ran."""
 
 from __future__ import annotations
 
@@ -16,18 +14,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError
-from fsp_dynamics.experiments.backend import NUMBA, Backend
-from fsp_dynamics.experiments.config import Config
-
-if TYPE_CHECKING:
-    from fsp_dynamics.experiments.checkpoint import Checkpoint
-    from fsp_dynamics.models.network import Network
-    from fsp_dynamics.training.recipe import Recipe
+from fsp_dynamics.datasets import Dataset, load_dataset, read_dataset
+from fsp_dynamics.errors import ConfigurationError, FspError
+from fsp_dynamics.experiments.config import Config, DataConfig
+from fsp_dynamics.experiments.objects import GIVEN, Objects
 
 PACKAGES = ("numpy", "scipy", "numba", "safetensors", "scikit-learn", "threadpoolctl")
 
@@ -45,12 +37,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Stop:
-    """Whether a signal asked to stop; `check` raises Interrupted where stopping is harmless."""
+    """Whether a signal has arrived; `check` raises Interrupted where stopping is harmless."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
 
-    def ask(self, signum: int, frame: FrameType | None) -> None:
+    def handle(self, signum: int, frame: FrameType | None) -> None:
         """The signal handler. A second signal stops at once."""
         if self.signum is not None:
             raise Interrupted(signum)
@@ -63,17 +55,17 @@ class Stop:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
-    """SIGINT and SIGTERM ask the yielded `Stop` while the block runs; outside the main thread they
-    are left alone.
+    """SIGINT and SIGTERM set the yielded `Stop` while the block runs; outside the main thread their
+    handlers are left alone.
 
-    In a block within another one the outer `Stop` hears nothing; what it has heard before is told
-    the inner one.
+    In nested blocks signals reach the inner `Stop` only; a signal that arrived before it began is
+    passed on to it.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     outer = getattr(before[signal.SIGINT], "__self__", None)
     if isinstance(outer, Stop):
         stop.signum = outer.signum
@@ -82,6 +74,19 @@ def stoppable() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def load_data(given: DataConfig, data_dir: str | Path | None = None, objects: Objects | None = None) -> Dataset:
+    """The images of a configuration. data_dir : where to look first. objects : where a data set
+    given in Python comes from. Raises DatasetError, ConfigurationError.
+    """
+    if given.path is not None:
+        return read_dataset(given.path, validation=given.validation, limit=given.limit)
+    name = str(given.name)
+    if name.startswith(GIVEN):
+        found: Dataset = (objects or Objects()).data(name)
+        return found
+    return load_dataset(name, data_dir=data_dir, validation=given.validation, limit=given.limit)
 
 
 def check_threads(threads: int | None) -> None:
@@ -96,9 +101,9 @@ def thread_limit(threads: int | None, kernels: int | None = None) -> Iterator[No
     BLAS and torch, `kernels` for the kernels (None: as they are). Last bits depend on the number
     in BLAS and torch, in the kernels they do not.
 
-    A batch's products are too small to share: two threads were measured 1.0-1.1 times as fast as
+    A batch's products are too small to gain: two threads were measured 1.0-1.1 times as fast as
     one. SciPy's BLAS, which adds the updates to the weights, always gets one thread: its idle
-    threads spin in the way of NumPy's (training was 2 to 20 times slower so, on two cores).
+    threads compete with NumPy's for the cores (training was 2 to 20 times slower, on two cores).
     """
     check_threads(threads)
     import threadpoolctl
@@ -123,82 +128,9 @@ def thread_limit(threads: int | None, kernels: int | None = None) -> Iterator[No
                 torch.set_num_threads(before_torch)
 
 
-def build_network(config: Config, pixels: int, classes: int) -> tuple[Network, np.random.Generator]:
-    """The network as it is before learning, and the random stream that training goes on with; both
-    from the seed.
-    """
-    from fsp_dynamics.models.network import loop_network, reciprocal_network
-
-    first, second = np.random.SeedSequence(config.seed).spawn(2)
-    given = config.network
-    settings: dict[str, Any] = given.model_dump(
-        include={"rho", "forward_scale", "loop_scale", "tied"}, exclude_none=True
-    )
-    make = loop_network if given.kind == "loop" else reciprocal_network
-    network = make(
-        [pixels, *given.hidden, classes],
-        time_constants=config.time_constants,
-        dtype=np.dtype(given.dtype),
-        rng=np.random.default_rng(first),
-        **settings,
-    )
-    return network, np.random.default_rng(second)
-
-
-def restored(config: Config, checkpoint: Checkpoint) -> Network:
-    """The network of a checkpoint. Raises CheckpointError if it does not belong to the
-    configuration.
-    """
-    parameters = checkpoint.parameters
-    try:
-        network, _ = build_network(config, *_ends(parameters))
-    except (FspError, KeyError) as error:
-        raise CheckpointError(
-            f"the checkpoint does not belong to this configuration: {error}; restore the run's config.toml"
-        ) from None
-    for name, expected in network.parameters().items():
-        found = parameters.get(name)
-        if found is None or (found.shape, found.dtype) != (expected.shape, expected.dtype):
-            what = "nothing" if found is None else f"{found.dtype} {found.shape}"
-            raise CheckpointError(
-                f"the checkpoint does not belong to this configuration: {name} is {what}, expected {expected.dtype} {expected.shape}; "
-                "restore the run's config.toml"
-            )
-    return network.with_parameters(parameters)
-
-
-def _ends(parameters: dict[str, Any]) -> tuple[int, int]:
-    """(pixels, classes) of a checkpoint's network."""
-    depth = sum(name.startswith("biases") for name in parameters)
-    return len(parameters["input"]), len(parameters[f"biases[{depth - 1}]"])
-
-
-def build_recipe(config: Config, backend: Backend = NUMBA, local_rank: int = 0) -> Recipe:
-    """How to learn, from [learning] and [solver]. Raises ConfigurationError for settings that the
-    solver refuses.
-    """
-    from fsp_dynamics.learning.optimisers import LearningRates, Sgd
-    from fsp_dynamics.learning.rules import make_rule
-    from fsp_dynamics.solvers.equilibrium import Tolerance
-    from fsp_dynamics.training.recipe import Recipe
-
-    learning, given = config.learning, config.solver
-    rates = LearningRates(**learning.rates.model_dump())
-    optimiser = Sgd(
-        rates,
-        **learning.model_dump(include={"normalised", "output_step", "momentum", "decay", "rate_factor", "frozen"}),
-    )
-    tolerance = Tolerance.default(config.network.dtype)
-    if given.absolute is not None or given.relative is not None:
-        tolerance = Tolerance(given.absolute or 0.0, given.relative or 0.0)
-    solver = backend.solver(given, local_rank)
-    how = learning.model_dump(include={"beta", "phases", "batch", "mirror"})
-    return Recipe(rule=make_rule(learning.rule), optimiser=optimiser, solver=solver, tolerance=tolerance, **how)
-
-
 def environment(config: Config, command: str, backend: str = "numba", ranks: int = 1) -> dict[str, Any]:
-    """Where a run began: versions, commit, seed, CPU, threads, what computed (`Backend.described`)
-    and in how many processes.
+    """Where a run began: versions, commit, seed, CPU, threads, what computed
+    (`Trainer.description`) and in how many processes.
     """
     return {
         "command": command,

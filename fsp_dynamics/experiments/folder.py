@@ -3,7 +3,8 @@
     config.toml         the resolved configuration
     environment.json    versions, commit, seed, CPU, threads; `resumed` holds what differed later
     metrics.jsonl       one object for each epoch
-    probes.jsonl        what was read off the network: before the first epoch, after each, and within them where that was asked for
+    probes.jsonl        what was measured of the network: before the first epoch, after each, and
+                        within them where that was asked for
     summary.json        best epoch (by validation error) and last
     checkpoints/        last, best, and the networks that were to be kept (probes.keep)
     figures/            drawn while it runs and when it ends
@@ -24,7 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, RunExistsError, RunLockedError
-from fsp_dynamics.experiments.checkpoint import drop_kept, sweep, write_aside
+from fsp_dynamics.experiments import former_names
+from fsp_dynamics.experiments.checkpoint import drop_kept, remove_aside, write_aside
 from fsp_dynamics.experiments.config import Config, flatten
 from fsp_dynamics.experiments.config_io import load_config, to_toml
 
@@ -53,11 +55,13 @@ class RunFolder:
         """This folder, if it holds a run. Raises ConfigurationError otherwise."""
         if not self.holds_run():
             what = "holds no run (no config.toml)" if self.path.is_dir() else "is no folder"
-            raise ConfigurationError(f"{self.path} {what}; give the folder of a run (fsp runs lists them)")
+            raise ConfigurationError(f"{self.path} {what}; give the folder of a run")
         return self
 
     def refuse_occupied(self) -> None:
-        """Raises RunLockedError if somebody writes here, RunExistsError if a run is already here."""
+        """Raises RunLockedError if another process writes here, RunExistsError if a run is already
+        here.
+        """
         if (self.path / ".lock").exists():
             with self.locked():
                 pass
@@ -67,7 +71,7 @@ class RunFolder:
         """Raises RunExistsError if a run is already here."""
         if self.holds_run():
             raise RunExistsError(
-                f"{self.path} already holds a run; go on with it (--resume) or give another folder (--out)"
+                f"{self.path} already holds a run; resume it (resume=True) or give another folder (out=...)"
             )
 
     @contextlib.contextmanager
@@ -85,7 +89,7 @@ class RunFolder:
                 file.seek(0)
                 owner = file.read().strip() or "another process"
                 raise RunLockedError(
-                    f"{self.path} is being written by {owner}; wait for it or give another folder (--out)"
+                    f"{self.path} is being written by {owner}; wait for it or give another folder (out=...)"
                 ) from None
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -93,26 +97,26 @@ class RunFolder:
             yield
 
     def begin(self, config: Config, environment: Record) -> None:
-        """Write down what starts here; the configuration last, since it makes the folder a run."""
-        self._sweep()
+        """Write the first files; the configuration last, since it makes the folder a run."""
+        self._clean()
         self.write_json("environment.json", environment)
         for name in ("metrics.jsonl", "probes.jsonl"):
             write_aside(self.path / name, b"")
         self.write_config(config)
 
     def config(self) -> Config:
-        """The run's configuration. Raises ConfigurationError if it is not one any more."""
+        """The run's configuration. Raises ConfigurationError for a file that is none."""
         return load_config(self.path / "config.toml")[1]
 
     def write_config(self, config: Config) -> None:
         write_aside(self.path / "config.toml", to_toml(config).encode())
 
     def metrics(self) -> list[Record]:
-        """One record for each finished epoch. Raises CheckpointError for a line that is no record."""
+        """One record for each finished epoch. Raises CheckpointError for a damaged line."""
         return self._records("metrics.jsonl")
 
     def probes(self) -> list[Record]:
-        """What was read off the network, by `epoch` (0 before the first, fractions within one).
+        """What was measured of the network, by `epoch` (0 before the first, fractions within one).
         Raises CheckpointError as `metrics`.
         """
         return self._records("probes.jsonl")
@@ -132,7 +136,7 @@ class RunFolder:
                 raise CheckpointError(
                     f"{path}:{number} is no record of an epoch; the file is damaged, restore it or train again"
                 ) from None
-            records.append(record)
+            records.append(former_names.record(record))
         return records
 
     def append_metrics(self, record: Record) -> None:
@@ -150,14 +154,15 @@ class RunFolder:
             os.fsync(file.fileno())
 
     def rewind(self, epoch: int) -> list[Record]:
-        """Forget what came after `epoch` (a killed process may have got further than its
-        checkpoint) and return the rest.
+        """Drop the records after `epoch` (a killed process may have written more than its last
+        checkpoint) and return the others.
         """
-        self._sweep()
+        self._clean()
         kept = [record for record in self.metrics() if record["epoch"] <= epoch]
         if [record["epoch"] for record in kept] != list(range(1, epoch + 1)):
             raise CheckpointError(
-                f"{self.path / 'metrics.jsonl'} does not hold the {epoch} epochs of the checkpoint; restore it or train again"
+                f"{self.path / 'metrics.jsonl'} does not hold the {epoch} epochs of the checkpoint; "
+                "restore it or train again"
             )
         drop_kept(self.checkpoints, epoch)
         write_aside(self.path / "metrics.jsonl", _lines(kept))
@@ -176,17 +181,23 @@ class RunFolder:
             return {}
         return found if isinstance(found, dict) else {}
 
+    def summary(self) -> Record:
+        """summary.json, as `read_json` reads it."""
+        found = self.read_json("summary.json")
+        epochs = {key: former_names.record(found[key]) for key in ("best", "last") if isinstance(found.get(key), dict)}
+        return {**found, **epochs}
+
     def write_json(self, name: str, content: Record) -> None:
         write_aside(self.path / name, json.dumps(plain(content), indent=2, allow_nan=False).encode() + b"\n")
 
-    def _sweep(self) -> None:
+    def _clean(self) -> None:
         for folder in (self.path, self.checkpoints):
-            sweep(folder)
+            remove_aside(folder)
 
 
-class SeenFolder(RunFolder):
-    """The folder of a run that another rank writes: it is read, and every verb that would change
-    it changes nothing.
+class ObservedFolder(RunFolder):
+    """The folder of a run that another rank writes: it is read, and methods that would change it do
+    nothing.
     """
 
     __slots__ = ()
@@ -222,8 +233,8 @@ def _lines(records: list[Record]) -> bytes:
 
 
 def best_of(metrics: list[Record]) -> Record | None:
-    """The epoch with the lowest validation error (the first of equals); the last one where nothing
-    was set aside to choose by.
+    """The epoch with the lowest validation error (the first of equals); the last one where there
+    are no validation images.
     """
     judged = [record for record in metrics if record.get("valid_error") is not None]
     if judged:
@@ -232,7 +243,7 @@ def best_of(metrics: list[Record]) -> Record | None:
 
 
 def flat(record: Record) -> Record:
-    """The record as one row of a table: {dotted key: value}, what stands in lists by its place
+    """The record as one row of a table: {dotted key: value}, items of lists by their index
     (saturation.output.0), dead outputs as one text.
     """
     row: Record = {}
@@ -247,8 +258,8 @@ def flat(record: Record) -> Record:
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold: numbers of NumPy as Python's, arrays and tuples as lists, numbers that
-    are not finite as null.
+    """The value as JSON can hold it: NumPy's numbers as Python's, arrays and tuples as lists,
+    numbers that are not finite as null.
     """
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}

@@ -47,7 +47,7 @@ def import_object(path: str, allowed: Sequence[str] | None = None, *, field: str
         top = module_name.partition(".")[0]
         raise ConfigurationError(
             f"{field} = {path!r} would import the module {module_name}, which was not allowed; if you trust it, "
-            f"give allow_import=({top!r},), on the command line --allow-import {top}"
+            f"give allow_import=({top!r},)"
         )
     try:
         return functools.reduce(getattr, name.split("."), _module(module_name, field, path))

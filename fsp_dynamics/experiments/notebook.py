@@ -26,7 +26,7 @@ def explore(run: str | Path | None = None, *, port: int | None = None, browser: 
     command, environment = prepared(run, port=port, browser=browser)
     try:
         return subprocess.call(command, env=environment)
-    except KeyboardInterrupt:  # Ctrl-C goes to JupyterLab too, which has asked and gone
+    except KeyboardInterrupt:  # JupyterLab receives Ctrl-C too, asks for confirmation and ends
         return 0
 
 
@@ -43,7 +43,8 @@ def prepared(
     for module in ("jupyterlab", "anywidget"):
         if importlib.util.find_spec(module) is None:
             raise ConfigurationError(
-                f"fsp explore needs {module}, which is not installed; install fsp_dynamics[notebook], or say: make explore"
+                f"fsp explore needs {module}, which is not installed; "
+                "install fsp_dynamics[notebook], or run: make explore"
             )
     environment = dict(os.environ)
     environment.pop(RUN, None)

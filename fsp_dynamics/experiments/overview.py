@@ -1,6 +1,4 @@
-"""What was run, what came out, what differs: read from the run folders alone, without loading a
-network.
-"""
+"""Runs listed and compared: read from the run folders alone, without loading a network."""
 
 from __future__ import annotations
 
@@ -14,20 +12,18 @@ OUTCOME = ("train_error", "valid_error", "test_error")
 
 
 def list_runs(folder: str | Path) -> list[Record]:
-    """One record for each run at or below `folder`, by path: what `describe` says, or the
-    `problem` of one that cannot be read.
+    """One record for each run at or below `folder`, by path: that of `describe`, or the `problem`
+    of one that cannot be read.
 
     Raises ConfigurationError if there is no such folder.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise ConfigurationError(
-            f"{root} is no folder; give the folder that holds the runs (fsp train writes to runs/)"
-        )
+        raise ConfigurationError(f"{root} is no folder; give the folder that holds the runs (by default runs/)")
     records = []
     for path in sorted(found.parent for found in root.rglob("config.toml")):
         if not (path / "environment.json").is_file():
-            continue  # somebody else's config.toml
+            continue  # a config.toml of another program
         try:
             records.append(describe(path))
         except (FspError, OSError) as error:
@@ -36,18 +32,19 @@ def list_runs(folder: str | Path) -> list[Record]:
 
 
 def describe(folder: str | Path) -> Record:
-    """Status, epochs, and the best epoch's errors and angles of one run. Raises ConfigurationError
-    if there is none.
+    """Family, status, epochs, and the best epoch's errors of one run; its hidden layers and angles
+    where the family has them. Raises ConfigurationError if there is no run.
     """
     files = RunFolder(Path(folder)).require_run()
     config, metrics = files.config(), files.metrics()
     best = best_of(metrics) or {}
     return {
         "run": str(folder),
-        "data": config.data.name,
-        "hidden": list(config.network.hidden),
+        "family": config.family,
+        "data": config.data.label,
+        "hidden": list(config.experiment().get("network.hidden", [])),
         "seed": config.seed,
-        "status": files.read_json("summary.json").get("status", "unfinished"),
+        "status": files.summary().get("status", "unfinished"),
         "epochs": len(metrics),
         "best_epoch": best.get("epoch"),
         **{key: best.get(key) for key in OUTCOME},
@@ -57,8 +54,8 @@ def describe(folder: str | Path) -> Record:
 
 
 def compare_runs(first: str | Path, second: str | Path) -> dict[str, dict[str, tuple[Any, Any]]]:
-    """{"configuration": {dotted key: (first, second)} where they differ, "outcome": {figure:
-    (first, second)}}.
+    """{"configuration": {dotted key: (first, second)} where they differ, "outcome": {quantity:
+    (first, second)}}. The runs may be of two families.
     """
     here, there = (RunFolder(Path(folder)).require_run().config() for folder in (first, second))
     one, other = describe(first), describe(second)

@@ -1,5 +1,8 @@
-"""What is shown while a run goes on: a bar, lines, or nothing. Everything goes to stderr; stdout
-belongs to results.
+"""What is shown while runs and sweeps go on. Everything goes to stderr; stdout belongs to results.
+
+An `Output` is where text and bars go: nowhere, to Python's warnings, to stderr. A `RunReporter`
+writes a run's epochs to one, a `SweepReporter` (experiments/sweeps/reporter.py) the runs of a
+sweep.
 """
 
 from __future__ import annotations
@@ -7,17 +10,30 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 Record = dict[str, Any]
 Progress = bool | Callable[[Record], None]
-"""True: bars and a line for each epoch. False: nothing. A callable is given the record of each
-epoch.
-"""
+"""True: bars, and a line for each record. False: nothing. A callable receives each record."""
 
 
 class Reporter(Protocol):
-    """What the runner tells while it works."""
+    """Receives the texts of a run or a sweep. report : what happens. note : what a user should
+    know. close : nothing more follows for now.
+    """
+
+    def report(self, text: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class EpochReporter(Reporter, Protocol):
+    """Receives what happens in a run. batch : after some batches, with images done and in all and
+    the percentage wrong so far. end_epoch : the epoch's record.
+    """
 
     def start_epoch(self, epoch: int, epochs: int, images: int) -> None: ...
 
@@ -25,97 +41,62 @@ class Reporter(Protocol):
 
     def end_epoch(self, record: Record) -> None: ...
 
-    def note(self, text: str) -> None: ...
 
-    def tell(self, text: str) -> None: ...
+class Output:
+    """Nowhere: neither text nor bars."""
 
-    def close(self) -> None: ...
+    def report(self, text: str) -> None:
+        """Show a line."""
+
+    def note(self, text: str) -> None:
+        """Show what a user should know."""
+
+    def open_bar(self, title: str, total: int, unit: str, done: int = 0) -> None:
+        """Show a bar, in place of the one before."""
+
+    def move_bar(self, done: int, text: str = "") -> None:
+        """Move the bar, where there is one."""
+
+    def close(self) -> None:
+        """Remove the bar."""
 
 
-def reporter(progress: Progress) -> Reporter:
-    """The reporter that `progress` asks for."""
-    return Bars() if progress is True else Quiet(None if progress is False else progress)
-
-
-class Quiet:
-    """Shows nothing; hands each epoch's record to `listener`; notes become Python warnings."""
-
-    def __init__(self, listener: Callable[[Record], None] | None = None) -> None:
-        self.listener = listener
-
-    def start_epoch(self, epoch: int, epochs: int, images: int) -> None:
-        pass
-
-    def batch(self, done: int, total: int, error: float) -> None:
-        pass
-
-    def end_epoch(self, record: Record) -> None:
-        if self.listener:
-            self.listener(record)
+class WarningsOutput(Output):
+    """Notes become Python warnings; all else is not shown."""
 
     def note(self, text: str) -> None:
         warnings.warn(text, UserWarning, stacklevel=2)
 
-    def tell(self, text: str) -> None:
-        pass
 
-    def close(self) -> None:
-        pass
+class StderrOutput(Output):
+    """Lines on stderr, and bars if `bars` (left out where stderr is no terminal)."""
 
-
-class Mute(Quiet):
-    """Shows nothing at all: what a rank says whose first one speaks for all."""
-
-    def __init__(self) -> None:
-        super().__init__(None)
-
-    def note(self, text: str) -> None:
-        pass
-
-
-class Lines(Quiet):
-    """A line for each epoch, the notes and what is worth telling, on stderr."""
-
-    def end_epoch(self, record: Record) -> None:
-        self._say(epoch_line(record))
-
-    def note(self, text: str) -> None:
-        self._say(f"note: {text}")
-
-    def tell(self, text: str) -> None:
-        self._say(text)
-
-    def _say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
-
-class Bars(Lines):
-    """The same, and a bar that moves with the images (left out where stderr is no terminal)."""
-
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, bars: bool = True) -> None:
+        self.bars = bars
         self._bar: Any = None
 
-    def start_epoch(self, epoch: int, epochs: int, images: int) -> None:
-        from tqdm.auto import tqdm
-
-        self.close()
-        self._bar = tqdm(
-            total=images, desc=f"epoch {epoch}/{epochs}", unit="img", leave=False, disable=None, file=sys.stderr
-        )
-
-    def batch(self, done: int, total: int, error: float) -> None:
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"error {error:.2f} %", refresh=False)
-            self._bar.update(done - self._bar.n)
-
-    def end_epoch(self, record: Record) -> None:
-        self.close()
-        super().end_epoch(record)
+    def report(self, text: str) -> None:
+        if self._bar is None or self._bar.disable:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self._bar.write(text, file=sys.stderr)
 
     def note(self, text: str) -> None:
+        self.report(f"note: {text}")
+
+    def open_bar(self, title: str, total: int, unit: str, done: int = 0) -> None:
         self.close()
-        super().note(text)
+        if self.bars:
+            from tqdm.auto import tqdm
+
+            shown: dict[str, Any] = {"leave": False, "disable": None, "file": sys.stderr}
+            self._bar = tqdm(total=total, initial=done, desc=title, unit=unit, **shown)
+
+    def move_bar(self, done: int, text: str = "") -> None:
+        if self._bar is not None:
+            if text:
+                self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -123,10 +104,51 @@ class Bars(Lines):
             self._bar = None
 
 
+def output_for(progress: Progress) -> Output:
+    """Where text goes that `progress` asks for."""
+    return StderrOutput() if progress is True else WarningsOutput()
+
+
+class RunReporter:
+    """Writes the epochs of a run to an output. listener : receives each epoch's record too."""
+
+    def __init__(self, output: Output, listener: Callable[[Record], None] | None = None) -> None:
+        self.output, self.listener = output, listener
+
+    def report(self, text: str) -> None:
+        self.output.report(text)
+
+    def note(self, text: str) -> None:
+        self.output.note(text)
+
+    def start_epoch(self, epoch: int, epochs: int, images: int) -> None:
+        self.output.open_bar(f"epoch {epoch}/{epochs}", images, "img")
+
+    def batch(self, done: int, total: int, error: float) -> None:
+        self.output.move_bar(done, f"error {error:.2f} %")
+
+    def end_epoch(self, record: Record) -> None:
+        self.output.close()
+        self.output.report(epoch_line(record))
+        if self.listener:
+            self.listener(record)
+
+    def close(self) -> None:
+        self.output.close()
+
+
+def run_reporter(progress: Progress | EpochReporter) -> EpochReporter:
+    """The reporter that `progress` asks for, or is."""
+    if isinstance(progress, EpochReporter):
+        return progress
+    return RunReporter(output_for(progress), None if isinstance(progress, bool) else progress)
+
+
 def epoch_line(record: Record) -> str:
     """One line of an epoch's record.
 
-    >>> epoch_line({"epoch": 3, "train_error": 1.5, "test_error": 2.25, "alignment_degrees": {"loop": 61.2}, "images_per_second": 900.0})
+    >>> record = {"epoch": 3, "train_error": 1.5, "test_error": 2.25}
+    >>> epoch_line({**record, "alignment_degrees": {"loop": 61.2}, "images_per_second": 900.0})
     'epoch   3   train  1.50   test  2.25 %   loop 61   900 img/s'
     """
     errors = [
@@ -139,8 +161,8 @@ def epoch_line(record: Record) -> str:
         for name, degrees in (record.get("alignment_degrees") or {}).items()
         if degrees is not None
     ]
-    restless = f"UNCONVERGED {record['unconverged']}" if record.get("unconverged") else ""
-    speed = f"{record.get('images_per_second') or 0:.0f} img/s"
+    unconverged = f"UNCONVERGED {record['unconverged']}" if record.get("unconverged") else ""
+    speed = f"{record['images_per_second']:.0f} img/s" if record.get("images_per_second") else ""
     return "   ".join(
-        filter(None, (f"epoch {record['epoch']:3d}", "   ".join(errors) + " %", " ".join(angles), restless, speed))
+        filter(None, (f"epoch {record['epoch']:3d}", "   ".join(errors) + " %", " ".join(angles), unconverged, speed))
     )

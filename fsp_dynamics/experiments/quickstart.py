@@ -1,5 +1,5 @@
-"""The first run of a stranger: digits, a minute at most, one picture; done again it replaces its
-own earlier run and nothing else.
+"""A first run: digits, a minute at most, one picture. Called again, it replaces its own earlier run
+and nothing else.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 from fsp_dynamics.errors import RunExistsError
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.folder import RunFolder
-from fsp_dynamics.experiments.progress import Reporter
+from fsp_dynamics.experiments.progress import EpochReporter
 from fsp_dynamics.experiments.runner import Run, run
 
 PICTURE = "quickstart.png"
@@ -26,7 +26,7 @@ _OWN = (
 )
 
 
-def quickstart(out: str | Path, told: Reporter, threads: int | None = None) -> tuple[Run, Path]:
+def quickstart(out: str | Path, reporter: EpochReporter, threads: int | None = None) -> tuple[Run, Path]:
     """Train the preset `digits` in `out` and draw `out`/quickstart.png: the run, and where the
     picture is.
 
@@ -36,19 +36,19 @@ def quickstart(out: str | Path, told: Reporter, threads: int | None = None) -> t
     _, config = load_config("digits")
     if folder.holds_run():
         _clear(folder)
-    finished = run(config, folder, told, threads=threads, command="quickstart")
+    finished = run(config, folder, reporter, threads=threads, command="quickstart")
     picture = folder.path / PICTURE
     finished.plot(path=picture)
     return finished, picture
 
 
 def _clear(folder: RunFolder) -> None:
-    """Remove an earlier quickstart; what tells that it is one goes last, so that it can be cleared
-    after a kill in between.
+    """Remove an earlier quickstart; environment.json, which identifies it, goes last, so that a
+    clearing that was interrupted can be repeated.
     """
     with folder.locked():
         if folder.read_json("environment.json").get("command") != "quickstart":
-            raise RunExistsError(f"{folder.path} holds a run that is no quickstart; give another folder (--out)")
+            raise RunExistsError(f"{folder.path} holds a run that is no quickstart; give another folder (out=...)")
         for name in _OWN:
             path = folder.path / name
             if path.is_dir():

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from fsp_dynamics.datasets import load_dataset
-from fsp_dynamics.errors import check_choice
+from fsp_dynamics.datasets import Dataset
+from fsp_dynamics.display import html_table
+from fsp_dynamics.errors import ConfigurationError, check_choice
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
 from fsp_dynamics.experiments.checkpoint import kept_epochs, load_checkpoint, load_kept
 from fsp_dynamics.experiments.config import Config
-from fsp_dynamics.experiments.execution import restored
 from fsp_dynamics.experiments.folder import Record, RunFolder, flat
-from fsp_dynamics.models.network import Network
-from fsp_dynamics.training.evaluation import Evaluation, evaluate
+from fsp_dynamics.experiments.objects import DATA, RHO, RULE, Objects
+from fsp_dynamics.experiments.trainer import Resources, trainer_of
+from fsp_dynamics.training.ranks import ALONE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +28,13 @@ Which = Literal["best", "last"]
 PARTS = ("train", "valid", "test")
 UNITS = {
     **dict.fromkeys(("train_error", "valid_error", "test_error"), "%"),
-    **{"alignment_degrees": "degrees", "residual": "1 / time", "seconds": "s", "images_per_second": "1 / s"},
+    **dict.fromkeys(
+        ("alignment_degrees", "alignment.degrees", "samples.mean", "samples.std", "gradient.degrees"), "degrees"
+    ),
+    **{"residual": "1 / time", "stability.abscissa": "1 / time", "stability.settle_time": "time"},
+    **{"seconds": "s", "images_per_second": "1 / s"},
 }
+EIGENVALUES = "stability.eigenvalues"  # lists of pairs, which are no column of a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +42,14 @@ class Run:
     """A run on disk.
 
     folder : where it is. config : what it is. metrics : one record for each finished epoch.
-    summary : best epoch and last.
+    summary : best epoch and last. objects : where rules, firing rates and data of one's own come from.
     """
 
     folder: Path
     config: Config
     metrics: list[Record]
     summary: Record
+    objects: Objects = field(default_factory=Objects, repr=False)
 
     def __repr__(self) -> str:
         best = self.summary.get("best") or {}
@@ -50,7 +57,23 @@ class Run:
             f"{part} {best[key]:.2f} %" for part in PARTS if best.get(key := f"{part}_error") is not None
         )
         found = f"; best epoch {best['epoch']}, errors: {errors}" if best else ""
-        return f"<Run {self.folder}: {self.summary.get('status', 'unfinished')}, {len(self.metrics)} epoch{'s' * (len(self.metrics) != 1)}{found}>"
+        count, status = len(self.metrics), self.summary.get("status", "unfinished")
+        return f"<Run {self.folder}: {status}, {count} epoch{'s' * (count != 1)}{found}>"
+
+    def _repr_html_(self) -> str:
+        best = self.summary.get("best") or {}
+        errors = {
+            f"{part} error": f"{best[key]:.2f} %" for part in PARTS if best.get(key := f"{part}_error") is not None
+        }
+        status = {"status": self.summary.get("status", "unfinished"), "epochs": len(self.metrics)}
+        return html_table(f"Run {self.folder}", {**status, "best epoch": best.get("epoch", "none"), **errors})
+
+    @property
+    def probes(self) -> list[Record]:
+        """What was measured of the network, by `epoch`: 0 before the first, fractions within one
+        (`analysis.probe.Probe.look` for rate networks).
+        """
+        return RunFolder(self.folder).probes()
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -59,15 +82,15 @@ class Run:
         """
         return kept_epochs(RunFolder(self.folder).checkpoints)
 
-    def network(self, which: Which | int = "best") -> Network:
+    def network(self, which: Which | int = "best") -> Any:
         """The network of the best epoch (by validation error), of the last one, or of an epoch
         that was `kept`; verified. Raises CheckpointError.
+
+        A `models.network.Network` where the family is "rate".
         """
         checkpoints = RunFolder(self.folder).checkpoints
-        return restored(
-            self.config,
-            load_checkpoint(checkpoints, which) if isinstance(which, str) else load_kept(checkpoints, which),
-        )
+        state = load_checkpoint(checkpoints, which) if isinstance(which, str) else load_kept(checkpoints, which)
+        return trainer_of(self.config.family).network_of(self.config, state.parameters, self.objects)
 
     def evaluate(
         self,
@@ -79,23 +102,29 @@ class Run:
         backend: Backend | str = NUMBA,
         device: str | None = None,
         products: str | None = None,
-    ) -> Evaluation:
-        """What that network does on a part of the data ("train", "valid" or "test"). Raises
-        ConfigurationError for an empty part.
+    ) -> Any:
+        """What that network does on a part of the data ("train", "valid" or "test"):
+        `training.evaluation.Evaluation` where the family is "rate". Raises ConfigurationError for
+        an empty part.
 
         backend, device, products : as for `train`.
         """
-        backend = backend_of(backend, device, products)
-        network, given = self.network(which), self.config.data
-        data = load_dataset(given.name, data_dir=data_dir, validation=given.validation, limit=given.limit)
-        # it may bring torch, whose threads are limited too
-        recipe = execution.build_recipe(self.config, backend)
+        check_choice("split", split, PARTS)
+        chosen, network = backend_of(backend, device, products), self.network(which)
+        resources = Resources(chosen, ALONE, objects=self.objects, restored=True)
+        data = execution.load_data(self.config.data, data_dir, self.objects)
+        # it may import torch, whose threads are limited too
+        trainer = trainer_of(self.config.family).build(self.config, data, resources, network)
         with execution.thread_limit(threads):
-            return evaluate(network, getattr(data, check_choice("split", split, PARTS)), recipe)
+            found = trainer.evaluate(split)
+        if found is None:
+            raise ConfigurationError(f"split = {split!r} has no images in {self.folder}; choose another part")
+        return found
 
-    def to_frame(self) -> DataFrame:
-        """A pandas.DataFrame of the metrics, a row for each finished epoch, tables by dotted keys
-        (alignment_degrees.W1). `.to_csv(path)` saves it.
+    def to_frame(self, which: Literal["metrics", "probes"] = "metrics") -> DataFrame:
+        """A pandas.DataFrame of the metrics, a row for each finished epoch, or of the probes, a row
+        for each record but their eigenvalues; tables by dotted keys (alignment_degrees.W1).
+        `.to_csv(path)` saves it.
 
         saturation.LAYER.0 and .1 : shares of its rates at 0 and at 1. dead_outputs : the units, as
         text. Units are in `attrs["units"]`: errors in percent, angles in degrees, residuals per
@@ -103,7 +132,9 @@ class Run:
         """
         import pandas
 
-        frame = pandas.DataFrame([flat(record) for record in self.metrics])
+        records = self.metrics if check_choice("which", which, ("metrics", "probes")) == "metrics" else self.probes
+        rows = [{key: value for key, value in flat(each).items() if EIGENVALUES not in key} for each in records]
+        frame = pandas.DataFrame(rows)
         frame.attrs["units"] = {
             key: unit for key in frame.columns for start, unit in UNITS.items() if key.startswith(start)
         }
@@ -120,7 +151,31 @@ class Run:
         return plot_run(self.metrics, ax, path=path)
 
 
-def open_run(folder: str | Path) -> Run:
-    """The run in that folder. Raises ConfigurationError if there is none."""
+def open_run(
+    folder: str | Path,
+    *,
+    allow_import: Sequence[str] = (),
+    rule: Any = None,
+    activation: Any = None,
+    data: Dataset | None = None,
+    objects: Objects | None = None,
+) -> Run:
+    """The run in that folder.
+
+    allow_import : modules from which rules and firing rates may be imported that the run names by
+        their import path.
+    rule, activation, data : objects that the run was given in Python, once more.
+    objects : all of these in one.
+
+    Raises ConfigurationError if there is no run. What cannot be read back is refused where it is
+    needed: the metrics of any run can be read.
+    """
     files = RunFolder(Path(folder)).require_run()
-    return Run(files.path, files.config(), files.metrics(), files.read_json("summary.json"))
+    config = files.config()
+    if objects is None:
+        texts = {DATA: config.data.name, RULE: config.key(RULE), RHO: config.key(RHO)}
+        given = {DATA: data, RULE: rule, RHO: activation}
+        objects = Objects(
+            tuple(allow_import), {str(texts[key]): thing for key, thing in given.items() if thing is not None}
+        )
+    return Run(files.path, config, files.metrics(), files.summary(), objects)

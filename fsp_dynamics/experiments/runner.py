@@ -7,50 +7,52 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsp_dynamics.datasets import Dataset, load_dataset
+from fsp_dynamics.datasets import Dataset
 from fsp_dynamics.errors import ConfigurationError, RankLostError, RunExistsError
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
-from fsp_dynamics.experiments.checkpoint import (
-    Checkpoint,
-    has_checkpoint,
-    keep_network,
-    load_checkpoint,
-    save_checkpoint,
-)
+from fsp_dynamics.experiments.callbacks import Callback, Callbacks, EarlyStopping
+from fsp_dynamics.experiments.checkpoint import has_checkpoint, keep_network, load_checkpoint, save_checkpoint
 from fsp_dynamics.experiments.config import Config, format_differences
-from fsp_dynamics.experiments.config_io import load_config
-from fsp_dynamics.experiments.execution import Interrupted, NoConvergenceError, Stop, restored
-from fsp_dynamics.experiments.folder import Record, RunFolder, SeenFolder, best_of, plain
+from fsp_dynamics.experiments.execution import Interrupted, NoConvergenceError, Stop
+from fsp_dynamics.experiments.folder import ObservedFolder, Record, RunFolder, best_of, plain
 from fsp_dynamics.experiments.jobs import ranks
-from fsp_dynamics.experiments.probing import Probing
-from fsp_dynamics.experiments.progress import Mute, Progress, Reporter, reporter
+from fsp_dynamics.experiments.objects import Objects
+from fsp_dynamics.experiments.own import OwnObjects
+from fsp_dynamics.experiments.progress import EpochReporter, Output, Progress, RunReporter, run_reporter
 from fsp_dynamics.experiments.run import Run, open_run
-from fsp_dynamics.training.engine import engine_of
-from fsp_dynamics.training.epoch import train_epoch
-from fsp_dynamics.training.evaluation import Evaluation, evaluate
+from fsp_dynamics.experiments.trainer import Resources, Trainer, trainer_of
 from fsp_dynamics.training.ranks import Ranks
-from fsp_dynamics.training.recipe import Learner, Recipe
-from fsp_dynamics.training.report import EpochReport
-from fsp_dynamics.training.warm_start import warm_start_of
+
+PARTS = ("valid", "test")
+# of the time it takes to draw passes before the picture is drawn again, so that drawing costs at
+# most a twentieth
+DRAW_EVERY = 20
 
 
 def train(
-    source: str | Path | Config | Mapping[str, Any],
+    source: str | Path | Config | Mapping[str, Any] | None = None,
     *,
+    network: Any = None,
+    data: Dataset | str | Path | None = None,
+    rule: Any = None,
+    activation: Any = None,
+    epochs: int | None = None,
+    callbacks: Iterable[Callback] = (),
     out: str | Path | None = None,
     resume: bool = False,
-    progress: Progress | Reporter = True,
+    progress: Progress | EpochReporter = True,
     data_dir: str | Path | None = None,
     threads: int | None = None,
     backend: Backend | str = NUMBA,
     device: str | None = None,
     products: str | None = None,
+    allow_import: Sequence[str] = (),
     **overrides: Any,
 ) -> Run:
     """Train a network and keep everything in a run folder.
@@ -60,7 +62,16 @@ def train(
 
     Parameters
     ----------
-    source : a preset, a TOML file, a run folder (to go on with), a `Config` or a nested mapping.
+    source : a preset, a TOML file, a run folder (to resume), a `Config` or a nested mapping. None:
+        the preset `digits`, its rates fitted to the layers of `network`.
+    network : a `Network` to begin with, in place of one drawn from the seed; it is not modified.
+    data : a `Dataset`, the name of a set, or a path (`datasets.read_dataset`), in place of the
+        configuration's.
+    rule : a learning rule: a name, an object or class (`learning.rules.Rule`), or an import path.
+    activation : a firing rate: a name, an `Activation`, or an import path.
+    epochs : how many, in all.
+    callbacks : called after each epoch with its record and the network; one that returns False or
+        raises `StopTraining` ends the run as finished early (experiments/callbacks.py).
     out : the run folder; runs/NAME-SEED if None. One that already holds a run is refused unless
         `resume`.
     resume : go on after the last finished epoch, to the same bits as a run that was never stopped;
@@ -72,98 +83,114 @@ def train(
     backend : "numba", or "torch" with device ("auto", "cpu", "cuda", "cuda:1"; None: auto, a GPU
         where there is one) and products ("full", "tf32", "bf16"). A run may be resumed on another
         one.
-    overrides : `epochs`, `seed`, tables (learning={"batch": 50}), or dotted keys
-        (**{"learning.batch": 50}).
+    allow_import : modules that a run folder may have imported, where it names rules or firing rates
+        by their import path. What a TOML file or an argument names is imported.
+    overrides : `seed`, tables (learning={"batch": 50}), or dotted keys (**{"learning.batch": 50}).
+
+    What no import path leads back to (an object of a notebook, arrays) is reported when the run
+    starts; to resume or evaluate such a run, give the object again.
 
     Raises the package's errors: ConfigurationError, RunExistsError, RunLockedError, DatasetError,
     CheckpointError; NotFiniteError and NoConvergenceError where training fails (what was saved
     before stays); RankLostError where another process of the job is gone; Interrupted, a
     KeyboardInterrupt, after a signal.
+
+    >>> import fsp_dynamics as fsp
+    >>> network = fsp.loop_network([64, 20, 10], loop_scale=0.2, rng=0)
+    >>> run = fsp.train(network=network, epochs=1, out=folder, progress=False)  # doctest: +SKIP
     """
     backend = backend_of(backend, device, products)
-    name, config = load_config(source, overrides)
-    if out is None and not resume and isinstance(source, str | Path) and RunFolder(Path(source)).holds_run():
+    is_run = isinstance(source, str | Path) and RunFolder(Path(source)).holds_run()
+    own = OwnObjects(network, data, rule, activation, tuple(allow_import) if is_run else None)
+    more = overrides if epochs is None else {**overrides, "epochs": epochs}
+    name, config = own.configure(source, more)
+    if out is None and is_run and not resume:
         raise RunExistsError(
-            f"{source} is a run; go on with it (--resume) or give a folder for another one of the same kind (--out)"
+            f"{source} is a run; resume it (resume=True) or give a folder for another one of the same kind (out=...)"
         )
     if out is None:
-        resuming_there = resume and isinstance(source, (str, Path)) and RunFolder(Path(source)).holds_run()
-        out = Path(source) if resuming_there else Path("runs") / f"{name}-{config.seed}"  # type: ignore[arg-type]
-    told = reporter(progress) if isinstance(progress, bool) or callable(progress) else progress
-    return run(config, RunFolder(Path(out)), told, resume=resume, data_dir=data_dir, threads=threads, backend=backend)
+        out = Path(source) if is_run else Path("runs") / f"{name}-{config.seed}"  # type: ignore[arg-type]
+    means: dict[str, Any] = {"data_dir": data_dir, "threads": threads, "backend": backend}
+    reporter = run_reporter(progress)
+    means |= {"objects": own.objects(config), "network": network, "callbacks": tuple(callbacks)}
+    return run(config, RunFolder(Path(out)), reporter, resume=resume, **means)
 
 
 def run(
     config: Config,
     folder: RunFolder,
-    told: Reporter,
+    reporter: EpochReporter,
     *,
     resume: bool = False,
     data_dir: str | Path | None = None,
     threads: int | None = None,
     command: str = "train",
     backend: Backend = NUMBA,
+    objects: Objects | None = None,
+    network: Any = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
-    """Train `config` in `folder`, as `train` says; nothing is written before configuration and
-    data are known to be usable.
+    """Train `config` in `folder`, as in `train`; nothing is written before configuration and data
+    are known to be usable. objects : None: what the configuration names may be imported.
     """
-    together = ranks.job()
-    if together.rank > 0:
-        folder, told = SeenFolder(folder.path), Mute()
+    job, objects = ranks.job(), Objects(None) if objects is None else objects
+    if job.rank > 0:
+        folder, reporter = ObservedFolder(folder.path), RunReporter(Output())
     with contextlib.ExitStack() as held:
-        with ranks.all_or_none(together):
+        with ranks.refused_together(job):
             if not resume:
                 folder.refuse_occupied()
-            backend.refuse_one_gpu_for_several(together.count)
-            recipe = execution.build_recipe(config, backend, ranks.local_rank())
-            data = load_dataset(
-                config.data.name, data_dir=data_dir, validation=config.data.validation, limit=config.data.limit
-            )
-            network, rng = execution.build_network(config, data.train.images.shape[1], data.classes)
-            learner = Learner.start(network, recipe, rng)
-            held.enter_context(
-                execution.thread_limit(threads, ranks.local_share(execution.cores()) if together.count > 1 else None)
-            )
+            backend.refuse_one_gpu_for_several(job.count)
+            restored = resume and folder.holds_run()
+            kind = trainer_of(config.family)
+            resources = Resources(backend, job, ranks.local_rank(), objects=objects, restored=restored)
+            kind.check(config, resources)
+            hooks = Callbacks((*_early_stopping(config), *callbacks))
+            data = execution.load_data(config.data, data_dir, objects)
+            trainer = kind.build(config, data, resources, None if restored else network)
+            kernels = ranks.local_share(execution.cores()) if job.count > 1 else None
+            held.enter_context(execution.thread_limit(threads, kernels))
             held.enter_context(folder.locked())
             stop = held.enter_context(execution.stoppable())
-            session = _Session(
-                config, folder, data, recipe, learner, told, stop, [], Probing.of(config, data, recipe), together
-            )
-            computes = backend.described(
-                ranks.local_rank(), together.shards if engine_of(network, recipe, together).in_shards else 1
-            )
-            environment = functools.partial(execution.environment, config, backend=computes, ranks=together.count)
+            session = _Session(config, folder, trainer, reporter, stop, data, hooks, objects, [], job)
+            environment = functools.partial(execution.environment, config, backend=trainer.description, ranks=job.count)
             if session.writes:
                 session.enter(resume, environment, command)
         if not session.writes:
             session.enter(True, environment, command)
         session.work()
-    return open_run(folder.path)
+    return open_run(folder.path, objects=objects)
 
 
-def _go_on(config: Config, folder: RunFolder, learner: Learner, told: Reporter, now: Record) -> list[Record]:
-    """Bring the learner where the run stopped and return the metrics so far; `now` is the
+def _early_stopping(config: Config) -> list[Callback]:
+    patience = config.learning.patience
+    return [] if patience is None else [EarlyStopping(patience)]
+
+
+def _resume(
+    config: Config, folder: RunFolder, trainer: Trainer, data: Dataset, reporter: EpochReporter, now: Record
+) -> list[Record]:
+    """Bring the trainer where the run stopped and return the metrics so far; `now` is the
     environment.
     """
     _check_same(folder, config)
+    recorded = folder.read_json("environment.json").get("data")
+    if recorded:  # runs of before did not record what they read
+        data.check_fingerprint(recorded)
     if not has_checkpoint(folder.checkpoints):
         return folder.rewind(0)
     saved = load_checkpoint(folder.checkpoints)
     if config.learning.epochs < saved.epoch:
         raise ConfigurationError(
-            f"learning.epochs = {config.learning.epochs}, but {folder.path} has finished {saved.epoch}; ask for as many or more"
+            f"learning.epochs = {config.learning.epochs}, but {folder.path} has finished {saved.epoch}; "
+            "ask for as many or more"
         )
     metrics = folder.rewind(saved.epoch)
-    learner.network = restored(config, saved)
-    learner.velocity.clear()
-    learner.velocity.update(saved.velocity)
-    learner.warm_start = warm_start_of(saved.warm_start)
-    learner.rng.bit_generator.state = saved.rng
-    learner.epoch = saved.epoch
+    trainer.restore(saved)
     before = folder.read_json("environment.json")
     changed = execution.changed_environment(before, now)
     if changed:
-        told.note(
+        reporter.note(
             "this is not the environment the run began in; the last bits may differ: " + format_differences(changed)
         )
     folder.write_json(
@@ -174,10 +201,12 @@ def _go_on(config: Config, folder: RunFolder, learner: Learner, told: Reporter, 
 
 
 def _check_same(folder: RunFolder, config: Config) -> None:
-    differing = folder.config().differences(config)
+    # where the images lie may change: which images they are is checked by their digests
+    differing = {key: pair for key, pair in folder.config().differences(config).items() if key != "data.path"}
     if differing:
         raise ConfigurationError(
-            f"{folder.path} was begun with another configuration: {format_differences(differing)}; resume with the same one, or give another folder (--out)"
+            f"{folder.path} was begun with another configuration: {format_differences(differing)}; "
+            "resume with the same one, or give another folder (out=...)"
         )
 
 
@@ -187,13 +216,13 @@ class _Session:
 
     config: Config
     folder: RunFolder
-    data: Dataset
-    recipe: Recipe
-    learner: Learner
-    told: Reporter
+    trainer: Trainer
+    reporter: EpochReporter
     stop: Stop
+    data: Dataset
+    callbacks: Callbacks
+    objects: Objects
     metrics: list[Record]
-    probing: Probing
     ranks: Ranks
     # when the last picture was ready, and how long it took
     drawn: tuple[float, float] = (0.0, 0.0)
@@ -204,26 +233,27 @@ class _Session:
         return self.ranks.rank == 0
 
     def enter(self, resume: bool, environment: Callable[[str], Record], command: str) -> None:
-        """Begin the run or go on with it; environment(command) is the record of this process.
-        Other ranks go on from what the first has written.
+        """Begin the run or resume it; environment(command) is the record of this process. Other
+        ranks resume from what the first has written.
         """
         if resume and self.folder.holds_run():
             now = environment("resume")
-            self.metrics = _go_on(self.config, self.folder, self.learner, self.told, now)
+            self.metrics = _resume(self.config, self.folder, self.trainer, self.data, self.reporter, now)
         else:
             self.folder.refuse_run()
             now = environment(command)
-            self.folder.begin(self.config, now)
+            self.folder.begin(self.config, {**now, "data": self.data.fingerprint()})
+        for text in (*self.data.notes, *self.objects.unreadable.values()):
+            self.reporter.note(text)
         if self.writes and not has_checkpoint(self.folder.checkpoints):
             self.begin()
         if now["backend"] != "numba" or self.ranks.count > 1:
-            self.told.tell(
-                f"training on {now['backend']}" + (f", {self.ranks.count} processes" if self.ranks.count > 1 else "")
-            )
+            processes = f", {self.ranks.count} processes" if self.ranks.count > 1 else ""
+            self.reporter.report(f"training on {now['backend']}{processes}")
 
     def begin(self) -> None:
-        """Look at the network as it is before learning, and save it."""
-        self.folder.append_probes(self.probing.look(0, self.learner.network))
+        """Measure the network as it is before learning, and save it."""
+        self.folder.append_probes(self.trainer.probe())
         self.keep()
         self.save(["last"])
 
@@ -231,70 +261,76 @@ class _Session:
         """Epoch after epoch to the last one; each ends with its metrics and checkpoint on the
         disk.
         """
-        if self.config.learning.beta < 0 and self.config.learning.phases == "one-sided":
-            self.told.note(
-                f"learning.beta = {self.config.learning.beta}: a negative beta alone tends to silence the outputs; watch dead_outputs"
-            )
+        self._note(None)
         try:
-            while self.learner.epoch < self.config.learning.epochs:
+            reason = self._agreed(lambda: self.callbacks.resumed(self.metrics))
+            while reason is None and self.trainer.finished < self.config.learning.epochs:
                 self._check_stop()
                 self._epoch()
+                reason = self._agreed(lambda: self.callbacks.after_epoch(self.metrics[-1], self.trainer.network))
         except Interrupted as interrupted:
             self.summarise("interrupted")
             raise Interrupted(
-                interrupted.signum, f"stopped by a signal in epoch {len(self.metrics) + 1}; {self._left()}"
+                interrupted.signum, f"stopped by a signal in epoch {len(self.metrics) + 1}; {self._remaining()}"
             ) from None
         except RankLostError as error:
             self.summarise("interrupted")
-            raise RankLostError(f"{error} in epoch {len(self.metrics) + 1}; {self._left()}") from None
+            raise RankLostError(f"{error} in epoch {len(self.metrics) + 1}; {self._remaining()}") from None
         except (ArithmeticError, NoConvergenceError):
             self.summarise("failed")
             raise
         finally:
-            self.told.close()
-        self.summarise("finished")
+            self.reporter.close()
+        if reason:
+            self.reporter.report(f"finished early after epoch {len(self.metrics)}: {reason}")
+        self.summarise("finished early" if reason is not None else "finished", reason)
         if self.metrics:
             self._draw()
-        ranks.agreed(self.ranks, 0)  # now the others may read what the first has written
+        ranks.largest(self.ranks, 0)  # from here on the others may read what the first has written
 
-    def _left(self) -> str:
+    def _agreed(self, ask: Callable[[], str | None]) -> str | None:
+        """The reason to end that the callbacks of the first process give; "" in the others."""
+        reason = ask() if self.writes else None
+        if not ranks.largest(self.ranks, int(reason is not None)):
+            return None
+        return reason or ""
+
+    def _remaining(self) -> str:
         holds = f"the {len(self.metrics)} finished epochs" if self.writes else "what its first process has saved"
-        return f"{self.folder.path} holds {holds}, go on with --resume"
+        return f"{self.folder.path} holds {holds}, resume with resume=True"
 
     def _check_stop(self) -> None:
-        """Raises Interrupted, in all ranks at the same place, once a signal has asked one of them
-        to stop.
+        """Raises Interrupted, in all ranks at the same place, once a signal has reached one of
+        them.
         """
-        signum = ranks.agreed(self.ranks, self.stop.signum or 0)
+        signum = ranks.largest(self.ranks, self.stop.signum or 0)
         if signum:
             raise Interrupted(signum)
 
+    def _note(self, record: Record | None) -> None:
+        for text in self.trainer.warnings(record, self.metrics[-1] if self.metrics else None):
+            self.reporter.note(text)
+
     def save(self, names: list[str]) -> None:
-        if not self.writes:
-            return
-        learner = self.learner
-        state = dict(learner.rng.bit_generator.state)
-        memory = {} if learner.warm_start is None else learner.warm_start.arrays()
-        save_checkpoint(
-            self.folder.checkpoints,
-            Checkpoint(learner.epoch, learner.network.parameters(), learner.velocity, state, memory),
-            names,
-        )
+        """Write the checkpoint, under these names."""
+        if self.writes:
+            save_checkpoint(self.folder.checkpoints, self.trainer.state(), names)
 
     def keep(self) -> None:
         """Keep the network for good, if it is its turn. Before `save`: what was kept without being
         saved is dropped and done again on resuming.
         """
-        every, epoch = self.config.probes.keep, self.learner.epoch
-        if self.writes and every and epoch % every == 0:
-            keep_network(self.folder.checkpoints, epoch, self.learner.network.parameters())
+        every = self.config.probes.keep
+        if self.writes and every and self.trainer.finished % every == 0:
+            keep_network(self.folder.checkpoints, self.trainer.state())
 
-    def summarise(self, status: str) -> None:
-        """Write summary.json."""
+    def summarise(self, status: str, reason: str | None = None) -> None:
+        """Write summary.json. reason : why it finished early."""
         self.folder.write_json(
             "summary.json",
             {
                 "status": status,
+                **({"reason": reason} if reason else {}),
                 "epochs": len(self.metrics),
                 "epochs_asked": self.config.learning.epochs,
                 "seconds": sum(record["seconds"] for record in self.metrics),
@@ -304,17 +340,12 @@ class _Session:
         )
 
     def _epoch(self) -> None:
-        images, epoch = len(self.data.train.labels), self.learner.epoch + 1
-        self.told.start_epoch(epoch, self.config.learning.epochs, images)
-        probe, every = self.probing.within(epoch), self.probing.every or 1
-        report = train_epoch(
-            self.learner, self.data.train, self.recipe, self._on_batch, probe=probe, every=every, ranks=self.ranks
-        )
-        if report.unconverged >= images:
-            raise NoConvergenceError(f"no sample of epoch {epoch} converged, nothing was learned; {_REST}")
-        probed = self.probing.look(epoch, self.learner.network)
+        trainer, epoch = self.trainer, self.trainer.finished + 1
+        self.reporter.start_epoch(epoch, self.config.learning.epochs, len(self.data.train.labels))
+        report = trainer.epoch(self._on_batch)
+        probed = trainer.probe()
         record = plain(self._record(epoch, report, probed[-1]))
-        self._warn(record, images)
+        self._note(record)
         self.folder.append_probes(probed)
         self.folder.append_metrics(record)
         self.metrics.append(record)
@@ -322,7 +353,7 @@ class _Session:
         self.keep()
         self.save(["best", "last"] if best is not None and best["epoch"] == epoch else ["last"])
         self.summarise("unfinished")
-        self.told.end_epoch(record)
+        self.reporter.end_epoch(record)
         ready, took = self.drawn
         if time.monotonic() - ready >= DRAW_EVERY * took:
             self._draw()
@@ -336,57 +367,10 @@ class _Session:
 
     def _on_batch(self, done: int, total: int, error: float) -> None:
         self._check_stop()
-        self.told.batch(done, total, error)
+        self.reporter.batch(done, total, error)
 
-    def _record(self, epoch: int, report: EpochReport, probed: Record) -> Record:
-        seen = {part: self._evaluate(part) for part in ("valid", "test")}
-        test = seen["test"]
-        return {
-            "epoch": epoch,
-            **report.as_dict(),
-            **{f"{part}_error": found.error if found else None for part, found in seen.items()},
-            **{f"{part}_unrested": found.unconverged if found else None for part, found in seen.items()},
-            "alignment_degrees": probed.get("alignment", {}).get("degrees", {}),
-            **{
-                key: probed["stability"][key]
-                for key in ("loop_norm", "loop_norm_max", "kink_margin")
-                if "stability" in probed
-            },
-            "saturation": test.saturation if test else {},
-        }
-
-    def _evaluate(self, part: str) -> Evaluation | None:
-        split = getattr(self.data, part)
-        return (
-            evaluate(self.learner.network, split, self.recipe, warm_start=self.learner.warm_start, ranks=self.ranks)
-            if len(split.labels)
-            else None
-        )
-
-    def _warn(self, record: Record, images: int) -> None:
-        rates = self.config.learning.rates.forward
-        if 2 * record["unconverged"] >= images:
-            self.told.note(
-                f"epoch {record['epoch']}: {record['unconverged']} of {images} samples did not converge and taught nothing; {_REST}"
-            )
-        known = self.metrics[-1]["dead_outputs"] if self.metrics else []
-        before = self.metrics[-1].get("loop_norm_max") if self.metrics else None
-        if (record.get("loop_norm_max") or 0) > NEAR_ONE >= (before or 0):
-            self.told.note(
-                f"epoch {record['epoch']}: up to {record['loop_norm_max']:.2f} of a small change of the outputs comes back round the loop (||G_D||), "
-                "so phases grow long and may end in oscillation; weaken the loop (network.loop_scale, learning.rates.loop)"
-            )
-        dead = [unit for unit in record["dead_outputs"] if unit not in known]
-        if dead:
-            units = ", ".join(map(str, dead))
-            self.told.note(
-                f"epoch {record['epoch']}: output {units} had rate 0 for every image although its class occurs, and may never recover; "
-                f"lower learning.rates.forward[{len(rates) - 1}] (now {rates[-1]:g})"
-            )
-
-
-NEAR_ONE = 0.9
-# of the time it takes to draw passes before the picture is drawn again, so that drawing costs at
-# most a twentieth
-DRAW_EVERY = 20
-_REST = "weaken the loop (network.loop_scale, learning.rates.loop) or loosen solver.absolute"
+    def _record(self, epoch: int, report: Record, probed: Record) -> Record:
+        """The epoch's line of metrics.jsonl."""
+        found = {part: self.trainer.evaluate(part) for part in PARTS}
+        errors = {f"{part}_error": each.error if each else None for part, each in found.items()}
+        return {"epoch": epoch, **report, **errors, **self.trainer.metrics(found, probed)}

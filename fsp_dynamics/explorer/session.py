@@ -12,7 +12,9 @@ import numpy as np
 from fsp_dynamics.datasets import Dataset, load_dataset
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.config_io import load_config
-from fsp_dynamics.experiments.execution import build_recipe
+from fsp_dynamics.experiments.execution import load_data
+from fsp_dynamics.experiments.own import fitted_rates
+from fsp_dynamics.experiments.rate.building import build_recipe, require_rate
 from fsp_dynamics.experiments.run import Run, Which, open_run
 from fsp_dynamics.explorer.controls import ANY, RANDOM, Parameters
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
@@ -61,10 +63,12 @@ class Session:
         data = (
             dataset
             if isinstance(dataset, Dataset)
-            else load_dataset(dataset or (run.config.data.name if run else "digits"))
+            else load_data(run.config.data, objects=run.objects)
+            if run is not None and dataset is None
+            else load_dataset(dataset or "digits")
         )
         if run is not None:
-            recipe = build_recipe(run.config)
+            recipe = build_recipe(run.config, objects=run.objects)
             return cls(data, TRAINED, run.network(), recipe.optimiser, recipe.rule, recipe.batch, run)._fitting()
         pixels = data.test.images.shape[1]
         network = (
@@ -74,15 +78,9 @@ class Session:
             raise ConfigurationError(
                 f"explore was given a {type(network).__name__}, expected a Network, a run or its folder, or None"
             )
-        config = load_config("digits", {})[1].learning
-        depth, rates = network.depth - 1, config.rates
-        forward = tuple([rates.forward[0]] * (depth - 1) + [rates.forward[-1]])
-        own = LearningRates(
-            rates.input,
-            forward,
-            rates.loop if network.loop is not None else 0.0,
-            forward if network.backward is not None else (),
-        )
+        config = require_rate(load_config("digits", {})[1], "explore").learning
+        backward = 0 if network.backward is None else network.depth - 1
+        own = fitted_rates(network.depth - 1, network.loop is not None, backward)
         optimiser = Sgd(own, output_step=config.output_step)
         return cls(data, RANDOM if given is None else GIVEN, network, optimiser, HEBBIAN, config.batch)._fitting()
 

@@ -27,7 +27,7 @@ def merged(base, changes):
 
 @pytest.fixture(scope="session")
 def tiny():
-    """tiny(learning={"momentum": 0.5}) -> the nested table of a small, quick experiment on digits."""
+    """tiny(learning={"momentum": 0.5}) -> the nested table of a small experiment on digits."""
     return lambda **changes: merged(TINY, changes)
 
 
@@ -54,10 +54,10 @@ def killed(monkeypatch):
     def at(epoch):
         real = runner.save_checkpoint
 
-        def dies(folder, checkpoint, names):
-            if checkpoint.epoch == epoch:
+        def dies(folder, state, names):
+            if state.epoch == epoch:
                 raise KeyboardInterrupt
-            real(folder, checkpoint, names)
+            real(folder, state, names)
 
         monkeypatch.setattr(runner, "save_checkpoint", dies)
 

@@ -16,12 +16,12 @@ import fsp_dynamics as fsp
 from fsp_dynamics.cli import main
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError, ShapeError
 from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
-from fsp_dynamics.experiments.config import SolverConfig
 from fsp_dynamics.experiments.folder import RunFolder
+from fsp_dynamics.experiments.rate.config import SolverConfig
 from fsp_dynamics.experiments.runner import train
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.torch_backend.tensors import chosen_device
-from fsp_dynamics.training import loop_engine as engine
+from fsp_dynamics.training import evaluation
 from fsp_dynamics.training.recipe import Recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:epoch .* output")]
@@ -204,7 +204,9 @@ def test_either_backend_judges_what_the_other_learned(pair):
 
 
 def test_the_device_makes_the_drive_too(pair, monkeypatch):
-    monkeypatch.setattr(engine, "drive", lambda *given: pytest.fail("the product with all images was made on the host"))
+    monkeypatch.setattr(
+        evaluation, "drive", lambda *given: pytest.fail("the product with all images was made on the host")
+    )
     assert pair[1].evaluate(backend="torch", device="cpu").unconverged == 0
 
 
@@ -213,7 +215,7 @@ def test_images_are_refused_there_as_here():
         fsp.loop_network([4, 5, 3], rng=0),
         Recipe(Sgd(LearningRates(1.0, (1.0,), 1.0)), TORCH.solver(SolverConfig())),
     )
-    driven, _ = engine.free_phase_solver(network, recipe, None)
+    driven, _ = evaluation.free_phase_solver(network, recipe, None)
     for images, error in ((np.full((2, 4), np.nan), NotFiniteError), (np.zeros((2, 5)), ShapeError)):
         with pytest.raises(error, match="images"):
             driven(images)

@@ -19,7 +19,7 @@ def failing(group):
 
 def test_every_figure_passes():
     heard = []
-    found = list(run_checks(nets=5, told=heard.append))
+    found = list(run_checks(nets=5, report=heard.append))
     assert [m.what for m in found if not m.passed] == []
     assert heard == ["order", "agreement", "eq. 14", "equilibrium propagation"]
     assert {m.group for m in found} == set(heard)
@@ -47,7 +47,7 @@ def test_a_solver_that_is_off_is_noticed(monkeypatch):
 
 
 def test_samples_that_do_not_rest_are_noticed(monkeypatch):
-    monkeypatch.setitem(check.WAYS, "numba", ("numba_ode", {"method": "dopri5", "max_steps": 2}))
+    monkeypatch.setitem(check.SETTINGS, "numba", ("numba_ode", {"method": "dopri5", "max_steps": 2}))
     assert "unconverged samples, float64" in failing(agreement(1))
 
 
@@ -80,13 +80,13 @@ def test_every_figure_passes_on_torch():
     assert [(m.what, m.value) for m in found if not m.passed] == []
     assert {m.what.split(",")[0] for m in found if m.group == "order"} == set(check.TORCH_ORDERS)
     beside = {m.what.split(" - ")[0] for m in found if " - anderson" in m.what}
-    assert beside == {"reference", *check.TORCH_WAYS}
+    assert beside == {"reference", *check.TORCH_SETTINGS}
 
 
 def test_a_torch_solver_that_is_off_is_noticed(monkeypatch):
     pytest.importorskip("torch")
-    monkeypatch.setitem(check.TORCH_WAYS, "torch dopri5", ("torch_ode", {"method": "dopri5", "max_steps": 2}))
+    monkeypatch.setitem(check.TORCH_SETTINGS, "torch dopri5", ("torch_ode", {"method": "dopri5", "max_steps": 2}))
     assert "unconverged samples, float64" in failing(agreement(1, "cpu"))
-    monkeypatch.setitem(check.TORCH_WAYS, "torch anderson", ("torch_fixed_point", {"products": "bf16"}))
+    monkeypatch.setitem(check.TORCH_SETTINGS, "torch anderson", ("torch_fixed_point", {"products": "bf16"}))
     with pytest.raises(ConfigurationError, match="products"):  # of a float64 network
         list(agreement(1, "cpu"))

@@ -15,7 +15,6 @@ import pytest
 from fsp_dynamics.errors import CheckpointError, NotFiniteError
 from fsp_dynamics.experiments import checkpoint as room
 from fsp_dynamics.experiments.checkpoint import (
-    Checkpoint,
     drop_kept,
     keep_network,
     kept_epochs,
@@ -24,26 +23,28 @@ from fsp_dynamics.experiments.checkpoint import (
     save_checkpoint,
     write_aside,
 )
+from fsp_dynamics.experiments.trainer import TrainingState
 
 
 def checkpoint(epoch=1, value=1.0):
     rng = np.random.default_rng(epoch)
     rng.random(epoch)
-    parameters = {"input": np.full((3, 2), value, np.float32), "forward[0]": np.arange(4.0).reshape(2, 2).T}
-    return Checkpoint(epoch, parameters, {"input": np.full((3, 2), -value, np.float32)}, rng.bit_generator.state)
+    arrays = {
+        "parameters/input": np.full((3, 2), value, np.float32),
+        "parameters/forward[0]": np.arange(4.0).reshape(2, 2).T,
+        "velocity/input": np.full((3, 2), -value, np.float32),
+    }
+    return TrainingState(epoch, arrays, {"rng": rng.bit_generator.state, "place": [0, 1.5, None]})
 
 
 def same(one, other):
     return (
         one.epoch == other.epoch
-        and one.rng == other.rng
+        and one.values == other.values
+        and one.arrays.keys() == other.arrays.keys()
         and all(
-            list(a) == list(b)
-            and all(a[name].dtype == b[name].dtype and np.array_equal(a[name], b[name]) for name in a)
-            for a, b in (
-                (dict(sorted(one.parameters.items())), dict(sorted(other.parameters.items()))),
-                (one.velocity, other.velocity),
-            )
+            a.dtype == other.arrays[name].dtype and np.array_equal(a, other.arrays[name])
+            for name, a in one.arrays.items()
         )
     )
 
@@ -64,7 +65,7 @@ def test_what_is_saved_is_loaded_to_the_bit(tmp_path):
     assert same(load_checkpoint(tmp_path, "last"), saved)
     assert same(load_checkpoint(tmp_path, "best"), saved)
     rng = np.random.default_rng()
-    rng.bit_generator.state = load_checkpoint(tmp_path).rng
+    rng.bit_generator.state = load_checkpoint(tmp_path).values["rng"]
     expected = np.random.default_rng(3)
     expected.random(3)
     assert rng.random() == expected.random()
@@ -96,7 +97,7 @@ def test_a_cut_or_missing_payload_is_noticed(tmp_path):
     save_checkpoint(tmp_path, checkpoint())
     path = payload(tmp_path)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match=r"bytes, its manifest says"):
+    with pytest.raises(CheckpointError, match=r"bytes, expected \d+ as in its manifest"):
         load_checkpoint(tmp_path)
     path.unlink()
     with pytest.raises(CheckpointError, match="missing"):
@@ -106,10 +107,10 @@ def test_a_cut_or_missing_payload_is_noticed(tmp_path):
 
 
 def test_another_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "FORMAT", 2)
+    monkeypatch.setattr(room, "FORMAT", 3)
     save_checkpoint(tmp_path, checkpoint())
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="format 2, expected 1"):
+    with pytest.raises(CheckpointError, match="format 3, expected 1 or 2"):
         load_checkpoint(tmp_path)
 
 
@@ -118,7 +119,7 @@ def test_another_format_is_refused(tmp_path, monkeypatch):
 def test_nothing_that_is_not_finite_is_saved(tmp_path, part, bad):
     save_checkpoint(tmp_path, checkpoint(1))
     spoilt = checkpoint(2)
-    getattr(spoilt, part)["input"][1, 1] = bad
+    spoilt.arrays[f"{part}/input"][1, 1] = bad
     with pytest.raises(NotFiniteError, match=f"{part}/input is not finite after epoch 2"):
         save_checkpoint(tmp_path, spoilt)
     assert same(load_checkpoint(tmp_path), checkpoint(1))
@@ -174,7 +175,7 @@ def test_killed_between_writing_and_renaming(tmp_path, rename, best):
     assert killed.returncode == -signal.SIGKILL
     assert same(load_checkpoint(tmp_path, "last"), checkpoint(1))
     assert same(load_checkpoint(tmp_path, "best"), checkpoint(best))
-    room.sweep(tmp_path)
+    room.remove_aside(tmp_path)
     assert not list(tmp_path.glob(".*"))
     save_checkpoint(tmp_path, checkpoint(2), ["best", "last"])
     assert load_checkpoint(tmp_path).epoch == 2
@@ -201,7 +202,7 @@ def test_a_file_is_replaced_whole(tmp_path):
 
 def keep(folder, *epochs):
     for epoch in epochs:
-        keep_network(folder, epoch, checkpoint(epoch, epoch).parameters)
+        keep_network(folder, checkpoint(epoch, epoch))
 
 
 def test_what_is_kept_is_the_weights_to_the_bit_and_nothing_else(tmp_path):
@@ -209,7 +210,8 @@ def test_what_is_kept_is_the_weights_to_the_bit_and_nothing_else(tmp_path):
     assert kept_epochs(tmp_path) == (0, 10, 100000)
     for epoch in (0, 10, 100000):
         found = load_kept(tmp_path, epoch)
-        assert (found.epoch, found.velocity, found.warm_start, found.rng) == (epoch, {}, {}, {})
+        assert (found.epoch, found.values) == (epoch, {})
+        assert set(found.arrays) == {"parameters/input", "parameters/forward[0]"}
         for name, w in checkpoint(epoch, epoch).parameters.items():
             assert found.parameters[name].dtype == w.dtype
             np.testing.assert_array_equal(found.parameters[name], w)
@@ -219,7 +221,7 @@ def test_nothing_is_kept_in_an_empty_or_missing_folder(tmp_path):
     assert kept_epochs(tmp_path) == kept_epochs(tmp_path / "none") == ()
     drop_kept(tmp_path / "none", 0)
     with pytest.raises(
-        CheckpointError, match=r"holds no network of epoch 3; none was kept, which takes probes\.keep = 1"
+        CheckpointError, match=r"holds no network of epoch 3; none was kept; train with probes\.keep = 1"
     ):
         load_kept(tmp_path, 3)
 
@@ -228,7 +230,7 @@ def test_pruning_leaves_what_is_kept(tmp_path):
     """Even where the payloads hold the same, for a learner without velocity or memory."""
     for epoch in (1, 2, 3):
         keep(tmp_path, epoch)
-        save_checkpoint(tmp_path, Checkpoint(epoch, checkpoint(epoch, epoch).parameters, {}, {}), ["last"])
+        save_checkpoint(tmp_path, checkpoint(epoch, epoch).network(), ["last"])
     assert kept_epochs(tmp_path) == (1, 2, 3)
     assert [load_kept(tmp_path, epoch).parameters["input"][0, 0] for epoch in (1, 2, 3)] == [1, 2, 3]
     assert len(list(tmp_path.glob("epoch-*"))) == 1
@@ -268,7 +270,7 @@ def test_later_ones_are_dropped_whole(tmp_path):
 
 def test_what_is_not_finite_is_not_kept(tmp_path):
     with pytest.raises(NotFiniteError, match="parameters/input is not finite after epoch 2"):
-        keep_network(tmp_path, 2, {"input": np.array([[np.inf]])})
+        keep_network(tmp_path, TrainingState(2, {"parameters/input": np.array([[np.inf]])}))
     assert not list(tmp_path.iterdir())
 
 

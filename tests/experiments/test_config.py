@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fsp_dynamics.errors import ConfigurationError
-from fsp_dynamics.experiments.config import Config, fields, flatten
+from fsp_dynamics.experiments.config import fields, flatten
 from fsp_dynamics.experiments.config_io import PRESETS, load_config, presets, read_value, to_toml
-from fsp_dynamics.experiments.execution import build_network, build_recipe
+from fsp_dynamics.experiments.rate.building import build_network, build_recipe
+from fsp_dynamics.experiments.rate.config import RateConfig
 
 
 def refusal(source, overrides=None):
@@ -80,12 +81,13 @@ def test_any_text_survives_toml(text):
         ("learning.epochs", 0, "greater than or equal to 1"),
         ("learning.epochs", True, "a valid integer"),
         ("learning.batch", "many", "a valid integer"),
-        ("learning.beta", 0.0, "pulls nothing"),
+        ("learning.beta", 0.0, "nothing would be learned"),
         ("learning.beta", -1.0, "expected above -1 (-1/r of the output)"),
         ("learning.beta", float("nan"), "a finite number"),
         ("learning.phases", "onesided", "did you mean 'one-sided'?"),
         ("learning.phases", "centred", "is also used as -1.0"),
-        ("learning.rule", "gradiant", "did you mean 'gradient'?"),
+        ("learning.rule", "gradent", "did you mean 'gradient'?"),
+        ("family", "rates", "did you mean 'rate'?"),
         ("learning.mirror", 1.5, "less than or equal to 1"),
         ("probes.samples", -1, "greater than or equal to 0"),
         ("probes.every", 2.5, "a valid integer"),
@@ -261,6 +263,6 @@ def test_a_configuration_cannot_be_changed():
 
 def test_every_field_is_described_and_is_a_key():
     _, config = load_config("digits")
-    assert set(flatten(config.model_dump())) == set(fields())
-    assert all(fields().values())
-    assert isinstance(config, Config)
+    assert set(flatten(config.model_dump())) == set(fields(RateConfig))
+    assert all(fields(RateConfig).values())
+    assert isinstance(config, RateConfig)

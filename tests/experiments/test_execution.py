@@ -18,13 +18,12 @@ from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.execution import (
     Interrupted,
-    build_network,
-    build_recipe,
     changed_environment,
     environment,
     stoppable,
     thread_limit,
 )
+from fsp_dynamics.experiments.rate.building import build_network, build_recipe
 
 
 def blas_threads():

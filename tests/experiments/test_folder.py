@@ -13,6 +13,7 @@ from fsp_dynamics.errors import CheckpointError, ConfigurationError, RunExistsEr
 from fsp_dynamics.experiments.checkpoint import keep_network, kept_epochs
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.folder import RunFolder, best_of, flat, plain
+from fsp_dynamics.experiments.trainer import TrainingState
 
 HOLD = """
 import sys
@@ -63,7 +64,7 @@ def test_a_folder_with_a_run_is_occupied(folder):
     folder.refuse_occupied()
     assert not folder.path.exists()
     begin(folder)
-    with pytest.raises(RunExistsError, match="--resume"):
+    with pytest.raises(RunExistsError, match="resume=True"):
         folder.refuse_occupied()
     assert folder.config() == load_config("digits")[1]
 
@@ -111,7 +112,7 @@ def test_rewinding_forgets_the_networks_that_were_kept_later(folder):
     begin(folder)
     folder.append_metrics({"epoch": 1})
     for epoch in (0, 1, 2, 3):
-        keep_network(folder.checkpoints, epoch, {"input": np.full((2, 2), epoch, np.float32)})
+        keep_network(folder.checkpoints, TrainingState(epoch, {"parameters/input": np.full((2, 2), epoch, np.float32)}))
     folder.rewind(1)
     assert kept_epochs(folder.checkpoints) == (0, 1)
     assert len(list(folder.checkpoints.iterdir())) == 4

@@ -127,7 +127,7 @@ def test_a_module_that_fails_is_not_said_to_be_missing(places, content, said) ->
 def test_only_what_is_allowed_is_imported(places, capsys) -> None:
     places("installed", "mine.rules")
     for allowed in ((), ("yours",), ("mine.rule",), ("min",), ("mine.rules.deeper",)):
-        refused("mine.rules:Rule", "allow_import=('mine',)", "--allow-import mine", allowed=allowed)
+        refused("mine.rules:Rule", "allow_import=('mine',)", allowed=allowed)
     assert "mine" not in sys.modules
     assert capsys.readouterr().out == ""
     assert import_object("mine.rules:Rule", ("yours", "mine")) is import_object("mine.rules:Rule", ["mine.rules"])

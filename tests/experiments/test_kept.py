@@ -10,6 +10,7 @@ from test_runner import VARIANTS, quietly, same_bits, timeless
 
 from fsp_dynamics.errors import CheckpointError
 from fsp_dynamics.experiments import runner
+from fsp_dynamics.experiments.rate.building import build_network
 from fsp_dynamics.experiments.runner import open_run
 from fsp_dynamics.plotting import new_figure
 
@@ -23,7 +24,7 @@ def kept(tiny, every=1, **changes):
 def test_kept_networks_are_those_after_their_epochs(tiny, tmp_path, unbroken):
     run = quietly(kept(tiny, 2), out=tmp_path / "run", epochs=5)
     assert run.kept == (0, 2, 4)
-    start, _ = runner.execution.build_network(run.config, 64, 10)
+    start, _ = build_network(run.config, 64, 10)
     assert all(np.array_equal(w, start.parameters()[name]) for name, w in run.network(0).parameters().items())
     short = quietly(tiny(), out=tmp_path / "short", epochs=2)
     assert all(
@@ -33,7 +34,7 @@ def test_kept_networks_are_those_after_their_epochs(tiny, tmp_path, unbroken):
     with pytest.raises(CheckpointError, match="no network of epoch 3; there are those of 0, 2, 4"):
         run.network(3)
     assert unbroken(tiny()).kept == ()
-    with pytest.raises(CheckpointError, match=r"none was kept, which takes probes\.keep"):
+    with pytest.raises(CheckpointError, match=r"none was kept; train with probes\.keep"):
         unbroken(tiny()).network(0)
 
 
@@ -60,13 +61,13 @@ def test_resuming_keeps_what_an_unbroken_run_keeps(tiny, tmp_path, unbroken, mon
     monkeypatch.undo()
     assert open_run(tmp_path).kept == (0, 1, 2)
     killed(2)
-    told = []
+    found = []
     monkeypatch.setattr(
-        runner, "keep_network", lambda folder, epoch, parameters: told.append((epoch, open_run(tmp_path).kept))
+        runner, "keep_network", lambda folder, state: found.append((state.epoch, open_run(tmp_path).kept))
     )
     with pytest.raises(KeyboardInterrupt):
         quietly(table, out=tmp_path, resume=True)
-    assert told == [(2, (0, 1))]
+    assert found == [(2, (0, 1))]
     monkeypatch.undo()
     assert same_kept(quietly(table, out=tmp_path, resume=True), unbroken(table))
 
@@ -75,10 +76,10 @@ def test_resuming_keeps_what_an_unbroken_run_keeps(tiny, tmp_path, unbroken, mon
 def test_killed_while_a_network_is_kept_it_is_kept_on_resuming(tiny, tmp_path, unbroken, monkeypatch, epoch):
     table, real = kept(tiny), runner.keep_network
 
-    def dies(folder, at, parameters):
-        if at == epoch:
+    def dies(folder, state):
+        if state.epoch == epoch:
             raise KeyboardInterrupt
-        real(folder, at, parameters)
+        real(folder, state)
 
     monkeypatch.setattr(runner, "keep_network", dies)
     with pytest.raises(KeyboardInterrupt):

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from fsp_dynamics.analysis.alignment import loop_alignment
+from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import runner
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.folder import RunFolder
+from fsp_dynamics.experiments.rate import trainer as rate_trainer
 from fsp_dynamics.experiments.runner import open_run, train
 
 WHOLE = {"epoch", "converged", "alignment", "samples", "gradient", "stability"}
@@ -108,13 +110,13 @@ def test_pictures_are_drawn_while_it_runs_and_cost_little(tiny, tmp_path, monkey
         clock[0] += cost
 
     monkeypatch.setattr(runner.Run, "plot", draw)
-    real = runner.train_epoch
+    real = rate_trainer.train_epoch
 
     def epoch(*args, **more):
         clock[0] += 10.0
         return real(*args, **more)
 
-    monkeypatch.setattr(runner, "train_epoch", epoch)
+    monkeypatch.setattr(rate_trainer, "train_epoch", epoch)
     cost = 0.4
     quietly(tiny(), out=tmp_path / "quick", epochs=4)
     assert drawn == [1, 2, 3, 4, 4]
@@ -129,3 +131,15 @@ def test_a_damaged_file_is_named(tiny, tmp_path) -> None:
     (tmp_path / "probes.jsonl").write_text(json.dumps({"epoch": 0}) + "\nnonsense\n")
     with pytest.raises(ValueError, match=r"probes\.jsonl:2 is no record"):
         probes(tmp_path)
+
+
+def test_the_probes_of_a_run_are_records_and_a_table(tiny, tmp_path) -> None:
+    run = quietly(tiny(probes={"every": 3, "samples": 10}), out=tmp_path, epochs=2)
+    assert run.probes == probes(tmp_path)
+    frame = run.to_frame("probes")
+    assert frame["epoch"].tolist() == [0, 0.5, 1, 1.5, 2]
+    assert frame["alignment.degrees.loop"].tolist() == [r["alignment"]["degrees"]["loop"] for r in run.probes]
+    assert frame["stability.loop_norm"].isna().tolist() == [False, True, False, True, False]
+    assert frame.attrs["units"]["alignment.degrees.loop"] == "degrees"
+    with pytest.raises(ConfigurationError, match="did you mean 'probes'"):
+        run.to_frame("prob")

@@ -18,6 +18,8 @@ import pytest
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, NotFiniteError, RunExistsError
 from fsp_dynamics.experiments import runner
 from fsp_dynamics.experiments.execution import Interrupted, NoConvergenceError
+from fsp_dynamics.experiments.rate import trainer as rate_trainer
+from fsp_dynamics.experiments.rate.building import build_network
 from fsp_dynamics.experiments.runner import open_run, train
 from fsp_dynamics.training import loop_engine as engine
 
@@ -65,7 +67,7 @@ def test_resuming_after_any_epoch_gives_the_bits_of_an_unbroken_run(tiny, tmp_pa
 
 
 def test_a_stop_by_a_signal_loses_only_the_epoch_it_fell_in(tiny, tmp_path, unbroken, monkeypatch):
-    real, calls, heard = runner.train_epoch, [], []
+    real, calls, heard = rate_trainer.train_epoch, [], []
     monkeypatch.setattr(engine, "CHUNK", 20)
     monkeypatch.setattr(engine, "TRIAL", 20)
 
@@ -82,8 +84,10 @@ def test_a_stop_by_a_signal_loses_only_the_epoch_it_fell_in(tiny, tmp_path, unbr
             return real(learner, split, recipe, kicking)
         return real(learner, split, recipe, on_batch)
 
-    monkeypatch.setattr(runner, "train_epoch", interrupted)
-    with pytest.raises(Interrupted, match=r"in epoch 2; .* holds the 1 finished epochs, go on with --resume") as caught:
+    monkeypatch.setattr(rate_trainer, "train_epoch", interrupted)
+    with pytest.raises(
+        Interrupted, match=r"in epoch 2; .* holds the 1 finished epochs, resume with resume=True"
+    ) as caught:
         quietly(tiny(), out=tmp_path)
     assert caught.value.signum == signal.SIGTERM
     assert heard == [20, 40]
@@ -207,6 +211,10 @@ def test_a_run_says_in_one_line_how_it_went(tiny, tmp_path):
     errors = ", ".join(f"{part} {best[part + '_error']:.2f} %" for part in ("train", "valid", "test"))
     assert repr(run) == f"<Run {tmp_path / 'run'}: finished, 1 epoch; best epoch 1, errors: {errors}>"
     assert repr(dataclasses.replace(run, metrics=[], summary={})) == f"<Run {tmp_path / 'run'}: unfinished, 0 epochs>"
+    table = run._repr_html_()
+    assert f"<caption>Run {tmp_path / 'run'}</caption>" in table
+    assert f"<th>test error</th><td>{best['test_error']:.2f} %</td>" in table
+    assert "<td>unfinished</td>" in dataclasses.replace(run, metrics=[], summary={})._repr_html_()
 
 
 def test_the_best_network_gives_the_error_that_chose_it(tiny, tmp_path):
@@ -241,7 +249,7 @@ def test_a_reciprocal_network_trains_without_angles(tiny, tmp_path):
 def test_a_frozen_matrix_stays(tiny, tmp_path):
     run = quietly(tiny(learning={"frozen": ["loop"]}), out=tmp_path, epochs=1)
     moved = quietly(tiny(), out=tmp_path / "b", epochs=1)
-    start, _ = runner.execution.build_network(run.config, 64, 10)
+    start, _ = build_network(run.config, 64, 10)
     assert np.array_equal(run.network().loop, start.loop)
     assert not np.array_equal(moved.network().loop, start.loop)
 
@@ -253,8 +261,8 @@ def test_divergence_stops_and_saves_nothing_that_is_not_finite(tiny, tmp_path, m
             raise NotFiniteError("input is not finite after epoch 2; lower its learning rate")
         return real(learner, split, recipe, on_batch)
 
-    real = runner.train_epoch
-    monkeypatch.setattr(runner, "train_epoch", diverges)
+    real = rate_trainer.train_epoch
+    monkeypatch.setattr(rate_trainer, "train_epoch", diverges)
     with pytest.raises(NotFiniteError, match="after epoch 2"):
         quietly(tiny(), out=tmp_path)
     run = open_run(tmp_path)
@@ -276,13 +284,13 @@ def reported(monkeypatch, **changes):
     """Let `train_epoch` report `changes` (a callable is given the split)."""
     from dataclasses import replace
 
-    real = runner.train_epoch
+    real = rate_trainer.train_epoch
 
     def altered(learner, split, recipe, on_batch=None, **more):
         report = real(learner, split, recipe, on_batch)
         return replace(report, **{key: value(split) if callable(value) else value for key, value in changes.items()})
 
-    monkeypatch.setattr(runner, "train_epoch", altered)
+    monkeypatch.setattr(rate_trainer, "train_epoch", altered)
 
 
 def test_an_epoch_in_which_nothing_rested_ends_the_run(tiny, tmp_path, monkeypatch):

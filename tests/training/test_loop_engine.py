@@ -16,7 +16,7 @@ import fsp_dynamics as fsp
 from fsp_dynamics.analysis.alignment import loop_angles
 from fsp_dynamics.errors import FspError
 from fsp_dynamics.experiments.config_io import load_config
-from fsp_dynamics.experiments.execution import build_network, build_recipe
+from fsp_dynamics.experiments.rate.building import build_network, build_recipe
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.solvers.equilibrium import Tolerance

@@ -1,0 +1,1 @@
+"""Figures of what learning does to the loop: their runs, their numbers, their files."""

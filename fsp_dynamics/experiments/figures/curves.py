@@ -1,5 +1,5 @@
-"""The numbers of each figure, in long form, from the records of its runs: what is drawn and
-nothing else.
+"""The numbers of each figure, in long form, from the records of its runs: those that are drawn and
+no others.
 
 A row is a mapping with the columns of its figure (`COLUMNS`). `epoch` is one of which every run of
 the variant has a record; `runs` is how many of them have the number there (an angle may be
@@ -16,7 +16,7 @@ from typing import Any
 
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.figures import variants
-from fsp_dynamics.experiments.figures.collecting import Member
+from fsp_dynamics.experiments.figures.collecting import FigureRun
 from fsp_dynamics.experiments.folder import Record
 
 Row = dict[str, Any]
@@ -31,7 +31,7 @@ COLUMNS = {
 }
 
 
-def alignment(members: Sequence[Member], last: int) -> list[Row]:
+def alignment(members: Sequence[FigureRun], last: int) -> list[Row]:
     """`sample`: the angles as samples see them, at whole epochs; `network`: those of the matrices
     themselves, between them too.
     """
@@ -59,7 +59,7 @@ def alignment(members: Sequence[Member], last: int) -> list[Row]:
     return _sorted(rows)
 
 
-def subspace(members: Sequence[Member], last: int) -> list[Row]:
+def subspace(members: Sequence[FigureRun], last: int) -> list[Row]:
     """`inside`, `bound`, `raw`: the angle in the subspace of rank n_L, the least raw angle it
     allows, and the raw angle, at whole epochs.
     """
@@ -73,9 +73,9 @@ def subspace(members: Sequence[Member], last: int) -> list[Row]:
     ]
 
 
-def gradients(members: Sequence[Member], last: int) -> list[Row]:
-    """`angle`: of the update to the gradient once a source and those before it have come in;
-    `share`: what the source adds; `norm`: the update.
+def gradients(members: Sequence[FigureRun], last: int) -> list[Row]:
+    """`angle`: between update and gradient with the effects of a source and of those before it;
+    `share`: the norm of what the source adds; `norm`: that of the update.
 
     Shares and norms are divided by the gradient's norm.
     """
@@ -95,7 +95,7 @@ def gradients(members: Sequence[Member], last: int) -> list[Row]:
     ]
 
 
-def spectra(members: Sequence[Member], last: int) -> list[Row]:
+def spectra(members: Sequence[FigureRun], last: int) -> list[Row]:
     """`eigenvalue`: those of the field at the first, the middle and the last epoch, each seed's;
     the others: numbers of `stability` by epoch.
     """
@@ -118,7 +118,7 @@ def spectra(members: Sequence[Member], last: int) -> list[Row]:
     return rows
 
 
-def errors(members: Sequence[Member], last: int) -> list[Row]:
+def errors(members: Sequence[FigureRun], last: int) -> list[Row]:
     """`test_error` and `train_error`, in percent."""
     return [
         {"quantity": quantity, "variant": name, **row}
@@ -141,32 +141,32 @@ def pooled(means: Sequence[float], stds: Sequence[float]) -> tuple[float, float]
     return mean, math.sqrt(_mean([s * s for s in stds]) + _mean([(m - mean) ** 2 for m in means]))
 
 
-def require_records(members: Sequence[Member], *keys: str) -> None:
-    """Raises ConfigurationError for a run that has nowhere written down what `keys` lead to."""
+def require_records(members: Sequence[FigureRun], *keys: str) -> None:
+    """Raises ConfigurationError for a run without any record of what `keys` lead to."""
     for m in members:
         if not any(_reach(record, *keys) for record in m.probes):
             why = "probes.samples is 0" if m.config.probes.samples == 0 else f"{len(m.probes)} records"
             what = f"{m.folder} has no records of {'.'.join(keys)} in its probes.jsonl ({why})"
             raise ConfigurationError(
-                f"{what}; train it anew with --probes.samples 100, or make others elsewhere (--train)"
+                f"{what}; train it again with probes.samples = 100, or elsewhere (train_missing())"
             )
 
 
-def by_variant(members: Sequence[Member]) -> dict[str, list[Member]]:
+def by_variant(members: Sequence[FigureRun]) -> dict[str, list[FigureRun]]:
     """{variant: its runs}, in the order of figures."""
     names = [*variants.LEARNERS, *(m.variant for m in members)]
     groups = {name: [m for m in members if m.variant == name] for name in dict.fromkeys(names)}
     return {name: group for name, group in groups.items() if group}
 
 
-def _by_matrix(members: Sequence[Member]) -> Iterator[tuple[str, str, list[Member]]]:
+def _by_matrix(members: Sequence[FigureRun]) -> Iterator[tuple[str, str, list[FigureRun]]]:
     """(variant, matrix, runs) of each curve."""
     for name, group in by_variant(members).items():
         for matrix in variants.matrices(group[0].config):
             yield name, matrix, group
 
 
-def _records(group: Sequence[Member], last: int, source: str = "probes") -> Iterator[tuple[float, list[Record]]]:
+def _records(group: Sequence[FigureRun], last: int, source: str = "probes") -> Iterator[tuple[float, list[Record]]]:
     """(epoch, the record of each run) at the epochs up to `last` of which every run has one."""
     found = [{record["epoch"]: record for record in getattr(m, source)} for m in group]
     for epoch in sorted(set.intersection(*map(set, found))):
@@ -174,7 +174,7 @@ def _records(group: Sequence[Member], last: int, source: str = "probes") -> Iter
             yield epoch, [records[epoch] for records in found]
 
 
-def _spread(group: Sequence[Member], last: int, *keys: str, source: str = "probes") -> Iterator[Row]:
+def _spread(group: Sequence[FigureRun], last: int, *keys: str, source: str = "probes") -> Iterator[Row]:
     for epoch, records in _records(group, last, source):
         values = _defined(records, *keys)
         if values:
@@ -182,7 +182,7 @@ def _spread(group: Sequence[Member], last: int, *keys: str, source: str = "probe
 
 
 def _reach(record: Record, *keys: str) -> Any:
-    """What the keys lead to, one within the other; None where there is nothing."""
+    """The value at nested keys; None where there is none."""
     found: Any = record
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None

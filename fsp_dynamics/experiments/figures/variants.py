@@ -1,16 +1,21 @@
-"""What a run is in a figure, decided from its configuration alone; what makes it so; and whether
-runs may stand in one figure.
+"""Which variant of a figure a run is, decided from its configuration alone; the changes that make a
+variant; and whether runs may stand in one figure.
 
-=========================  ===================================================================================================
+=========================  =======================================================================
 variant                    configuration
-=========================  ===================================================================================================
+=========================  =======================================================================
 loop learned               a loop, eq. 14, nothing frozen
 loop fixed, W1 fixed, ...  the same, that one matrix frozen (W1 = forward[0], W2 = forward[1], ...)
 equilibrium propagation    network.kind = "reciprocal", eq. 14, nothing frozen
 exact gradient             a loop, learning.rule = "gradient", nothing frozen
-backpropagation            learning.rule = "gradient", network.loop_scale = 0 and the loop frozen: without its loop the network is a plain
-                           multilayer perceptron, and the exact rule converged is backpropagation
-=========================  ===================================================================================================
+=======
+backpropagation            learning.rule = "gradient", network.loop_scale = 0 and the loop frozen:
+                           without its loop the network is a multilayer perceptron, and the gradient
+                           at its equilibrium is that of backpropagation
+=========================  =======================================================================
+
+The variants of eq. 14 (learning.rule = "mean_subtracted") count as eq. 14; runs that differ in it
+do not stand in one figure.
 """
 
 from __future__ import annotations
@@ -21,6 +26,8 @@ from typing import Any
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.config_io import load_config
+from fsp_dynamics.experiments.rate.building import require_rate
+from fsp_dynamics.experiments.rate.config import RateConfig
 
 LEARNED, FIXED = "loop learned", "loop fixed"
 RECIPROCAL, EXACT, PERCEPTRON = "equilibrium propagation", "exact gradient", "backpropagation"
@@ -34,25 +41,26 @@ _DEFINING = {
     PERCEPTRON: frozenset({"learning.rule", "network.loop_scale", "learning.frozen"}),
 }
 TUNED = ("learning.rates.", "learning.output_step", "learning.beta", "learning.batch", "learning.rate_factor")
-"""Keys that each learning rule may have its own of, where rules are compared by what they achieve.
-"""
+"""Keys whose values may differ between learning rules, where rules are compared by their errors."""
 
 
-def matrices(config: Config) -> list[str]:
+def matrices(config: RateConfig) -> list[str]:
     """W1, W2, ..., loop: the matrices of the loop as records name them."""
     return [f"W{k}" for k in range(1, len(config.network.hidden) + 1)] + ["loop"]
 
 
-def each_fixed(config: Config) -> list[str]:
+def each_fixed(config: RateConfig) -> list[str]:
     """The variants in which one matrix of the loop is fixed, in turn."""
     return [f"{name} fixed" for name in matrices(config)]
 
 
 def variant_of(config: Config) -> str | None:
     """Which variant a configuration is; None if it is none of them."""
+    if not isinstance(config, RateConfig):
+        return None
     network, rule, frozen = config.network, config.learning.rule, config.learning.frozen
     if network.kind == "reciprocal":
-        return RECIPROCAL if rule == "hebbian" and not frozen else None
+        return RECIPROCAL if rule != "gradient" and not frozen else None
     if rule == "gradient":
         if network.loop_scale == 0:
             return PERCEPTRON if frozen == ("loop",) else None
@@ -64,7 +72,7 @@ def variant_of(config: Config) -> str | None:
     return fixed.get(frozen) if frozen else LEARNED
 
 
-def variant(base: Config, name: str) -> Config:
+def variant(base: RateConfig, name: str) -> RateConfig:
     """The configuration that is `base`, a learned loop, but for what makes it that variant.
 
     Equilibrium propagation takes the rates, beta and initial scale of the preset mnist-ep-2x500,
@@ -89,14 +97,14 @@ def variant(base: Config, name: str) -> Config:
     elif name != EXACT:
         which = name.removesuffix(" fixed")
         changes = {"learning.frozen": ["loop" if which == "loop" else f"forward[{int(which[1:]) - 1}]"]}
-    return load_config(base, changes)[1]
+    return require_rate(load_config(base, changes)[1], "a figure")
 
 
 def unlike(one: Config, other: Config, tuned: bool = False) -> dict[str, tuple[Any, Any]]:
     """{key: (one, other)} of all in which they differ and may not: neither the seed nor what
     defines their variants.
 
-    tuned : two variants may also have each its own `TUNED` keys.
+    tuned : two variants may also differ in the `TUNED` keys.
     """
     here, there = variant_of(one), variant_of(other)
     may: Callable[[str], bool] = {"seed"}.__contains__
@@ -116,11 +124,13 @@ def require_alike(runs: Sequence[tuple[str, Config]], tuned: bool = False) -> No
             if found:
                 what = ", ".join(f"{key} is {old} and {new}" for key, (old, new) in found.items())
                 raise ConfigurationError(
-                    f"{other} and {name} do not belong in one figure: {what}; give runs that share the rest of their configuration"
+                    f"{other} and {name} do not belong in one figure: {what}; "
+                    "give runs that share the rest of their configuration"
                 )
             if variant_of(known) == variant_of(config) and known.seed == config.seed:
                 raise ConfigurationError(
-                    f"{other} and {name} are the same experiment ({variant_of(config)}, seed {config.seed}); give one of them"
+                    f"{other} and {name} are the same experiment ({variant_of(config)}, seed {config.seed}); "
+                    "give one of them"
                 )
 
 

@@ -4,8 +4,7 @@ nccl between GPUs.
     torchrun --nproc-per-node 2 -m fsp_dynamics train mnist-2x1500 --out runs/a
 
 Arrays of processes on one machine go through shared memory (experiments/jobs/shared_memory.py),
-everything else from one process straight to the other: what counts is how long a short message
-takes to arrive.
+everything else from one process straight to the other: the latency of short messages matters most.
 """
 
 from __future__ import annotations
@@ -23,39 +22,39 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError, RankLostError
-from fsp_dynamics.experiments.jobs.shared_memory import Mailbox, shared_array, shared_file, size_of
+from fsp_dynamics.experiments.jobs.shared_memory import SharedMemory, shared_array, shared_file, size_of
 from fsp_dynamics.kernels.team import LOST, can_synchronise
 from fsp_dynamics.models.network import Array
 from fsp_dynamics.training.ranks import ALONE, Ranks
 
 Opened = TypeVar("Opened")
 SHARDS = 4
-WATCH = 0.2  # seconds between two looks at the others
-ROOM = 1 << 20  # bytes for a message, at first
+WATCH = 0.2  # seconds between two checks of the others
+CAPACITY = 1 << 20  # bytes for a message, at first
 # with a process that neither answers nor ends; one that ends is noticed at once
 PATIENCE = timedelta(minutes=10)
 
 
 @dataclass(slots=True)
 class Job:
-    """This process of a job. shards : SHARDS, or `count` where that does not divide it. together :
-    all of them are on one machine.
+    """This process of a job. shards : SHARDS, or `count` where that does not divide it. one_machine
+    : all processes are on one machine.
     """
 
     rank: int
     count: int
     shards: int
-    together: bool
-    shared_memory: Mailbox | None = None
+    one_machine: bool
+    shared_memory: SharedMemory | None = None
 
     @property
     def sharers(self) -> tuple[int, int]:
-        """(rank, count) where all are on one machine; each its own weights elsewhere."""
-        return (self.rank, self.count) if self.together else (0, 1)
+        """(rank, count) where all are on one machine, else (0, 1): each has its own weights."""
+        return (self.rank, self.count) if self.one_machine else (0, 1)
 
     def shared(self, array: Array) -> Array:
-        """The array, in memory that all ranks have open."""
-        if not self.together or self.count == 1 or array.size == 0:
+        """The array, in memory that all ranks share."""
+        if not self.one_machine or self.count == 1 or array.size == 0:
             return array
         common = self._common(lambda path: shared_array(path, array.shape, array.dtype), array.nbytes)
         if self.rank == 0:
@@ -64,16 +63,16 @@ class Job:
 
     def barrier(self) -> None:
         """Wait for all, where they share memory."""
-        if self.together:
+        if self.one_machine:
             self.gather(np.zeros(0))
 
     @contextlib.contextmanager
     def watching(self, counters: Array) -> Iterator[None]:
-        """A thread that looks whether the others live; a kernel that waits for one of them cannot."""
-        if not self.together or self.count == 1:
+        """A thread that checks whether the others live, which a waiting kernel cannot."""
+        if not self.one_machine or self.count == 1:
             yield
             return
-        # there is a shared_memory now, and all have written their process numbers there
+        # the shared memory exists now, and all have written their process numbers there
         self.barrier()
         assert self.shared_memory is not None
         over, shared_memory = threading.Event(), self.shared_memory
@@ -93,23 +92,24 @@ class Job:
             thread.join()
 
     def gather(self, own: Any) -> list[Any]:
-        """What each rank gave; see `training.ranks.Ranks`. Tensors stay on their device."""
+        """The arrays of all ranks; see `training.ranks.Ranks`. Tensors stay on their device."""
         if self.count == 1:
             return [own]
-        if self.together and isinstance(own, np.ndarray):
-            if self.shared_memory is None or self.shared_memory.room < own.nbytes:
+        if self.one_machine and isinstance(own, np.ndarray):
+            if self.shared_memory is None or self.shared_memory.capacity < own.nbytes:
                 self.shared_memory = self._open(2 * own.nbytes)
             return self.shared_memory.gather(np.ascontiguousarray(own))
         return self._send(own)
 
-    def _open(self, room: int) -> Mailbox:
+    def _open(self, capacity: int) -> SharedMemory:
         return self._common(
-            lambda path: Mailbox(path, self.rank, self.count, max(room, ROOM)), size_of(self.count, max(room, ROOM))
+            lambda path: SharedMemory(path, self.rank, self.count, max(capacity, CAPACITY)),
+            size_of(self.count, max(capacity, CAPACITY)),
         )
 
     def _common(self, opened: Callable[[Path], Opened], size: int) -> Opened:
-        """What `opened` makes of memory of that size, which the first rank holds until all have
-        opened it.
+        """The result of `opened` for shared memory of that size, which the first rank holds until
+        all have opened it.
         """
         with shared_file(size) if self.rank == 0 else contextlib.nullcontext(Path()) as path:
             name = np.zeros(256, np.uint8)
@@ -124,45 +124,45 @@ class Job:
         import torch.distributed as dist
 
         mine = torch.from_numpy(np.ascontiguousarray(own)) if isinstance(own, np.ndarray) else own.contiguous()
-        told = [mine if rank == self.rank else torch.empty_like(mine) for rank in range(self.count)]
+        received = [mine if rank == self.rank else torch.empty_like(mine) for rank in range(self.count)]
         others = [rank for rank in range(self.count) if rank != self.rank]
         try:
             sending = [dist.P2POp(dist.isend, mine, rank) for rank in others]
-            asked = [dist.P2POp(dist.irecv, told[rank], rank) for rank in others]
-            with torch.cuda.device_of(mine):  # which nccl asks for, or it may hang
-                for work in dist.batch_isend_irecv(sending + asked):
+            receiving = [dist.P2POp(dist.irecv, received[rank], rank) for rank in others]
+            with torch.cuda.device_of(mine):  # nccl needs it, or it may hang
+                for work in dist.batch_isend_irecv(sending + receiving):
                     work.wait()
         except RuntimeError as error:
             raise RankLostError(
-                f"another process of this job is gone (seen by rank {self.rank} of {self.count})"
+                f"another process of this job is gone (noticed by rank {self.rank} of {self.count})"
             ) from error
-        return [each.numpy() for each in told] if isinstance(own, np.ndarray) else told
+        return [each.numpy() for each in received] if isinstance(own, np.ndarray) else received
 
 
-def agreed(ranks: Ranks, value: int) -> int:
-    """The largest of the values of all ranks; every one of them must ask."""
+def largest(ranks: Ranks, value: int) -> int:
+    """The largest of the values of all ranks; every one of them must call it."""
     return max(int(each[0]) for each in ranks.gather(np.array([value]))) if ranks.count > 1 else value
 
 
 @contextlib.contextmanager
-def all_or_none(ranks: Ranks) -> Iterator[None]:
-    """What keeps one rank from going through the block ends all of them, and at its end all have
-    been through. Nothing in it may wait for others.
+def refused_together(ranks: Ranks) -> Iterator[None]:
+    """An error of one rank in the block ends it in all; where there is none, all have left the
+    block when it ends. Nothing in it may wait for other ranks.
 
-    Raises in the others ConfigurationError, for the one that was refused says why.
+    Raises ConfigurationError in the others; the rank that was refused raises its own error.
     """
     try:
         yield
     except Exception:
         with contextlib.suppress(RankLostError):
-            agreed(ranks, 1)
+            largest(ranks, 1)
         raise
-    if agreed(ranks, 0):
-        raise ConfigurationError("another process of this job was refused and says why")
+    if largest(ranks, 0):
+        raise ConfigurationError("another process of this job was refused, for the reason that it reports")
 
 
 def local_share(threads: int) -> int:
-    """How many of this machine's threads one of its ranks may take."""
+    """How many of this machine's threads one of its ranks may use."""
     return max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
@@ -171,8 +171,8 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def speaks() -> bool:
-    """Whether this process is the one of its job that shows results."""
+def is_first() -> bool:
+    """Whether this process is the one of its job that prints results."""
     return not is_job() or os.environ["RANK"] == "0"
 
 
@@ -182,7 +182,7 @@ def is_job() -> bool:
 
 
 def job() -> Ranks:
-    """The ranks of this job; of a process that torchrun did not start, it alone.
+    """The ranks of this job; this process alone where torchrun did not start it.
 
     Raises ConfigurationError where torch is missing or the processes cannot reach each other.
     """
@@ -195,21 +195,21 @@ def job() -> Ranks:
         raise ConfigurationError(
             "a training in several processes needs torch; pip install 'fsp_dynamics[torch]'"
         ) from None
-    if not dist.is_initialized():  # once: processes that have parted do not find each other again
+    if not dist.is_initialized():  # once: processes that have left cannot connect again
         try:
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
         except (RuntimeError, ValueError) as error:
             raise ConfigurationError(
-                f"the processes of this job do not find each other: {' '.join(str(error).split())}"
+                f"the processes of this job cannot connect: {' '.join(str(error).split())}"
             ) from None
-        atexit.register(_part)
+        atexit.register(_leave)
     rank, count = dist.get_rank(), dist.get_world_size()
-    together = can_synchronise() and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == count
-    return Job(rank, count, SHARDS if SHARDS % count == 0 else count, together)
+    one_machine = can_synchronise() and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == count
+    return Job(rank, count, SHARDS if SHARDS % count == 0 else count, one_machine)
 
 
-def _part() -> None:
-    """Leave the others; some may be gone already."""
+def _leave() -> None:
+    """Leave the process group; other processes may be gone already."""
     import torch.distributed as dist
 
     with contextlib.suppress(RuntimeError):

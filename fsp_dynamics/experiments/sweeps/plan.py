@@ -1,5 +1,5 @@
-"""What a sweep is: its grid, its seeds, its members with their names; and `sweep.json`, which says
-so in its folder.
+"""What a sweep is: its grid, its seeds, its members with their names; and `sweep.json`, which
+records them in its folder.
 
 A member is one configuration of the grid with one seed, in a folder of its own that is named from
 both (`beta=0.5-seed=0`). Keys in a name are the last parts of dotted keys where these are
@@ -15,14 +15,15 @@ import json
 import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, RunExistsError
+from fsp_dynamics.experiments import former_names
 from fsp_dynamics.experiments.checkpoint import write_aside
 from fsp_dynamics.experiments.config import Config, fields, flatten, format_differences
-from fsp_dynamics.experiments.config_io import SHORT, load_config, read_value
+from fsp_dynamics.experiments.config_io import SHORT, config_kind, load_config, read_value
 from fsp_dynamics.experiments.folder import Record, RunFolder, plain
 
 FILE = "sweep.json"
@@ -42,7 +43,7 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What was asked for.
+    """The members of a sweep that was requested.
 
     source : its name. fields : the dotted keys of the grid, in the order of the configuration.
     members : all of them, checked.
@@ -67,8 +68,12 @@ def make_plan(
     """
     given = {SHORT.get(key, key) for key in flatten(dict(overrides))}
     if "seed" in given:
-        raise ConfigurationError("seed is given for the whole sweep, whose members differ by it; give seeds (--seeds)")
-    columns = _columns(grid)
+        raise ConfigurationError(
+            "seed is given for the whole sweep, whose members differ in it; give seeds (seeds=...)"
+        )
+    known = _keys(config_kind(source, overrides))
+    columns = _columns(grid, known)
+    keys = tuple(dict.fromkeys(map(former_names.key, columns)))
     for key in columns:
         if key in given:
             raise ConfigurationError(f"{key} is given twice, by the grid and beside it; leave one out")
@@ -77,24 +82,23 @@ def make_plan(
         for seed in read_seeds(seeds):
             point = dict(zip(columns, values, strict=True))
             name, config = load_config(source, {**overrides, **point, "seed": seed})
-            member = _planned(tuple(columns), seed, config)
+            member = _planned(keys, seed, config, known)
             if member.name in members:
                 raise ConfigurationError(f"the grid holds {member.name} twice; give each value once")
             members[member.name] = member
-    return Plan(name, tuple(columns), tuple(members.values()))
+    return Plan(name, keys, tuple(members.values()))
 
 
-def full_key(given: str) -> str:
-    """The dotted key of a configuration that ends in `given`. Raises ConfigurationError if there
+def full_key(given: str, known: Sequence[str]) -> str:
+    """The one of the `known` dotted keys that ends in `given`. Raises ConfigurationError if there
     are several or none, with those that are near.
 
-    >>> full_key("beta"), full_key("rates.forward")
-    ('learning.beta', 'learning.rates.forward')
+    >>> full_key("beta", ["learning.beta", "learning.rates.forward"])
+    'learning.beta'
     """
-    known = _keys()
     if given == "seed":
         raise ConfigurationError(
-            "grid field 'seed': every point of the grid is run with each of the seeds; give them as seeds (--seeds)"
+            "grid field 'seed': every point of the grid is run with each of the seeds; give them as seeds (seeds=...)"
         )
     if given in known:
         return given
@@ -121,7 +125,8 @@ def read_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
         pieces = _pieces(values)
         if not (field and sign and all(pieces)):
             raise ConfigurationError(
-                f"grid {text!r}, expected FIELD=VALUE,VALUE,... such as beta=0.5,1.0; a list in brackets: forward=[20,7],[30,7]"
+                f"grid {text!r}, expected FIELD=VALUE,VALUE,... such as beta=0.5,1.0; "
+                "a list in brackets: forward=[20,7],[30,7]"
             )
         if field in grid:
             raise ConfigurationError(f"grid field {field!r} is given twice; give all its values at once")
@@ -130,7 +135,7 @@ def read_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
 
 
 def read_seeds(seeds: int | Sequence[int]) -> list[int]:
-    """Seeds from 0 on, as many as told, or those that are listed, in order. Raises
+    """Seeds from 0 on, as many as given, or those that are listed, in order. Raises
     ConfigurationError.
 
     >>> read_seeds(3), read_seeds([7, 2])
@@ -154,7 +159,7 @@ def read_seeds(seeds: int | Sequence[int]) -> list[int]:
 
 
 def shown_value(value: Any) -> str:
-    """A value as names and tables say it.
+    """A value as names and tables show it.
 
     >>> shown_value(1.0), shown_value([20.0, 7.0]), shown_value(False), shown_value(None)
     ('1', '20,7', 'false', 'none')
@@ -166,14 +171,28 @@ def shown_value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else "none" if value is None else str(value)
 
 
-def short_key(key: str) -> str:
-    """The last part of a dotted key, or the whole one where another has the same last part.
+def short_key(key: str, known: Sequence[str]) -> str:
+    """The last part of a dotted key, or the whole one where another of the `known` keys has the
+    same last part.
 
-    >>> short_key("learning.beta"), short_key("data.name")
+    >>> known = ["learning.beta", "data.name", "solver.name"]
+    >>> short_key("learning.beta", known), short_key("data.name", known)
     ('beta', 'data.name')
     """
     last = _last(key)
-    return last if sum(_last(other) == last for other in _keys()) == 1 else key
+    return last if sum(_last(other) == last for other in known) == 1 else key
+
+
+def with_known_names(out: Path, plan: Plan) -> Plan:
+    """The plan with the names that the sweep in `out` has given its members: they remain when keys
+    or values are renamed.
+    """
+    if not (out / FILE).is_file():
+        return plan
+    names = {_identity(member["values"], member["seed"]): member["name"] for member in read_sweep(out)["members"]}
+    known = (names.get(_identity(member.values, member.seed), member.name) for member in plan.members)
+    members = [replace(member, name=name) for member, name in zip(plan.members, known, strict=True)]
+    return replace(plan, members=tuple(members))
 
 
 def enter(out: Path, plan: Plan) -> tuple[tuple[str, ...], list[Record]]:
@@ -184,7 +203,7 @@ def enter(out: Path, plan: Plan) -> tuple[tuple[str, ...], list[Record]]:
     RunExistsError where `out` is itself a run. Only while it is locked.
     """
     if RunFolder(out).holds_run():
-        raise RunExistsError(f"{out} is a run, not the folder of a sweep; give another folder (--out)")
+        raise RunExistsError(f"{out} is a run, not the folder of a sweep; give another folder (out=...)")
     members = {}
     if (out / FILE).is_file():
         stored = read_sweep(out)
@@ -201,7 +220,7 @@ def enter(out: Path, plan: Plan) -> tuple[tuple[str, ...], list[Record]]:
     content = {
         "source": plan.source,
         "fields": plan.fields,
-        "configuration": plan.members[0].config.model_dump(exclude_none=True),
+        "configuration": plan.members[0].config.table(exclude_none=True),
     }
     text = json.dumps(plain({**content, "members": list(members.values())}), indent=1, allow_nan=False)
     write_aside(out / FILE, text.encode() + b"\n")
@@ -209,41 +228,41 @@ def enter(out: Path, plan: Plan) -> tuple[tuple[str, ...], list[Record]]:
 
 
 def read_sweep(out: Path) -> Record:
-    """What `sweep.json` says: source, fields, configuration (of one member), and members (name,
-    values, seed, epochs) in the order of their values.
+    """The content of `sweep.json`: source, fields, configuration (of one member), and members
+    (name, values, seed, epochs) in the order of their values.
 
     Raises ConfigurationError where there is none, CheckpointError where it cannot be understood.
     """
     try:
-        found = json.loads((out / FILE).read_bytes())
+        found = former_names.sweep(json.loads((out / FILE).read_bytes()))
         return {**found, "members": _in_order(found["fields"], found["members"])}
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigurationError(
-            f"{out} holds no sweep (no {FILE}); give the folder of one (fsp sweep writes to sweeps/)"
+            f"{out} holds no sweep (no {FILE}); give the folder of one (by default in sweeps/)"
         ) from None
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(
-            f"{out / FILE} is damaged; restore it, or remove it and sweep again: runs that are finished are kept"
+            f"{out / FILE} is damaged; restore it, or remove it and sweep again: finished runs are kept"
         ) from None
 
 
-def _planned(keys: tuple[str, ...], seed: int, config: Config) -> Planned:
-    flat = flatten(config.model_dump())
+def _planned(keys: tuple[str, ...], seed: int, config: Config, known: Sequence[str]) -> Planned:
+    flat = flatten(config.table())
     values = {key: list(flat[key]) if isinstance(flat[key], tuple) else flat[key] for key in keys}
-    words = "-".join(f"{short_key(key)}={shown_value(value)}" for key, value in values.items())
+    words = "-".join(f"{short_key(key, known)}={shown_value(value)}" for key, value in values.items())
     safe = re.sub(r"[^\w.,=+\[\]-]", lambda match: f"%{ord(match[0]):02x}", words, flags=re.ASCII)
     if len(safe) > LONGEST:
         safe = f"{safe[:LONGEST]}~{hashlib.sha256(safe.encode()).hexdigest()[:10]}"
     return Planned("-".join(filter(None, [safe, f"seed={seed}"])), values, seed, config)
 
 
-def _columns(grid: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
+def _columns(grid: Mapping[str, Iterable[Any]], known: Sequence[str]) -> dict[str, list[Any]]:
     """{dotted key: values} in the order of the configuration."""
     columns: dict[str, list[Any]] = {}
     if not isinstance(grid, Mapping):
         raise ConfigurationError(f"grid = {grid!r}, expected fields with their values, such as {{'beta': [0.5, 1.0]}}")
     for given, values in grid.items():
-        key = full_key(given)
+        key = full_key(given, [*known, *former_names.KEYS])
         if key in columns:
             raise ConfigurationError(f"grid field {key} is given twice; give all its values at once")
         if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
@@ -253,7 +272,7 @@ def _columns(grid: Mapping[str, Iterable[Any]]) -> dict[str, list[Any]]:
         columns[key] = [value.tolist() if hasattr(value, "tolist") else value for value in values]
         if not columns[key]:
             raise ConfigurationError(f"grid field {given!r} has no values; give one or more, or leave it out")
-    return {key: columns[key] for key in _keys() if key in columns}
+    return {key: columns[key] for place in known for key in columns if former_names.key(key) == place}
 
 
 def _check_same(out: Path, stored: Record, plan: Plan) -> None:
@@ -267,7 +286,8 @@ def _check_same(out: Path, stored: Record, plan: Plan) -> None:
     differing |= {key: values for key, values in there.items() if key not in free}
     if differing:
         raise ConfigurationError(
-            f"{out} holds another sweep: {format_differences(differing)}; give the same one, with more seeds or values, or another folder (--out)"
+            f"{out} holds another sweep: {format_differences(differing)}; "
+            "give the same one, with more seeds or values, or another folder (out=...)"
         )
 
 
@@ -278,7 +298,8 @@ def _check_member(folder: Path, config: Config) -> None:
     differing = files.config().differences(config)
     if differing:
         raise ConfigurationError(
-            f"{folder} was begun with another configuration: {format_differences(differing)}; move it away, or give another folder (--out)"
+            f"{folder} was begun with another configuration: {format_differences(differing)}; "
+            "move it away, or give another folder (out=...)"
         )
     done = len(files.metrics())
     if done > config.learning.epochs:
@@ -288,7 +309,7 @@ def _check_member(folder: Path, config: Config) -> None:
 
 
 def _in_order(keys: Iterable[str], members: Iterable[Record]) -> list[Record]:
-    """By values, numbers by size and others as they came, then by seed."""
+    """By values, numbers by size and others in the order given, then by seed."""
     members, keys = list(members), list(keys)
     came = {key: list({json.dumps(member["values"][key]): None for member in members}) for key in keys}
 
@@ -307,7 +328,7 @@ def is_number(value: Any) -> bool:
 
 
 def _pieces(text: str) -> list[str]:
-    """Parted at the commas that stand in no brackets."""
+    """Split at the commas outside brackets."""
     pieces, depth = [""], 0
     for letter in text:
         depth += (letter == "[") - (letter == "]")
@@ -324,11 +345,15 @@ def _value(piece: str) -> Any:
     return read_value(piece)
 
 
-def _keys() -> list[str]:
-    """What a grid may be over: all keys but the seed and the notes, which are no part of the
+def _keys(kind: type[Config]) -> list[str]:
+    """The keys of a grid: all but the seed, the family and the notes, which are no part of the
     experiment.
     """
-    return [key for key in fields() if key != "seed" and not key.startswith("notes.")]
+    return [key for key in fields(kind) if key not in ("seed", "family") and not key.startswith("notes.")]
+
+
+def _identity(values: Record, seed: int) -> str:
+    return json.dumps([plain(values), seed], sort_keys=True)
 
 
 def _last(key: str) -> str:

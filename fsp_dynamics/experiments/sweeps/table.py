@@ -48,7 +48,7 @@ def points(fields: Sequence[str], rows: Iterable[Record]) -> list[Record]:
 
 def interval(values: Sequence[float]) -> tuple[float | None, float | None, float | None, float | None]:
     """(mean, standard deviation, lower and upper end of the 95 % interval of the mean); None where
-    there are too few values to say.
+    there are too few values.
 
     s^2 = sum (x - mean)^2 / (n - 1), and the interval is mean +- t s / sqrt(n), t the 97.5 %
     quantile of Student's t of n - 1 degrees of freedom: it holds the mean over all seeds in 95 of

@@ -2,9 +2,9 @@
 a cluster; each failure tried once more.
 
 A worker holds one member at a time. It may die at any moment: what its member has saved is whole,
-the lock of its folder ends with it, and the next worker goes on from there to the same bits. While
-the sweep goes on there is a file, the permit, that all workers see; when it is gone they stop
-where that is harmless, and so does one that everybody had given up.
+the lock of its folder ends with it, and the next worker resumes from there to the same bits. While
+a sweep runs there is a file, the permit, that all workers can see; when it is removed they stop
+where that is harmless, and so does one that had been given up.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from fsp_dynamics.experiments.backend import NUMBA, Backend
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.execution import Interrupted, Stop
 from fsp_dynamics.experiments.folder import Record, RunFolder
-from fsp_dynamics.experiments.progress import Quiet
+from fsp_dynamics.experiments.progress import Output, RunReporter
 from fsp_dynamics.experiments.sweeps.plan import Planned
 
 TRIES = 2
-POLL = 0.2  # seconds between two looks at the permit, and at the signals
-PATIENCE = 60.0  # seconds that a member waits for a folder that another process holds
-GRACE = 30.0  # seconds that members are given to stop in
+POLL = 0.2  # seconds between two checks of the permit, and of signals
+PATIENCE = 60.0  # seconds to wait for a folder that another process holds
+GRACE = 30.0  # seconds to wait for members to stop
 PERMIT = ".running-"
 
 # the threads of BLAS and of the kernels are limited for the whole process
@@ -43,9 +43,9 @@ _one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """How one try of a member ended: finished, failed or interrupted (by `signum`), why, what was
-    noted on the way, the run's summary.
+class Attempt:
+    """How one attempt at a member ended: finished, failed or interrupted (by `signum`), why, its
+    notes, the run's summary.
     """
 
     status: str
@@ -56,79 +56,78 @@ class Outcome:
 
 
 class Pool(Protocol):
-    """Where members run. slots : how many it takes at once, now. here : they run in this process,
-    in `submit`.
+    """Where members run. slots : how many run at once, now. local : they run in this process, in
+    `submit`.
     """
 
     @property
     def slots(self) -> int: ...
 
     @property
-    def here(self) -> bool: ...
+    def local(self) -> bool: ...
 
-    def submit(self, *arguments: Any) -> Future[Outcome]:
+    def submit(self, *arguments: Any) -> Future[Attempt]:
         """`run_member(*arguments)` begins."""
 
-    def collect(self, future: Future[Outcome]) -> Outcome:
+    def collect(self, future: Future[Attempt]) -> Attempt:
         """How it ended; a worker that died is a failure."""
 
 
-class Told(Protocol):
-    """What is told while members run. label : a member's name."""
+class AttemptReporter(Protocol):
+    """Receives what happens to members. label : a member's name."""
 
-    def ended(self, label: str, outcome: Outcome) -> None: ...
+    def end_member(self, label: str, attempt: Attempt) -> None: ...
 
-    def problem(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
 
 
 def run_member(
     folder: str, config: Config, permit: str, data_dir: str | None, threads: int | None, backend: Backend = NUMBA
-) -> Outcome:
-    """Train in `folder`, or go on there, as long as the file `permit` is there; never raises. The
+) -> Attempt:
+    """Train in `folder`, or resume there, as long as the file `permit` exists; never raises. The
     work of one worker on one member.
     """
-    told = _Member(Path(permit))
+    reporter = _WorkerReporter(Path(permit))
     means: dict[str, Any] = {"data_dir": data_dir, "threads": threads, "backend": backend}
     with _one_at_a_time:
         try:
-            run = _patiently(
-                lambda: runner.run(config, RunFolder(Path(folder)), told, resume=True, command="sweep", **means), told
+            run = _when_unlocked(
+                lambda: runner.run(config, RunFolder(Path(folder)), reporter, resume=True, command="sweep", **means),
+                reporter,
             )
         except KeyboardInterrupt as stopped:
-            return Outcome(
+            return Attempt(
                 "interrupted",
                 " ".join(str(stopped).split()),
-                tuple(told.notes),
+                tuple(reporter.notes),
                 signum=int(getattr(stopped, "signum", SIGINT)),
             )
         except Exception as error:
-            return Outcome(
-                "failed", one_line(error), tuple(told.notes), RunFolder(Path(folder)).read_json("summary.json")
-            )
-    return Outcome("finished", notes=tuple(told.notes), summary=run.summary)
+            return Attempt("failed", one_line(error), tuple(reporter.notes), RunFolder(Path(folder)).summary())
+    return Attempt("finished", notes=tuple(reporter.notes), summary=run.summary)
 
 
 def run_members(
     members: Sequence[Planned],
     pool: Pool,
     out: Path,
-    told: Told,
+    reporter: AttemptReporter,
     stop: Stop,
     *,
     data_dir: str | None,
     threads: int | None,
     backend: Backend,
-) -> dict[str, Outcome]:
-    """{name: how it ended} of all that came to an end. A failure is told and tried once more;
-    after a signal (`stop`) nothing begins any more.
+) -> dict[str, Attempt]:
+    """{name: how it ended} of all members that ended. A failure is reported and tried once more;
+    after a signal (`stop`) no other member starts.
     """
     tries: Counter[str] = Counter()
-    outcomes: dict[str, Outcome] = {}
-    waiting, running = deque(members), dict[Future[Outcome], Planned]()
+    outcomes: dict[str, Attempt] = {}
+    waiting, running = deque(members), dict[Future[Attempt], Planned]()
     with permitted(out) as permit:
         while waiting or running:
             if stop.signum is not None:
-                _finish(permit, pool, running, outcomes)
+                _stop_members(permit, pool, running, outcomes)
                 return outcomes
             while waiting and len(running) < pool.slots and stop.signum is None:
                 member = waiting.popleft()
@@ -138,54 +137,54 @@ def run_members(
                 )
             for future in wait(running, POLL, FIRST_COMPLETED).done:
                 member, outcome = running.pop(future), pool.collect(future)
-                if outcome.status == "interrupted" and pool.here:
+                if outcome.status == "interrupted" and pool.local:
                     stop.signum = outcome.signum
                 if stop.signum is not None and outcome.status != "finished":
                     outcomes[member.name] = dataclasses.replace(outcome, status="interrupted")
                 elif outcome.status != "finished" and tries[member.name] < TRIES:
-                    told.problem(f"{member.name} failed and is tried once more: {outcome.reason}")
+                    reporter.warn(f"{member.name} failed and is tried once more: {outcome.reason}")
                     waiting.append(member)
                 else:
                     outcomes[member.name] = (
                         outcome if outcome.status == "finished" else dataclasses.replace(outcome, status="failed")
                     )
-                    told.ended(member.name, outcomes[member.name])
+                    reporter.end_member(member.name, outcomes[member.name])
     return outcomes
 
 
 @contextlib.contextmanager
 def permitted(out: Path) -> Iterator[Path]:
-    """The permit of a sweep in `out`, taken back at the end; workers that a killed sweep left
-    behind lose theirs. Only while `out` is locked.
+    """The permit of a sweep in `out`, removed at the end; so are those of an earlier sweep that was
+    killed. Only while `out` is locked.
     """
-    _take_back(out)
+    _remove_permits(out)
     permit = out / f"{PERMIT}{secrets.token_hex(4)}"
     permit.touch()
     try:
         yield permit
     finally:
-        _take_back(out)
+        _remove_permits(out)
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, in one line, its kind before it unless it is one of ours."""
+    """The message of an error in one line, after its class unless that is one of this package."""
     text = " ".join(str(error).split())
     return text if isinstance(error, FspError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 @dataclass(slots=True)
-class Here:
+class ThisProcess:
     """This process, one member after the other."""
 
     slots: int = 1
-    here: bool = True
+    local: bool = True
 
-    def submit(self, *arguments: Any) -> Future[Outcome]:
-        future: Future[Outcome] = Future()
+    def submit(self, *arguments: Any) -> Future[Attempt]:
+        future: Future[Attempt] = Future()
         future.set_result(run_member(*arguments))
         return future
 
-    def collect(self, future: Future[Outcome]) -> Outcome:
+    def collect(self, future: Future[Attempt]) -> Attempt:
         return future.result()
 
 
@@ -193,20 +192,20 @@ class Processes:
     """Processes of this machine (joblib's loky), as many as `slots`, each with BLAS and kernels on
     `threads` threads.
 
-    Every worker is an executor of its own: one that is killed interrupts its own, and the members
-    of the others do not notice.
+    Every worker is an executor of its own, so that killing one does not affect the members of the
+    others.
     """
 
-    here = False
+    local = False
 
     def __init__(self, slots: int, threads: int) -> None:
         self.slots = slots
         names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
         self._environment = dict.fromkeys(names, str(threads))
         self._idle: list[Any] = []
-        self._busy: dict[Future[Outcome], Any] = {}
+        self._busy: dict[Future[Attempt], Any] = {}
 
-    def submit(self, *arguments: Any) -> Future[Outcome]:
+    def submit(self, *arguments: Any) -> Future[Attempt]:
         from joblib.externals.loky import ProcessPoolExecutor
 
         while self._idle:
@@ -217,14 +216,14 @@ class Processes:
                 executor.shutdown(kill_workers=True)
         return self._begin(ProcessPoolExecutor(max_workers=1, env=self._environment), arguments)
 
-    def _begin(self, executor: Any, arguments: tuple[Any, ...]) -> Future[Outcome]:
-        future: Future[Outcome] = executor.submit(run_member, *arguments)
+    def _begin(self, executor: Any, arguments: tuple[Any, ...]) -> Future[Attempt]:
+        future: Future[Attempt] = executor.submit(run_member, *arguments)
         self._busy[future] = executor
         return future
 
-    def collect(self, future: Future[Outcome]) -> Outcome:
+    def collect(self, future: Future[Attempt]) -> Attempt:
         executor = self._busy.pop(future)
-        outcome = outcome_of(future)
+        outcome = attempt_of(future)
         if isinstance(future.exception(), BrokenExecutor):
             executor.shutdown(kill_workers=True)
         else:
@@ -232,37 +231,35 @@ class Processes:
         return outcome
 
     def close(self) -> None:
-        """End the processes; those that are still at work are killed, which harms nothing."""
+        """End the processes; those that still work are killed, which damages nothing."""
         for executor in [*self._idle, *self._busy.values()]:
             executor.shutdown(kill_workers=executor not in self._idle)
 
 
-def outcome_of(future: Future[Outcome]) -> Outcome:
-    """How a future that is done ended: what it returned, or a failure that says what it raised."""
+def attempt_of(future: Future[Attempt]) -> Attempt:
+    """How a future that is done ended: what it returned, or a failure with what it raised."""
     try:
         return future.result()
     except CancelledError:
-        return Outcome("failed", "its worker is gone")
+        return Attempt("failed", "its worker is gone")
     except BrokenExecutor as error:
         codes = re.search(r"\{.*?\}", str(error), re.DOTALL)
-        return Outcome("failed", "its worker was killed" + (f" ({codes[0].strip('{}')})" if codes else ""))
+        return Attempt("failed", "its worker was killed" + (f" ({codes[0].strip('{}')})" if codes else ""))
     except Exception as error:
-        return Outcome("failed", one_line(error))
+        return Attempt("failed", one_line(error))
 
 
-class _Member(Quiet):
-    """What a run tells its worker: notes are kept for the sweep to say, and without a permit it
-    stops.
-    """
+class _WorkerReporter(RunReporter):
+    """A worker's: it collects notes for the sweep to show, and stops the run without a permit."""
 
     def __init__(self, permit: Path) -> None:
-        super().__init__()
-        self.permit, self.notes, self.looked = permit, list[str](), 0.0
+        super().__init__(Output())
+        self.permit, self.notes, self.checked = permit, list[str](), 0.0
 
     def batch(self, done: int, total: int, error: float) -> None:
         now = time.monotonic()
-        if now - self.looked >= POLL:
-            self.looked = now
+        if now - self.checked >= POLL:
+            self.checked = now
             self.check()
 
     def check(self) -> None:
@@ -274,13 +271,13 @@ class _Member(Quiet):
         self.notes.append(text)
 
 
-def _patiently(work: Callable[[], runner.Run], told: _Member) -> runner.Run:
-    """Do it, once nobody else holds the folder: a process that was given up may still be there for
-    a moment.
+def _when_unlocked(work: Callable[[], runner.Run], reporter: _WorkerReporter) -> runner.Run:
+    """Call `work` once no other process holds the folder: one that was given up may still run for a
+    moment.
     """
     end = time.monotonic() + PATIENCE
     while True:
-        told.check()
+        reporter.check()
         try:
             return work()
         except RunLockedError:
@@ -289,8 +286,10 @@ def _patiently(work: Callable[[], runner.Run], told: _Member) -> runner.Run:
             time.sleep(POLL)
 
 
-def _finish(permit: Path, pool: Pool, running: dict[Future[Outcome], Planned], outcomes: dict[str, Outcome]) -> None:
-    """Have the members that run stop, and wait for them, but not for ever."""
+def _stop_members(
+    permit: Path, pool: Pool, running: dict[Future[Attempt], Planned], outcomes: dict[str, Attempt]
+) -> None:
+    """Stop the members that run, and wait for them up to GRACE seconds."""
     permit.unlink(missing_ok=True)
     for future in wait(running, GRACE).done:
         outcome = pool.collect(future)
@@ -299,6 +298,6 @@ def _finish(permit: Path, pool: Pool, running: dict[Future[Outcome], Planned], o
         )
 
 
-def _take_back(out: Path) -> None:
+def _remove_permits(out: Path) -> None:
     for permit in out.glob(f"{PERMIT}*"):
         permit.unlink(missing_ok=True)

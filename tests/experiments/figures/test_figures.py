@@ -20,10 +20,10 @@ from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import runner
 from fsp_dynamics.experiments.config_io import load_config, presets, read_value
 from fsp_dynamics.experiments.figures import collecting, curves, variants
-from fsp_dynamics.experiments.figures import figure as figures
-from fsp_dynamics.experiments.figures.figure import FIGURES, command, make, train_missing
+from fsp_dynamics.experiments.figures import drawing as figures
+from fsp_dynamics.experiments.figures.drawing import FIGURES, command, make, train_missing
 from fsp_dynamics.experiments.folder import RunFolder
-from fsp_dynamics.experiments.progress import Quiet
+from fsp_dynamics.experiments.progress import Output, RunReporter
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:epoch .* output"),
@@ -52,8 +52,8 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(runner._Session, "_draw", lambda session: None)
-        train_missing("alignment", small(), folder, [0, 1], Quiet())
-        train_missing("errors", small(), folder, [0], Quiet())
+        train_missing("alignment", small(), folder, [0, 1], RunReporter(Output()))
+        train_missing("errors", small(), folder, [0], RunReporter(Output()))
     return folder
 
 
@@ -338,7 +338,7 @@ def test_the_caption_names_what_is_drawn_and_no_folder(runs, tmp_path):
 )
 def test_the_command_of_the_caption_makes_the_same_configuration(changes):
     config = small(**changes)
-    member = collecting.Member(Path("x"), config, variants.LEARNED, [], [], {})
+    member = collecting.FigureRun(Path("x"), config, variants.LEARNED, [], [], {})
     words = shlex.split(command("alignment", [member]))
     assert words[:4] == ["fsp", "figure", "alignment", "--train"]
     given = {key.removeprefix("--"): value for key, value in zip(words[4::2], words[5::2], strict=True)}
@@ -379,7 +379,7 @@ def test_the_command_of_the_caption_makes_the_same_configuration(changes):
         (
             "alignment",
             lambda f: [shutil.rmtree(f / f"W1-fixed-{seed}") for seed in (0, 1)],
-            ["lacks W1 fixed", "--train", "--learning.frozen forward[0]"],
+            ["lacks W1 fixed", "train_missing()", "learning.frozen = forward[0]"],
         ),
         (
             "alignment",
@@ -389,7 +389,7 @@ def test_the_command_of_the_caption_makes_the_same_configuration(changes):
         (
             "alignment",
             lambda f: (f / "W1-fixed-0" / "probes.jsonl").unlink(),
-            ["W1-fixed-0 has no records of samples.mean", "--probes.samples"],
+            ["W1-fixed-0 has no records of samples.mean", "probes.samples = 100"],
         ),
         (
             "spectra",
@@ -406,8 +406,8 @@ def test_the_command_of_the_caption_makes_the_same_configuration(changes):
             lambda f: (f / "loop-fixed-0" / "config.toml").write_text("seed = "),
             ["loop-fixed-0", "not valid TOML"],
         ),
-        ("errors", lambda f: [shutil.rmtree(each) for each in f.iterdir()], ["no run", "--train"]),
-        ("errors", shutil.rmtree, ["is no folder", "--train"]),
+        ("errors", lambda f: [shutil.rmtree(each) for each in f.iterdir()], ["no run", "train_missing()"]),
+        ("errors", shutil.rmtree, ["is no folder", "train_missing()"]),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_in_one_line(copied, tmp_path, figure, spoiling, words):
@@ -448,13 +448,13 @@ def states(folder):
 
 def test_finished_runs_are_used_again_and_shorter_ones_go_on(copied):
     before, begun = states(copied), []
-    paths = train_missing("alignment", small(), copied, [0, 1], Quiet(), say=begun.append)
+    paths = train_missing("alignment", small(), copied, [0, 1], RunReporter(Output()), report=begun.append)
     assert (states(copied), begun) == (before, [])
     assert [path.name for path in paths] == [
         f"{name}-fixed-{seed}".replace("learned-fixed", "learned") for seed in (0, 1) for name in ORDER
     ]
     (copied / "loop-learned-1").rename(copied / "mine")
-    train_missing("gradients", small(epochs=3), copied, [1], Quiet(), say=begun.append)
+    train_missing("gradients", small(epochs=3), copied, [1], RunReporter(Output()), report=begun.append)
     assert len(begun) == 1
     assert "mine" in begun[0]
     assert len(RunFolder(copied / "mine").metrics()) == 3
@@ -471,7 +471,7 @@ def test_runs_are_watched_about_ten_times_an_epoch(runs):
 
 def test_only_a_learned_loop_has_variants(tmp_path):
     with pytest.raises(ConfigurationError, match="the configuration is loop fixed, expected a learned loop"):
-        train_missing("alignment", small(learning__frozen=["loop"]), tmp_path, [0], Quiet())
+        train_missing("alignment", small(learning__frozen=["loop"]), tmp_path, [0], RunReporter(Output()))
     assert not list(tmp_path.iterdir())
 
 

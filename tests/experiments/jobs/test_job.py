@@ -19,7 +19,7 @@ import pytest
 
 from fsp_dynamics.errors import ConfigurationError, RankLostError
 from fsp_dynamics.experiments.jobs import ranks
-from fsp_dynamics.experiments.jobs.shared_memory import Mailbox, shared_array, shared_file, size_of
+from fsp_dynamics.experiments.jobs.shared_memory import SharedMemory, shared_array, shared_file, size_of
 from fsp_dynamics.experiments.runner import open_run, train
 
 torch = pytest.importorskip("torch")
@@ -107,7 +107,8 @@ def test_a_job_may_train_more_than_once(tmp_path) -> None:
     script.write_text(
         "import sys\nfrom pathlib import Path\nfrom fsp_dynamics import train\n"
         "for seed in (0, 1):\n"
-        "    run = train('digits', seed=seed, epochs=1, out=Path(sys.argv[1]) / str(seed), progress=False, **{'data.limit': 100})\n"
+        "    out = Path(sys.argv[1]) / str(seed)\n"
+        "    run = train('digits', seed=seed, epochs=1, out=out, progress=False, **{'data.limit': 100})\n"
         "    assert run.summary['status'] == 'finished'\n"
     )
     command = [
@@ -175,7 +176,7 @@ def test_a_process_that_dies_ends_the_job_and_the_run_goes_on_to_the_same_bits(v
     assert code != 0
     assert time.monotonic() - begin < 60
     if victim == 1:
-        assert re.search(r"fsp: .*(is gone|stopped by a signal).* in epoch \d+; .*go on with --resume", err), err
+        assert re.search(r"fsp: .*(is gone|stopped by a signal).* in epoch \d+; .*resume with resume=True", err), err
         assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
     done = len(open_run(folder).metrics)
     code, _, err = finished(
@@ -205,7 +206,7 @@ def test_what_is_refused_is_said_once(tmp_path) -> None:
     )
     assert code != 0
     assert err.count("already holds a run") == 1
-    assert err.count("fsp: another process of this job was refused and says why") == 1
+    assert err.count("fsp: another process of this job was refused, for the reason that it reports") == 1
     assert "is gone" not in err
 
 
@@ -214,7 +215,7 @@ def test_what_does_not_share_its_work_is_refused_in_a_job(tmp_path) -> None:
     code, out, err = finished(torchrun(2, "runs", str(tmp_path)))
     assert code != 0
     assert out == ""
-    assert "fsp: fsp runs in a job of 2 processes; only fsp train shares its work, start it alone" in err
+    assert "fsp: fsp runs in a job of 2 processes; only fsp train runs in several, start this one alone" in err
     code, _, err = finished(torchrun(1, "runs", str(tmp_path)))
     assert code == 0, err
 
@@ -241,7 +242,7 @@ def process_of(parent, rank):
 
 def mailboxes(count, room=256):
     with shared_file(size_of(count, room)) as path:
-        return [Mailbox(path, rank, count, room) for rank in range(count)]
+        return [SharedMemory(path, rank, count, room) for rank in range(count)]
 
 
 def test_everybody_hears_everybody_in_order() -> None:
@@ -301,14 +302,14 @@ def test_a_usual_process_is_alone(monkeypatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     found = ranks.job()
     assert (found.rank, found.count, found.shards, found.sharers) == (0, 1, 1, (0, 1))
-    assert ranks.agreed(found, 15) == 15
+    assert ranks.largest(found, 15) == 15
 
 
-def test_processes_that_do_not_find_each_other_are_told_so(monkeypatch) -> None:
+def test_processes_that_cannot_connect_are_refused(monkeypatch) -> None:
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(ranks, "PATIENCE", ranks.timedelta(seconds=1))
-    with pytest.raises(ConfigurationError, match="do not find each other"):
+    with pytest.raises(ConfigurationError, match="cannot connect"):
         ranks.job()
 
 
@@ -316,15 +317,15 @@ def test_a_rank_that_is_lost_ends_a_run_with_what_it_has(tiny, tmp_path, monkeyp
     """In this process: the other one is only pretended."""
     asked = []
 
-    def agreed(those, value):
+    def largest(those, value):
         asked.append(value)
         if len(asked) > 3:
             raise RankLostError("another process of this job is gone (seen by rank 0 of 2)")
         return value
 
-    monkeypatch.setattr(ranks, "agreed", agreed)
+    monkeypatch.setattr(ranks, "largest", largest)
     with pytest.raises(
-        RankLostError, match=r"gone \(seen by rank 0 of 2\) in epoch \d+; .* finished epochs, go on with --resume"
+        RankLostError, match=r"gone \(seen by rank 0 of 2\) in epoch \d+; .* finished epochs, resume with resume=True"
     ):
         train(tiny(), out=tmp_path / "run", progress=False)
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "interrupted"

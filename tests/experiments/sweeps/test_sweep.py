@@ -29,14 +29,17 @@ from fsp_dynamics.experiments.backend import NUMBA, Backend
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.execution import Interrupted
 from fsp_dynamics.experiments.folder import RunFolder
+from fsp_dynamics.experiments.progress import StderrOutput
+from fsp_dynamics.experiments.rate import trainer as rate_trainer
 from fsp_dynamics.experiments.runner import train
-from fsp_dynamics.experiments.sweeps import sweep as sweeping
+from fsp_dynamics.experiments.sweeps import cluster
+from fsp_dynamics.experiments.sweeps import runner as sweep_runner
 from fsp_dynamics.experiments.sweeps import workers as sweep_work
 from fsp_dynamics.experiments.sweeps.plan import make_plan, read_grid, read_seeds
-from fsp_dynamics.experiments.sweeps.reporter import Bar, member_line
-from fsp_dynamics.experiments.sweeps.sweep import open_sweep, sweep
+from fsp_dynamics.experiments.sweeps.reporter import SweepReporter, member_line
+from fsp_dynamics.experiments.sweeps.runner import open_sweep, sweep
 from fsp_dynamics.experiments.sweeps.table import interval, points
-from fsp_dynamics.experiments.sweeps.workers import Outcome, run_member
+from fsp_dynamics.experiments.sweeps.workers import Attempt, run_member
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation
 from fsp_dynamics.plotting.sweep import plot_sweep
 
@@ -253,14 +256,14 @@ def test_the_devices_of_a_cluster_are_looked_for_by_its_workers(tiny, tmp_path):
     assert outcome.status == "failed"
     assert outcome.reason.startswith("device = 'cuda', but ")
     assert not (tmp_path / "run").exists()
-    assert sweeping._on_any_machine(Backend("torch", "cuda:7", "tf32")) == Backend("torch", "cpu", "tf32")
-    assert sweeping._on_any_machine(NUMBA) is NUMBA
+    assert sweep_runner._on_any_machine(Backend("torch", "cuda:7", "tf32")) == Backend("torch", "cpu", "tf32")
+    assert sweep_runner._on_any_machine(NUMBA) is NUMBA
 
 
 def test_an_activation_of_ones_own_is_refused_where_other_processes_would_not_know_it(tiny, tmp_path, monkeypatch):
     own = ACTIVATIONS["logistic"]
     monkeypatch.setitem(ACTIVATIONS, "mine", Activation("mine", lambda s: own.rate(s), own.slope))
-    with pytest.raises(ConfigurationError, match=r"network\.rho = 'mine' is known in this process alone"):
+    with pytest.raises(ConfigurationError, match=r"network\.rho = 'mine' is registered in this process alone"):
         quietly(tiny(network={"rho": "mine"}), jobs=2, out=tmp_path / "sweep")
 
 
@@ -400,7 +403,7 @@ def test_it_goes_to_sweeps_unless_told_otherwise(tmp_path, monkeypatch, tiny):
 
 def test_an_unfinished_member_goes_on_to_the_bits_of_an_unbroken_run(tiny, tmp_path, unbroken, monkeypatch, killed):
     killed(2)
-    with pytest.raises(Interrupted, match=r"holds 0 finished of 1 runs, the same command goes on"):
+    with pytest.raises(Interrupted, match=r"holds 0 finished of 1 runs, start it again to continue"):
         quietly(tiny(), seeds=1, out=tmp_path)
     monkeypatch.undo()
     assert open_sweep(tmp_path).members[0].status == "unfinished"
@@ -409,7 +412,7 @@ def test_an_unfinished_member_goes_on_to_the_bits_of_an_unbroken_run(tiny, tmp_p
 
 
 def test_a_signal_stops_here_keeps_what_is_finished_and_goes_on(tiny, tmp_path, monkeypatch):
-    real, seen = runner.train_epoch, []
+    real, seen = rate_trainer.train_epoch, []
 
     def signalled(learner, *arguments, **more):
         seen.append(learner.epoch)
@@ -417,7 +420,7 @@ def test_a_signal_stops_here_keeps_what_is_finished_and_goes_on(tiny, tmp_path, 
             os.kill(os.getpid(), signal.SIGTERM)
         return real(learner, *arguments, **more)
 
-    monkeypatch.setattr(runner, "train_epoch", signalled)
+    monkeypatch.setattr(rate_trainer, "train_epoch", signalled)
     with pytest.raises(Interrupted, match="holds 1 finished of 3 runs") as caught:
         quietly(tiny(), seeds=3, out=tmp_path)
     assert caught.value.signum == signal.SIGTERM
@@ -534,14 +537,14 @@ def test_a_worker_without_its_permit_stops_where_that_is_harmless(tiny, tmp_path
     assert not (tmp_path / "run").exists(), "it does not even begin"
     permit.touch()
     monkeypatch.setattr(sweep_work, "POLL", 0.0)
-    real = runner.train_epoch
+    real = rate_trainer.train_epoch
 
     def until_then(learner, *more, **options):
         if learner.epoch == 2:
             permit.unlink()
         return real(learner, *more, **options)
 
-    monkeypatch.setattr(runner, "train_epoch", until_then)
+    monkeypatch.setattr(rate_trainer, "train_epoch", until_then)
     stopped = run_member(*arguments)
     assert (stopped.status, stopped.signum) == ("interrupted", signal.SIGINT)
     assert runner.open_run(tmp_path / "run").summary["epochs"] == 2
@@ -623,7 +626,7 @@ def test_control_c_stops_processes_that_it_does_not_reach(tmp_path):
     assert "Traceback" not in err
     assert (
         err.splitlines()[-1]
-        == f"fsp: stopped by a signal; {tmp_path} holds 0 finished of 3 runs, the same command goes on"
+        == f"fsp: stopped by a signal; {tmp_path} holds 0 finished of 3 runs, start it again to continue"
     )
     assert [m.status for m in open_sweep(tmp_path).members] == ["interrupted", "interrupted", "not begun"]
     epochs = max(len(runner.open_run(tmp_path / f"seed={seed}").metrics) for seed in (0, 1)) + 1
@@ -632,7 +635,7 @@ def test_control_c_stops_processes_that_it_does_not_reach(tmp_path):
 
 
 def test_no_dask_and_no_scheduler_are_said_in_one_line(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweeping, "CONNECT", 0.5)
+    monkeypatch.setattr(cluster, "CONNECT", 0.5)
     out = tmp_path / "sweep"
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(
@@ -642,7 +645,7 @@ def test_no_dask_and_no_scheduler_are_said_in_one_line(tiny, tmp_path, monkeypat
         quietly(tiny(), seeds=1, out=out, scheduler="tcp://127.0.0.1:9")
     monkeypatch.undo()
     pytest.importorskip("distributed")
-    monkeypatch.setattr(sweeping, "CONNECT", 0.5)
+    monkeypatch.setattr(cluster, "CONNECT", 0.5)
     for address in ("tcp://127.0.0.1:9", "nonsense://x"):
         with pytest.raises(ConfigurationError, match=f"scheduler = '{address}' cannot be reached") as caught:
             quietly(tiny(), seeds=1, out=out, scheduler=address)
@@ -654,7 +657,7 @@ def test_no_dask_and_no_scheduler_are_said_in_one_line(tiny, tmp_path, monkeypat
 
 
 def test_the_interval_is_students():
-    """n = 5: t = 2.7764, from the tables; for errors 1..5 the standard deviation is sqrt(10 / 4)."""
+    """n = 5: t = 2.7764, from tables; of errors 1..5 the standard deviation is sqrt(10 / 4)."""
     mean, spread, low, high = interval([1.0, 2.0, 3.0, 4.0, 5.0])
     assert (mean, spread) == (3.0, pytest.approx(np.sqrt(2.5)))
     half = 2.7764451 * np.sqrt(2.5) / np.sqrt(5)
@@ -714,9 +717,17 @@ def test_the_files_hold_what_the_record_does(done):
     assert "<svg" in (done.folder / "figures" / "sweep.svg").read_text()
 
 
+def test_a_sweep_and_its_members_show_themselves_in_one_line(done):
+    assert repr(done) == f"<Sweep {done.folder} over learning.beta: 4 of 4 runs finished>"
+    member = done.members[0]
+    error = f"{member.summary['best']['test_error']:.2f} %"
+    assert repr(member) == f"<Member beta=0.5-seed=0: finished, test error {error}>"
+    assert f"<th>beta=0.5-seed=0</th><td>{error}</td>" in done._repr_html_()
+
+
 def test_a_line_says_what_ended():
-    assert member_line(3, 20, "a", Outcome("failed", "why")) == " 3 of 20   a failed again: why"
-    assert member_line(1, 2, "a", Outcome("finished", summary={"seconds": 2.0})) == "1 of 2   a   2.0 s"
+    assert member_line(3, 20, "a", Attempt("failed", "why")) == " 3 of 20   a failed again: why"
+    assert member_line(1, 2, "a", Attempt("finished", summary={"seconds": 2.0})) == "1 of 2   a   2.0 s"
 
 
 class Terminal(io.StringIO):
@@ -728,12 +739,12 @@ class Terminal(io.StringIO):
 def test_on_a_terminal_a_bar_moves_with_the_runs(monkeypatch, kind):
     screen = kind()
     monkeypatch.setattr(sys, "stderr", screen)
-    bar = Bar()
-    bar.begin(3, 1)
-    bar.ended(
-        "seed=1", Outcome("finished", notes=("something",), summary={"best": {"test_error": 4.5}, "seconds": 2.0})
+    bar = SweepReporter(StderrOutput())
+    bar.start(3, 1)
+    bar.end_member(
+        "seed=1", Attempt("finished", notes=("something",), summary={"best": {"test_error": 4.5}, "seconds": 2.0})
     )
-    bar.problem("seed=2 failed and is tried once more: why")
+    bar.warn("seed=2 failed and is tried once more: why")
     bar.close()
     shown = screen.getvalue()
     for line in (

@@ -23,7 +23,7 @@ from fsp_dynamics.experiments.execution import Interrupted
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.runner import open_run, train
 from fsp_dynamics.experiments.sweeps.plan import make_plan
-from fsp_dynamics.experiments.sweeps.sweep import open_sweep, sweep
+from fsp_dynamics.experiments.sweeps.runner import open_sweep, sweep
 
 pytest.importorskip("distributed")
 pytestmark = [pytest.mark.slow, pytest.mark.cli, pytest.mark.filterwarnings("ignore:.*epoch .* output")]
@@ -203,7 +203,7 @@ def test_a_signal_stops_the_members_on_the_cluster_and_a_lost_scheduler_is_said(
 
     loser = threading.Thread(target=lose)
     loser.start()
-    with pytest.raises(ConnectionError, match=r"the scheduler at tcp://127.* is gone; what is finished is kept"):
+    with pytest.raises(ConnectionError, match=r"the scheduler at tcp://127.* is gone; finished runs are kept"):
         sweep(table, seeds=2, out=out, scheduler=cluster.address, progress=False)
     loser.join()
     assert not list(out.glob(".running-*"))

@@ -1,4 +1,4 @@
-"""What a run writes down about its network while it learns: the records of probes.jsonl."""
+"""What is measured of a rate network while it learns: the records of probes.jsonl."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from fsp_dynamics.analysis.alignment import loop_alignment, loop_angles
 from fsp_dynamics.analysis.probe import Probe
 from fsp_dynamics.datasets import Dataset, Split
-from fsp_dynamics.experiments.config import Config
+from fsp_dynamics.experiments.rate.config import RateConfig
 from fsp_dynamics.models.network import Network
 from fsp_dynamics.solvers.packed_loop import PackedLoop
 from fsp_dynamics.training.recipe import Recipe
@@ -20,9 +20,9 @@ Record = dict[str, Any]
 
 @dataclass(slots=True)
 class Probing:
-    """Looks at the network as `[probes]` of the configuration asks.
+    """Measures the network as `[probes]` of the configuration asks.
 
-    probe : None where no samples were asked for. every : batches between two records within an
+    probe : None where probes.samples is 0. every : batches between two records within an
         epoch; 0: none. batches : in an epoch.
     waiting : records of the present epoch, which are written when it is finished.
     """
@@ -33,19 +33,23 @@ class Probing:
     waiting: list[Record] = field(default_factory=list)
 
     @classmethod
-    def of(cls, config: Config, data: Dataset, recipe: Recipe) -> Probing:
-        """As the configuration asks, with `first_images` of the data."""
-        asked, (_, split) = config.probes, first_images(data, config.probes.samples)
-        probe = Probe(split.images, split.labels, recipe) if asked.samples else None
+    def of(cls, config: RateConfig, data: Dataset, recipe: Recipe) -> Probing:
+        """By the configuration, with `first_images` of the data."""
+        given, (_, split) = config.probes, first_images(data, config.probes.samples)
+        probe = Probe(split.images, split.labels, recipe) if given.samples else None
         return cls(
             probe,
-            asked.every if config.network.kind == "loop" else 0,
+            given.every if config.network.kind == "loop" else 0,
             -(-len(data.train.labels) // config.learning.batch),
         )
 
-    def within(self, epoch: int) -> Callable[[int, Network | PackedLoop], None] | None:
-        """What training calls between the batches of epoch number `epoch`."""
-        self.waiting = []
+    def within(self, epoch: int, resumed: bool = False) -> Callable[[int, Network | PackedLoop], None] | None:
+        """The function that training calls between the batches of epoch number `epoch`; None where
+        nothing is measured there. resumed : the epoch was left between two batches; the records of
+        its first part are kept.
+        """
+        if not resumed:
+            self.waiting = []
         if not self.every:
             return None
 
@@ -58,7 +62,9 @@ class Probing:
         return note
 
     def look(self, epoch: int, network: Network) -> list[Record]:
-        """The records of the epoch that has just ended (0: before the first), the whole one last."""
+        """The records of the epoch that has just ended (0: before the first), the complete one
+        last.
+        """
         found = self.probe.measure(network) if self.probe else {"alignment": {"degrees": angles_of(network)}}
         return [*self.waiting, {"epoch": epoch, **found}]
 

@@ -1,10 +1,11 @@
 """`sweep`: one configuration, a grid of values, several seeds; run side by side, each in a run
-folder of its own, and told in one table.
+folder of its own, and summarised in one table.
 
     OUT/sweep.json      what the sweep is: source, fields of the grid, configuration, members
     OUT/NAME/           a run folder for each member: beta=0.5-seed=0, ...
     OUT/results.csv     one row for each member
-    OUT/summary.csv     one row for each point of the grid: mean over its seeds, standard deviation, 95 % interval
+    OUT/summary.csv     one row for each point of the grid: mean over its seeds, standard deviation,
+                        95 % interval
     OUT/figures/        sweep.png and sweep.svg: the test error by the grid
 
 The last three are written at the end, also when the sweep is stopped. Called again it runs what is
@@ -17,12 +18,11 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsp_dynamics.datasets import load_dataset
+from fsp_dynamics.display import html_table
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
@@ -30,18 +30,20 @@ from fsp_dynamics.experiments.checkpoint import write_aside
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.execution import Interrupted
 from fsp_dynamics.experiments.folder import Record, RunFolder
-from fsp_dynamics.experiments.sweeps.plan import Plan, Planned, enter, make_plan, read_sweep
-from fsp_dynamics.experiments.sweeps.reporter import Telling, telling
+from fsp_dynamics.experiments.objects import Objects
+from fsp_dynamics.experiments.sweeps.cluster import Cluster, connected
+from fsp_dynamics.experiments.sweeps.plan import Planned, enter, make_plan, read_sweep, with_known_names
+from fsp_dynamics.experiments.sweeps.reporter import MemberReporter, sweep_reporter
 from fsp_dynamics.experiments.sweeps.table import points, to_csv
-from fsp_dynamics.experiments.sweeps.workers import Here, Outcome, Pool, Processes, outcome_of, run_member, run_members
-from fsp_dynamics.models.activations import activation
+from fsp_dynamics.experiments.sweeps.workers import Attempt, Pool, Processes, ThisProcess, run_members
+from fsp_dynamics.experiments.trainer import Resources, trainer_of
+from fsp_dynamics.training.ranks import ALONE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-CONNECT = 10  # seconds
 PICTURES = ("sweep.png", "sweep.svg")
 UNITS = {**dict.fromkeys(("train_error", "valid_error", "test_error"), "%"), "seconds": "s"}
 
@@ -61,6 +63,11 @@ class Member:
     status: str
     summary: Record
     reason: str = ""
+
+    def __repr__(self) -> str:
+        error = (self.summary.get("best") or {}).get("test_error")
+        shown = "" if error is None else f", test error {error:.2f} %"
+        return f"<Member {self.folder.name}: {self.status}{shown}>"
 
     def row(self) -> Record:
         """One row of a table: what it is, how it ended, and what its best epoch (by validation
@@ -90,13 +97,22 @@ class Sweep:
     fields: tuple[str, ...]
     members: tuple[Member, ...]
 
+    def __repr__(self) -> str:
+        finished = sum(member.status == "finished" for member in self.members)
+        grid = ", ".join(self.fields) or "seeds alone"
+        return f"<Sweep {self.folder} over {grid}: {finished} of {len(self.members)} runs finished>"
+
+    def _repr_html_(self) -> str:
+        rows = {member.folder.name: _brief(member) for member in self.members}
+        return html_table(f"Sweep {self.folder}: test errors", rows)
+
     @property
     def failed(self) -> tuple[Member, ...]:
-        """The members that failed, and failed again when they were tried once more."""
+        """The members that failed twice."""
         return tuple(member for member in self.members if member.status == "failed")
 
     def points(self) -> list[Record]:
-        """One record for each point of the grid: `sweep_table.points`."""
+        """One record for each point of the grid: `sweeps.table.points`."""
         return points(self.fields, [member.row() for member in self.members])
 
     def to_frame(self) -> DataFrame:
@@ -131,7 +147,7 @@ def sweep(
     jobs: int = 1,
     scheduler: str | None = None,
     out: str | Path | None = None,
-    progress: bool | Callable[[Record], None] | Telling = True,
+    progress: bool | Callable[[Record], None] | MemberReporter = True,
     data_dir: str | Path | None = None,
     threads: int | None = None,
     backend: Backend | str = NUMBA,
@@ -157,53 +173,58 @@ def sweep(
     out : the folder of the sweep; sweeps/NAME if None. One that holds another sweep is refused;
         more seeds or values are added to the same one.
     progress : True for a bar and a line on stderr for each member, False for silence, or a
-        callable for each member: its name (`member`), `status`, `reason` and what its summary.json
-        says.
+        callable for each member: its name (`member`), `status`, `reason` and the content of its
+        summary.json.
     data_dir : where to look for data first. threads : of BLAS and the kernels of each worker;
         None: one, or for a single job as `train` has it.
     backend, device, products : what computes, as `train` takes them, for all members; the devices
     are those of the machines that run them.
     overrides : as `train` takes them, for all members.
 
-    All configurations are checked before anything runs. A member that fails is told and tried once
-    more, and the others go on; then it is among `Sweep.failed`. Raises ConfigurationError,
-    RunExistsError, RunLockedError, DatasetError, CheckpointError; ConnectionError where a
-    scheduler is lost; Interrupted, a KeyboardInterrupt, after a signal: what was finished or saved
-    is kept, and the same call goes on.
+    All configurations are checked before anything runs. A member that fails is reported and tried
+    once more while the others continue; if it fails again it is among `Sweep.failed`. Raises
+    ConfigurationError, RunExistsError, RunLockedError, DatasetError, CheckpointError;
+    ConnectionError where a scheduler is lost; Interrupted, a KeyboardInterrupt, after a signal:
+    what was finished or saved is kept, and the same call continues.
     """
     backend = backend_of(backend, device, products)
     plan = make_plan(source, seeds, grid or {}, overrides)
     folder = Path("sweeps") / plan.source if out is None else Path(out)
+    plan = with_known_names(folder, plan)
     data = data_dir or os.environ.get("FSP_DATA")
     data_dir = None if not data else str(Path(data).expanduser().absolute())
-    _check_means(plan, jobs, scheduler, threads)
-    told = telling(progress)
+    _check_means(jobs, scheduler, threads)
+    reporter = sweep_reporter(progress)
     waiting = [member for member in plan.members if not _finished(folder / member.name, member.config)]
-    _check_beginning(waiting, data_dir, backend if scheduler is None else _on_any_machine(backend))
+    own_backend = backend if scheduler is None else _on_any_machine(backend)
+    is_run = isinstance(source, str | Path) and RunFolder(Path(source)).holds_run()
+    elsewhere = jobs > 1 or scheduler is not None
+    resources = Resources(own_backend, ALONE, elsewhere=elsewhere, objects=Objects(() if is_run else None))
+    _check_members(waiting, data_dir, resources)
     with (
-        _pool(jobs if waiting else 1, scheduler if waiting else None, threads, told) as pool,
+        _pool(jobs if waiting else 1, scheduler if waiting else None, threads, reporter) as pool,
         RunFolder(folder).locked(),
         execution.stoppable() as stop,
     ):
         fields, members = enter(folder, plan)
         waiting = [member for member in plan.members if not _finished(folder / member.name, member.config)]
-        told.begin(len(plan.members), len(plan.members) - len(waiting))
-        own = threads or (None if pool.here else 1)
+        reporter.start(len(plan.members), len(plan.members) - len(waiting))
+        own = threads or (None if pool.local else 1)
         try:
-            outcomes = run_members(
-                waiting, pool, folder.absolute(), told, stop, data_dir=data_dir, threads=own, backend=backend
+            attempts = run_members(
+                waiting, pool, folder.absolute(), reporter, stop, data_dir=data_dir, threads=own, backend=backend
             )
         finally:
-            told.close()
+            reporter.close()
         found = Sweep(
-            folder, fields, tuple(_member(folder, member, outcomes.get(member["name"])) for member in members)
+            folder, fields, tuple(_member(folder, member, attempts.get(member["name"])) for member in members)
         )
         _write(found)
     if stop.signum is not None:
         done = sum(member.status == "finished" for member in found.members)
         raise Interrupted(
             stop.signum,
-            f"stopped by a signal; {folder} holds {done} finished of {len(members)} runs, the same command goes on",
+            f"stopped by a signal; {folder} holds {done} finished of {len(members)} runs, start it again to continue",
         )
     return found
 
@@ -220,53 +241,13 @@ def open_sweep(folder: str | Path) -> Sweep:
     )
 
 
-class Cluster:
-    """The workers of a dask scheduler, with one member each: of members that wait for a worker
-    dask counts its death against all.
-    """
-
-    here = False
-
-    def __init__(self, client: Any, address: str) -> None:
-        self._client, self._address, self._executor = client, address, client.get_executor(pure=False)
-
-    @property
-    def slots(self) -> int:
-        self._require_scheduler()
-        with contextlib.suppress(OSError, TimeoutError):
-            return max(1, len(_workers(self._client)))
-        raise self._gone()
-
-    def submit(self, *arguments: Any) -> Future[Outcome]:
-        future: Future[Outcome] = self._executor.submit(run_member, *arguments)
-        return future
-
-    def collect(self, future: Future[Outcome]) -> Outcome:
-        self._require_scheduler()
-        return outcome_of(future)
-
-    def _require_scheduler(self) -> None:
-        if self._client.status != "running":
-            raise self._gone()
-
-    def _gone(self) -> ConnectionError:
-        return ConnectionError(
-            f"the scheduler at {self._address} is gone; what is finished is kept, and the same command goes on with another one"
-        )
-
-
-def _workers(client: Any) -> dict[str, Any]:
-    """{address: what the scheduler knows} of the workers."""
-    return dict(client.scheduler_info(n_workers=-1)["workers"])
-
-
 @contextlib.contextmanager
-def _pool(jobs: int, scheduler: str | None, threads: int | None, told: Telling) -> Iterator[Pool]:
+def _pool(jobs: int, scheduler: str | None, threads: int | None, reporter: MemberReporter) -> Iterator[Pool]:
     if scheduler is not None:
-        with _connected(scheduler, told) as client:
+        with connected(scheduler, reporter) as client:
             yield Cluster(client, scheduler)
     elif jobs == 1:
-        yield Here()
+        yield ThisProcess()
     else:
         pool = Processes(jobs, threads or 1)
         try:
@@ -275,52 +256,12 @@ def _pool(jobs: int, scheduler: str | None, threads: int | None, told: Telling) 
             pool.close()
 
 
-@contextlib.contextmanager
-def _connected(address: str, told: Telling) -> Iterator[Any]:
-    """A client of the scheduler. Raises ConfigurationError where there is no dask, no scheduler,
-    or a worker with several threads.
-    """
-    try:
-        from distributed import Client
-    except ImportError:
-        raise ConfigurationError(
-            f"scheduler = {address!r} needs dask and distributed, which are not installed; pip install 'fsp_dynamics[cluster]', or give jobs"
-        ) from None
-    try:
-        client = Client(address, timeout=CONNECT, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
-        why = " ".join(str(error).split())
-        raise ConfigurationError(
-            f"scheduler = {address!r} cannot be reached ({why}); start one (dask scheduler) and give its address"
-        ) from None
-    with client:
-        workers = _workers(client)
-        for name, worker in workers.items():
-            if worker["nthreads"] > 1:
-                raise ConfigurationError(
-                    f"the worker {name} has {worker['nthreads']} threads, expected 1; start workers with --nthreads 1"
-                )
-        if not workers:
-            told.note(
-                f"{address} has no workers yet; members begin when there are (dask worker {address} --nthreads 1)"
-            )
-        yield client
-
-
-def _check_means(plan: Plan, jobs: int, scheduler: str | None, threads: int | None) -> None:
+def _check_means(jobs: int, scheduler: str | None, threads: int | None) -> None:
     if type(jobs) is not int or jobs < 1:
         raise ConfigurationError(f"jobs = {jobs!r}, expected 1 or more processes")
     execution.check_threads(threads)
     if scheduler is not None and jobs != 1:
-        raise ConfigurationError(
-            f"jobs = {jobs}, but the workers of the scheduler run the members, as many as there are; leave jobs out"
-        )
-    if jobs > 1 or scheduler is not None:
-        for name in dict.fromkeys(member.config.network.rho for member in plan.members):
-            if activation(name).rate.__module__ != activation.__module__:
-                raise ConfigurationError(
-                    f"network.rho = {name!r} is known in this process alone; leave out jobs and scheduler"
-                )
+        raise ConfigurationError(f"jobs = {jobs}, but the workers of the scheduler run the members; leave jobs out")
 
 
 def _on_any_machine(backend: Backend) -> Backend:
@@ -330,39 +271,44 @@ def _on_any_machine(backend: Backend) -> Backend:
     return backend if backend.name == "numba" else dataclasses.replace(backend, device="cpu")
 
 
-def _check_beginning(members: Iterable[Planned], data_dir: str | None, backend: Backend) -> None:
-    """Raises what would keep a member from beginning: recipes that cannot be built, devices and
-    data that are missing.
+def _check_members(members: Iterable[Planned], data_dir: str | None, resources: Resources) -> None:
+    """Raises what would keep a member from starting: settings that are refused, devices and data
+    that are missing.
     """
     seen = []
     for member in members:
-        execution.build_recipe(member.config, backend)
+        trainer_of(member.config.family).check(member.config, resources)
         given = member.config.data
         if given not in seen:
-            load_dataset(given.name, data_dir=data_dir, validation=given.validation, limit=given.limit)
+            execution.load_data(given, data_dir)
             seen.append(given)
 
 
 def _finished(folder: Path, config: Config) -> bool:
-    return RunFolder(folder).holds_run() and _is_finished(
-        RunFolder(folder).read_json("summary.json"), config.learning.epochs
-    )
+    return RunFolder(folder).holds_run() and _is_finished(RunFolder(folder).summary(), config.learning.epochs)
 
 
 def _is_finished(summary: Record, epochs: int) -> bool:
-    return bool(summary.get("status") == "finished" and summary.get("epochs", 0) >= epochs)
+    status = summary.get("status")
+    return status == "finished early" or bool(status == "finished" and summary.get("epochs", 0) >= epochs)
 
 
-def _member(folder: Path, stored: Record, outcome: Outcome | None) -> Member:
-    """A member as it is on disk, and as a worker has just said."""
+def _member(folder: Path, stored: Record, attempt: Attempt | None) -> Member:
+    """A member as it is on disk, with the outcome that its worker has just returned."""
     files = RunFolder(folder / stored["name"])
-    summary = outcome.summary if outcome and outcome.summary else files.read_json("summary.json")
+    summary = attempt.summary if attempt and attempt.summary else files.summary()
     status = summary.get("status", "unfinished" if files.holds_run() else "not begun")
-    if status == "finished" and not _is_finished(summary, stored["epochs"]):
-        status = "unfinished"
-    status = outcome.status if outcome else status
-    reason = "" if status != "failed" else outcome.reason if outcome else "in an earlier call"
+    if status in ("finished", "finished early"):  # which is in the summary
+        status = "finished" if _is_finished(summary, stored["epochs"]) else "unfinished"
+    status = attempt.status if attempt else status
+    reason = "" if status != "failed" else attempt.reason if attempt else "in an earlier call"
     return Member(files.path, stored["values"], stored["seed"], status, summary, reason)
+
+
+def _brief(member: Member) -> str:
+    """A member in a table: its test error, or its status."""
+    error = (member.summary.get("best") or {}).get("test_error")
+    return member.status if error is None or member.status != "finished" else f"{error:.2f} %"
 
 
 def _write(found: Sweep) -> None:

@@ -2,8 +2,8 @@
 network is loaded.
 
 Each is four files of its name: the picture (png, svg), the numbers that were drawn (csv, long
-form) and a caption (txt) that says what is drawn, from which runs, and how they are made again.
-What is in the rows is in curves.py, which runs may stand together in variants.py.
+form) and a caption (txt) with what is drawn, from which runs, and the command that makes it again.
+The rows are computed in curves.py; variants.py decides which runs may stand in one figure.
 """
 
 from __future__ import annotations
@@ -22,23 +22,25 @@ from fsp_dynamics.experiments.checkpoint import write_aside
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.config_io import load_config, presets
 from fsp_dynamics.experiments.figures import collecting, curves, variants
-from fsp_dynamics.experiments.figures.collecting import Member
+from fsp_dynamics.experiments.figures.collecting import FigureRun
 from fsp_dynamics.experiments.figures.curves import Row
-from fsp_dynamics.experiments.progress import Reporter
+from fsp_dynamics.experiments.progress import EpochReporter
+from fsp_dynamics.experiments.rate.building import require_rate
+from fsp_dynamics.experiments.rate.config import RateConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class FigureKind:
     """One kind of figure.
 
-    wanted : the variants it shows, of a configuration. partial : those that are there are enough.
-        rows : its numbers, from the runs and the last
-    epoch. records : what must be in probes.jsonl. shown : what is drawn, for the caption. tuned :
-    variants may be tuned each for itself.
+    wanted : the variants it shows, of a configuration. partial : it can be drawn without some of
+        them. rows : its numbers, from the runs and the last epoch. records : what must be in
+        probes.jsonl. shown : what is drawn, for the caption. tuned : each variant may have its own
+        rates.
     """
 
-    wanted: Callable[[Config], list[str]]
-    rows: Callable[[Sequence[Member], int], list[Row]]
+    wanted: Callable[[RateConfig], list[str]]
+    rows: Callable[[Sequence[FigureRun], int], list[Row]]
     records: tuple[str, ...]
     shown: str
     partial: bool = False
@@ -55,52 +57,56 @@ class Made:
     last: int
 
 
-def _in_turn(config: Config) -> list[str]:
+def _in_turn(config: RateConfig) -> list[str]:
     return [variants.LEARNED, variants.FIXED, *(name for name in variants.each_fixed(config) if name != variants.FIXED)]
 
 
 FIGURES = {
-    "alignment": Figure(
+    "alignment": FigureKind(
         _in_turn,
         curves.alignment,
         ("samples", "mean"),
-        "The angle of each matrix of the loop to the product of the others (figure 3 of the paper), by epoch. Above, the loop learned and the loop "
-        "fixed; below, each matrix fixed in turn. Thick lines with bands: the angles as single samples see them, only the units that answer "
-        "counted; mean over samples and seeds, and one standard deviation over both. Thin lines: the angle of the matrices themselves, within "
-        "epochs too, mean over seeds. A sample in which nothing answers along the way has no angle and is left out.",
+        "The angle of each matrix of the loop to the product of the others (figure 3 of the paper), by epoch. "
+        "Above, the loop learned and the loop fixed; below, each matrix fixed in turn. Thick lines with bands: the "
+        "angles in single samples, over the responding units only; mean over samples and seeds, and one "
+        "standard deviation over both. Thin lines: the angle of the matrices themselves, within epochs too, mean "
+        "over seeds. A sample in which no unit of a layer responds has no angle and is left out.",
     ),
-    "subspace": Figure(
+    "subspace": FigureKind(
         _in_turn,
         curves.subspace,
         ("alignment", "inside"),
-        "The product of the other matrices has no higher rank than there are outputs, so the raw angle of a wide matrix cannot fall below a bound. "
-        "First row: the angle inside that subspace, the loop learned and the loop fixed; second row: the same, each matrix fixed in turn; third "
-        "row: the raw angle (solid) and its bound (dotted). Lines are means over seeds, bands reach from the smallest to the largest.",
+        "The product of the other matrices has no higher rank than there are outputs, so the raw angle of a wide "
+        "matrix cannot fall below a bound. First row: the angle inside that subspace, the loop learned and the "
+        "loop fixed; second row: the same, each matrix fixed in turn; third row: the raw angle (solid) and its "
+        "bound (dotted). Lines are means over seeds, bands reach from the smallest to the largest.",
     ),
-    "gradients": Figure(
+    "gradients": FigureKind(
         lambda config: [variants.LEARNED],
         curves.gradients,
         ("gradient", "degrees"),
-        "The update of eq. 14 beside the true gradient -dC/dW. Above, the angle between them in the limit of beta = 0 (the loop is not reciprocal), "
-        "at the beta in use, and with phases as they are relaxed in training. Below, the norm of the update and of what each of the three adds, "
-        "divided by that of the gradient. Lines are means over seeds, bands reach from the smallest to the largest.",
+        "The update of eq. 14 beside the true gradient -dC/dW. Above, the angle between them in the limit of beta "
+        "= 0 (the loop is not reciprocal), at the beta in use, and with phases relaxed as in training. Below, the "
+        "norm of the update and of what each of the three adds, divided by that of the gradient. Lines are means "
+        "over seeds, bands reach from the smallest to the largest.",
     ),
-    "spectra": Figure(
+    "spectra": FigureKind(
         lambda config: [variants.LEARNED],
         curves.spectra,
         ("stability", "loop_norm"),
-        "How the network rests. Above, eigenvalues of the field's Jacobian at the free equilibria of a few samples, all seeds in one plane; right of "
-        "0 nothing is stable, and at -1 lie all that are not drawn: units at a wall of the hard sigmoid and modes that feel no loop. Below, the gain "
-        "of one turn round the loop ||G_D|| (mean and largest over samples) and the time in which a small disturbance falls to a thousandth (mean "
-        "over samples), by epoch; lines are means over seeds, bands reach from the smallest to the largest.",
+        "Stability. Above, eigenvalues of the field's Jacobian at the free equilibria of a few samples, all seeds "
+        "in one plane; right of 0 an equilibrium is unstable, and at -1 lie all that are not drawn: saturated "
+        "units and modes that do not pass the loop. Below, the gain of one turn round the loop ||G_D|| (mean and "
+        "largest over samples) and the time in which a small disturbance falls to a thousandth (mean over "
+        "samples), by epoch; lines are means over seeds, bands reach from the smallest to the largest.",
     ),
-    "errors": Figure(
+    "errors": FigureKind(
         lambda config: list(variants.LEARNERS),
         curves.errors,
         (),
-        "Test error (thick) and training error (thin; of the predictions made while learning) by epoch. Backpropagation trains the same layers "
-        "without the loop, which are then a multilayer perceptron. Lines are means over seeds, bands of the test error reach from the smallest to "
-        "the largest.",
+        "Test error (thick) and training error (thin; of the predictions made while learning) by epoch. "
+        "Backpropagation trains the same layers without the loop, which are then a multilayer perceptron. Lines "
+        "are means over seeds, bands of the test error reach from the smallest to the largest.",
         partial=True,
         tuned=True,
     ),
@@ -111,7 +117,7 @@ def make(name: str, folders: Sequence[str | Path], out: str | Path, *, seeds: Co
     """Draw figure `name` from the runs at or below `folders` (of these seeds alone, if given) and
     write its four files to `out`.
 
-    Raises ConfigurationError, one line that says what is missing or what does not belong together;
+    Raises ConfigurationError where something is missing or does not belong together;
     CheckpointError for damaged records.
     """
     kind = FIGURES[check_choice("figure", name, FIGURES)]
@@ -124,9 +130,7 @@ def make(name: str, folders: Sequence[str | Path], out: str | Path, *, seeds: Co
     last = min(m.epochs for m in members)
     if last == 0:
         idle = next(m.folder for m in members if not m.epochs)
-        raise ConfigurationError(
-            f"{idle} has finished no epoch yet, so there is nothing to draw; wait for it or leave it out"
-        )
+        raise ConfigurationError(f"{idle} has finished no epoch yet; wait for it or leave it out")
     rows = kind.rows(members, last)
     target = Path(out)
     target.mkdir(parents=True, exist_ok=True)
@@ -138,18 +142,19 @@ def make(name: str, folders: Sequence[str | Path], out: str | Path, *, seeds: Co
 
 
 def train_missing(
-    name: str, base: Config, folder: Path, seeds: Sequence[int], told: Reporter, **how: Any
+    name: str, base: Config, folder: Path, seeds: Sequence[int], reporter: EpochReporter, **how: Any
 ) -> list[Path]:
-    """Train what figure `name` needs of the configuration `base` and `folder` lacks, as
-    `collecting.provide` says; the folders of all its runs.
+    """Train the runs that figure `name` needs of the configuration `base` and `folder` lacks, by
+    `collecting.provide`; the folders of all its runs.
     """
     kind = FIGURES[check_choice("figure", name, FIGURES)]
-    return collecting.provide(base, kind.wanted(base), folder, seeds, told, **how)
+    base = require_rate(base, "a figure")
+    return collecting.provide(base, kind.wanted(base), folder, seeds, reporter, **how)
 
 
-def caption(name: str, members: Sequence[Member], last: int) -> str:
-    """What is drawn, from which runs, and the command that makes it again. Names no folder of this
-    machine.
+def caption(name: str, members: Sequence[FigureRun], last: int) -> str:
+    """What is drawn, from which runs, and the command that makes it again, without any folder of
+    this machine.
     """
     groups, base = curves.by_variant(members), _base(members)
     config, counts = base.config, sorted({m.epochs for m in members})
@@ -159,7 +164,7 @@ def caption(name: str, members: Sequence[Member], last: int) -> str:
     lines = [
         *textwrap.wrap(f"{name}: {FIGURES[name].shown}", 120),
         "",
-        f"Network: hidden layers {shape}, {config.network.rho}; data {config.data.name}; preset {_preset(base)[0]}"
+        f"Network: hidden layers {shape}, {config.network.rho}; data {config.data.label}; preset {_preset(base)[0]}"
         + "".join(f", {key} {_text(value)}" for key, value in _preset(base)[1].items()),
         f"Epochs: {last}{ends}",
     ]
@@ -178,7 +183,7 @@ def caption(name: str, members: Sequence[Member], last: int) -> str:
     return "\n".join(lines)
 
 
-def command(name: str, members: Sequence[Member]) -> str:
+def command(name: str, members: Sequence[FigureRun]) -> str:
     """The command that trains these runs, where they are missing, and draws the figure."""
     base = _base(members)
     if base.variant != variants.LEARNED:
@@ -195,7 +200,7 @@ def command(name: str, members: Sequence[Member]) -> str:
     return shlex.join(words) + (f", and without {_listed(left_out)}" if left_out else "")
 
 
-def _draw(name: str, rows: list[Row], members: Sequence[Member], paths: Sequence[Path]) -> None:
+def _draw(name: str, rows: list[Row], members: Sequence[FigureRun], paths: Sequence[Path]) -> None:
     from fsp_dynamics.plotting import figures, save_figure
 
     config = _base(members).config
@@ -215,14 +220,14 @@ def _draw(name: str, rows: list[Row], members: Sequence[Member], paths: Sequence
         save_figure(picture, path)
 
 
-def _base(members: Sequence[Member]) -> Member:
-    """The run that the others are described by: the first with a learned loop, if there is one."""
+def _base(members: Sequence[FigureRun]) -> FigureRun:
+    """The run relative to which the others are described: the first with a learned loop, if any."""
     return next((m for m in members if m.variant == variants.LEARNED), members[0])
 
 
-def _preset(member: Member) -> tuple[str, dict[str, Any]]:
+def _preset(member: FigureRun) -> tuple[str, dict[str, Any]]:
     """The preset that a run was made from, or the nearest to it, and {key: value} of what the run
-    has in another way.
+    changes.
     """
     found = []
     for name in presets():
@@ -239,7 +244,7 @@ def _preset(member: Member) -> tuple[str, dict[str, Any]]:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Row]) -> bytes:
-    """CSV; what a row has not is left empty, and numbers keep every digit."""
+    """CSV; missing values are left empty, and numbers keep every digit."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()

@@ -1,0 +1,1 @@
+"""Rate networks as a family: their configuration, what it describes, and their trainer."""

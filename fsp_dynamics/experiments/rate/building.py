@@ -1,0 +1,96 @@
+"""The objects that the configuration of a rate network describes: the network, and the recipe by
+which it learns.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError
+from fsp_dynamics.experiments.backend import NUMBA, Backend
+from fsp_dynamics.experiments.config import Config
+from fsp_dynamics.experiments.objects import Objects
+from fsp_dynamics.experiments.rate.config import RateConfig
+from fsp_dynamics.learning.optimisers import LearningRates, Sgd
+from fsp_dynamics.models.network import Array, Network, loop_network, reciprocal_network
+from fsp_dynamics.solvers.equilibrium import Tolerance
+from fsp_dynamics.training.recipe import Recipe
+
+NAMED = Objects()  # what the package itself names
+
+
+def build_network(
+    config: Config, pixels: int, classes: int, objects: Objects = NAMED
+) -> tuple[Network, np.random.Generator]:
+    """The network as it is before learning, and the random stream that training goes on with; both
+    from the seed. objects : where a firing rate of one's own comes from.
+    """
+    config = require_rate(config, "build_network")
+    first, second = np.random.SeedSequence(config.seed).spawn(2)
+    given = config.network
+    settings: dict[str, Any] = given.model_dump(include={"forward_scale", "loop_scale", "tied"}, exclude_none=True)
+    make = loop_network if given.kind == "loop" else reciprocal_network
+    network = make(
+        [pixels, *given.hidden, classes],
+        time_constants=config.time_constants,
+        rho=objects.activation(given.rho),
+        dtype=np.dtype(given.dtype),
+        rng=np.random.default_rng(first),
+        **settings,
+    )
+    return network, np.random.default_rng(second)
+
+
+def network_with(config: RateConfig, parameters: dict[str, Array], objects: Objects = NAMED) -> Network:
+    """The network with these parameters, by name, as a checkpoint holds them. Raises
+    CheckpointError where they do not belong to the configuration.
+    """
+    objects.activation(config.network.rho)  # refused as what it is
+    try:
+        network, _ = build_network(config, *_ends(parameters), objects)
+    except (FspError, KeyError) as error:
+        raise CheckpointError(
+            f"the checkpoint does not belong to this configuration: {error}; restore the run's config.toml"
+        ) from None
+    for name, expected in network.parameters().items():
+        found = parameters.get(name)
+        if found is None or (found.shape, found.dtype) != (expected.shape, expected.dtype):
+            what = "nothing" if found is None else f"{found.dtype} {found.shape}"
+            raise CheckpointError(
+                f"the checkpoint does not belong to this configuration: {name} is {what}, "
+                f"expected {expected.dtype} {expected.shape}; restore the run's config.toml"
+            )
+    return network.with_parameters(parameters)
+
+
+def _ends(parameters: dict[str, Any]) -> tuple[int, int]:
+    """(pixels, classes) of a checkpoint's network."""
+    depth = sum(name.startswith("biases") for name in parameters)
+    return len(parameters["input"]), len(parameters[f"biases[{depth - 1}]"])
+
+
+def build_recipe(config: Config, backend: Backend = NUMBA, local_rank: int = 0, objects: Objects = NAMED) -> Recipe:
+    """How to learn, from [learning] and [solver]. objects : where a rule of one's own comes from.
+    Raises ConfigurationError for settings that the solver refuses.
+    """
+    config = require_rate(config, "build_recipe")
+    learning, given = config.learning, config.solver
+    kept = {"normalised", "output_step", "momentum", "decay", "rate_factor", "frozen"}
+    optimiser = Sgd(LearningRates(**learning.rates.model_dump()), **learning.model_dump(include=kept))
+    tolerance = Tolerance.default(config.network.dtype)
+    if given.absolute is not None or given.relative is not None:
+        tolerance = Tolerance(given.absolute or 0.0, given.relative or 0.0)
+    solver = backend.solver(given, local_rank)
+    how = learning.model_dump(include={"beta", "phases", "batch", "mirror"})
+    return Recipe(rule=objects.rule(learning.rule), optimiser=optimiser, solver=solver, tolerance=tolerance, **how)
+
+
+def require_rate(config: Config, what: str) -> RateConfig:
+    """The configuration, of a rate network. Raises ConfigurationError for another family's, which
+    `what` cannot use.
+    """
+    if not isinstance(config, RateConfig):
+        raise ConfigurationError(f"family = {config.family!r}, but {what} needs a rate network (family = 'rate')")
+    return config

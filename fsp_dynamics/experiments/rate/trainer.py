@@ -1,0 +1,194 @@
+"""`RateTrainer`: rate networks behind the protocol of the runner (`experiments.trainer`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fsp_dynamics.datasets import Dataset
+from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.experiments.execution import NoConvergenceError
+from fsp_dynamics.experiments.folder import plain
+from fsp_dynamics.experiments.objects import Objects
+from fsp_dynamics.experiments.rate.building import build_network, build_recipe, network_with
+from fsp_dynamics.experiments.rate.config import RateConfig
+from fsp_dynamics.experiments.rate.probing import Probing
+from fsp_dynamics.experiments.trainer import OnBatch, Record, Resources, TrainingState
+from fsp_dynamics.models.activations import ACTIVATIONS
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.training.engine import engine_of, slow_rule
+from fsp_dynamics.training.epoch import train_epoch
+from fsp_dynamics.training.epoch_state import EpochState
+from fsp_dynamics.training.evaluation import Evaluation, evaluate
+from fsp_dynamics.training.recipe import Learner, Recipe
+from fsp_dynamics.training.warm_start import warm_start_of
+
+ACTIVATIONS_HOME = "fsp_dynamics.models.activations"  # where those of the package are defined
+NEAR_ONE = 0.9  # ||G_D|| from which on a user is warned
+_CONVERGE = "weaken the loop (network.loop_scale, learning.rates.loop) or loosen solver.absolute"
+
+
+class RateTrainer:
+    """A rate network that learns by `training.epoch.train_epoch`."""
+
+    def __init__(
+        self, config: RateConfig, data: Dataset, resources: Resources, recipe: Recipe, learner: Learner
+    ) -> None:
+        self.config, self.data, self.resources, self.recipe, self.learner = config, data, resources, recipe, learner
+        self.probing = Probing.of(config, data, recipe)
+
+    @classmethod
+    def check(cls, config: RateConfig, resources: Resources) -> None:
+        """Raises ConfigurationError for settings that the solver refuses, and for a firing rate
+        that another process cannot know.
+        """
+        objects, name = resources.objects, config.network.rho
+        build_recipe(config, resources.backend, resources.local_rank, objects)
+        objects.activation(name)
+        if resources.elsewhere and name in ACTIVATIONS and ACTIVATIONS[name].rate.__module__ != ACTIVATIONS_HOME:
+            raise ConfigurationError(
+                f"network.rho = {name!r} is registered in this process alone; leave out jobs and scheduler"
+            )
+
+    @classmethod
+    def build(
+        cls, config: RateConfig, data: Dataset, resources: Resources, network: Network | None = None
+    ) -> RateTrainer:
+        """See `Trainer.build`."""
+        objects = resources.objects
+        recipe = build_recipe(config, resources.backend, resources.local_rank, objects)
+        drawn, rng = build_network(config, data.train.images.shape[1], data.classes, objects)
+        if network is None and config.network.initial is not None and not resources.restored:
+            raise ConfigurationError(
+                f"network.initial = {config.network.initial!r} stands for a network given in Python; "
+                "give it again (network=...), or leave the key out to draw one from the seed"
+            )
+        return cls(config, data, resources, recipe, Learner.start(network or drawn, recipe, rng))
+
+    @classmethod
+    def network_of(cls, config: RateConfig, parameters: dict[str, Array], objects: Objects) -> Network:
+        """See `Trainer.network_of`."""
+        return network_with(config, parameters, objects)
+
+    @property
+    def description(self) -> str:
+        """The backend, and the shards into which batches are divided where that changes bits."""
+        given = self.resources
+        in_shards = engine_of(self.learner.network, self.recipe, given.ranks).in_shards
+        return given.backend.described(given.local_rank, given.ranks.shards if in_shards else 1)
+
+    @property
+    def network(self) -> Network:
+        """The learner's own network."""
+        return self.learner.network
+
+    @property
+    def finished(self) -> int:
+        """Finished epochs."""
+        return self.learner.epoch
+
+    def epoch(self, on_batch: OnBatch | None = None) -> Record:
+        """One epoch; `EpochReport` as a mapping."""
+        number, split = self.learner.epoch + 1, self.data.train
+        report = train_epoch(
+            self.learner,
+            split,
+            self.recipe,
+            on_batch,
+            probe=self.probing.within(number, resumed=self.learner.unfinished is not None),
+            every=self.probing.every or 1,
+            ranks=self.resources.ranks,
+        )
+        if report.unconverged >= len(split.labels):
+            raise NoConvergenceError(f"no sample of epoch {number} converged, nothing was learned; {_CONVERGE}")
+        return report.as_dict()
+
+    def evaluate(self, part: str) -> Evaluation | None:
+        """The free phase on these images."""
+        split = getattr(self.data, part)
+        if not len(split.labels):
+            return None
+        learner = self.learner
+        return evaluate(learner.network, split, self.recipe, warm_start=learner.warm_start, ranks=self.resources.ranks)
+
+    def probe(self) -> list[Record]:
+        """`analysis.probe.Probe.look`, and the angles within the epoch."""
+        return self.probing.look(self.learner.epoch, self.learner.network)
+
+    def metrics(self, evaluations: Mapping[str, Evaluation | None], probed: Record) -> Record:
+        """Unconverged samples, angles, the gain of the loop, and saturation on the test images."""
+        test, stability = evaluations.get("test"), probed.get("stability", {})
+        return {
+            **{f"{part}_unconverged": found.unconverged if found else None for part, found in evaluations.items()},
+            "alignment_degrees": probed.get("alignment", {}).get("degrees", {}),
+            **{key: stability[key] for key in ("loop_norm", "loop_norm_max", "kink_margin") if stability},
+            "saturation": test.saturation if test else {},
+        }
+
+    def state(self) -> TrainingState:
+        """Parameters, velocity, warm start and random stream; between two batches also where the
+        epoch stands, and what was measured in it.
+        """
+        learner = self.learner
+        parts = {
+            "parameters": learner.network.parameters(),
+            "velocity": learner.velocity,
+            "warm_start": {} if learner.warm_start is None else learner.warm_start.arrays(),
+            "epoch": {} if learner.unfinished is None else learner.unfinished.arrays(),
+        }
+        arrays = {f"{part}/{name}": np.array(a) for part, found in parts.items() for name, a in found.items()}
+        values: Record = {"rng": learner.rng.bit_generator.state}
+        if learner.unfinished is not None:
+            values["probes"] = plain(self.probing.waiting)
+        return TrainingState(learner.epoch, arrays, values)
+
+    def restore(self, state: TrainingState) -> None:
+        """See `Trainer.restore`."""
+        learner, unfinished = self.learner, state.part("epoch")
+        learner.network = network_with(
+            self.config, {name: np.array(a) for name, a in state.parameters.items()}, self.resources.objects
+        )
+        learner.velocity.clear()
+        learner.velocity.update({name: np.array(a) for name, a in state.part("velocity").items()})
+        learner.warm_start = warm_start_of(state.part("warm_start"))
+        learner.rng.bit_generator.state = state.values["rng"]
+        learner.epoch = state.epoch
+        learner.unfinished = EpochState.of(unfinished) if unfinished else None
+        self.probing.waiting = list(state.values.get("probes", []))
+
+    def warnings(self, record: Record | None, previous: Record | None) -> list[str]:
+        """A negative beta alone; a rule without a compiled engine; samples that did not converge; a
+        loop near instability; outputs that have fallen silent.
+        """
+        if record is None:
+            slow = slow_rule(self.learner.network, self.recipe, self.resources.ranks)
+            return _about_beta(self.config) + ([slow] if slow else [])
+        before, images = previous or {}, len(self.data.train.labels)
+        epoch, found = f"epoch {record['epoch']}", []
+        if 2 * record["unconverged"] >= images:
+            found.append(
+                f"{epoch}: {record['unconverged']} of {images} samples did not converge and were not learned from; "
+                f"{_CONVERGE}"
+            )
+        if (record.get("loop_norm_max") or 0) > NEAR_ONE >= (before.get("loop_norm_max") or 0):
+            found.append(
+                f"{epoch}: up to {record['loop_norm_max']:.2f} of a small change of the outputs comes back round the "
+                "loop (||G_D||), so phases take long and may end in oscillation; weaken the loop "
+                "(network.loop_scale, learning.rates.loop)"
+            )
+        rates = self.config.learning.rates.forward
+        dead = [unit for unit in record["dead_outputs"] if unit not in before.get("dead_outputs", [])]
+        if dead:
+            found.append(
+                f"{epoch}: output {', '.join(map(str, dead))} had rate 0 for every image although its class occurs, "
+                f"and may never recover; lower learning.rates.forward[{len(rates) - 1}] (now {rates[-1]:g})"
+            )
+        return found
+
+
+def _about_beta(config: RateConfig) -> list[str]:
+    beta = config.learning.beta
+    if beta > 0 or config.learning.phases != "one-sided":
+        return []
+    return [f"learning.beta = {beta}: a negative beta alone tends to silence the outputs; watch dead_outputs"]
