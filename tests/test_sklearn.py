@@ -232,39 +232,37 @@ def test_a_usual_fit_warns_of_nothing():
         LoopClassifier(**SMALL).fit(X, y).partial_fit(X, y).predict(X)
 
 
-@pytest.fixture(scope="module")
-def restless(digits):
-    """A loop so strong that many samples swing for ever."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return LoopClassifier(**SMALL, epochs=1, loop_scale=200.0).fit(
-            digits.train.images[:100], digits.train.labels[:100]
-        )
-
-
 @pytest.mark.parametrize("verb", ["predict", "predict_proba", "decision_function", "score"])
-def test_a_warning_counts_samples_that_are_predicted_from_no_rest(restless, digits, verb, monkeypatch):
+def test_a_warning_counts_samples_that_are_predicted_from_no_rest(trained, digits, verb, monkeypatch):
+    """In batches of 15, of which every seventh sample is said to have run out of steps. (Which
+    samples of a real network do not converge is another number on every processor.)
+    """
+
+    class Tired:
+        def relax(self, *given, **options):
+            found = fsp.make_solver().relax(*given, **options)
+            return dataclasses.replace(found, status=np.where(np.arange(len(found.status)) % 7, 0, 1).astype(np.uint8))
+
     monkeypatch.setattr("fsp_dynamics.sklearn.BATCH", 15)  # one warning of all batches
+    monkeypatch.setattr("fsp_dynamics.sklearn.make_solver", Tired)
     images, labels = digits.train.images[:40], digits.train.labels[:40]
-    rest = fsp.relax(restless.network_, restless.to_images(images), tolerance=fsp.Tolerance(1e-4))
-    wandering = int((~rest.converged).sum())
-    assert 0 < wandering < 40
     with pytest.warns(ConvergenceWarning) as seen:
-        getattr(restless, verb)(*(images, labels) if verb == "score" else (images,))
+        getattr(trained, verb)(*(images, labels) if verb == "score" else (images,))
     (said,) = seen
-    assert str(said.message).startswith(f"{wandering} of 40 samples did not converge; ")
+    assert str(said.message).startswith("8 of 40 samples did not converge; ")
     assert str(said.message).endswith("lower loop_scale or the rate of the loop")
     assert verb == "score" or said.filename == __file__
 
 
-def test_a_warning_counts_samples_that_taught_partial_fit_nothing(restless, digits):
-    model, rows = pickle.loads(pickle.dumps(restless)), slice(0, 40)
+def test_a_warning_counts_samples_that_taught_partial_fit_nothing(trained, digits, monkeypatch):
+    monkeypatch.setattr(
+        "fsp_dynamics.sklearn.train_epoch", lambda *given: dataclasses.replace(train_epoch(*given), unconverged=7)
+    )
+    model, rows = pickle.loads(pickle.dumps(trained)), slice(0, 40)
     with pytest.warns(ConvergenceWarning) as seen:
         model.partial_fit(digits.train.images[rows], digits.train.labels[rows])
     (said,) = seen
-    assert str(said.message).startswith(
-        f"{model.history_[-1]['unconverged']} samples did not converge and taught nothing; lower loop_scale"
-    )
+    assert str(said.message).startswith("7 samples did not converge and taught nothing; lower loop_scale")
     assert said.filename == __file__
 
 
