@@ -25,7 +25,7 @@ DIGITS = fsp.load_dataset("digits")
 
 
 def test_the_correlation_is_what_the_forward_matrices_do_to_noise() -> None:
-    """Nothing saturated and no loop: 4 NOISE^2 (W1 W2)^T in expectation, here over 20,000 samples."""
+    """Nothing saturated and no loop: 4 NOISE^2 (W1 W2)^T in the mean, here of 20,000 samples."""
     network = fsp.loop_network([3, 6, 5, 4], dtype=np.float64, forward_scale=0.05, loop_scale=0, rng=0)
     network = network.with_parameters(
         {f"biases[{k}]": np.full(n, 0.5) for k, n in enumerate((6, 5, 4))} | {"input": 0 * network.input}
@@ -82,8 +82,8 @@ def test_following_turns_and_keeps_the_norm_and_zero_moves_nothing() -> None:
 @pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="takes minutes as plain Python")
 def test_a_mirrored_loop_aligns_better(monkeypatch) -> None:
     """Eight epochs of digits from the same weights, twelve times: the loop and W1 end nearer to the
-    others than with eq. 14 alone. Over seeds the gains are 12 +- 3 and 6 +- 6 degrees, so their means
-    lie within 1 and 2 degrees of that; for one seed W1 may lose 10.
+    others than with eq. 14 alone. Over seeds the gains are 12 +- 3 and 6 +- 6 degrees, so their
+    means lie within 1 and 2 degrees of that; for one seed W1 may lose 10.
     """
     monkeypatch.setattr(mirror, "PIECE", 200)
     plain = Recipe(Sgd(LearningRates(20.0, (30.0, 7.0), 0.0), output_step=0.2), FixedPointSolver(), Tolerance(1e-4))

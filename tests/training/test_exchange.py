@@ -174,7 +174,8 @@ def test_samples_that_do_not_rest_are_looked_after_once(sharing) -> None:
     recipe, data = recipe_for(2, {}, {"output_step": 0.02}, tolerance=1e-4), DIGITS.train.limit(56)
     alone, reports, _ = learned(network, recipe, data, epochs=1)
     assert reports[0].passes_free > 20
-    for learner, told, _ in Crowd(2, sharing=sharing).run(lambda ranks: learned(network, recipe, data, ranks, epochs=1)):
+    crowd = Crowd(2, sharing=sharing)
+    for learner, told, _ in crowd.run(lambda ranks: learned(network, recipe, data, ranks, epochs=1)):
         assert same_bits(learner, alone)
         assert told[0].unconverged == reports[0].unconverged
 

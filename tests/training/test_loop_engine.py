@@ -257,6 +257,7 @@ def test_the_price_of_an_equilibrium_on_digits() -> None:
 @compiled_only
 @pytest.mark.slow
 @pytest.mark.skipif("FSP_DATA" not in os.environ, reason="MNIST is looked for in $FSP_DATA")
+@pytest.mark.rare
 def test_the_price_of_an_equilibrium_on_mnist() -> None:
     """784-500-500-10, residual <= 1e-4, the epoch after five: products with the 500 x 500 matrix
     per sample, and per nudged sample.
