@@ -260,14 +260,16 @@ def test_the_price_of_an_equilibrium_on_digits() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif("FSP_DATA" not in os.environ, reason="MNIST is looked for in $FSP_DATA")
 @pytest.mark.rare
+@pytest.mark.timeout(1800)  # 8 s with vector instructions, minutes without (NUMBA_CPU_NAME=generic)
 def test_the_price_of_an_equilibrium_on_mnist() -> None:
     """784-500-500-10, residual <= 1e-4, the epoch after five: products with the 500 x 500 matrix
-    per sample, and per nudged sample.
+    per sample, and per nudged sample. Seen 1.44 and 1.66; with an eighth of the images, over eight
+    seeds, the spread is 0.02.
     """
     free, nudged, residual = mean_passes("mnist-2x500", 5)
     assert residual <= 1e-4
-    assert free <= 1.45
-    assert nudged <= 1.75
+    assert free <= 1.55
+    assert nudged <= 1.8
 
 
 @compiled_only
