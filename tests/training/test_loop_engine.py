@@ -247,8 +247,8 @@ def mean_passes(preset: str, epochs: int, limit: int | None = None):
 
 @compiled_only
 def test_the_price_of_an_equilibrium_on_digits() -> None:
-    """Counted passes need no clock: 2.34 +- 0.05 and 1.60 +- 0.05 over ten seeds; plain passes would
-    take 5 and 4.
+    """Counted passes need no clock: 2.34 +- 0.05 and 1.60 +- 0.05 over ten seeds; plain passes
+    would take 5 and 4.
     """
     free, nudged, residual = mean_passes("digits", 5)
     assert residual <= 1e-4
