@@ -11,11 +11,11 @@ import pytest
 # those that compile most, in an order in which the two seldom compile the same kernels at a time,
 # then the longest.
 FIRST = (
-    "tests/training/test_epoch.py",
+    "tests/training/test_epoch.py",  # the loop's kernels in float64, while
+    "tests/learning/test_mirror.py",  # this one compiles them in float32
     "tests/solvers/test_numba_ode.py",
-    "tests/training/test_loop_engine.py",
     "tests/solvers/test_fixed_point.py",
-    "tests/learning/test_mirror.py",
+    "tests/training/test_loop_engine.py",
     "tests/kernels/test_field.py",
     "tests/kernels/test_panels.py",
     "tests/solvers/test_packed_layers.py",
