@@ -8,20 +8,22 @@ FACTS := pyproject.toml setup.cfg constraints.txt
 INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e
 # One BLAS thread for each test process: there is one process for each core, and idle BLAS threads spin.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --cov
-# What the compiler has a part in, as far as it is there; in these two files torch alone computes.
-NUMERIC = $(wildcard $(addprefix tests/,models kernels solvers learning training torch_backend analysis test_order.py test_solvers_agree.py)) \
-	$(addprefix --ignore=tests/,torch_backend/test_torch_ode.py torch_backend/test_torch_module.py)
+# A file's tests stay in one process, so that two processes seldom compile the same kernels; tests/conftest.py says which
+# files come first.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# What kernels do is tested here; these run once as plain Python, where their lines are counted, and once with checked indices.
+KERNELS := tests/kernels $(addprefix tests/,solvers/test_numba_ode.py solvers/test_packed_layers.py solvers/test_fixed_point.py training learning)
 
 .DEFAULT_GOAL := quickstart
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help quickstart explore test lint format docs bench clean
+.PHONY: help quickstart explore test rest test-all lint format docs bench clean
 
 help:
 	@echo "make           set up .venv and train the first network (fsp quickstart)"
 	@echo "make explore   set up .venv and open the live instrument in JupyterLab (fsp explore; make explore RUN=quickstart for a run)"
-	@echo "make test      set up .venv, then lint, types and every test, with and without the compiler"
+	@echo "make test      set up .venv, then lint, types and tests: ten minutes on two cores"
+	@echo "make test-all  that, then what is slow and rare, kernels as plain Python and with checked indices, coverage, and docs"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make format    let ruff rewrite what it can"
 	@echo "make docs      the documentation, notebooks executed, in docs/_build/html"
@@ -35,10 +37,21 @@ quickstart: $(VENV)/ready
 explore: $(VENV)/ready-for-notebooks
 	@$(BIN)/fsp explore $(RUN)
 
-# Coverage counts both passes: compiled kernels run unseen in the first, their lines are counted in the second.
 test: lint
-	$(ONE_THREAD) $(PYTEST) --cov-report=
-	NUMBA_DISABLE_JIT=1 $(ONE_THREAD) $(PYTEST) --cov-append --cov-report=term:skip-covered --cov-fail-under=90 -m "not slow and not cli" $(NUMERIC)
+	$(ONE_THREAD) $(PYTEST) $(COVER) -m "not rare"
+
+# What `make test` leaves out. Compiled kernels run unseen: their lines are counted where they are plain Python.
+rest: $(VENV)/ready-for-tests
+	$(ONE_THREAD) $(PYTEST) $(COVER) $(APPEND) -m rare
+	NUMBA_DISABLE_JIT=1 $(ONE_THREAD) $(PYTEST) $(COVER) $(APPEND) -m "not slow and not cli" $(KERNELS)
+	$(FLOOR)
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=.numba-checked $(ONE_THREAD) $(PYTEST) -m "not slow and not cli" $(KERNELS)
+
+# Coverage makes tests a third slower, so it is counted here alone.
+test-all: COVER := --cov --cov-report=
+test-all: APPEND := --cov-append
+test-all: FLOOR = $(BIN)/coverage report --skip-covered --fail-under=90
+test-all: test rest docs
 
 lint: $(VENV)/ready-for-tests
 	$(BIN)/ruff check .
@@ -57,7 +70,7 @@ bench: $(VENV)/ready-for-tests
 	$(BIN)/fsp bench $(BENCH)
 
 clean:
-	rm -rf $(VENV) build dist docs/_build docs/gallery *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build docs/gallery *.egg-info .coverage* .numba-checked .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find fsp_dynamics tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # Set-up. A stamp is older than the facts only when there is something to install, so a second `make` starts at once.

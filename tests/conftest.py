@@ -7,6 +7,36 @@ from __future__ import annotations
 import problems
 import pytest
 
+# Files that come first where two processes share the tests, each file in one of them (`make test`):
+# those that compile most, in an order in which the two seldom compile the same kernels at a time,
+# then the longest.
+FIRST = (
+    "tests/training/test_epoch.py",  # the loop's kernels in float64, while
+    "tests/learning/test_mirror.py",  # this one compiles them in float32
+    "tests/solvers/test_numba_ode.py",
+    "tests/solvers/test_fixed_point.py",
+    "tests/training/test_loop_engine.py",
+    "tests/kernels/test_field.py",
+    "tests/kernels/test_panels.py",
+    "tests/solvers/test_packed_layers.py",
+    "tests/test_solvers_agree.py",
+    "tests/experiments/sweeps/test_sweep.py",
+    "tests/test_notebooks.py",
+    "tests/test_cli.py",
+    "tests/test_face.py",
+    "tests/experiments/jobs/test_job.py",
+    "tests/experiments/test_runner.py",
+    "tests/torch_backend/test_torch_ode.py",
+    "tests/test_backends_agree.py",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files of FIRST come first."""
+    rank = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: rank.get(item.nodeid.split("::")[0], len(FIRST)))
+
 
 @pytest.fixture(params=["rows leave", "rows are masked"])
 def cut(request, monkeypatch) -> bool:

@@ -41,6 +41,7 @@ def made(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_the_numbers_are_those_of_the_runs(made, capsys):
     runs, out = made
     assert study.main(["--runs", str(runs), "--out", str(out), "--seeds", "0", "1", *TINY]) == 0
@@ -59,6 +60,7 @@ def test_the_numbers_are_those_of_the_runs(made, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_every_option_changes_what_is_learned(made):
     runs, _ = made
     ends = {

@@ -26,13 +26,10 @@ from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.training.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-DEVICES = [
-    "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")),
-]
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+DEVICES = ["cpu", pytest.param("cuda", marks=CUDA)]
 EVERY_DEVICE = pytest.mark.parametrize("device", DEVICES)
 EVERY_PHASE = pytest.mark.parametrize("phase", problems.PHASES)
-EVERY_PROBLEM = pytest.mark.parametrize("where", problems.NAMES)
 OURS = {"reference": ("reference", {}), "numba_ode": ("numba_ode", {}), "fixed_point": ("fixed_point", {})}
 TORCH = {
     "passes": ("torch_fixed_point", {}),
@@ -64,9 +61,11 @@ def solver_of(name, device):
     return make_solver(kind, **settings, **({"device": device} if name in TORCH else {}))
 
 
-@EVERY_DEVICE
+@pytest.mark.parametrize(  # every problem on the CPU: tests/test_solvers_agree.py
+    ("where", "device"),
+    [("saturated", "cpu"), ("untied", "cpu"), *(pytest.param(name, "cuda", marks=CUDA) for name in problems.NAMES)],
+)
 @EVERY_PHASE
-@EVERY_PROBLEM
 def test_equilibria_are_the_same(where, phase, device, dtype) -> None:
     """Saturated, strong, smooth, reciprocal: within 1e-12 (float64) and 1e-5 (float32) of each
     other, and of what the oracles know.
@@ -171,7 +170,9 @@ def check_epochs(which, kind, device, dtype, data, limit, **optimiser) -> None:
     found = {name: trained(network, recipe, data, epochs=1) for name, recipe in recipes.items()}
     (kernels, (seen,)), (tensors, (told,)) = found["fixed_point"], found["passes"]
     assert (seen.unconverged, told.unconverged) == (0, 0)
-    assert (told.train_error, told.dead_outputs) == (seen.train_error, seen.dead_outputs)
+    border = 0 if dtype == np.float64 else 100 / len(data.labels)  # one image may lie on it
+    assert told.train_error == pytest.approx(seen.train_error, abs=border)
+    assert told.dead_outputs == seen.dead_outputs
     for name, w in kernels.network.parameters().items():
         moved = float(np.abs(w - network.parameters()[name]).max())
         assert moved > 0, name

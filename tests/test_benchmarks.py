@@ -62,6 +62,7 @@ def test_the_sliders_that_are_timed_are_sliders():
 
 
 @pytest.mark.parametrize("batch", [5, 23])
+@pytest.mark.rare
 def test_the_twin_learns_what_pytorch_learns(images, batch):
     torch = pytest.importorskip("torch")
     pixels, labels, order = images
@@ -122,6 +123,7 @@ def test_threads_change_no_bit_of_the_twin(images):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.rare
 def test_euler_learns_by_equation_14_and_reports_its_distance_from_equilibrium(images, threads):
     pixels, labels, _ = images
     network = loop_network(SIZES, loop_scale=0.3, rng=0)
@@ -288,6 +290,7 @@ def test_a_quick_run_from_the_command_line(capsys, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_memory_is_measured_in_processes_of_their_own():
     pytest.importorskip("torch")
     rows = scaling.memory(["digits"], lambda text: None, images=50)

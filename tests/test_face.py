@@ -274,7 +274,7 @@ def test_constraints_pin_every_dependency_by_name_and_version() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="file modes")
-def test_the_continuous_integration_runs_make_test() -> None:
+def test_the_continuous_integration_runs_all_tests() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert script.read_text(encoding="utf-8").splitlines()[-1] == "exec make test"
+    assert script.read_text(encoding="utf-8").splitlines()[-1] == "exec make test-all"

@@ -245,6 +245,7 @@ def test_05_predictions_are_met(alone) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hidden", [False, True], ids=("data where they are", "no data"))
+@pytest.mark.rare
 def test_06_a_resumed_run_has_the_bits_of_an_uninterrupted_one(hidden, alone, monkeypatch) -> None:
     if hidden:
         monkeypatch.delenv("FSP_DATA", raising=False)

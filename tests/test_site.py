@@ -153,6 +153,7 @@ def build(source: Path, into: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
 
 
+@pytest.mark.rare
 @pytest.mark.slow
 def test_the_site_is_whole_and_needs_no_network(tmp_path: Path) -> None:
     done = build(DOCS, tmp_path)
@@ -183,6 +184,7 @@ def test_the_site_is_whole_and_needs_no_network(tmp_path: Path) -> None:
     assert ">ndarray<" not in site["api/solvers.html"]  # properties say Array too
 
 
+@pytest.mark.rare
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "warned"),
@@ -201,6 +203,7 @@ def test_a_fault_in_a_page_stops_the_build(text: str, warned: str, tmp_path: Pat
     assert warned in done.stderr
 
 
+@pytest.mark.rare
 @pytest.mark.slow
 def test_the_explorer_stands_still_in_a_page(tmp_path: Path) -> None:
     """A notebook with the output that a widget leaves where no kernel is, and a picture to put in

@@ -33,6 +33,7 @@ def test_the_other_process_is_told_what_network_it_is(loop: bool, monkeypatch: p
 
 @pytest.mark.cli
 @pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
+@pytest.mark.rare
 def test_what_the_other_process_compiles_is_loaded_here(tmp_path: Path) -> None:
     code = (
         "from numba.core import event\n"

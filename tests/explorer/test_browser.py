@@ -34,6 +34,7 @@ from fsp_dynamics.explorer.model import Model
 from fsp_dynamics.explorer.session import Session
 
 pytestmark = [
+    pytest.mark.rare,
     pytest.mark.slow,
     pytest.mark.cli,
     pytest.mark.xdist_group("browser"),  # one page, in turn

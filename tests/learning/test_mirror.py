@@ -25,7 +25,7 @@ DIGITS = fsp.load_dataset("digits")
 
 
 def test_the_correlation_is_what_the_forward_matrices_do_to_noise() -> None:
-    """Nothing saturated and no loop: 4 NOISE^2 (W1 W2)^T in expectation, here over 20,000 samples."""
+    """Nothing saturated and no loop: 4 NOISE^2 (W1 W2)^T in the mean, here of 20,000 samples."""
     network = fsp.loop_network([3, 6, 5, 4], dtype=np.float64, forward_scale=0.05, loop_scale=0, rng=0)
     network = network.with_parameters(
         {f"biases[{k}]": np.full(n, 0.5) for k, n in enumerate((6, 5, 4))} | {"input": 0 * network.input}
@@ -81,21 +81,28 @@ def test_following_turns_and_keeps_the_norm_and_zero_moves_nothing() -> None:
 
 @pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="takes minutes as plain Python")
 def test_a_mirrored_loop_aligns_better(monkeypatch) -> None:
-    """Eight epochs of digits from the same weights: the loop and W1 end more than 10 degrees
-    nearer to the others than with eq. 14 alone.
+    """Eight epochs of digits from the same weights, twelve times: the loop and W1 end nearer to the
+    others than with eq. 14 alone. Over seeds the gains are 12 +- 3 and 6 +- 6 degrees, so their
+    means lie within 1 and 2 degrees of that; for one seed W1 may lose 10.
     """
     monkeypatch.setattr(mirror, "PIECE", 200)
-    network = fsp.loop_network([64, 40, 30, 10], loop_scale=0.5, rng=0)
     plain = Recipe(Sgd(LearningRates(20.0, (30.0, 7.0), 0.0), output_step=0.2), FixedPointSolver(), Tolerance(1e-4))
-    found = {}
-    for name, recipe in (("plain", plain), ("mirror", dataclasses.replace(plain, mirror=0.1))):
-        learner = Learner.start(network, recipe, 0)
-        for _ in range(8):
-            report = train_epoch(learner, DIGITS.train, recipe)
-        assert report.train_error < 15
-        found[name] = loop_alignment(learner.network)
-    assert found["mirror"].degrees["loop"] < found["plain"].degrees["loop"] - 10
-    assert found["mirror"].inside["W1"] < found["plain"].inside["W1"] - 10
+    gains, errors = [], []
+    for seed in range(12):
+        network = fsp.loop_network([64, 40, 30, 10], loop_scale=0.5, rng=seed)
+        found = []
+        for recipe in (plain, dataclasses.replace(plain, mirror=0.1)):
+            learner = Learner.start(network, recipe, seed)
+            for _ in range(8):
+                report = train_epoch(learner, DIGITS.train, recipe)
+            alignment = loop_alignment(learner.network)
+            found.append((alignment.degrees["loop"], alignment.inside["W1"]))
+            errors.append(report.train_error)
+        gains.append(np.subtract(*found))
+    loop, W1 = np.mean(gains, axis=0)
+    assert loop > 6
+    assert W1 > 0
+    assert np.mean(errors) < 12
 
 
 def test_what_it_needs() -> None:

@@ -165,6 +165,7 @@ print(json.dumps({"answers": answers, "stats": stats, "seconds": time.perf_count
 
 @COMPILED
 @pytest.mark.slow
+@pytest.mark.rare
 def test_one_compilation_for_every_topology_is_kept_on_disk_for_each_activation(tmp_path):
     """Compiled by two processes, loaded together by a third: machine code of the same name must
     not be mixed up.

@@ -247,24 +247,29 @@ def mean_passes(preset: str, epochs: int, limit: int | None = None):
 
 @compiled_only
 def test_the_price_of_an_equilibrium_on_digits() -> None:
-    """Counted passes need no clock: seen 1.9 and 1.8; plain sweeps would take 5 and 4."""
+    """Counted passes need no clock: 2.34 +- 0.05 and 1.60 +- 0.05 over ten seeds; plain passes
+    would take 5 and 4.
+    """
     free, nudged, residual = mean_passes("digits", 5)
     assert residual <= 1e-4
-    assert free <= 2.5
-    assert nudged <= 2.2
+    assert free <= 2.8
+    assert nudged <= 2.0
 
 
 @compiled_only
 @pytest.mark.slow
 @pytest.mark.skipif("FSP_DATA" not in os.environ, reason="MNIST is looked for in $FSP_DATA")
+@pytest.mark.rare
+@pytest.mark.timeout(1800)  # 8 s with vector instructions, minutes without (NUMBA_CPU_NAME=generic)
 def test_the_price_of_an_equilibrium_on_mnist() -> None:
     """784-500-500-10, residual <= 1e-4, the epoch after five: products with the 500 x 500 matrix
-    per sample, and per nudged sample.
+    per sample, and per nudged sample. Seen 1.44 and 1.66; with an eighth of the images, over eight
+    seeds, the spread is 0.02.
     """
     free, nudged, residual = mean_passes("mnist-2x500", 5)
     assert residual <= 1e-4
-    assert free <= 1.45
-    assert nudged <= 1.75
+    assert free <= 1.55
+    assert nudged <= 1.8
 
 
 @compiled_only

@@ -187,6 +187,7 @@ def test_other_arguments_are_refused_too(tiny, tmp_path, options, words):
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_a_worker_that_is_killed_while_it_has_nothing_to_do_is_replaced():
     pool = sweep_work.Processes(1, 1)
     nothing = ("", None, "no permit", None, 1)  # a member that ends at once
@@ -495,6 +496,7 @@ def kill_in_the_middle(folder, times, killed):
 
 
 @pytest.mark.slow
+@pytest.mark.rare
 def test_killed_workers_cost_no_member_but_the_one_that_is_killed_twice(tiny, tmp_path):
     table = tiny(learning={"epochs": 120}, probes={"samples": 0})
     plans = {"seed=0": 1, "seed=1": 2}
@@ -596,6 +598,7 @@ def test_a_folder_that_is_still_held_is_waited_for(tiny, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.cli
+@pytest.mark.rare
 def test_control_c_stops_processes_that_it_does_not_reach(tmp_path):
     arguments = [
         "sweep",

@@ -148,6 +148,7 @@ def same_bits(folder, other):
 
 
 @pytest.mark.parametrize("cluster", [3, 0], ids=["the scheduler tries again", "the scheduler gives up"], indirect=True)
+@pytest.mark.rare
 def test_a_worker_killed_while_it_trains_costs_no_run_and_no_bit(cluster, tmp_path, alone):
     workers, killed = [cluster.worker(), cluster.worker()], []
 
@@ -178,6 +179,7 @@ def test_a_worker_killed_while_it_trains_costs_no_run_and_no_bit(cluster, tmp_pa
         assert same_bits(member.folder, alone[member.folder.name].folder)
 
 
+@pytest.mark.rare
 def test_a_signal_stops_the_members_on_the_cluster_and_a_lost_scheduler_is_said(cluster, tiny, tmp_path):
     table, out = tiny(learning={"epochs": 100_000}, probes={"samples": 0}), tmp_path / "sweep"
     worker = cluster.worker()
