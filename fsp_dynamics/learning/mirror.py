@@ -1,13 +1,14 @@
 """The mirror phase: a loop that follows what the forward matrices do to noise.
 
 The loop sends the output's error to the first hidden layer; the gradient would send it through the
-transposed product of the forward matrices. Let the free network rest under a small noise on the
-drive of the first hidden layer, once with each sign; with delta the difference of the two rests,
+transposed product of the forward matrices. Let the free network converge with a small noise on the
+drive of the first hidden layer, once with each sign; with delta the difference of the two
+equilibria,
 
-    M_ji = mean_B delta rho(s_L,j) delta rho(s_1,i)                                                   (n_L, n_1)
+    M_ji = mean_B delta rho(s_L,j) delta rho(s_1,i)                                 (n_L, n_1)
 
-points, in expectation, where the loop would have to point. After each piece of training the loop
-turns towards it and keeps its norm:
+points, in expectation, where the loop would have to point. After each PIECE samples the loop turns
+towards it and keeps its norm:
 
     loop <- ||loop|| L / ||L||,    L = (1 - eta) loop / ||loop|| + eta M / ||M||
 
@@ -51,7 +52,7 @@ def run(
 def correlation(
     network: Network, constant: Array, relax: Callable[[Array], Equilibrium], rng: np.random.Generator
 ) -> Array:
-    """M (n_L, n_1) of these samples, from two rests each; those not converged in both are left out
+    """M (n_L, n_1) of these samples, from two equilibria each; those not converged in both are left out
     (zeros if none is left).
 
     constant (B, n_1), the drive. relax : drive -> the free equilibrium.

@@ -187,10 +187,11 @@ def output_move(terms: Sequence[Term], layer: int, mean_rates: Any) -> Any:
 
         sum_b (1 + h . x_b) y_b    over the terms x^T y into layer number `layer`, the output
 
-    with 1 for the bias and h = `mean_rates` (n_L-1,) the mean free rates below the output. Arrays or
-    tensors.
+    with 1 for the bias and h = `mean_rates` (n_L-1,) the mean free rates below the output. Takes
+    arrays or tensors.
     """
-    overlaps: dict[int, tuple[Any, Any]] = {}  # by the postsynaptic factor, which matrix and bias often share
+    # by the postsynaptic factor, which matrix and bias often share
+    overlaps: dict[int, tuple[Any, Any]] = {}
     for term in terms:
         if term.parameter == f"forward[{layer - 1}]" and term.pre is not None and not term.transposed:
             overlap = term.pre @ mean_rates

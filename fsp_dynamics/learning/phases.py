@@ -76,7 +76,7 @@ def nudged(
     rule: Rule | None = None,
 ) -> Equilibrium:
     """The equilibrium under Nudge(beta, target), reached from the free one, as `rule` nudges; None:
-    as the field says.
+    through the field.
     """
     nudge = Nudge(beta, target)
     if rule is not None:
@@ -112,20 +112,20 @@ def run(
     drive : (B, n_1). target : (B, n_L) target firing rates.
     kind : "one-sided" (+beta, the paper), "random-sign" (one sign for the batch, drawn from `rng`;
         the original equilibrium propagation) or "centred" (+beta and -beta, error O(beta^2)).
-    rule : how to nudge (`rules.Rule.relax_nudged`); None: as the field says, as eq. 14 does.
+    rule : how to nudge (`rules.Rule.relax_nudged`); None: through the field, as for eq. 14.
 
     Raises ConfigurationError for a beta that removes the output's leak (beta <= -1/r_L in either
     sign that is used).
     """
-    rest = free(network, drive, solver, tolerance)
+    free_phase = free(network, drive, solver, tolerance)
     if kind == "random-sign":
         if rng is None:
             raise ConfigurationError("kind = 'random-sign' draws the sign of beta and needs an rng")
         beta = beta if rng.random() < 0.5 else -beta
-    rows = np.flatnonzero(rest.converged & (rest.output != target).any(1))
-    start = rest.rows(rows)
+    rows = np.flatnonzero(free_phase.converged & (free_phase.output != target).any(1))
+    start = free_phase.rows(rows)
     positive = nudged(network, drive[rows], start, target[rows], beta, solver, tolerance, rule)
     negative = (
         nudged(network, drive[rows], start, target[rows], -beta, solver, tolerance, rule) if kind == "centred" else None
     )
-    return Phases(beta, rest, rows, positive, negative)
+    return Phases(beta, free_phase, rows, positive, negative)

@@ -182,7 +182,7 @@ def simulate(
     solver : name of a tableau, or any `Integrator`. None: `dopri5` with controlled steps for a
         smooth rho. A hard sigmoid's network follows eq. 13 as it stands, clipped to [0, 1] after
         every step, in constant steps of `rk4`; with rtol or atol it follows the rate form, which
-        has the same points of rest and takes another way there, in controlled steps of `bosh3` (at
+        has the same equilibria and reaches them on another path, in controlled steps of `bosh3` (at
         kinks the estimate of dopri5 misses too much). With dt it is `rk4` for both.
     dt : constant step of the tableau. None: steps are controlled, or 0.05 long where the tableau
         estimates no error.
@@ -201,7 +201,8 @@ def simulate(
 
     >>> from fsp_dynamics.models.network import loop_network
     >>> network, images = loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
-    >>> path = simulate(network, images, [(20.0, None), (10.0, Nudge(1.0, np.eye(3)[[0, 1]]))], save=5.0)
+    >>> nudge = Nudge(1.0, np.eye(3)[[0, 1]])
+    >>> path = simulate(network, images, [(20.0, None), (10.0, nudge)], save=5.0)
     >>> path.times.tolist(), path.states[-1].shape, path.labels[-1].item()
     ([0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0], (7, 2, 3), 'nudged')
     """
@@ -256,11 +257,12 @@ def _check_protocol(network: Network, protocol: Sequence[Piece], batch: int) -> 
 def _integrator(
     network: Network, solver: str | Integrator | None, dt: float | None, rtol: float | None, atol: float | None
 ) -> Integrator:
-    """The integrator that `simulate` was asked for."""
+    """The integrator that the arguments of `simulate` choose."""
     if solver is not None and not isinstance(solver, str):
         if not isinstance(solver, Integrator):
             raise ConfigurationError(
-                f"solver is {type(solver).__name__}, which has no time axis; give an Integrator or one of: {', '.join(TABLEAUX)}"
+                f"solver is {type(solver).__name__}, which has no time axis; "
+                f"give an Integrator or one of: {', '.join(TABLEAUX)}"
             )
         for name, value in (("dt", dt), ("rtol", rtol), ("atol", atol)):
             if value is not None:
@@ -284,20 +286,23 @@ def _saved_times(save: float | npt.ArrayLike | None, borders: Array) -> Array:
         interval = total / POINTS if save is None else check_positive("save", save)  # type: ignore[arg-type]
         if total / interval > MOST_POINTS:
             raise ConfigurationError(
-                f"save = {save!r} asks for {total / interval:.3g} times, expected at most {MOST_POINTS:,}; save less often"
+                f"save = {save!r} asks for {total / interval:.3g} times, expected at most {MOST_POINTS:,}; "
+                "save less often"
             )
         chosen = np.arange(0, total, interval)
     else:
         chosen = np.asarray(save, np.float64)
         if chosen.ndim != 1 or not len(chosen) or not np.isfinite(chosen).all() or (np.diff(chosen) <= 0).any():
             raise ConfigurationError(
-                f"save has shape {chosen.shape}, expected an interval, or one axis of finite times, each above the one before it"
+                f"save has shape {chosen.shape}, expected an interval, or one axis of finite times, "
+                "each above the one before it"
             )
         if chosen[0] < 0 or chosen[-1] > total * (1 + 1e-9):
             raise ConfigurationError(
-                f"save runs from {chosen[0]:g} to {chosen[-1]:g}, expected times from 0 to {total:g}, the protocol's end"
+                f"save runs from {chosen[0]:g} to {chosen[-1]:g}, "
+                f"expected times from 0 to {total:g}, the protocol's end"
             )
     apart = (
         np.abs(chosen[:, None] - borders).min(1) > 1e-9 * total
-    )  # a time that only rounding tells from a border is the border
+    )  # a time that differs from a border by rounding alone is the border
     return np.sort(np.concatenate([chosen[apart], borders]))

@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib.figure
 from matplotlib.backend_bases import RendererBase
 
-from fsp_dynamics.plotting import styled
+from fsp_dynamics.plotting.style import styled
 
 
 class StyledFigure(matplotlib.figure.Figure):

@@ -27,15 +27,16 @@ def check_split(network: Network, split: LabelledImages) -> None:
     low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= network.sizes[-1]:
         raise ConfigurationError(
-            f"labels run from {low} to {high}, expected 0 to {network.sizes[-1] - 1}: the network has {network.sizes[-1]} outputs"
+            f"labels run from {low} to {high}, expected 0 to {network.sizes[-1] - 1}: "
+            f"the network has {network.sizes[-1]} outputs"
         )
 
 
 def check_phases(both: phases.Phases, batch: int, images: Array) -> None:
     """Refuse to learn from states that are not finite. Raises NotFiniteError."""
-    for name, rest in zip(phases.NAMES, (both.free, both.nudged, both.opposite), strict=True):
-        if rest is not None and not np.isfinite(rest.residual).all():
-            refuse_not_finite(name, batch, images, rest.state)
+    for name, found in zip(phases.NAMES, (both.free, both.nudged, both.opposite), strict=True):
+        if found is not None and not np.isfinite(found.residual).all():
+            refuse_not_finite(name, batch, images, found.state)
 
 
 def refuse_not_finite(phase: str, batch: int, images: Array, state: State) -> None:
@@ -52,7 +53,7 @@ def refuse_not_finite(phase: str, batch: int, images: Array, state: State) -> No
 
 
 def check_weights(network: Network, epoch: int) -> None:
-    """Refuse weights that are not finite after an epoch. Raises NotFiniteError, naming the first."""
+    """Raise NotFiniteError, naming the first, for weights that are not finite after an epoch."""
     for name, weight in network.parameters().items():
         if not np.isfinite(weight).all():
             raise NotFiniteError(f"{name} is not finite after epoch {epoch}; lower its learning rate")

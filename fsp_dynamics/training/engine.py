@@ -103,7 +103,10 @@ def slow_rule(network: Network, recipe: Recipe, ranks: Ranks = ALONE) -> str | N
     usual = engine_of(network, dataclasses.replace(recipe, rule=make_rule("hebbian")), ranks)
     if chosen is usual:
         return None
-    return f"rule {recipe.rule.name!r} has no compiled engine for this network; it trains on the plain one, many times slower"
+    return (
+        f"rule {recipe.rule.name!r} has no compiled engine for this network; it trains on the plain one, "
+        "many times slower"
+    )
 
 
 def _load(path: str) -> type[Engine]:

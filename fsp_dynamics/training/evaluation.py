@@ -77,7 +77,7 @@ def evaluate(
     """The free phase over all images, `batch` at a time. Raises ConfigurationError for empty data
     or impossible labels.
 
-    warm_start : the learner's, if there is one; what it knows of the mean loop Jacobian saves passes.
+    warm_start : the learner's, if there is one; its mean loop Jacobian saves passes.
     ranks : as in `training.epoch.train_epoch`; each takes some of the batches.
     """
     check_split(network, split)
@@ -123,18 +123,18 @@ def free_phase_solver(
     return driven, lambda constant: solver.relax_known(network, constant, known, recipe.tolerance)
 
 
-def _look(network: Network, rest: Equilibrium, labels: Array) -> Array:
+def _look(network: Network, found: Equilibrium, labels: Array) -> Array:
     """What adds up over batches: samples, wrong, sum of the residuals, unconverged; its largest
     residual; rates at 0 and at 1 of each layer, in units of samples; the largest rate of each
     output, and whether its class occurs.
     """
-    rates = [network.rho.rate(s) for s in rest.state]
+    rates = [network.rho.rate(s) for s in found.state]
     counts = [
         len(labels),
-        (rest.output.argmax(1) != labels).sum(),
-        rest.residual.sum(dtype=np.float64),
-        (~rest.converged).sum(),
-        rest.residual.max(),
+        (found.output.argmax(1) != labels).sum(),
+        found.residual.sum(dtype=np.float64),
+        (~found.converged).sum(),
+        found.residual.max(),
     ]
     shares = [np.count_nonzero(r == end) / r.shape[1] for end in (0, 1) for r in rates]
     occurs = np.isin(np.arange(network.sizes[-1]), labels)

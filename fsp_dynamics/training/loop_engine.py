@@ -1,8 +1,7 @@
-"""Epochs of a loop with a hard sigmoid in compiled batches (kernels/loop_learning.py): the way
-training usually goes.
+"""The usual engine: loops with a hard sigmoid, whole batches compiled (kernels/loop_learning.py).
 
-What it computes is what `phases.run` and `Sgd.step` compute, to rounding and to the tolerance of
-rest; what it saves is told in docs/performance.md.
+It computes what `plain_engine` computes, to rounding and to the tolerance of convergence;
+docs/performance.md explains what it saves.
 """
 
 from __future__ import annotations
@@ -48,16 +47,15 @@ from fsp_dynamics.training.ranks import Ranks
 from fsp_dynamics.training.recipe import LabelledImages, Learner, Recipe, images_at
 from fsp_dynamics.training.warm_start import LoopWarmStart
 
-# samples of one call: between two calls the caller is told how far it is, and may stop
-CHUNK = 1024
+CHUNK = 1024  # samples of one call of the kernel; progress is reported between two calls
 TRIAL = 256  # samples with which another number of threads is tried
 
 
 class LoopEngine:
     """One epoch's arrays, and the calls of the kernel.
 
-    Ranks that share memory are `joined`: they walk every batch together, and what is done between
-    two calls is done by the first. All others have their part of each batch.
+    Ranks that share memory are `joined`: they compute every batch together, and what is done
+    between two calls is done by the first of them. Other ranks compute a part of each batch.
     """
 
     in_shards = False
@@ -78,28 +76,18 @@ class LoopEngine:
             **{name: to(array) for name, array in self.warm_start.arrays().items()}
         )
         here = threads_for(network, recipe.batch) if threads is None else threads
-        here = (
-            min(int(each[0]) for each in ranks.gather(np.array([here]))) if self.joined else here
-        )  # a team has as many in each rank
+        if self.joined:  # a team has as many threads in each rank
+            here = min(int(each[0]) for each in ranks.gather(np.array([here])))
         self.team = Team(here, number * here, sharers * here, to(np.zeros(32, np.int64))) if self.joined else Team(here)
-        self.pace = ThreadTuner(
-            self.team.threads, fixed=threads is not None or ranks.count > 1
-        )  # ranks stop at the same batches
-        self.room = LoopWorkspace(
-            self.packed,
-            min(recipe.batch, len(split.labels)),
-            self.team.total,
-            3 if recipe.phases == "centred" else 2,
-            to,
-        )
-        self.exchange = BatchExchange(ranks, self.room, limited=recipe.optimiser.output_step is not None)
+        fixed = threads is not None or ranks.count > 1  # ranks pause at the same batches
+        self.tuner = ThreadTuner(self.team.threads, fixed=fixed)
+        rows, phases = min(recipe.batch, len(split.labels)), 3 if recipe.phases == "centred" else 2
+        self.workspace = LoopWorkspace(self.packed, rows, self.team.total, phases, to)
+        self.exchange = BatchExchange(ranks, self.workspace, limited=recipe.optimiser.output_step is not None)
         self.labels = np.ascontiguousarray(split.labels, np.int64)
         self.velocity = _packed_velocity(network, learner.velocity, recipe.optimiser).moved(to)
-        self.count, self.strongest, self.cursor = (
-            to(np.zeros(len(COUNTED))),
-            to(np.zeros(network.sizes[-1])),
-            to(np.zeros(3, np.int64)),
-        )
+        self.count, self.strongest = to(np.zeros(len(COUNTED))), to(np.zeros(network.sizes[-1]))
+        self.cursor = to(np.zeros(3, np.int64))
         self._barrier()
 
     @classmethod
@@ -123,11 +111,11 @@ class LoopEngine:
         settings = _settings(self.learner, self.recipe)
         with self.team, self.ranks.watching(self.team.counters):
             while state.done < batches:
-                begin, piece = time.perf_counter(), max(1, (TRIAL if self.pace.trial else CHUNK) // batch)
+                begin, piece = time.perf_counter(), max(1, (TRIAL if self.tuner.trial else CHUNK) // batch)
                 last = min(batches, interrupts.after(state.done, piece))
                 betas = state.betas[state.done : last]
                 self._batches(state.samples(state.done, last), betas, settings, state.done)
-                self.pace.record(last - state.done, time.perf_counter() - begin)
+                self.tuner.record(last - state.done, time.perf_counter() - begin)
                 state.done = last
                 statistics.counts[:], statistics.strongest[:] = self.count, self.strongest
                 interrupts.run_due(last)
@@ -143,7 +131,7 @@ class LoopEngine:
 
         mirror.run(network, self.split.images[samples], relax, self.recipe.mirror, self.learner.rng)
         assert network.loop is not None
-        self._barrier()  # others may still relax with the loop that was
+        self._barrier()  # others may still relax with the old loop
         if self.first:
             self.packed.loop[:, : network.loop.shape[1]] = network.loop
         self._barrier()
@@ -156,13 +144,13 @@ class LoopEngine:
 
     @property
     def first(self) -> bool:
-        """Whether this process does what is to be done once: the first of those that are joined,
-        any other.
+        """Whether this process does what is done once: the first of joined ranks, or any other
+        rank.
         """
         return not self.joined or self.ranks.sharers[0] == 0
 
     def _barrier(self) -> None:
-        """Where ranks are joined, wait for each other. Raises RankLostError where one is gone."""
+        """Wait for all joined ranks. Raises RankLostError where one has ended."""
         if self.joined:
             self.ranks.barrier()
             if self.team.counters[LOST]:
@@ -181,8 +169,9 @@ class LoopEngine:
         self._barrier()
         while True:
             self.team.run(
-                learn_batches, self.packed.net, data, starts, self.room.buffers, LearningSettings(betas, *settings),
-                velocity, self.room.scratch, limits, totals, self.part, cursor, threads=self.pace.threads,
+                learn_batches, self.packed.net, data, starts, self.workspace.buffers,
+                LearningSettings(betas, *settings), velocity, self.workspace.scratch, limits, totals, self.part,
+                cursor, threads=self.tuner.threads,
             )  # fmt: skip
             self._barrier()
             if cursor[PHASE] == DONE:
@@ -190,7 +179,7 @@ class LoopEngine:
             batch, phase = int(cursor[BATCH]), int(cursor[PHASE])
             here = places[batch * self.recipe.batch :][: self.recipe.batch]
             if phase == EXCHANGE:
-                self._tell(first_batch + batch, images[here])
+                self._exchange(first_batch + batch, images[here])
             else:
                 self._recover(phase, float(betas[batch]), first_batch + batch, images[here])
             self._barrier()
@@ -202,48 +191,51 @@ class LoopEngine:
         return images, places, np.einsum("ij,ij->i", chosen, chosen, dtype=np.float64)
 
     def _recover(self, phase: int, beta: float, batch: int, images: Array) -> None:
-        """Samples that passes did not bring to convergence are given to the solver's other ways; what is
-        not finite ends the epoch.
+        """Recover the samples that passes left unconverged or doubtful; what is not finite ends the
+        epoch.
         """
-        room, network = self.room, self.learner.network
-        status = room.statistics[phase, STATUS]
-        if self.part.ranks == 1:  # else all ranks are told first
+        workspace, network = self.workspace, self.learner.network
+        status = workspace.statistics[phase, STATUS]
+        if self.part.ranks == 1:  # else after the exchange, in all ranks
             self._refuse_not_finite(phase, batch, images)
         if not self.first:
             return
-        rows, sizes = (
-            np.flatnonzero((status > CONVERGED) | ((status == CONVERGED) & (room.statistics[phase, DOUBTS] > 0))),
-            network.sizes[1:],
-        )
+        doubtful = (status == CONVERGED) & (workspace.statistics[phase, DOUBTS] > 0)
+        rows, sizes = np.flatnonzero((status > CONVERGED) | doubtful), network.sizes[1:]
         self.packed.write_to(network)
-        nudge = None if phase == FREE else Nudge(beta if phase == POSITIVE else -beta, room.targets[rows, : sizes[-1]])
-        start = None if phase == FREE else room.state(sizes, rows, FREE)
-        passes, ended, doubts = (tally[rows] for tally in room.statistics[phase])
-        reached = Equilibrium(
-            room.state(sizes, rows, phase), room.progress[phase, RESIDUAL, rows], ended.astype(np.uint8), passes
+        nudge = (
+            None if phase == FREE else Nudge(beta if phase == POSITIVE else -beta, workspace.targets[rows, : sizes[-1]])
         )
-        constant = room.drive[rows, : sizes[0]]
+        start = None if phase == FREE else workspace.state(sizes, rows, FREE)
+        passes, ended, doubts = (values[rows] for values in workspace.statistics[phase])
+        reached = Equilibrium(
+            workspace.state(sizes, rows, phase),
+            workspace.progress[phase, RESIDUAL, rows],
+            ended.astype(np.uint8),
+            passes,
+        )
+        constant = workspace.drive[rows, : sizes[0]]
         found = recover(network, constant, start, reached, doubts, nudge, self.recipe.tolerance, self.solver.fallback)
-        room.place(rows, phase, found, network)
+        workspace.place(rows, phase, found, network)
 
-    def _tell(self, batch: int, images: Array) -> None:
-        """This rank's part of a batch has converged: hear of the other parts. What is not finite, in
-        whichever rank, ends the epoch in all of them.
+    def _exchange(self, batch: int, images: Array) -> None:
+        """Exchange this rank's part of a batch with the other ranks. What is not finite in any
+        rank ends the epoch in all of them.
         """
         try:
             self.exchange.run(len(images))
         except NotFiniteError:
-            for phase in range(len(self.room.statistics)):
+            for phase in range(len(self.workspace.statistics)):
                 self._refuse_not_finite(phase, batch, images)
             raise
 
     def _refuse_not_finite(self, phase: int, batch: int, images: Array) -> None:
-        """Raises NotFiniteError, naming the layer, where a sample of this rank broke."""
-        broken = self.room.statistics[phase, STATUS] == NOT_FINITE
+        """Raises NotFiniteError, naming the layer, where a sample of this rank is not finite."""
+        not_finite = self.workspace.statistics[phase, STATUS] == NOT_FINITE
         first, end = partition(len(images), *self.part)
-        broken[:first] = broken[end:] = False
-        if broken.any():
-            state = self.room.state(self.learner.network.sizes[1:], broken, phase)
+        not_finite[:first] = not_finite[end:] = False
+        if not_finite.any():
+            state = self.workspace.state(self.learner.network.sizes[1:], not_finite, phase)
             refuse_not_finite(NAMES[phase], batch, images, state)
 
 

@@ -1,11 +1,10 @@
-"""One training in several processes, its ranks: what the learning loop needs of them, and the
-plain case of one.
+"""Ranks: the processes of one training, what training needs of them, and the plain case of one.
 
-Ranks of one machine share memory: weights, states and all. Compiled batches of a loop are then
-walked by the ranks as by the threads of one team (kernels/team.py). Everywhere else every rank
-brings a share of each batch's samples to rest; then all tell each other what they found and learn
-the same from the whole batch, in the same order. Either way weights have the same bits in all of
-them, and for any number of them.
+Ranks of one machine share memory: weights, states and all. The kernels of a loop are then run by
+the ranks as by the threads of one team (kernels/team.py). Everywhere else every rank computes the
+phases of a part of each batch; the ranks exchange the results, and each applies the update of the
+whole batch in the same order. Either way weights have the same bits in all ranks, and for any
+number of them.
 """
 
 from __future__ import annotations
@@ -33,15 +32,15 @@ class Ranks(Protocol):
 
     @property
     def shards(self) -> int:
-        """Into how many parts of fixed size a batch is cut where the bits of a product depend on
-        its number of rows; a multiple of `count`.
+        """Number of parts of fixed size into which a batch is divided where the bits of a product
+        depend on its number of rows; a multiple of `count`.
         """
         ...
 
     @property
     def sharers(self) -> tuple[int, int]:
         """(number of this rank, how many) among those of one machine that share memory: all of
-        them, or (0, 1) where nobody does.
+        them, or (0, 1) where none do.
         """
         ...
 
@@ -52,30 +51,30 @@ class Ranks(Protocol):
         ...
 
     def barrier(self) -> None:
-        """Wait for the sharers; what each wrote into shared memory before is then seen by all.
-        Raises RankLostError where one is gone.
+        """Wait for the sharers; what each wrote into shared memory before is then visible to all.
+        Raises RankLostError where one has ended.
         """
         ...
 
     def watching(self, counters: Array) -> AbstractContextManager[None]:
-        """In the block the `counters` of a team of sharers (kernels/team.py) are told where one of
-        them is gone.
+        """Within the block the `counters` of a team of sharers (kernels/team.py) are marked where
+        one of them has ended.
         """
         ...
 
     def gather(self, own: Any) -> list[Any]:
-        """What each rank gave, in the order of their numbers: arrays, or tensors, of one shape and
-        dtype everywhere.
+        """The argument of each rank, in the order of their numbers: arrays, or tensors, of the
+        same shape and dtype in all ranks.
 
-        Every rank must call it, in the same order. Raises RankLostError where another rank is
-        gone.
+        Every rank must call it, in the same order. Raises RankLostError where another rank has
+        ended.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """The one process of a usual training."""
+    """The only process of a training without a job."""
 
     rank: int = 0
     count: int = 1

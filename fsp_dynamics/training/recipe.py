@@ -20,7 +20,7 @@ from fsp_dynamics.training.warm_start import WarmStart
 
 
 class LabelledImages(Protocol):
-    """What can be learned from: images (B, n_in) in [0, 1] and labels (B,), class numbers from 0."""
+    """Images (B, n_in) in [0, 1] and their labels (B,), class numbers from 0."""
 
     @property
     def images(self) -> Array: ...
@@ -41,7 +41,8 @@ def images_at(images: Array, samples: Array, dtype: Any) -> tuple[Array, Array]:
 class Recipe:
     """How to learn.
 
-    optimiser : what becomes of an update. solver, tolerance : how and when the network has converged.
+    optimiser : how an update changes the weights. solver, tolerance : how the network converges,
+        and when it has.
     beta : strength of the nudge. phases : "one-sided", "random-sign" or "centred"
         (`learning.phases.run`).
     rule : a `learning.rules.Rule`; by default eq. 14. A name of one is taken too.

@@ -1,9 +1,9 @@
-"""Epochs of a reciprocal network with a hard sigmoid: weights stay in panels, each image starts
-where it was last seen.
+"""The engine of reciprocal networks with a hard sigmoid: weights stay in panels, and each image
+starts near its last equilibrium.
 
-What it computes is what `phases.run` and `Sgd.step` compute, to rounding and to the tolerance of
-rest. The relaxations, the drive and the updates are compiled (kernels/layer_relaxation.py,
-kernels/layer_learning.py); batches follow each other in Python.
+It computes what `plain_engine` computes, to rounding and to the tolerance of convergence. The
+relaxations, the drive and the updates are compiled (kernels/layer_relaxation.py,
+kernels/layer_learning.py); the loop over batches is Python.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from fsp_dynamics.training.ranks import Ranks
 from fsp_dynamics.training.recipe import LabelledImages, Learner, Recipe, images_at
 from fsp_dynamics.training.warm_start import UNSEEN, ReciprocalWarmStart
 
-PIECE = 64  # batches between two decisions on the number of threads
+TUNED_EVERY = 64  # batches between two decisions on the number of threads
 
 
 class ReciprocalEngine:
@@ -56,10 +56,10 @@ class ReciprocalEngine:
         self.warm_start = learner.warm_start = ReciprocalWarmStart.empty(samples, network).or_fresh(learner.warm_start)
         self.packed, self.input = PackedLayers.of(network), to_panels(network.input)
         self.team = Team(threads_for(network, recipe.batch) if threads is None else threads)
-        self.pace = ThreadTuner(self.team.threads, fixed=threads is not None)
+        self.tuner = ThreadTuner(self.team.threads, fixed=threads is not None)
         kinds = 3 if recipe.phases == "centred" else 2
         rows = min(recipe.batch, len(split.labels))
-        self.rooms = [
+        self.workspaces = [
             LayerWorkspace(self.packed, network.sizes[1:], rows, self.team.threads, self.solver.memory)
             for _ in range(kinds)
         ]
@@ -104,9 +104,9 @@ class ReciprocalEngine:
                     self.write_back()
                     interrupts.run_due(state.done)
                 progress()
-                if done == PIECE:
+                if done == TUNED_EVERY:
                     now = time.perf_counter()
-                    self.pace.record(done, now - begin)
+                    self.tuner.record(done, now - begin)
                     begin, done = now, 0
 
     def mirror(self, samples: Array) -> None:
@@ -122,49 +122,46 @@ class ReciprocalEngine:
         """Both phases of the samples `index`, as `phases.run`; their states are views, good until
         the next call.
         """
-        room, count, network = self.rooms[0], len(index), self.learner.network
+        workspace, count, network = self.workspaces[0], len(index), self.learner.network
         everyone, n = np.arange(count), network.sizes[-1]
-        room.begin(everyone)
-        self._together(find_drive, data, self.input, network.biases[0], self.pixels, everyone, room.drive)
-        room.place_cut(self.warm_start.start(index))
-        self._relax(room, FROM_CUT, 0.0)
-        rest, recovered = self._found(room, everyone, None, None)
-        kept, target = rest.converged, self.targets[self.split.labels[index]]
-        self.warm_start.keep(index[kept], room.cut(slice(0, count))[kept], rest.output[kept])
-        rows, found = np.flatnonzero(kept & (rest.output != target).any(1)), []
-        for other, signed_beta in zip(self.rooms[1:], (beta, -beta), strict=False):
+        workspace.begin(everyone)
+        self._run_team(find_drive, data, self.input, network.biases[0], self.pixels, everyone, workspace.drive)
+        workspace.place_cut(self.warm_start.start(index))
+        self._relax(workspace, FROM_CUT, 0.0)
+        free, recovered = self._found(workspace, everyone, None, None)
+        kept, target = free.converged, self.targets[self.split.labels[index]]
+        self.warm_start.keep(index[kept], workspace.cut(slice(0, count))[kept], free.output[kept])
+        rows, found = np.flatnonzero(kept & (free.output != target).any(1)), []
+        for other, signed_beta in zip(self.workspaces[1:], (beta, -beta), strict=False):
             other.begin(rows)
-            other.states[:], other.inputs[:], other.drive[:] = room.states, room.inputs, room.drive
+            other.states[:], other.inputs[:], other.drive[:] = workspace.states, workspace.inputs, workspace.drive
             other.targets[:count, :n] = target
             self._relax(other, FROM_STATE if recovered else FROM_INPUTS, signed_beta)
-            found.append(self._found(other, rows, rest, Nudge(signed_beta, target[rows]))[0])
-        return Phases(beta, rest, rows, found[0], found[1] if len(found) > 1 else None)
+            found.append(self._found(other, rows, free, Nudge(signed_beta, target[rows]))[0])
+        return Phases(beta, free, rows, found[0], found[1] if len(found) > 1 else None)
 
     def _found(
-        self, room: LayerWorkspace, rows: Array, rest: Equilibrium | None, nudge: Nudge | None
+        self, workspace: LayerWorkspace, rows: Array, free: Equilibrium | None, nudge: Nudge | None
     ) -> tuple[Equilibrium, bool]:
-        """What became of these rows, and whether some, not brought to convergence by passes, were given
-        to the solver's fallback.
+        """The equilibria of these rows, and whether some, left unconverged by the passes, went
+        through recovery.
         """
-        status, steps, residual = (
-            room.statistics[STATUS, rows].astype(np.uint8),
-            room.statistics[PASSES, rows],
-            room.progress[RESIDUAL, rows],
-        )
-        which = slice(0, len(rows)) if rest is None else rows
-        found = Equilibrium(room.state(which), residual, status, steps, beta_of(nudge))
+        status, steps = workspace.statistics[STATUS, rows].astype(np.uint8), workspace.statistics[PASSES, rows]
+        residual = workspace.progress[RESIDUAL, rows]
+        which = slice(0, len(rows)) if free is None else rows
+        found = Equilibrium(workspace.state(which), residual, status, steps, beta_of(nudge))
         if not (status == OUT_OF_STEPS).any():
             return found, False
         self.write_back()
-        network, start = self.learner.network, None if rest is None else tuple(s[rows] for s in rest.state)
+        network, start = self.learner.network, None if free is None else tuple(s[rows] for s in free.state)
         reached = dataclasses.replace(found, state=tuple(np.array(s) for s in found.state))
-        drive, doubts = room.drive[rows, : network.sizes[1]], np.zeros(len(rows), np.int64)
+        drive, doubts = workspace.drive[rows, : network.sizes[1]], np.zeros(len(rows), np.int64)
         found = recover(network, drive, start, reached, doubts, nudge, self.recipe.tolerance, self.solver.fallback)
-        room.place(found.state, rows)
+        workspace.place(found.state, rows)
         return found, True
 
     def _learn(self, index: Array, data: LayerData, both: Phases) -> None:
-        """One step of the optimiser; where nothing but weights remembers, in the panels."""
+        """One step of the optimiser; where only the weights change, in the panels."""
         network, epoch, image_norm = self.learner.network, self.learner.epoch, float(self.norms[index].mean())
         if not self.in_panels:
             images = self.split.images[index].astype(network.dtype, copy=False)
@@ -185,9 +182,9 @@ class ReciprocalEngine:
         for k in range(network.depth - 1):
             scales[0, k + 1], scales[1, k] = lr.get(f"forward[{k}]", 0.0), lr.get(f"backward[{k}]", 0.0)
         scales[0, 0] = lr.get("input", 0.0)
-        free, moved = self.rooms[0].states, self.rooms[1].states
+        free, moved = self.workspaces[0].states, self.workspaces[1].states
         learned = LayerData(data.images, data.places[rows])
-        self._together(
+        self._run_team(
             add_update, self.packed.net, self.input, learned, self.pixels, free, moved, rows, scales / len(index)
         )
         for k, each in enumerate(change):
@@ -195,20 +192,20 @@ class ReciprocalEngine:
             bias += np.asarray(lr.get(f"biases[{k}]", 0.0) / len(index), bias.dtype) * each.sum(0)
 
     def _change(self, both: Phases, rows: Array) -> State:
-        """The change of the rates of the samples `rows` per unit beta, as `rules.update.contrast` has
-        it; it takes the place of the nudged states.
+        """The change of the rates of the samples `rows` per unit beta, as in
+        `rules.update.contrast`; it overwrites the nudged states.
         """
-        room, other = self.rooms[1], self.rooms[0] if both.opposite is None else self.rooms[2]
-        factor = room.states.dtype.type(1 / both.beta if both.opposite is None else 0.5 / both.beta)
+        workspace, other = self.workspaces[1], self.workspaces[0] if both.opposite is None else self.workspaces[2]
+        factor = workspace.states.dtype.type(1 / both.beta if both.opposite is None else 0.5 / both.beta)
         found = []
-        for k, n in enumerate(room.sizes):
-            change = (room.layer(k)[rows] - other.layer(k)[rows]) * factor
-            room.layer(k)[rows] = change
+        for k, n in enumerate(workspace.sizes):
+            change = (workspace.layer(k)[rows] - other.layer(k)[rows]) * factor
+            workspace.layer(k)[rows] = change
             found.append(change[:, :n])
         return tuple(found)
 
-    def _relax(self, room: LayerWorkspace, start: int, beta: float) -> None:
-        self._together(relax_layers, self.packed.net, room.buffers, room.scratch, start, beta, self.limits)
+    def _relax(self, workspace: LayerWorkspace, start: int, beta: float) -> None:
+        self._run_team(relax_layers, self.packed.net, workspace.buffers, workspace.scratch, start, beta, self.limits)
 
-    def _together(self, kernel: Callable[..., None], *args: Any) -> None:
-        self.team.run(kernel, *args, threads=self.pace.threads)
+    def _run_team(self, kernel: Callable[..., None], *args: Any) -> None:
+        self.team.run(kernel, *args, threads=self.tuner.threads)

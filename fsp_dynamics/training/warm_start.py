@@ -15,7 +15,7 @@ from fsp_dynamics.kernels.panels import padded
 from fsp_dynamics.models.network import Array, Network
 
 LEVELS = 127  # a state differs from its class's mean by -1 ... 1, in so many steps either way
-UNSEEN = 255
+UNSEEN = 255  # no output yet
 FOLLOW = 0.05  # how far one sample moves its class's mean
 
 
@@ -48,13 +48,12 @@ class WarmStart:
 
 @dataclass(slots=True, eq=False)
 class LoopWarmStart(WarmStart):
-    """What the engine knows of its training images from earlier visits; it makes equilibria
-    cheaper, never different beyond the tolerance.
+    """Of a loop with a hard sigmoid.
 
     outputs (N, n_L) : the outputs of each sample's last free equilibrium, 0 before the first.
-    moves (N, 2, n_L) : how they and what enters them
-    moved when it was last nudged. slope (n_L, N_L) : the mean loop Jacobian, and sums (2, n_L,
-    n_L) what it is the regression of.
+    moves (N, 2, n_L) : the change of the outputs and of their inputs when it was last nudged.
+    slope (n_L, N_L) : the mean loop Jacobian. sums (2, n_L, n_L) : the sums of which it is the
+        regression.
     """
 
     outputs: Array
@@ -79,13 +78,12 @@ class LoopWarmStart(WarmStart):
 
 @dataclass(slots=True, eq=False)
 class ReciprocalWarmStart(WarmStart):
-    """What training remembers of its images from earlier visits; it makes equilibria cheaper,
-    never different beyond the tolerance.
+    """Of a reciprocal network with a hard sigmoid.
 
-    seen (N,) uint8 : the strongest output of each sample's last free equilibrium, or UNSEEN. means
-    (n_L, C) : the mean states of the cut under each
-    strongest output, which move with the weights. apart (N, C) int8 : how far the sample was from
-    that mean, in steps of 1/LEVELS.
+    seen (N,) uint8 : the strongest output of each sample's last free equilibrium, or UNSEEN.
+    means (n_L, C) : the mean states of the cut for each strongest output, which move with the
+        weights.
+    apart (N, C) int8 : the sample's distance from that mean, in steps of 1/LEVELS.
     """
 
     seen: Array
@@ -105,8 +103,8 @@ class ReciprocalWarmStart(WarmStart):
         )
 
     def start(self, index: Array) -> Array:
-        """(A, C) where to begin with these samples: the class's mean of today, moved as far as the
-        sample was from that of its last visit.
+        """(A, C) states of the cut to begin with: the class's present mean, plus the sample's last
+        distance from it.
         """
         seen = self.seen[index]
         known = seen != UNSEEN
@@ -115,7 +113,7 @@ class ReciprocalWarmStart(WarmStart):
         return np.clip(begin, 0, 1, out=begin)
 
     def keep(self, index: Array, cut: Array, output: Array) -> None:
-        """These samples rest with these states (A, C) of the cut and these outputs (A, n_L)."""
+        """Record the equilibria of these samples: states (A, C) of the cut, outputs (A, n_L)."""
         seen = output.argmax(1)
         apart = cut - self.means[seen]
         self.seen[index], self.apart[index] = seen, np.rint(apart * LEVELS)

@@ -3,7 +3,7 @@
 ===================  ===========================================================================
 rule                 dW_ij, mean over the batch
 ===================  ===========================================================================
-``hebbian``          rho(s_i^0) c_j, eq. 14, the paper's rule; c_j = (rho(s_j^beta) - rho(s_j^0)) / beta
+``hebbian``          rho(s_i^0) c_j, eq. 14, with c_j = (rho(s_j^beta) - rho(s_j^0)) / beta
 ``mean_subtracted``  (rho(s_i^0) - mean rho(s_i^0)) c_j: the common part is left to the biases
 ``products``         (rho(s_i^beta) rho(s_j^beta) - rho(s_i^0) rho(s_j^0)) / beta: the classical
                      contrastive difference; unstable in the loop
