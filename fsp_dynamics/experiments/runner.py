@@ -39,7 +39,7 @@ def train(
     source: str | Path | Config | Mapping[str, Any] | None = None,
     *,
     network: Any = None,
-    data: Dataset | str | Path | None = None,
+    data: Dataset | str | Path | Mapping[str, Any] | None = None,
     rule: Any = None,
     activation: Any = None,
     epochs: int | None = None,
@@ -85,7 +85,8 @@ def train(
         one.
     allow_import : modules that a run folder may have imported, where it names rules or firing rates
         by their import path. What a TOML file or an argument names is imported.
-    overrides : `seed`, tables (learning={"batch": 50}), or dotted keys (**{"learning.batch": 50}).
+    overrides : `seed`, tables (learning={"batch": 50}; network= and data= take them too), or
+        dotted keys (**{"learning.batch": 50}).
 
     What no import path leads back to (an object of a notebook, arrays) is reported when the run
     starts; to resume or evaluate such a run, give the object again.
@@ -101,6 +102,10 @@ def train(
     """
     backend = backend_of(backend, device, products)
     is_run = isinstance(source, str | Path) and RunFolder(Path(source)).holds_run()
+    if isinstance(network, Mapping):  # the table [network] of the configuration
+        network, overrides = None, {**overrides, "network": network}
+    if isinstance(data, Mapping):
+        data, overrides = None, {**overrides, "data": data}
     own = OwnObjects(network, data, rule, activation, tuple(allow_import) if is_run else None)
     more = overrides if epochs is None else {**overrides, "epochs": epochs}
     name, config = own.configure(source, more)

@@ -178,7 +178,8 @@ class LoopWorkspace:
         for k, s in enumerate(found.state[:-1]):
             self.layer(k, phase)[rows, : s.shape[1]] = s
         self.outputs[phase, Y, rows, :n] = found.output
-        self.outputs[phase, U, rows, :n] = found.state[-2] @ network.forward[-1] + network.biases[-1]
+        for row, below in zip(rows, found.state[-2][:, None], strict=True):  # in any batch the same bits
+            self.outputs[phase, U, row, :n] = below @ network.forward[-1] + network.biases[-1]
         self.progress[phase, RESIDUAL, rows], self.statistics[phase, STATUS, rows] = found.residual, found.status
         self.statistics[phase, PASSES, rows] = found.steps
 

@@ -60,16 +60,14 @@ class Recovery:
         return np.flatnonzero(self.status == OUT_OF_STEPS)
 
     def apply_newton(self, rows: Array) -> None:
-        """Newton's method from the last states; only equilibria that are stable in time are
-        accepted.
+        """Newton's method from the last states, sample by sample; only equilibria that are stable
+        in time are accepted.
         """
-        if rows.size == 0:
-            return
-        found, steps = newton(
-            self.network, self.drive[rows], tuple(s[rows] for s in self.state), self.nudge_of(rows), self.tolerance
-        )
-        self.steps[rows] += steps
-        self.accept(rows, found, stable(self.network, found, self.nudge_of(rows)))
+        for row in rows[:, None]:
+            state, nudge = tuple(s[row] for s in self.state), self.nudge_of(row)
+            found, steps = newton(self.network, self.drive[row], state, nudge, self.tolerance)
+            self.steps[row] += steps
+            self.accept(row, found, stable(self.network, found, nudge))
 
     def apply_fallback(self, fallback: Solver, rows: Array) -> None:
         """Integrate these samples from their start."""
@@ -85,7 +83,9 @@ class Recovery:
         rows, state = rows[accepted], tuple(s[accepted] for s in state)
         for kept, new in zip(self.state, state, strict=True):
             kept[rows] = new
-        self.residual[rows] = residual(self.network, self.drive[rows], state, self.nudge_of(rows))
+        for i, row in enumerate(rows[:, None]):
+            own = tuple(s[i : i + 1] for s in state)
+            self.residual[row] = residual(self.network, self.drive[row], own, self.nudge_of(row))
         norm = np.sqrt(sum((s.astype(np.float64) ** 2).sum(1) for s in state))
         self.status[rows] = judge(self.residual[rows], norm, self.tolerance)
 

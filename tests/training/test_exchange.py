@@ -158,23 +158,17 @@ def test_a_batch_of_fewer_samples_than_ranks_is_learned_by_all() -> None:
             )
 
 
-COMPANY = "what a product of BLAS gives for a sample depends on how many are recovered together"
-
-
 @compiled_only
-@pytest.mark.parametrize(
-    "sharing",
-    [True, pytest.param(False, marks=pytest.mark.xfail(reason=COMPANY, strict=False))],
-    ids=["shared-memory", "messages"],
-)
-def test_samples_that_do_not_rest_are_looked_after_once(sharing) -> None:
-    """A strong loop: some are doubtful, some are integrated, some never rest; joined ranks leave
-    that to the first and go on with what it found.
+@pytest.mark.parametrize("seed", [3, 4, 5])
+@pytest.mark.parametrize("sharing", [True, False], ids=["shared-memory", "messages"])
+def test_recovered_samples_have_the_same_bits_in_any_job(sharing, seed) -> None:
+    """A strong loop: some samples are doubtful, some are integrated, some never converge; joined
+    ranks leave recovery to the first of them, others recover their own samples.
     """
-    network = fsp.loop_network([64, 30, 20, 10], rng=3, loop_scale=3.0, forward_scale=1.5)
+    network = fsp.loop_network([64, 30, 20, 10], rng=seed, loop_scale=3.0, forward_scale=1.5)
     recipe, data = recipe_for(2, {}, {"output_step": 0.02}, tolerance=1e-4), DIGITS.train.limit(56)
     alone, reports, _ = learned(network, recipe, data, epochs=1)
-    assert reports[0].passes_free > 20
+    assert reports[0].passes_free > 8
     crowd = Crowd(2, sharing=sharing)
     for learner, told, _ in crowd.run(lambda ranks: learned(network, recipe, data, ranks, epochs=1)):
         assert same_bits(learner, alone)
