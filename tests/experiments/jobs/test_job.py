@@ -257,27 +257,27 @@ def mailboxes(count, room=256):
         return [SharedMemory(path, rank, count, room) for rank in range(count)]
 
 
-def test_everybody_hears_everybody_in_order() -> None:
+def test_every_rank_receives_all_messages_in_order() -> None:
     """Twenty messages of other sizes and kinds, one after the other, by threads that each have
     mapped the memory for themselves.
     """
-    count, heard = 3, [[] for _ in range(3)]
+    count, received = 3, [[] for _ in range(3)]
     boxes = mailboxes(count)
 
     def one(rank):
         for turn in range(20):
             own = np.full((turn % 5, 2), 100 * turn + rank, np.float32 if turn % 2 else np.int64)
-            heard[rank].append(boxes[rank].gather(own))
+            received[rank].append(boxes[rank].gather(own))
 
     threads = [threading.Thread(target=one, args=(rank,)) for rank in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    for messages in heard:
+    for messages in received:
         assert len(messages) == 20
-        for turn, told in enumerate(messages):
-            for rank, each in enumerate(told):
+        for turn, arrays in enumerate(messages):
+            for rank, each in enumerate(arrays):
                 assert (each.shape, each.dtype) == ((turn % 5, 2), np.float32 if turn % 2 else np.int64)
                 assert (each == 100 * turn + rank).all()
 
@@ -291,7 +291,7 @@ def test_a_process_that_is_gone_is_noticed() -> None:
         box.gather(np.zeros(3))
 
 
-def test_what_was_said_before_the_end_is_heard() -> None:
+def test_a_message_sent_before_the_end_is_received() -> None:
     one, other = mailboxes(2)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
