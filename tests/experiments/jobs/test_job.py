@@ -152,16 +152,16 @@ def test_several_trainings_in_one_job_of_two(tmp_path) -> None:
     assert "another process of this job was refused" in (tmp_path / "refused-1").read_text()
 
 
-def test_a_process_speaks_unless_it_is_a_later_one_of_a_job(monkeypatch) -> None:
+def test_a_process_prints_results_unless_it_is_a_later_one_of_a_job(monkeypatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RANK", "1")
-    assert ranks.speaks(), "a RANK of somebody else's"
+    assert ranks.is_first(), "a RANK of another program"
     for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
-    assert not ranks.speaks()
+    assert not ranks.is_first()
     monkeypatch.setenv("RANK", "0")
-    assert ranks.speaks()
+    assert ranks.is_first()
 
 
 @in_processes
@@ -198,7 +198,7 @@ def test_a_process_that_dies_ends_the_job_and_the_run_goes_on_to_the_same_bits(v
     assert code != 0
     assert time.monotonic() - begin < 60
     if victim == 1:
-        assert re.search(r"fsp: .*(is gone|stopped by a signal).* in epoch \d+; .*resume with resume=True", err), err
+        assert re.search(r"fsp: .*(is gone|stopped by a signal).* in epoch \d+; .*resume with --resume", err), err
         assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
     done = len(open_run(folder).metrics)
     code, _, err = finished(
