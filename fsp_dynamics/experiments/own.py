@@ -66,7 +66,7 @@ class OwnObjects:
                 given[text] = value
                 if problem is not None:
                     unreadable[text] = (
-                        f"{problem}. The run can be listed and compared; to resume or evaluate it, give the object again"
+                        f"{problem}. The run can be listed and compared; give the object again to resume or evaluate it"
                     )
         if isinstance(self.data, Dataset):
             text = str(config.data.name)
@@ -133,8 +133,8 @@ def fitted(network: Network | None, overrides: Mapping[str, Any]) -> dict[str, A
 
 
 def fitted_rates(hidden: int, has_loop: bool = True, backward: int = 0) -> LearningRates:
-    """The learning rates of the preset `digits` for so many hidden layers: that of its first forward
-    matrix for all but the output's.
+    """The learning rates of the preset `digits` for so many hidden layers: that of its first
+    forward matrix for all but the output's.
     """
     given = load_config(DEFAULT)[1].learning.rates  # type: ignore[attr-defined]
     forward = tuple([given.forward[0]] * (hidden - 1) + [given.forward[-1]])

@@ -136,9 +136,12 @@ def test_a_run_folder_is_a_source_of_its_configuration(tiny, tmp_path):
     assert timeless(copied.metrics) == timeless(grown.metrics[:1])
 
 
-def test_without_a_name_it_goes_to_runs(tmp_path, monkeypatch, tiny):
+def test_without_a_name_it_goes_to_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert str(quietly("digits", epochs=1, seed=4, data=tiny()["data"]).folder) == "runs/digits-4"
+    assert (
+        str(quietly("digits", epochs=1, seed=4, **{"data.limit": 120, "data.validation": 200}).folder)
+        == "runs/digits-4"
+    )
 
 
 def test_an_occupied_folder_is_refused_and_left_alone(tiny, tmp_path):
