@@ -11,7 +11,7 @@ def drawn(ax):
 
 
 def texts(figure):
-    """(text, box in pixels) of all that is written: titles, labels, ticks in view, notes, legends."""
+    """(text, box in pixels) of all text: titles, labels, ticks in view, notes, legends."""
     figure.canvas.draw()
     written = []
     for ax in figure.axes:

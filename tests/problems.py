@@ -2,8 +2,8 @@
 
     p = problem("saturated", np.float64)
     p.network, p.images, p.drive            what a solver is given
-    p.nudges["negative"]                    phases "free" (None), "nudged" (beta > 0), "negative" (beta < 0)
-    p.known["negative"]                     tuple of (B, n_k) float64: the equilibrium, from tests/oracles.py
+    p.nudges["negative"]           phases "free" (None), "nudged" (beta > 0), "negative" (beta < 0)
+    p.known["negative"]            tuple of (B, n_k) float64: the equilibrium, from tests/oracles.py
     random_problem(seed, dtype)             one of endlessly many, loop gain below 1
 
 Known equilibria belong to the network in ITS precision: a float32 problem is solved in float64

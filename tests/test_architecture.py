@@ -49,7 +49,7 @@ SOLVERS = {
     "torch_backend/ode",
     "torch_backend/fixed_point",
 }
-# The only ways from a lower layer to a higher one: a lazy line each, and registries of import strings.
+# The only ways from a lower layer to a higher one: lazy lines, and registries of import strings.
 UPWARD = {"models/network": {"torch_backend/module"}}
 REGISTRIES = ("solvers", "learning/rules", "training/engine", "experiments/trainer")
 # Who may import what, as folders or files of the package.
@@ -451,7 +451,8 @@ def test_a_misplaced_import_is_seen(name: str, code: str, complaint: str) -> Non
         ("errors", "if TYPE_CHECKING:\n    from fsp_dynamics.solvers.equilibrium import Equilibrium"),
         (
             "solvers/reference",
-            "from fsp_dynamics.solvers.equilibrium import Status\nfrom fsp_dynamics.models import rate\nimport numpy as np",
+            "from fsp_dynamics.solvers.equilibrium import Status\nfrom fsp_dynamics.models import rate\n"
+            "import numpy as np",
         ),
         ("kernels/field", "import numba"),
         ("experiments/config", "import subprocess"),

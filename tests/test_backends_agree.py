@@ -106,7 +106,7 @@ def test_equilibria_of_a_hundred_random_nets_are_the_same(device, dtype) -> None
 @pytest.mark.parametrize("kind", ["one-sided", "centred"])
 @pytest.mark.parametrize("where", ["saturated", "deep", "one-hidden", "time-constants", "untied", "logistic"])
 def test_one_update_is_the_same(where, kind, device, dtype) -> None:
-    """Eq. 14 from the equilibria of each backend, relative to its largest change of any parameter."""
+    """Eq. 14 from the equilibria of each backend, relative to the largest change of a parameter."""
     p = problem(where, dtype)
 
     def learned(name):

@@ -56,7 +56,7 @@ def fsp(*arguments, **options):
 
 
 def refused(done, code, *words):
-    """It ended with that code, said so in one line with these words, and printed no result and no
+    """It ended with that code, one line with these words on stderr, and printed no result and no
     traceback.
     """
     assert done.returncode == code, done.stderr
@@ -402,7 +402,7 @@ def test_results_are_json_on_stdout_and_notes_are_not(trained, tmp_path, capsys)
     assert {record["name"] for record in found["data"]} == {"digits", "mnist", "fashion-mnist"}
 
 
-def test_tables_show_what_json_says(trained, capsys):
+def test_tables_and_json_agree(trained, capsys):
     run = open_run(trained)
     assert main(["runs", str(trained.parent)]) == 0
     assert f"{run.summary['best']['test_error']:.4g}" in capsys.readouterr().out
@@ -438,8 +438,8 @@ def test_overrides_reach_the_configuration(tmp_path, capsys):
     assert "a negative beta alone" in capsys.readouterr().err
 
 
-def test_quickstart_says_what_came_out_and_what_to_try(monkeypatch, capsys, tmp_path, trained):
-    def instead(out, told, threads=None):
+def test_quickstart_prints_the_result_and_what_to_try(monkeypatch, capsys, tmp_path, trained):
+    def instead(out, reporter, threads=None):
         return open_run(trained), Path(out) / "quickstart.png"
 
     monkeypatch.setattr("fsp_dynamics.experiments.quickstart.quickstart", instead)
@@ -505,7 +505,7 @@ def test_the_command_knows_every_figure():
     assert get_args(Name) == tuple(FIGURES)
 
 
-def test_stability_says_what_the_analysis_says(trained, capsys):
+def test_stability_agrees_with_the_analysis(trained, capsys):
     from fsp_dynamics.analysis.stability import stability
     from fsp_dynamics.datasets import load_dataset
     from fsp_dynamics.solvers import relax
@@ -533,7 +533,7 @@ def test_stability_says_what_the_analysis_says(trained, capsys):
     assert "least stable beta" in shown
 
 
-def test_gradients_say_what_the_analysis_says(trained, capsys):
+def test_gradients_agree_with_the_analysis(trained, capsys):
     from fsp_dynamics.analysis.gradients import compare
     from fsp_dynamics.datasets import load_dataset
     from fsp_dynamics.experiments.rate.building import build_recipe

@@ -96,7 +96,7 @@ def _table_of(source: str | Path | Config | Mapping[str, Any]) -> tuple[str, str
 
 
 def _one_source_of_data(table: dict[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Let an override of data.name replace the table's data.path, and the other way round."""
+    """An override of data.name replaces the table's data.path, and the other way round."""
     data = table.get("data")
     for key, other in (("path", "name"), ("name", "path")):
         if overrides.get(f"data.{key}") is not None and f"data.{other}" not in overrides and isinstance(data, dict):

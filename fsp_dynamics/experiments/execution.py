@@ -187,7 +187,17 @@ def _commit() -> str | None:
         return None
     try:
         described = subprocess.run(
-            ["git", "--no-optional-locks", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"],
+            [
+                "git",
+                "--no-optional-locks",
+                "-C",
+                str(root),
+                "describe",
+                "--always",
+                "--abbrev=12",
+                "--dirty=+",
+                "--exclude=*",
+            ],
             capture_output=True,
             text=True,
             timeout=10,

@@ -66,8 +66,7 @@ class OwnObjects:
                 given[text] = value
                 if problem is not None:
                     unreadable[text] = (
-                        f"{problem}. The run can be listed and compared; "
-                        "to resume or evaluate it, give the object again"
+                        f"{problem}. The run can be listed and compared; give the object again to resume or evaluate it"
                     )
         if isinstance(self.data, Dataset):
             text = str(config.data.name)

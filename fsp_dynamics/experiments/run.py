@@ -42,8 +42,8 @@ class Run:
     """A run on disk.
 
     folder : where it is. config : what it is. metrics : one record for each finished epoch.
-    summary : best epoch and last. objects : where rules, firing rates and data of one's own come
-        from.
+        summary : best epoch and last. objects : the origin of rules, firing rates and data of one's
+        own.
     """
 
     folder: Path

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError, check_shape
-from fsp_dynamics.plotting.style import COLOURS, FORMATS, GREY, SHADE, STYLE, styled
+from fsp_dynamics.plotting.style import COLOURS as COLOURS
+from fsp_dynamics.plotting.style import FORMATS, GREY, SHADE, styled
+from fsp_dynamics.plotting.style import STYLE as STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

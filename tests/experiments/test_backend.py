@@ -132,7 +132,7 @@ def test_solvers_that_torch_does_not_have_and_products_of_others_are_refused():
         Backend("torch", "cpu", "bf16").solver(SolverConfig(name="torch_ode"))
 
 
-def test_without_torch_it_says_what_to_install(monkeypatch):
+def test_without_torch_the_message_names_what_to_install(monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "torchdiffeq" else real(name, *more)
@@ -235,7 +235,7 @@ def test_reciprocal_networks_and_torchdiffeq_too(tiny, tmp_path):
 # On the command line
 
 
-def told(capsys):
+def shown(capsys):
     """What came to stderr."""
     return capsys.readouterr().err
 
@@ -253,9 +253,9 @@ SMALL = [
 ]
 
 
-def test_auto_says_what_it_took(tmp_path, capsys):
+def test_auto_reports_the_device(tmp_path, capsys):
     assert main(["train", "digits", "--out", str(tmp_path / "run"), *SMALL, "--epochs", "1", "--backend", "torch"]) == 0
-    assert f"training on torch {torch.__version__} on " in told(capsys)
+    assert f"training on torch {torch.__version__} on " in shown(capsys)
     assert main(["evaluate", str(tmp_path / "run"), "--backend", "torch", "--device", "cpu"]) == 0
 
 
@@ -264,14 +264,14 @@ def test_a_gpu_that_is_not_there_is_one_line_and_no_folder(tmp_path, capsys):
     assert (
         main(["train", "digits", "--out", str(tmp_path / "run"), *SMALL, "--backend", "torch", "--device", "cuda"]) == 2
     )
-    said = told(capsys).splitlines()
-    assert len(said) == 1
-    assert said[0].startswith("fsp: device = 'cuda', but ")
-    assert said[0].endswith("; use cpu or auto")
+    reported = shown(capsys).splitlines()
+    assert len(reported) == 1
+    assert reported[0].startswith("fsp: device = 'cuda', but ")
+    assert reported[0].endswith("; use cpu or auto")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_device_of_numba_is_refused(tmp_path, capsys):
     assert main(["train", "digits", "--out", str(tmp_path / "run"), *SMALL, "--device", "cpu"]) == 2
-    assert "fsp: device = 'cpu' belongs to backend torch" in told(capsys)
+    assert "fsp: device = 'cpu' belongs to backend torch" in shown(capsys)
     assert not (tmp_path / "run").exists()

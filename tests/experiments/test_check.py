@@ -18,11 +18,11 @@ def failing(group):
 
 
 def test_every_figure_passes():
-    heard = []
-    found = list(run_checks(nets=5, report=heard.append))
+    received = []
+    found = list(run_checks(nets=5, report=received.append))
     assert [m.what for m in found if not m.passed] == []
-    assert heard == ["order", "agreement", "eq. 14", "equilibrium propagation"]
-    assert {m.group for m in found} == set(heard)
+    assert received == ["order", "agreement", "eq. 14", "equilibrium propagation"]
+    assert {m.group for m in found} == set(received)
     methods = {m.what.split(",")[0] for m in found if m.group == "order"}
     assert methods == set(check.TABLEAUX)
 
@@ -46,7 +46,7 @@ def test_a_solver_that_is_off_is_noticed(monkeypatch):
     assert failing(agreement(2)) == ["picard - anderson, 2 nets, float64", "picard - anderson, 2 nets, float32"]
 
 
-def test_samples_that_do_not_rest_are_noticed(monkeypatch):
+def test_unconverged_samples_are_noticed(monkeypatch):
     monkeypatch.setitem(check.SETTINGS, "numba", ("numba_ode", {"method": "dopri5", "max_steps": 2}))
     assert "unconverged samples, float64" in failing(agreement(1))
 

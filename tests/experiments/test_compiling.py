@@ -15,11 +15,11 @@ from fsp_dynamics.models.network import loop_network, reciprocal_network
 
 
 @pytest.mark.parametrize("loop", [True, False])
-def test_the_other_process_is_told_what_network_it_is(loop: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_other_process_compiles_for_this_network(loop: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     make = loop_network if loop else reciprocal_network
-    told: list = []
+    caught: list = []
     monkeypatch.setattr(
-        compiling, "compile_for", lambda rho, loop, dtype: told.append((getattr(rho, "name", rho), loop, dtype))
+        compiling, "compile_for", lambda rho, loop, dtype: caught.append((getattr(rho, "name", rho), loop, dtype))
     )
 
     def run(command: list, **_: object) -> None:
@@ -28,7 +28,7 @@ def test_the_other_process_is_told_what_network_it_is(loop: bool, monkeypatch: p
 
     monkeypatch.setattr(subprocess, "run", run)
     compiling.compile_aside(make([3, 4, 2], rho="logistic", dtype=np.float64, rng=0))
-    assert told == [("logistic", loop, "float64")] * 2
+    assert caught == [("logistic", loop, "float64")] * 2
 
 
 @pytest.mark.cli

@@ -115,7 +115,7 @@ def test_threads_are_limited_and_given_back():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_heard_where_stopping_is_harmless(number):
+def test_a_signal_acts_where_stopping_is_harmless(number):
     before = signal.getsignal(number)
     with stoppable() as stop:
         stop.check()
@@ -134,7 +134,7 @@ def test_a_second_signal_stops_at_once():
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_what_the_outer_block_has_heard_the_inner_one_knows():
+def test_a_signal_of_the_outer_block_is_passed_on_to_the_inner_one():
     with stoppable() as outer:
         with stoppable() as inner:
             assert inner.signum is None
@@ -161,7 +161,7 @@ def test_signals_are_left_alone_outside_the_main_thread():
     assert not failures
 
 
-def test_the_environment_says_what_a_result_depends_on():
+def test_the_environment_records_what_a_result_depends_on():
     found = environment(load_config("digits", {"seed": 7})[1], "train")
     assert found["seed"] == 7
     assert found["versions"]["numpy"] == np.__version__

@@ -69,7 +69,7 @@ def test_a_folder_with_a_run_is_occupied(folder):
     assert folder.config() == load_config("digits")[1]
 
 
-def test_no_run_is_said_plainly(folder):
+def test_a_folder_without_a_run_is_refused(folder):
     with pytest.raises(ConfigurationError, match="is no folder"):
         folder.require_run()
     folder.path.mkdir()

@@ -117,7 +117,7 @@ def test_the_table_of_a_run_is_what_is_drawn(tiny, tmp_path):
     assert run.to_frame().attrs["units"]["test_error"] == "%"
 
 
-def test_a_run_is_drawn_where_it_is_told_and_nothing_is_written_unasked(tiny, tmp_path):
+def test_a_run_is_drawn_at_the_given_path_and_nothing_else_is_written(tiny, tmp_path):
     run = quietly(tiny(), out=tmp_path / "run", epochs=1)
     before = sorted(tmp_path.rglob("*"))
     own = new_figure(4, 3)

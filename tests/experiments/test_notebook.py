@@ -45,7 +45,7 @@ def test_root_is_let_in(started: list, monkeypatch: pytest.MonkeyPatch) -> None:
     assert started[0][0][-1] == "--allow-root"
 
 
-def test_the_notebook_is_told_of_the_run(started: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_is_given_the_run(started: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "runs" / "a"
     run.mkdir(parents=True)
     (run / "config.toml").touch()
@@ -65,7 +65,7 @@ def test_what_is_no_run_is_refused(started: list, tmp_path: Path, capsys: pytest
     assert started == []
 
 
-def test_without_jupyterlab_it_says_what_to_install(started: list, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_jupyterlab_the_message_names_what_to_install(started: list, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notebook.importlib.util, "find_spec", lambda name: None if name == "jupyterlab" else object())
     with pytest.raises(
         ConfigurationError,
@@ -75,7 +75,9 @@ def test_without_jupyterlab_it_says_what_to_install(started: list, monkeypatch: 
     assert started == []
 
 
-def test_without_a_source_tree_it_says_what_to_write(started: list, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_source_tree_the_message_names_the_alternative(
+    started: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(notebook, "NOTEBOOK", Path("notebooks") / "nowhere.ipynb")
     with pytest.raises(ConfigurationError, match=r"fsp\.explore\(\)"):
         notebook.explore()

@@ -1,5 +1,5 @@
-"""Your own data, network, rule, firing rate and callbacks in one call, and what a run folder can and
-cannot read back of them.
+"""Your own data, network, rule, firing rate and callbacks in one call, and what a run folder can
+and cannot read back of them.
 """
 
 from __future__ import annotations

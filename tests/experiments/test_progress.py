@@ -56,10 +56,10 @@ def test_an_epoch_is_a_line_and_on_a_terminal_a_bar(monkeypatch, screen, bars):
     assert ("epoch 3/5" in text) == ("error 10.00 %" in text) == (bars and screen is Terminal)
 
 
-def test_in_silence_notes_are_warnings_and_the_listener_hears_the_rest(capsys):
-    heard = []
-    assert caught(lambda: epoch(RunReporter(WarningsOutput(), heard.append))) == ["look"]
-    assert heard == [RECORD]
+def test_in_silence_notes_are_warnings_and_the_listener_receives_records(capsys):
+    received = []
+    assert caught(lambda: epoch(RunReporter(WarningsOutput(), received.append))) == ["look"]
+    assert received == [RECORD]
     assert caught(lambda: epoch(RunReporter(Output()))) == []
     assert capsys.readouterr() == ("", "")
 
@@ -80,10 +80,10 @@ def test_progress_chooses_the_output():
 
 
 def test_a_failed_member_is_reported_everywhere_and_its_notes_where_lines_are(capsys):
-    heard = []
-    silent = SweepReporter(WarningsOutput(), heard.append, silent=True)
+    received = []
+    silent = SweepReporter(WarningsOutput(), received.append, silent=True)
     assert caught(lambda: silent.end_member("seed=1", FAILED)) == ["seed=1 failed again: why"]
-    assert heard == [{"member": "seed=1", "status": "failed", "reason": "why"}]
+    assert received == [{"member": "seed=1", "status": "failed", "reason": "why"}]
     assert caught(lambda: silent.warn("seed=1 is tried once more")) == ["seed=1 is tried once more"]
     lines = SweepReporter(StderrOutput())
     lines.start(2, 0)

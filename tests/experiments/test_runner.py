@@ -67,7 +67,7 @@ def test_resuming_after_any_epoch_gives_the_bits_of_an_unbroken_run(tiny, tmp_pa
 
 
 def test_a_stop_by_a_signal_loses_only_the_epoch_it_fell_in(tiny, tmp_path, unbroken, monkeypatch):
-    real, calls, heard = rate_trainer.train_epoch, [], []
+    real, calls, received = rate_trainer.train_epoch, [], []
     monkeypatch.setattr(engine, "CHUNK", 20)
     monkeypatch.setattr(engine, "TRIAL", 20)
 
@@ -79,7 +79,7 @@ def test_a_stop_by_a_signal_loses_only_the_epoch_it_fell_in(tiny, tmp_path, unbr
                 if done == 60:
                     os.kill(os.getpid(), signal.SIGTERM)
                 on_batch(done, total, error)
-                heard.append(done)
+                received.append(done)
 
             return real(learner, split, recipe, kicking)
         return real(learner, split, recipe, on_batch)
@@ -90,7 +90,7 @@ def test_a_stop_by_a_signal_loses_only_the_epoch_it_fell_in(tiny, tmp_path, unbr
     ) as caught:
         quietly(tiny(), out=tmp_path)
     assert caught.value.signum == signal.SIGTERM
-    assert heard == [20, 40]
+    assert received == [20, 40]
     assert open_run(tmp_path).summary["status"] == "interrupted"
     monkeypatch.undo()
     resumed = quietly(tiny(), out=tmp_path, resume=True)
@@ -136,9 +136,12 @@ def test_a_run_folder_is_a_source_of_its_configuration(tiny, tmp_path):
     assert timeless(copied.metrics) == timeless(grown.metrics[:1])
 
 
-def test_without_a_name_it_goes_to_runs(tmp_path, monkeypatch, tiny):
+def test_without_a_name_it_goes_to_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert str(quietly("digits", epochs=1, seed=4, data=tiny()["data"]).folder) == "runs/digits-4"
+    assert (
+        str(quietly("digits", epochs=1, seed=4, **{"data.limit": 120, "data.validation": 200}).folder)
+        == "runs/digits-4"
+    )
 
 
 def test_an_occupied_folder_is_refused_and_left_alone(tiny, tmp_path):
@@ -205,7 +208,7 @@ def test_the_folder_holds_what_is_promised(tiny, tmp_path):
     assert run.summary["last"] == run.metrics[-1]
 
 
-def test_a_run_says_in_one_line_how_it_went(tiny, tmp_path):
+def test_a_run_shows_its_result_in_one_line(tiny, tmp_path):
     run = quietly(tiny(), out=tmp_path / "run", epochs=1)
     best = run.summary["best"]
     errors = ", ".join(f"{part} {best[part + '_error']:.2f} %" for part in ("train", "valid", "test"))
@@ -315,7 +318,7 @@ def test_a_loop_that_never_rests_ends_the_run_whether_it_is_looked_at_or_not(tmp
 
 
 @pytest.mark.parametrize(("unconverged", "warned"), [(60, True), (59, False)])
-def test_half_of_the_samples_not_at_rest_is_warned_about(tiny, tmp_path, monkeypatch, unconverged, warned):
+def test_half_of_the_samples_unconverged_is_warned_about(tiny, tmp_path, monkeypatch, unconverged, warned):
     reported(monkeypatch, unconverged=unconverged)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -347,10 +350,10 @@ def test_another_environment_is_noted_on_resuming(tiny, tmp_path):
     assert json.loads((tmp_path / "environment.json").read_text())["resumed"][0]["epoch"] == 1
 
 
-def test_a_callable_hears_every_epoch(tiny, tmp_path):
-    heard = []
-    run = train(tiny(), out=tmp_path, progress=heard.append)
-    assert heard == run.metrics
+def test_a_callable_receives_every_epoch(tiny, tmp_path):
+    received = []
+    run = train(tiny(), out=tmp_path, progress=received.append)
+    assert received == run.metrics
 
 
 def test_bars_and_lines_go_to_stderr(tiny, tmp_path, capsys):

@@ -471,7 +471,7 @@ def test_rounded_products_move_the_equilibrium_a_little_and_the_residual_shows_i
     step = 2.0 ** -(11 if products == "tf32" else 8)
     moved = np.abs(found.output - exact.output).max()
     assert 0.001 * step < moved < step
-    # atol: the field's own rounding, sums of 120 products in float32, where every unit rests exactly
+    # atol: the field's own rounding, sums of 120 products in float32, where all units are exact
     np.testing.assert_allclose(found.residual, rate.residual(network, constant, found.state), rtol=1e-3, atol=2e-6)
     assert found.residual.max() > 2e-4 if products == "bf16" else found.residual.max() > 1e-5
     ready = TorchFixedPointSolver(products=products).on_device(network)

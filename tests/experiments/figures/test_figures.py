@@ -297,7 +297,7 @@ def test_an_undefined_angle_is_left_out_and_counted(copied, tmp_path):
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_epochs_that_not_all_have_are_not_drawn_and_the_caption_says_so(copied, tmp_path):
+def test_epochs_that_not_all_have_are_not_drawn_as_the_caption_notes(copied, tmp_path):
     for name in ("metrics.jsonl", "probes.jsonl"):
         spoil(copied / "W1-fixed-1" / name, lambda record: record if record["epoch"] <= 1 else None)
     made = make("alignment", [copied], tmp_path)

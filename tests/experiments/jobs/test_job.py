@@ -152,16 +152,16 @@ def test_several_trainings_in_one_job_of_two(tmp_path) -> None:
     assert "another process of this job was refused" in (tmp_path / "refused-1").read_text()
 
 
-def test_a_process_speaks_unless_it_is_a_later_one_of_a_job(monkeypatch) -> None:
+def test_a_process_prints_results_unless_it_is_a_later_one_of_a_job(monkeypatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RANK", "1")
-    assert ranks.speaks(), "a RANK of somebody else's"
+    assert ranks.is_first(), "a RANK of another program"
     for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
-    assert not ranks.speaks()
+    assert not ranks.is_first()
     monkeypatch.setenv("RANK", "0")
-    assert ranks.speaks()
+    assert ranks.is_first()
 
 
 @in_processes
@@ -198,7 +198,7 @@ def test_a_process_that_dies_ends_the_job_and_the_run_goes_on_to_the_same_bits(v
     assert code != 0
     assert time.monotonic() - begin < 60
     if victim == 1:
-        assert re.search(r"fsp: .*(is gone|stopped by a signal).* in epoch \d+; .*resume with resume=True", err), err
+        assert re.search(r"fsp: .*(is gone|stopped by a signal).* in epoch \d+; .*resume with --resume", err), err
         assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
     done = len(open_run(folder).metrics)
     code, _, err = finished(
@@ -257,27 +257,27 @@ def mailboxes(count, room=256):
         return [SharedMemory(path, rank, count, room) for rank in range(count)]
 
 
-def test_everybody_hears_everybody_in_order() -> None:
+def test_every_rank_receives_all_messages_in_order() -> None:
     """Twenty messages of other sizes and kinds, one after the other, by threads that each have
     mapped the memory for themselves.
     """
-    count, heard = 3, [[] for _ in range(3)]
+    count, received = 3, [[] for _ in range(3)]
     boxes = mailboxes(count)
 
     def one(rank):
         for turn in range(20):
             own = np.full((turn % 5, 2), 100 * turn + rank, np.float32 if turn % 2 else np.int64)
-            heard[rank].append(boxes[rank].gather(own))
+            received[rank].append(boxes[rank].gather(own))
 
     threads = [threading.Thread(target=one, args=(rank,)) for rank in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    for messages in heard:
+    for messages in received:
         assert len(messages) == 20
-        for turn, told in enumerate(messages):
-            for rank, each in enumerate(told):
+        for turn, arrays in enumerate(messages):
+            for rank, each in enumerate(arrays):
                 assert (each.shape, each.dtype) == ((turn % 5, 2), np.float32 if turn % 2 else np.int64)
                 assert (each == 100 * turn + rank).all()
 
@@ -291,7 +291,7 @@ def test_a_process_that_is_gone_is_noticed() -> None:
         box.gather(np.zeros(3))
 
 
-def test_what_was_said_before_the_end_is_heard() -> None:
+def test_a_message_sent_before_the_end_is_received() -> None:
     one, other = mailboxes(2)
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()

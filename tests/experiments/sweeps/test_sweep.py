@@ -231,9 +231,9 @@ def test_torch_computes_where_it_is_asked_for(tiny, tmp_path):
             tiny(), out=tmp_path / f"alone-{jobs}", progress=False, seed=2, epochs=2, threads=1, backend=backend
         )
         assert same_bits(member.folder, alone.folder)
-        said = RunFolder(member.folder).read_json("environment.json")["backend"]
-        assert "torch" in said
-        assert "bf16" in said
+        reported = RunFolder(member.folder).read_json("environment.json")["backend"]
+        assert "torch" in reported
+        assert "bf16" in reported
 
 
 def test_what_torch_cannot_do_refuses_the_sweep(tiny, tmp_path):
@@ -390,7 +390,7 @@ def test_two_at_once_are_refused(tiny, tmp_path):
         quietly(tiny(), seeds=1, out=tmp_path)
 
 
-def test_it_goes_to_sweeps_unless_told_otherwise(tmp_path, monkeypatch, tiny):
+def test_the_default_folder_is_below_sweeps(tmp_path, monkeypatch, tiny):
     monkeypatch.chdir(tmp_path)
     found = quietly(
         "digits", seeds=1, epochs=1, **{"data.limit": 60, "network.hidden": 5, "learning.rates.forward": 1.0}
@@ -437,11 +437,11 @@ def test_a_signal_stops_here_keeps_what_is_finished_and_goes_on(tiny, tmp_path, 
 
 def test_a_member_that_diverges_is_tried_once_more_and_stays_in_the_table(tiny, tmp_path):
     table = tiny(learning={"normalised": False, "output_step": None})
-    with pytest.warns(UserWarning, match="input=1") as told:
+    with pytest.warns(UserWarning, match="input=1") as caught:
         found = quietly(table, seeds=1, grid={"rates.input": [0.01, 1e60], "rates.forward": [0.01]}, out=tmp_path)
-    said = [str(each.message) for each in told if "input=1e+60" in str(each.message)]
-    assert ["is tried once more" in text for text in said] == [True, False]
-    assert all("not finite" in text for text in said)
+    reported = [str(each.message) for each in caught if "input=1e+60" in str(each.message)]
+    assert ["is tried once more" in text for text in reported] == [True, False]
+    assert all("not finite" in text for text in reported)
     fine, bad = found.members
     assert (fine.status, bad.status) == ("finished", "failed")
     assert found.failed == (bad,)
@@ -507,19 +507,19 @@ def test_killed_workers_cost_no_member_but_the_one_that_is_killed_twice(tiny, tm
     ]
     for killer in killers:
         killer.start()
-    with pytest.warns(UserWarning, match="failed") as told:
+    with pytest.warns(UserWarning, match="failed") as caught:
         found = quietly(table, seeds=3, out=tmp_path / "sweep", jobs=2)
     for killer in killers:
         killer.join()
-    said = [str(each.message) for each in told if "failed" in str(each.message)]
+    reported = [str(each.message) for each in caught if "failed" in str(each.message)]
     assert (
         sum(
             "seed=0 failed and is tried once more: its worker was killed (" in text and "SIGKILL" in text
-            for text in said
+            for text in reported
         )
         == 1
     )
-    assert sum(text.startswith("seed=1 failed") for text in said) == 2
+    assert sum(text.startswith("seed=1 failed") for text in reported) == 2
     assert {name: len(pids) for name, pids in killed.items()} == plans
     assert [m.status for m in found.members] == ["finished", "failed", "finished"]
     assert "its worker was killed" in found.members[1].reason
@@ -637,7 +637,7 @@ def test_control_c_stops_processes_that_it_does_not_reach(tmp_path):
     assert [m.status for m in open_sweep(tmp_path).members] == ["finished", "finished", "not begun"]
 
 
-def test_no_dask_and_no_scheduler_are_said_in_one_line(tiny, tmp_path, monkeypatch):
+def test_a_missing_dask_or_scheduler_is_refused_in_one_line(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "CONNECT", 0.5)
     out = tmp_path / "sweep"
     monkeypatch.setitem(sys.modules, "distributed", None)
@@ -656,7 +656,7 @@ def test_no_dask_and_no_scheduler_are_said_in_one_line(tiny, tmp_path, monkeypat
     assert not out.exists()
 
 
-# What is told
+# What is reported
 
 
 def test_the_interval_is_students():
@@ -671,7 +671,7 @@ def test_the_interval_is_students():
     assert interval([]) == (None,) * 4
 
 
-def test_the_interval_holds_the_mean_as_often_as_it_says():
+def test_the_interval_covers_the_mean_as_often_as_stated():
     rng = np.random.default_rng(0)
     found = [interval(list(rng.normal(4.0, 0.5, 4))) for _ in range(2000)]
     assert np.mean([low <= 4.0 <= high for _, _, low, high in found]) == pytest.approx(0.95, abs=0.015)
@@ -691,7 +691,7 @@ def test_the_table_is_what_the_finished_runs_say(done):
 
 
 def test_unfinished_runs_do_not_count():
-    said = [
+    reported = [
         (1, "finished", 3.0),
         (1, "interrupted", 90.0),
         (1, "finished", 5.0),
@@ -699,7 +699,7 @@ def test_unfinished_runs_do_not_count():
         ([7], "finished", 1.0),
     ]
     rest = {"valid_error": None, "train_error": 1.0, "best_epoch": 1, "epochs": 1, "seconds": 1.0}
-    rows = [{"a": value, "status": status, "test_error": error, **rest} for value, status, error in said]
+    rows = [{"a": value, "status": status, "test_error": error, **rest} for value, status, error in reported]
     one, two, three = points(["a"], rows)
     assert (one["test_error"], one["seeds"], one["runs"]) == (4.0, 2, 3)
     assert (one["valid_error"], one["valid_error_low"]) == (None, None)
@@ -728,7 +728,7 @@ def test_a_sweep_and_its_members_show_themselves_in_one_line(done):
     assert f"<th>beta=0.5-seed=0</th><td>{error}</td>" in done._repr_html_()
 
 
-def test_a_line_says_what_ended():
+def test_a_line_for_a_member_that_ended():
     assert member_line(3, 20, "a", Attempt("failed", "why")) == " 3 of 20   a failed again: why"
     assert member_line(1, 2, "a", Attempt("finished", summary={"seconds": 2.0})) == "1 of 2   a   2.0 s"
 
@@ -837,7 +837,7 @@ def test_the_best_line_is_at_the_top():
     assert ax.get_ylim()[0] < ax.get_ylim()[1]
 
 
-def test_what_is_not_finished_is_said_and_not_drawn():
+def test_what_is_not_finished_is_noted_and_not_drawn():
     fields, rows, _ = made_up(GRIDS["numbers"])
     rows[0] |= {"status": "failed", "test_error": 77.0}
     figure = plot_sweep(fields, rows, points(fields, rows))
@@ -868,7 +868,7 @@ def test_an_axis_does_not_reach_beyond_what_an_error_can_be():
 # The command
 
 
-def test_the_command_tells_the_table(tmp_path, capsys):
+def test_the_command_prints_the_table(tmp_path, capsys):
     arguments = [
         "sweep",
         "digits",

@@ -159,13 +159,13 @@ def test_a_worker_killed_while_it_trains_costs_no_run_and_no_bit(cluster, tmp_pa
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = sweep(LONG, seeds=2, grid=GRID, out=tmp_path / "sweep", scheduler=cluster.address, progress=False)
     killer.join()
     ((pid, name, epochs),) = killed
     assert 8 <= epochs < LONG["learning"]["epochs"]
-    retried = [str(each.message) for each in told if "tried once more" in str(each.message)]
+    retried = [str(each.message) for each in caught if "tried once more" in str(each.message)]
     assert [text.split()[0] for text in retried] == [name] * (cluster.failures == 0)
     assert [m.status for m in found.members] == ["finished"] * 4
     resumed = RunFolder(tmp_path / "sweep" / name).read_json("environment.json")["resumed"]
@@ -180,7 +180,7 @@ def test_a_worker_killed_while_it_trains_costs_no_run_and_no_bit(cluster, tmp_pa
 
 
 @pytest.mark.rare
-def test_a_signal_stops_the_members_on_the_cluster_and_a_lost_scheduler_is_said(cluster, tiny, tmp_path):
+def test_a_signal_stops_the_members_on_the_cluster_and_a_lost_scheduler_is_reported(cluster, tiny, tmp_path):
     table, out = tiny(learning={"epochs": 100_000}, probes={"samples": 0}), tmp_path / "sweep"
     worker = cluster.worker()
 
