@@ -1,10 +1,10 @@
 """Networks whose equilibria are known, by name: every solver meets every one of them.
 
     p = problem("saturated", np.float64)
-    p.network, p.images, p.drive            what a solver is given
+    p.network, p.images, p.drive   what a solver is given
     p.nudges["negative"]           phases "free" (None), "nudged" (beta > 0), "negative" (beta < 0)
     p.known["negative"]            tuple of (B, n_k) float64: the equilibrium, from tests/oracles.py
-    random_problem(seed, dtype)             one of endlessly many, loop gain below 1
+    random_problem(seed, dtype)    one of endlessly many, loop gain below 1
 
 Known equilibria belong to the network in ITS precision: a float32 problem is solved in float64
 from the float32 weights, so a float32 solver may be held to 1e-5 of them and a float64 solver to

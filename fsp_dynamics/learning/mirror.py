@@ -52,8 +52,8 @@ def run(
 def correlation(
     network: Network, constant: Array, relax: Callable[[Array], Equilibrium], rng: np.random.Generator
 ) -> Array:
-    """M (n_L, n_1) of these samples, from two equilibria each; samples that do not converge are left out
-    (zeros if none is left).
+    """M (n_L, n_1) of these samples, from two equilibria each; those that do not converge are left
+    out (zeros if none is left).
 
     constant (B, n_1), the drive. relax : drive -> the free equilibrium.
     """
