@@ -123,7 +123,7 @@ def test_every_command_and_key_is_shown() -> None:
     assert "| `--learning.batch" not in train
     keys = {key: (default, meaning) for key, default, meaning in made.keys_of()}
     assert keys["`learning.batch`"] == ("`20`", "images for each weight update")
-    assert keys["`data.name`"][0] == "required; one of `digits`, `mnist`, `fashion-mnist`"
+    assert keys["`data.name`"][0] == "one of `digits`, `mnist`, `fashion-mnist`"
 
 
 def test_notebooks_are_copied_with_their_links(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from fsp_dynamics.models.network import Network
 DEFAULT = "digits"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class OwnObjects:
     """Arguments of `runner.train`. allowed : modules that may be imported; None: any."""
 
