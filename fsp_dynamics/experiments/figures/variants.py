@@ -8,7 +8,6 @@ loop learned               a loop, eq. 14, nothing frozen
 loop fixed, W1 fixed, ...  the same, that one matrix frozen (W1 = forward[0], W2 = forward[1], ...)
 equilibrium propagation    network.kind = "reciprocal", eq. 14, nothing frozen
 exact gradient             a loop, learning.rule = "gradient", nothing frozen
-=======
 backpropagation            learning.rule = "gradient", network.loop_scale = 0 and the loop frozen:
                            without its loop the network is a multilayer perceptron, and the gradient
                            at its equilibrium is that of backpropagation
