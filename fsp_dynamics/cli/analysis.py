@@ -71,6 +71,7 @@ def figure(
     """
     from fsp_dynamics.experiments.config_io import load_config
     from fsp_dynamics.experiments.figures import collecting, drawing
+    from fsp_dynamics.experiments.folder import RunFolder
 
     changed, chosen = overrides(given), _numbers("seeds", seeds)
     if runs and not train and changed:
@@ -83,6 +84,8 @@ def figure(
     if train:
         if len(folders) > 1:
             raise ConfigurationError(f"--train stores runs in one folder, --runs names {len(folders)}; give one")
+        if RunFolder(Path(preset)).holds_run():  # whose names would be imported
+            raise ConfigurationError(f"--preset {preset} is the folder of a run; expected a preset or a TOML file")
         _, base = load_config(preset, changed)
         how = {"report": report, "data_dir": data_dir, "threads": threads}
         drawing.train_missing(name, base, folders[0], chosen or [base.seed], reporter(progress), **how)

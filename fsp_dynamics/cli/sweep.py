@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from fsp_dynamics.cli.options import BackendName, DataDir, Device, Json, Products, overrides, report, with_fields
+from fsp_dynamics.cli.options import (
+    AllowImport,
+    BackendName,
+    DataDir,
+    Device,
+    Json,
+    Products,
+    overrides,
+    report,
+    with_fields,
+)
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.config_io import presets, read_value
 from fsp_dynamics.tables import print_json, print_table, shown
@@ -34,6 +44,7 @@ def sweep(
     scheduler: Annotated[str | None, Parameter(metavar="tcp://HOST:PORT")] = None,
     out: Path | None = None,
     data_dir: DataDir = None,
+    allow_import: AllowImport = (),
     threads: Annotated[
         int | None, Parameter(help="Threads of each worker (default: 1; for a single job, as in fsp train).")
     ] = None,
@@ -72,7 +83,13 @@ def sweep(
 
     shown = SweepReporter(StderrOutput(bars=progress))
     where: dict[str, Any] = {"jobs": jobs, "scheduler": scheduler, "data_dir": data_dir, "threads": threads}
-    where |= {"backend": backend, "device": device, "products": products, "progress": shown}
+    where |= {
+        "backend": backend,
+        "device": device,
+        "products": products,
+        "progress": shown,
+        "allow_import": allow_import,
+    }
     found = run_sweep(source, seeds=_seeds(seeds), grid=read_grid(grid), out=out, **where, **overrides(given))
     print_json(found.points()) if as_json else _show(found)
     for member in found.failed:

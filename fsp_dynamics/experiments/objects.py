@@ -49,7 +49,7 @@ class Objects:
     def rule(self, text: str) -> Rule:
         """The learning rule of that text. Raises ConfigurationError."""
         found = self._find(RULE, text, make_rule)
-        rule = found() if isinstance(found, type) else found
+        rule = _made(text, found) if isinstance(found, type) else found
         if not isinstance(rule, Rule):
             raise ConfigurationError(
                 f"{RULE} = {text!r} is of type {type(rule).__name__}, expected a rule: an object or class with the "
@@ -79,6 +79,21 @@ class Objects:
         return import_object(text, self.allowed, field=key) if is_import_path(text) else named(text)
 
 
+def _made(text: str, kind: type) -> Any:
+    """An object of the class, if it is a rule's. Raises ConfigurationError."""
+    if not hasattr(kind, "terms"):
+        raise ConfigurationError(
+            f"{RULE} = {text!r} is the class {kind.__name__}, expected a rule: an object or class with the methods of "
+            "learning.rules.Rule"
+        )
+    try:
+        return kind()
+    except TypeError as error:
+        raise ConfigurationError(
+            f"{RULE} = {text!r} is a class that cannot be called without arguments ({error}); give an object of it"
+        ) from error
+
+
 def describe(key: str, given: Any, names: Mapping[str, Any]) -> tuple[str, str | None]:
     """(the text that stands for an object in a configuration, why it cannot be read back or None).
 
@@ -89,7 +104,7 @@ def describe(key: str, given: Any, names: Mapping[str, Any]) -> tuple[str, str |
         return given, None
     name = str(getattr(given, "name", None) or getattr(given, "__name__", type(given).__name__))
     known = names.get(name)
-    if known is given or (known is not None and known == given) or _is_registered(given, known):
+    if known is given or (known is not None and known == given) or (key == RULE and _is_registered(given, known)):
         return name, None
     try:
         return import_path_of(given), None
@@ -112,9 +127,10 @@ def _is_plain(given: Any) -> bool:
 
 
 def _is_registered(given: Any, known: Any) -> bool:
-    """Whether `known` is the import string of the object's class."""
+    """Whether `known` is the import string of a class that makes this object, or of this class."""
     kind = given if isinstance(given, type) else type(given)
-    return isinstance(known, str) and known == f"{kind.__module__}:{kind.__qualname__}"
+    same = isinstance(known, str) and known == f"{kind.__module__}:{kind.__qualname__}"
+    return same and (kind is given or _is_plain(given))
 
 
 def rule_text(rule: Any) -> tuple[str, str | None]:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from fsp_dynamics.datasets import DATASETS, Dataset
-from fsp_dynamics.errors import ConfigurationError
-from fsp_dynamics.experiments.config import Config
+from fsp_dynamics.errors import ConfigurationError, nearest
+from fsp_dynamics.experiments.config import Config, flatten
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.objects import DATA, GIVEN, RHO, RULE, Objects, rho_text, rule_text
 from fsp_dynamics.learning.optimisers import LearningRates
+from fsp_dynamics.models.activations import Activation
 from fsp_dynamics.models.network import Network
 
 DEFAULT = "digits"
@@ -49,8 +50,7 @@ class OwnObjects:
             changes[RULE] = rule_text(self.rule)[0]
         if self.activation is not None:
             changes[RHO] = rho_text(self.activation)[0]
-        if isinstance(self.data, Dataset):
-            _refuse_splitting(overrides)
+        _refuse_both(self, changes, flatten(overrides))
         if source is not None:
             name, config = load_config(source, {**changes, **overrides})
             return name, config
@@ -86,6 +86,16 @@ class OwnObjects:
             raise ConfigurationError(f"network is of type {type(self.network).__name__}, expected a Network")
         if self.network is not None and self.activation is not None:
             raise ConfigurationError("activation beside network, which has one of its own; leave activation out")
+        if self.activation is not None and not isinstance(self.activation, Activation | str):
+            raise ConfigurationError(
+                f"activation is of type {type(self.activation).__name__}, expected an Activation, its name "
+                "or import path"
+            )
+        if self.rule is not None and not isinstance(self.rule, str) and not hasattr(self.rule, "terms"):
+            raise ConfigurationError(
+                f"rule is of type {type(self.rule).__name__}, expected an object or class with the methods of "
+                "learning.rules.Rule, its name or import path"
+            )
         if self.data is not None and not isinstance(self.data, Dataset | str | Path):
             raise ConfigurationError(
                 f"data is of type {type(self.data).__name__}, expected a Dataset (dataset_from_arrays), "
@@ -97,16 +107,28 @@ class OwnObjects:
             return {"data.name": GIVEN + (self.data.name or "arrays"), "data.path": None, "data.limit": None}
         if isinstance(self.data, str) and self.data in DATASETS:
             return {"data.name": self.data, "data.path": None}
+        if isinstance(self.data, str) and "/" not in self.data and not Path(self.data).exists():
+            raise ConfigurationError(
+                f"data = {self.data!r} is neither a data set nor a path here; {nearest(self.data, DATASETS)}"
+            )
         return {"data.path": str(Path(str(self.data)).expanduser().resolve()), "data.name": None}
 
 
-def _refuse_splitting(overrides: Mapping[str, Any]) -> None:
-    flat = {**overrides, **{f"data.{key}": value for key, value in (overrides.get("data") or {}).items()}}
-    for key in ("data.limit", "data.validation", "data.name", "data.path"):
+def _refuse_both(own: OwnObjects, changes: Mapping[str, Any], flat: Mapping[str, Any]) -> None:
+    """Refuse keys beside the object that decides them. Raises ConfigurationError."""
+    if isinstance(own.data, Dataset):
+        for key in ("data.limit", "data.validation", "data.name", "data.path"):
+            if flat.get(key) is not None:
+                raise ConfigurationError(
+                    f"{key} = {flat[key]!r} beside data, a Dataset that is split already; leave {key} out, "
+                    "or give it when the Dataset is made"
+                )
+    for key in changes:
         if flat.get(key) is not None:
+            argument = {RULE: "rule", RHO: "activation"}.get(key, key.partition(".")[0])
+            argument = "network" if own.network is not None and key == RHO else argument
             raise ConfigurationError(
-                f"{key} = {flat[key]!r} beside data, a Dataset that is split already; leave {key} out, "
-                "or give it when the Dataset is made"
+                f"{key} = {flat[key]!r} beside {argument}, which decides it; leave one of the two out"
             )
 
 

@@ -15,7 +15,7 @@ from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
 from fsp_dynamics.experiments.checkpoint import kept_epochs, load_checkpoint, load_kept
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.folder import Record, RunFolder, flat
-from fsp_dynamics.experiments.objects import DATA, RHO, RULE, Objects
+from fsp_dynamics.experiments.objects import DATA, GIVEN, RHO, RULE, Objects
 from fsp_dynamics.experiments.trainer import Resources, trainer_of
 from fsp_dynamics.training.ranks import ALONE
 
@@ -173,6 +173,8 @@ def open_run(
     """
     files = RunFolder(Path(folder)).require_run()
     config = files.config()
+    if data is not None and not str(config.data.name).startswith(GIVEN):
+        raise ConfigurationError(f"data: {files.path} reads its own images, {config.data.label}; leave data out")
     if objects is None:
         texts = {DATA: config.data.name, RULE: config.key(RULE), RHO: config.key(RHO)}
         given = {DATA: data, RULE: rule, RHO: activation}

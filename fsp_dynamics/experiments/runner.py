@@ -21,6 +21,7 @@ from fsp_dynamics.experiments.checkpoint import has_checkpoint, keep_network, lo
 from fsp_dynamics.experiments.config import Config, format_differences
 from fsp_dynamics.experiments.execution import Interrupted, NoConvergenceError, Stop
 from fsp_dynamics.experiments.folder import ObservedFolder, Record, RunFolder, best_of, plain
+from fsp_dynamics.experiments.import_path import is_import_path
 from fsp_dynamics.experiments.jobs import ranks
 from fsp_dynamics.experiments.objects import Objects
 from fsp_dynamics.experiments.own import OwnObjects
@@ -106,7 +107,8 @@ def train(
         network, overrides = None, {**overrides, "network": network}
     if isinstance(data, Mapping):
         data, overrides = None, {**overrides, "data": data}
-    own = OwnObjects(network, data, rule, activation, tuple(allow_import) if is_run else None)
+    named = [each.partition(":")[0] for each in (rule, activation) if isinstance(each, str) and is_import_path(each)]
+    own = OwnObjects(network, data, rule, activation, (*allow_import, *named) if is_run else None)
     more = overrides if epochs is None else {**overrides, "epochs": epochs}
     name, config = own.configure(source, more)
     if out is None and is_run and not resume:
@@ -117,6 +119,8 @@ def train(
         out = Path(source) if is_run else Path("runs") / f"{name}-{config.seed}"  # type: ignore[arg-type]
     means: dict[str, Any] = {"data_dir": data_dir, "threads": threads, "backend": backend}
     reporter = run_reporter(progress)
+    if not isinstance(callbacks, Iterable):
+        raise ConfigurationError(f"callbacks = {callbacks!r}, expected a list of functions, such as [{callbacks!r}]")
     means |= {"objects": own.objects(config), "network": network, "callbacks": tuple(callbacks)}
     return run(config, RunFolder(Path(out)), reporter, resume=resume, **means)
 

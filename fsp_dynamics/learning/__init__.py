@@ -1,3 +1,1 @@
-"""What changes: the two phases, the contrastive Hebbian update (eq. 14), the optimiser, the
-training epoch; and trajectories.
-"""
+"""What is learned: the two phases, the rules, the optimiser, mirror phases; and trajectories."""

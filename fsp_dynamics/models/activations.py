@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fsp_dynamics.errors import check_choice
+from fsp_dynamics.errors import ConfigurationError, check_choice
 
 
 def hard_sigmoid(s: Any) -> Any:
@@ -78,6 +78,15 @@ class Activation:
     slope: Callable[[Any], Any]
     projected: bool = False
     curvature: Callable[[Any], Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ConfigurationError for a projected rate other than the hard sigmoid."""
+        for s in (-1.0, 0.0, 0.25, 0.75, 1.0, 2.0) if self.projected else ():
+            if self.rate(s) != min(max(s, 0.0), 1.0):
+                raise ConfigurationError(
+                    f"projected is true of the hard sigmoid alone, but rate({s}) of {self.name!r} is {self.rate(s)}, "
+                    f"expected {min(max(s, 0.0), 1.0)}; leave projected out"
+                )
 
     def __repr__(self) -> str:
         projected = ", states kept in [0, 1]" if self.projected else ""

@@ -150,7 +150,7 @@ class TorchEngine:
         """Whether the solver makes fixed-point passes on torch, and the rule nudges as the field
         does.
         """
-        rule = isinstance(recipe.rule, HebbianRule | MeanSubtractedRule | ProductsRule)
+        rule = type(recipe.rule) in (HebbianRule, MeanSubtractedRule, ProductsRule)
         return rule and isinstance(recipe.solver, TorchFixedPointSolver)
 
     @property

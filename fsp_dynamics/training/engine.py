@@ -53,7 +53,9 @@ class Engine(Protocol):
 
     @classmethod
     def supports(cls, network: Network, recipe: Recipe, ranks: Ranks) -> bool:
-        """Whether it can train this network in this way."""
+        """Whether it can train this network in this way. A rule that inherits one of the package is
+        another rule.
+        """
         ...
 
     @property

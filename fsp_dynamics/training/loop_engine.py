@@ -96,7 +96,7 @@ class LoopEngine:
         mean-subtracted form trains it.
         """
         broyden = isinstance(recipe.solver, FixedPointSolver) and recipe.solver.uses_broyden(network)
-        return network.is_hard_sigmoid_loop and broyden and isinstance(recipe.rule, HebbianRule | MeanSubtractedRule)
+        return network.is_hard_sigmoid_loop and broyden and type(recipe.rule) in (HebbianRule, MeanSubtractedRule)
 
     @property
     def weights(self) -> PackedLoop:

@@ -79,7 +79,7 @@ class ReciprocalEngine:
         field does; of one process.
         """
         passes = isinstance(recipe.solver, FixedPointSolver) and recipe.solver.uses_compiled_layers(network)
-        rule = isinstance(recipe.rule, HebbianRule | MeanSubtractedRule | ProductsRule)
+        rule = type(recipe.rule) in (HebbianRule, MeanSubtractedRule, ProductsRule)
         return passes and rule and ranks.shards == 1 and network.sizes[-1] < UNSEEN
 
     @property

@@ -17,8 +17,10 @@ from fsp_dynamics.cli import main
 from fsp_dynamics.errors import ConfigurationError, DatasetError
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.folder import RunFolder
+from fsp_dynamics.experiments.objects import rule_text
 from fsp_dynamics.experiments.overview import compare_runs, list_runs
 from fsp_dynamics.experiments.runner import train
+from fsp_dynamics.learning.rules import RULES
 from fsp_dynamics.learning.rules.hebbian import contrastive_terms
 from fsp_dynamics.models.activations import Activation
 
@@ -45,6 +47,19 @@ def slope(s):
 
 soft = Activation("soft", rate, slope, projected=False)
 '''
+
+
+class Registered(fsp.Rule):
+    """A rule with a setting."""
+
+    name = "halved"
+
+    def __init__(self, factor=0.5):
+        self.factor = factor
+
+    def terms(self, network, images, contrast):
+        for term in contrastive_terms(network, images, contrast.free, contrast.change):
+            yield term._replace(post=term.post * self.factor)
 
 
 def local_rule():
@@ -180,6 +195,14 @@ def test_own_rule_and_firing_rate_by_import_path(own_module, tmp_path) -> None:
     assert len(quietly(tmp_path / "a", epochs=2, resume=True, allow_import=["own_parts"]).metrics) == 2
 
 
+def test_what_an_argument_names_is_imported_beside_a_run_too(own_module, tmp_path) -> None:
+    quietly("digits", epochs=1, out=tmp_path / "a", **SMALL)
+    run = quietly(tmp_path / "a", rule=f"{own_module}:Halved", out=tmp_path / "b")
+    assert run.config.learning.rule == f"{own_module}:Halved"
+    with pytest.raises(ConfigurationError, match="which was not allowed"):
+        quietly(tmp_path / "b", out=tmp_path / "c")
+
+
 def test_objects_of_a_module_are_written_as_import_paths(own_module, tmp_path) -> None:
     import own_parts
 
@@ -239,7 +262,11 @@ def test_patience_is_a_key_of_the_configuration(tmp_path) -> None:
         ({"network": 3}, "network is of type int, expected a Network"),
         ({"data": 3.5}, r"data is of type float, expected a Dataset"),
         ({"rule": "hebian"}, "did you mean 'hebbian'"),
-        ({"rule": 3}, r"learning\.rule"),
+        ({"rule": 3}, "rule is of type int, expected an object or class with the methods of"),
+        ({"rule": "json:JSONDecoder"}, "is the class JSONDecoder, expected a rule"),
+        ({"activation": 3}, "activation is of type int, expected an Activation"),
+        ({"callbacks": print}, r"callbacks = <built-in function print>, expected a list of functions"),
+        ({"data": "mnsit"}, r"data = 'mnsit' is neither a data set nor a path here; did you mean 'mnist'"),
         ({"activation": "logistik"}, "did you mean 'logistic'"),
         ({"callbacks": [3]}, "callbacks holds 3"),
         ({"data": "no/such/folder"}, "no/such/folder"),
@@ -255,6 +282,88 @@ def test_network_and_activation_together_are_refused(tmp_path) -> None:
     network = fsp.loop_network([64, 8, 10], rng=0)
     with pytest.raises(ConfigurationError, match="activation beside network"):
         quietly(network=network, activation="logistic", out=tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "value"),
+    [
+        ({"network": fsp.loop_network([64, 8, 10], rng=0)}, "network.hidden", [9]),
+        ({"network": fsp.loop_network([64, 8, 10], rng=0)}, "network.rho", "logistic"),
+        ({"network": fsp.loop_network([64, 8, 10], rng=0)}, "network.dtype", "float64"),
+        ({"activation": "logistic"}, "network.rho", "shifted_tanh"),
+        ({"rule": "products"}, "learning.rule", "gradient"),
+        ({"data": "digits"}, "data.path", "elsewhere"),
+    ],
+)
+def test_a_key_beside_the_object_that_decides_it_is_refused(given, key, value, tmp_path) -> None:
+    argument = next(iter(given))
+    with pytest.raises(ConfigurationError, match=rf"{key} = .* beside {argument}, which decides it"):
+        quietly(out=tmp_path / "a", **given, **{key: value})
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("sizes", [[13, 8, 5], [12, 8, 4]])
+def test_a_network_for_other_data_is_refused_before_anything_is_written(sizes, blobs, tmp_path) -> None:
+    with pytest.raises(ConfigurationError, match="12 pixels and 5 classes; give a network for these data"):
+        quietly(data=blobs, network=fsp.loop_network(sizes, rng=0), out=tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_network_may_have_more_outputs_than_there_are_classes(blobs, tmp_path) -> None:
+    network = fsp.loop_network([12, 8, 7], loop_scale=0.2, rng=0)
+    whole = quietly(data=blobs, network=network, epochs=2, out=tmp_path / "whole")
+    quietly(data=blobs, network=network, epochs=1, out=tmp_path / "a")
+    assert same(quietly(tmp_path / "a", data=blobs, resume=True, epochs=2), whole)
+
+
+def test_a_rule_whose_class_needs_arguments_is_refused(tmp_path) -> None:
+    class Scaled(local_rule()):
+        def __init__(self, scale):
+            self.scale = scale
+
+    with pytest.raises(ConfigurationError, match=r"cannot be called without arguments \(.*scale.*give an object"):
+        quietly(rule=Scaled, out=tmp_path / "a")
+    assert quietly(rule=Scaled(2), epochs=1, out=tmp_path / "a", **SMALL).config.learning.rule == "given:halved"
+
+
+def test_a_registered_rule_with_settings_of_its_own_is_not_read_back_without_them(monkeypatch) -> None:
+    monkeypatch.setitem(RULES, "halved", f"{__name__}:Registered")
+    assert rule_text(Registered()) == ("halved", None)
+    assert rule_text(Registered) == ("halved", None)
+    assert rule_text(Registered(3.0))[0] == "given:halved"
+
+
+def test_probes_of_a_firing_rate_without_curvature_are_refused_before_anything_is_written(tmp_path) -> None:
+    odd = Activation("odd", lambda s: s / (1 + abs(s)), lambda s: 1 / (1 + abs(s)) ** 2)
+    with pytest.raises(ConfigurationError, match=r"has no curvature.*or probes\.samples = 0"):
+        quietly(activation=odd, epochs=1, out=tmp_path / "a", **{"data.limit": 60})
+    assert not (tmp_path / "a").exists()
+
+
+def test_data_are_not_given_to_a_run_that_reads_its_own(blobs, tmp_path) -> None:
+    quietly("digits", epochs=1, out=tmp_path / "a", **SMALL)
+    with pytest.raises(ConfigurationError, match="reads its own images, digits; leave data out"):
+        fsp.open_run(tmp_path / "a", data=blobs)
+
+
+def test_a_file_of_another_name_and_place_is_the_same_data(blobs, tmp_path) -> None:
+    np.savez(tmp_path / "a.npz", images=blobs.train.images, labels=blobs.train.labels)
+    quietly(data=tmp_path / "a.npz", epochs=1, out=tmp_path / "run", **{"network.hidden": [6]})
+    (tmp_path / "a.npz").rename(tmp_path / "b.npz")
+    run = quietly(tmp_path / "run", data=tmp_path / "b.npz", epochs=2, resume=True)
+    assert (len(run.metrics), run.config.data.path) == (2, str(tmp_path / "b.npz"))
+
+
+def test_what_a_run_names_is_imported_for_a_sweep_or_a_figure_only_if_allowed(own_module, tmp_path, capsys) -> None:
+    quietly("digits", rule=f"{own_module}:Halved", epochs=1, out=tmp_path / "a", **SMALL)
+    run, out = str(tmp_path / "a"), str(tmp_path / "sweep")
+    sys.modules.pop(own_module)
+    assert main(["sweep", run, "--seeds", "1", "--out", out, "--no-progress"]) == 2
+    assert f"give --allow-import {own_module}" in capsys.readouterr().err
+    assert main(["figure", "errors", "--train", "--preset", run, "--runs", out, "--no-progress"]) == 2
+    assert "is the folder of a run; expected a preset or a TOML file" in capsys.readouterr().err
+    assert own_module not in sys.modules
+    assert main(["sweep", run, "--seeds", "1", "--out", out, "--no-progress", "--allow-import", own_module]) == 0
 
 
 def test_a_given_data_set_is_not_split_again(blobs, tmp_path) -> None:

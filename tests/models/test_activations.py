@@ -59,6 +59,8 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
 
 def test_only_the_hard_sigmoid_is_projected() -> None:
     assert [a.name for a in ACTIVATIONS.values() if a.projected] == ["hard_sigmoid"]
+    with pytest.raises(ConfigurationError, match=r"rate\(0\.25\) of 'steep' is 0\.5, expected 0\.25; leave projected"):
+        Activation("steep", lambda s: min(max(2 * s, 0.0), 1.0), lambda s: 2 * (0 <= s <= 0.5), projected=True)
 
 
 @EVERY

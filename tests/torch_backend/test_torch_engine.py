@@ -22,6 +22,7 @@ from fsp_dynamics.errors import ConfigurationError, FspError, NotFiniteError
 from fsp_dynamics.kernels.loop_learning import COUNTED
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
+from fsp_dynamics.learning.rules.hebbian import HebbianRule
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
@@ -504,6 +505,11 @@ def test_what_it_supports() -> None:
     assert engine_of(network, recipe_for(network)) is TorchEngine
     assert engine_of(network, with_arrays(recipe_for(network))) is LoopEngine
     assert engine_of(network, recipe_for(network, rule="gradient")) is PlainEngine
+
+    class Nudged(HebbianRule):
+        """May nudge as it likes."""
+
+    assert engine_of(network, recipe_for(network, rule=Nudged())) is PlainEngine
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")

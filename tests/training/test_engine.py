@@ -14,7 +14,9 @@ from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.learning.rules import Rule, make_rule
-from fsp_dynamics.learning.rules.hebbian import contrastive_terms
+from fsp_dynamics.learning.rules.hebbian import HebbianRule, contrastive_terms
+from fsp_dynamics.learning.rules.mean_subtracted import MeanSubtractedRule
+from fsp_dynamics.learning.rules.products import ProductsRule
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.reference import ReferenceSolver
@@ -85,6 +87,25 @@ def test_a_rule_without_a_compiled_engine_trains_on_the_plain_one_and_says_so() 
     assert slow_rule(network, recipe_for(network)) is None
     logistic = network_of("logistic")
     assert slow_rule(logistic, recipe_for(logistic, rule=Halved())) is None, "the network is why, not the rule"
+
+
+@pytest.mark.parametrize(
+    ("kind", "base"), [("loop", HebbianRule), ("loop", MeanSubtractedRule), ("tied", ProductsRule)]
+)
+def test_a_rule_that_inherits_one_of_the_package_is_not_trained_as_that_one(kind, base) -> None:
+    class Silent(base):
+        name = "silent"
+
+        def terms(self, network, images, contrast):
+            return iter(())
+
+    network = network_of(kind)
+    recipe = recipe_for(network, rule=Silent())
+    learner = Learner.start(network, recipe, 0)
+    train_epoch(learner, DIGITS.limit(20), recipe)
+    for name, w in learner.network.parameters().items():
+        assert np.array_equal(w, network.parameters()[name]), name
+    assert "rule 'silent' has no compiled engine" in slow_rule(network, recipe)
 
 
 def test_half_an_update_is_half_the_learning_rate(monkeypatch) -> None:

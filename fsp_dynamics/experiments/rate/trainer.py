@@ -45,7 +45,12 @@ class RateTrainer:
         """
         objects, name = resources.objects, config.network.rho
         build_recipe(config, resources.backend, resources.local_rank, objects)
-        objects.activation(name)
+        rho = objects.activation(name)
+        if config.probes.samples and not rho.projected and rho.curvature is None:
+            raise ConfigurationError(
+                f"network.rho = {name!r} has no curvature, which the probes' gradients need; "
+                "give Activation(..., curvature=...), or probes.samples = 0"
+            )
         if resources.elsewhere and name in ACTIVATIONS and ACTIVATIONS[name].rate.__module__ != ACTIVATIONS_HOME:
             raise ConfigurationError(
                 f"network.rho = {name!r} is registered in this process alone; leave out jobs and scheduler"
@@ -64,6 +69,8 @@ class RateTrainer:
                 f"network.initial = {config.network.initial!r} stands for a network given in Python; "
                 "give it again (network=...), or leave the key out to draw one from the seed"
             )
+        if network is not None:
+            _check_fits(network, data)
         return cls(config, data, resources, recipe, Learner.start(network or drawn, recipe, rng))
 
     @classmethod
@@ -185,6 +192,18 @@ class RateTrainer:
                 f"and may never recover; lower learning.rates.forward[{len(rates) - 1}] (now {rates[-1]:g})"
             )
         return found
+
+
+def _check_fits(network: Network, data: Dataset) -> None:
+    """Refuse data of other images or of more classes than the network is for. Raises
+    ConfigurationError.
+    """
+    pixels, classes = data.train.images.shape[1], data.classes
+    if network.sizes[0] != pixels or network.sizes[-1] < classes:
+        raise ConfigurationError(
+            f"network = {network!r} has {network.sizes[0]} inputs and {network.sizes[-1]} outputs, but the images of "
+            f"{data.name} have {pixels} pixels and {classes} classes; give a network for these data"
+        )
 
 
 def _about_beta(config: RateConfig) -> list[str]:

@@ -153,6 +153,7 @@ def sweep(
     backend: Backend | str = NUMBA,
     device: str | None = None,
     products: str | None = None,
+    allow_import: Sequence[str] = (),
     **overrides: Any,
 ) -> Sweep:
     """Run `source` with every value of the grid and every seed, each in a run folder below `out`;
@@ -178,7 +179,8 @@ def sweep(
     data_dir : where to look for data first. threads : of BLAS and the kernels of each worker;
         None: one, or for a single job as `train` has it.
     backend, device, products : what computes, as `train` takes them, for all members; the devices
-    are those of the machines that run them.
+        are those of the machines that run them.
+    allow_import : as `train` takes it, where `source` is a run folder.
     overrides : as `train` takes them, for all members.
 
     All configurations are checked before anything runs. A member that fails is reported and tried
@@ -199,7 +201,9 @@ def sweep(
     own_backend = backend if scheduler is None else _on_any_machine(backend)
     is_run = isinstance(source, str | Path) and RunFolder(Path(source)).holds_run()
     elsewhere = jobs > 1 or scheduler is not None
-    resources = Resources(own_backend, ALONE, elsewhere=elsewhere, objects=Objects(() if is_run else None))
+    resources = Resources(
+        own_backend, ALONE, elsewhere=elsewhere, objects=Objects(tuple(allow_import) if is_run else None)
+    )
     _check_members(waiting, data_dir, resources)
     with (
         _pool(jobs if waiting else 1, scheduler if waiting else None, threads, reporter) as pool,
