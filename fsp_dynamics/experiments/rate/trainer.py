@@ -46,14 +46,14 @@ class RateTrainer:
         objects, name = resources.objects, config.network.rho
         build_recipe(config, resources.backend, resources.local_rank, objects)
         rho = objects.activation(name)
+        if resources.elsewhere and name in ACTIVATIONS and ACTIVATIONS[name].rate.__module__ != ACTIVATIONS_HOME:
+            raise ConfigurationError(
+                f"network.rho = {name!r} is registered in this process alone; leave out jobs and scheduler"
+            )
         if config.probes.samples and not rho.projected and rho.curvature is None:
             raise ConfigurationError(
                 f"network.rho = {name!r} has no curvature, which the probes' gradients need; "
                 "give Activation(..., curvature=...), or probes.samples = 0"
-            )
-        if resources.elsewhere and name in ACTIVATIONS and ACTIVATIONS[name].rate.__module__ != ACTIVATIONS_HOME:
-            raise ConfigurationError(
-                f"network.rho = {name!r} is registered in this process alone; leave out jobs and scheduler"
             )
 
     @classmethod
