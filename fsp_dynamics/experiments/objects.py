@@ -39,7 +39,7 @@ class Objects:
 
     allowed : modules that may be imported; None: any, for a configuration that the user wrote.
     given : {text in the configuration: object} of those given in Python.
-    unreadable : {key: why no import path leads back to the object}.
+    unreadable : {text in the configuration: why no import path leads back to the object}.
     """
 
     allowed: Sequence[str] | None = ()

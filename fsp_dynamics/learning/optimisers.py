@@ -129,7 +129,8 @@ class Sgd:
         """Learn from one batch, in place. `velocity` holds V by name and stays empty without
         momentum.
 
-        images (B, n_in); `image_norm` and `epoch` as in `learning_rates`.
+        images (B, n_in); `image_norm` and `epoch` as in `learning_rates`. Raises ConfigurationError
+        for a term of the rule whose parameter the network does not have.
         """
         seen, parameters = contrast(network, phases), network.parameters()
         mean_rates = network.rho.rate(phases.free.state[-2]).mean(0)  # of the layer below the output
@@ -143,6 +144,12 @@ class Sgd:
         if seen.rows.size:
             active = images if seen.rows.size == len(images) else images[seen.rows]
             terms = list(rule.terms(network, active, seen))
+            for term in terms:
+                if term.parameter not in parameters:
+                    raise ConfigurationError(
+                        f"rule {rule.name!r} has a term for {term.parameter!r}, which the network does not have; "
+                        f"{nearest(term.parameter, parameters)}"
+                    )
             if self.output_step is not None and not self.momentum:
                 self.limit_output(
                     lr, network.depth - 1, output_move(terms, network.depth - 1, mean_rates) / len(images)

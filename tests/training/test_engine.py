@@ -108,6 +108,20 @@ def test_a_rule_that_inherits_one_of_the_package_is_not_trained_as_that_one(kind
     assert "rule 'silent' has no compiled engine" in slow_rule(network, recipe)
 
 
+def test_a_term_for_no_parameter_is_refused() -> None:
+    class Misspelt(Rule):
+        name = "misspelt"
+
+        def terms(self, network, images, contrast):
+            for term in contrastive_terms(network, images, contrast.free, contrast.change):
+                yield term._replace(parameter=term.parameter.replace("forward", "foward"))
+
+    network = network_of("loop")
+    recipe = recipe_for(network, rule=Misspelt())
+    with pytest.raises(ConfigurationError, match=r"rule 'misspelt' has a term for 'foward\[0\]'.*'forward\[0\]'"):
+        train_epoch(Learner.start(network, recipe, 0), DIGITS.limit(20), recipe)
+
+
 def test_half_an_update_is_half_the_learning_rate(monkeypatch) -> None:
     """A rule of one's own is what is learned, through the optimiser, on whatever engine."""
     only_plain(monkeypatch)
