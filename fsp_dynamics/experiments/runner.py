@@ -84,8 +84,9 @@ def train(
     backend : "numba", or "torch" with device ("auto", "cpu", "cuda", "cuda:1"; None: auto, a GPU
         where there is one) and products ("full", "tf32", "bf16"). A run may be resumed on another
         one.
-    allow_import : modules that a run folder may have imported, where it names rules or firing rates
-        by their import path. What a TOML file or an argument names is imported.
+    allow_import : modules that a run folder (or the config.toml in it) may have imported, where it
+        names rules or firing rates by their import path. What any other TOML file or an argument
+        names is imported.
     overrides : `seed`, tables (learning={"batch": 50}; network= and data= take them too), or
         dotted keys (**{"learning.batch": 50}).
 
@@ -96,10 +97,6 @@ def train(
     CheckpointError; NotFiniteError and NoConvergenceError where training fails (what was saved
     before stays); RankLostError where another process of the job is gone; Interrupted, a
     KeyboardInterrupt, after a signal.
-
-    >>> import fsp_dynamics as fsp
-    >>> network = fsp.loop_network([64, 20, 10], loop_scale=0.2, rng=0)
-    >>> run = fsp.train(network=network, epochs=1, out=folder, progress=False)  # doctest: +SKIP
     """
     backend = backend_of(backend, device, products)
     is_run = isinstance(source, str | Path) and RunFolder(Path(source)).holds_run()
@@ -108,7 +105,7 @@ def train(
     if isinstance(data, Mapping):
         data, overrides = None, {**overrides, "data": data}
     named = [each.partition(":")[0] for each in (rule, activation) if isinstance(each, str) and is_import_path(each)]
-    own = OwnObjects(network, data, rule, activation, (*allow_import, *named) if is_run else None)
+    own = OwnObjects(network, data, rule, activation, (*allow_import, *named) if _is_from_a_run(source) else None)
     more = overrides if epochs is None else {**overrides, "epochs": epochs}
     name, config = own.configure(source, more)
     if out is None and is_run and not resume:
@@ -123,6 +120,15 @@ def train(
         raise ConfigurationError(f"callbacks = {callbacks!r}, expected a list of functions, such as [{callbacks!r}]")
     means |= {"objects": own.objects(config), "network": network, "callbacks": tuple(callbacks)}
     return run(config, RunFolder(Path(out)), reporter, resume=resume, **means)
+
+
+def _is_from_a_run(source: object) -> bool:
+    """Whether the source is a run folder, or the config.toml in one."""
+    if not isinstance(source, str | Path):
+        return False
+    path = Path(source)
+    folder = path.parent if path.name == "config.toml" else path
+    return RunFolder(folder).holds_run() and (folder / "environment.json").is_file()
 
 
 def run(

@@ -194,7 +194,9 @@ class Trainer(Protocol):
         ...
 
     def state(self) -> TrainingState:
-        """All that the rest of the run depends on, copied; also between two batches."""
+        """All that the rest of the run depends on, copied: between two epochs, or between two
+        batches once `on_batch` has raised and the epoch was left.
+        """
         ...
 
     def restore(self, state: TrainingState) -> None:

@@ -190,6 +190,8 @@ def test_own_rule_and_firing_rate_by_import_path(own_module, tmp_path) -> None:
         stored.network("last")
     with pytest.raises(ConfigurationError, match="not allowed"):
         quietly(tmp_path / "a", epochs=2, resume=True)
+    with pytest.raises(ConfigurationError, match="not allowed"):  # the same file, by its own name
+        quietly(tmp_path / "a" / "config.toml", out=tmp_path / "b")
     allowed = fsp.open_run(tmp_path / "a", allow_import=["own_parts"])
     assert np.isfinite(allowed.evaluate().error)
     assert len(quietly(tmp_path / "a", epochs=2, resume=True, allow_import=["own_parts"]).metrics) == 2
