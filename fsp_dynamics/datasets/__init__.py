@@ -18,7 +18,7 @@ from fsp_dynamics.datasets.files import read_dataset
 from fsp_dynamics.datasets.idx import read_idx
 from fsp_dynamics.datasets.records import Dataset, DatasetRecord, Split, check_count
 from fsp_dynamics.datasets.registry import SOURCES, Progress, fetch_published, find, places_searched, read_all
-from fsp_dynamics.errors import DatasetError, check_choice
+from fsp_dynamics.errors import ConfigurationError, DatasetError, check_choice, nearest
 
 __all__ = [
     "DATASETS",
@@ -67,7 +67,11 @@ def load_dataset(
     Raises ConfigurationError for an unknown name or an impossible number, before anything is read,
     DatasetError for files that are missing or damaged.
     """
-    check_choice("dataset", name, DATASETS)
+    if name not in DATASETS:
+        raise ConfigurationError(
+            f"dataset = {str(name)!r} is unknown; {nearest(str(name), DATASETS)}; files of your own are read by "
+            "fsp_dynamics.datasets.read_dataset"
+        )
     total = sum(PARTS[:2]) if name == "digits" else SOURCES[name].files[0].shape[0]
     default = PARTS[1] if name == "digits" else total // 6
     validation = check_count("validation", default if validation is None else validation, 0, total - 1)

@@ -154,6 +154,11 @@ def checked_part(field: str, images: npt.ArrayLike, labels: npt.ArrayLike) -> Pa
     """
     pixels, numbers = _array(f"{field}images", images), _array(f"{field}labels", labels)
     _check_pixels(f"{field}images", pixels)
+    if numbers.ndim == 2 and numbers.shape[1] > 1 and len(numbers) == len(pixels):
+        raise ShapeError(
+            f"{field}labels has shape {numbers.shape}, expected ({len(pixels)},), class numbers; "
+            "labels.argmax(1) makes them of one-hot rows"
+        )
     check_shape(f"{field}labels", numbers, (len(pixels),))
     if not np.issubdtype(numbers.dtype, np.integer):
         raise ConfigurationError(
@@ -253,5 +258,7 @@ def _check_pixels(field: str, pixels: npt.NDArray[Any]) -> None:
     if outside.any():
         index = tuple(int(i) for i in np.argwhere(outside)[0])
         raise ConfigurationError(
-            f"{field}{list(index)} = {pixels[index]}, expected pixels in [0, 1]; divide by the largest possible value"
+            f"{field}{list(index)} = {pixels[index]}, expected pixels in [0, 1]; "
+            + ("add what is lacking, then " if pixels[index] < 0 else "")
+            + "divide by the largest possible value"
         )

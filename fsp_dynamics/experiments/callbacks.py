@@ -95,6 +95,8 @@ class Callbacks:
     """The callbacks of one run, called in turn."""
 
     def __init__(self, callbacks: Iterable[Callback] = ()) -> None:
+        if callable(callbacks):
+            raise ConfigurationError(f"callbacks = {callbacks!r}, expected a list; give callbacks=[...]")
         self.callbacks = tuple(callbacks)
         for callback in self.callbacks:
             if not callable(callback):

@@ -157,7 +157,8 @@ def _full_keys(given: Mapping[str, Any], kind: type[Config]) -> dict[str, Any]:
     for name, value in given.items():
         key = SHORT.get(name, name)
         if key not in known and key not in former_names.KEYS:
-            close = difflib.get_close_matches(key, [*known, *SHORT], n=1, cutoff=0.5)
+            close = [full for full in known if full.rpartition(".")[2] == key]
+            close = close or difflib.get_close_matches(key, [*known, *SHORT], n=1, cutoff=0.5)
             hint = f"did you mean {close[0]!r}?" if close else f"it begins with one of {', '.join(kind.model_fields)}"
             raise ConfigurationError(f"option {name!r} is unknown; {hint}")
         flat[key] = value
@@ -178,7 +179,8 @@ def _validate(kind: type[Config], label: str, table: dict[str, Any], overrides: 
     try:
         return kind.model_validate(table)
     except ValidationError as error:
-        details = error.errors(include_url=False)
+        # a misspelt key first: it is also why another one is missing
+        details = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
         raise ConfigurationError(_explain(fields(kind), label, details[0], frozenset(overrides)) + more) from None
 

@@ -22,12 +22,18 @@ from typing import Any
 
 from fsp_dynamics.errors import ConfigurationError
 
+SCRIPT = ("__main__", "__mp_main__")  # multiprocessing gives the script a second name
 PATH = re.compile(r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 
 
 def is_import_path(text: str) -> bool:
     """Whether the text has the form ``package.module:name``."""
     return PATH.fullmatch(text) is not None
+
+
+def as_modules(allowed: str | Sequence[str]) -> tuple[str, ...]:
+    """The names of modules; one name alone is taken as it is."""
+    return (allowed,) if isinstance(allowed, str) else tuple(allowed)
 
 
 def import_object(path: str, allowed: Sequence[str] | None = None, *, field: str = "import path") -> Any:
@@ -43,7 +49,8 @@ def import_object(path: str, allowed: Sequence[str] | None = None, *, field: str
     if match is None:
         raise ConfigurationError(f"{field} = {path!r}, expected the form package.module:name")
     module_name, name = match["module"], match["name"]
-    if allowed is not None and not any(module_name == m or module_name.startswith(f"{m}.") for m in allowed):
+    trusted = None if allowed is None else as_modules(allowed)
+    if trusted is not None and not any(module_name == m or module_name.startswith(f"{m}.") for m in trusted):
         top = module_name.partition(".")[0]
         raise ConfigurationError(
             f"{field} = {path!r} would import the module {module_name}, which was not allowed; if you trust it, "
@@ -68,14 +75,14 @@ def import_path_of(thing: Any) -> str:
     what was defined in ``__main__`` (a script, a notebook), and what lies in a module that is found
     in the current folder alone.
     """
-    what = getattr(thing, "__qualname__", None) or f"{type(thing).__name__} {getattr(thing, 'name', '')}".strip()
+    what = getattr(thing, "__qualname__", None) or f"{type(thing).__name__} {getattr(thing, 'name', '')!r}"
     remedy = "; define it at the top of a module that is installed or on PYTHONPATH"
     homes = list(dict.fromkeys(_homes(thing)))
     for home in homes:
         for name in _names_in(home, thing):
-            if home != "__main__" and _findable(home):
+            if home not in SCRIPT and _findable(home):
                 return f"{home}:{name}"
-    if "__main__" in homes and not any(home != "__main__" and list(_names_in(home, thing)) for home in homes):
+    if "__main__" in homes and not any(home not in SCRIPT and list(_names_in(home, thing)) for home in homes):
         reason = "was defined in a script or a notebook (__main__), which cannot be imported"
     elif named := [home for home in homes if list(_names_in(home, thing))]:
         reason = f"is defined in {named[0]}, which is not found outside the current folder"
@@ -114,7 +121,7 @@ def _trusted(entries: Sequence[str]) -> list[str]:
 
 def _module(name: str, field: str, path: str) -> ModuleType:
     """The imported module. Raises ConfigurationError."""
-    if name == "__main__":
+    if name in SCRIPT:
         raise ConfigurationError(
             f"{field} = {path!r}: __main__ is another script each time; expected an importable module"
         )

@@ -41,7 +41,10 @@ def save_network(path: str | Path, network: Network) -> Path:
     without an import path, both before anything is written; OSError if the disk refuses.
     """
     if not isinstance(network, Network):
-        raise ConfigurationError(f"network is of type {type(network).__name__}, expected a Network")
+        raise ConfigurationError(
+            f"network is of type {type(network).__name__}, expected a Network; the path comes first: "
+            "save_network(path, network)"
+        )
     path = Path(path)
     arrays = {name: np.ascontiguousarray(array) for name, array in network.parameters().items()}
     for name, array in arrays.items():

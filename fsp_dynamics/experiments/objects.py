@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fsp_dynamics.errors import ConfigurationError, check_choice
 from fsp_dynamics.experiments.import_path import import_object, import_path_of, is_import_path
-from fsp_dynamics.learning.rules import RULES, Rule, make_rule
+from fsp_dynamics.learning.rules import RULES, Rule, make_rule, require_rule
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation
 
 if TYPE_CHECKING:
@@ -30,7 +30,11 @@ def check_name(key: str, text: str, names: Iterable[str]) -> str:
     """The text, if it is one of the names, an import path, or stands for an object given in Python.
     Raises ConfigurationError with the nearest name.
     """
-    return text if is_import_path(text) or text.startswith(GIVEN) else check_choice(key, text, names)
+    if is_import_path(text) or text.startswith(GIVEN):
+        return text
+    if key != DATA and "." in text:
+        raise ConfigurationError(f"{key} = {text!r}, expected the form package.module:name, with a colon")
+    return check_choice(key, text, names)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +59,7 @@ class Objects:
                 f"{RULE} = {text!r} is of type {type(rule).__name__}, expected a rule: an object or class with the "
                 "methods of learning.rules.Rule"
             )
-        return rule
+        return require_rule(rule)
 
     def activation(self, text: str) -> Activation:
         """The firing rate of that text. Raises ConfigurationError."""
@@ -74,7 +78,7 @@ class Objects:
         if text.startswith(GIVEN):
             raise ConfigurationError(
                 f"{key} = {text!r} was given in Python, and no import path leads back to it; "
-                f"give it again ({ARGUMENTS[key]}=...)"
+                f"in Python, give it again ({ARGUMENTS[key]}=...) to train or open_run"
             )
         return import_object(text, self.allowed, field=key) if is_import_path(text) else named(text)
 

@@ -65,7 +65,17 @@ class WarningsOutput(Output):
     """Notes become Python warnings; all else is not shown."""
 
     def note(self, text: str) -> None:
-        warnings.warn(text, UserWarning, stacklevel=2)
+        warnings.warn(text, UserWarning, stacklevel=_caller())
+
+
+def _caller() -> int:
+    """The `stacklevel`, for the function that calls this one, of the line by which the user called
+    the package.
+    """
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "fsp_dynamics":
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 class StderrOutput(Output):

@@ -15,6 +15,7 @@ from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
 from fsp_dynamics.experiments.checkpoint import kept_epochs, load_checkpoint, load_kept
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.folder import Record, RunFolder, flat
+from fsp_dynamics.experiments.import_path import as_modules
 from fsp_dynamics.experiments.objects import DATA, GIVEN, RHO, RULE, Objects
 from fsp_dynamics.experiments.trainer import Resources, trainer_of
 from fsp_dynamics.training.ranks import ALONE
@@ -168,17 +169,20 @@ def open_run(
     rule, activation, data : objects that the run was given in Python, once more.
     objects : all of these in one.
 
-    Raises ConfigurationError if there is no run. What cannot be read back is refused where it is
-    needed: the metrics of any run can be read.
+    Raises ConfigurationError if there is no run, or if data are given to a run that reads its own;
+    DatasetError for other images than the run began with. What cannot be read back is refused
+    where it is needed: the metrics of any run can be read.
     """
     files = RunFolder(Path(folder)).require_run()
     config = files.config()
     if data is not None and not str(config.data.name).startswith(GIVEN):
         raise ConfigurationError(f"data: {files.path} reads its own images, {config.data.label}; leave data out")
+    if data is not None:
+        data.check_fingerprint(files.read_json("environment.json").get("data") or data.fingerprint())
     if objects is None:
         texts = {DATA: config.data.name, RULE: config.key(RULE), RHO: config.key(RHO)}
         given = {DATA: data, RULE: rule, RHO: activation}
         objects = Objects(
-            tuple(allow_import), {str(texts[key]): thing for key, thing in given.items() if thing is not None}
+            as_modules(allow_import), {str(texts[key]): thing for key, thing in given.items() if thing is not None}
         )
     return Run(files.path, config, files.metrics(), files.summary(), objects)

@@ -21,7 +21,7 @@ from fsp_dynamics.experiments.checkpoint import has_checkpoint, keep_network, lo
 from fsp_dynamics.experiments.config import Config, format_differences
 from fsp_dynamics.experiments.execution import Interrupted, NoConvergenceError, Stop
 from fsp_dynamics.experiments.folder import ObservedFolder, Record, RunFolder, best_of, plain
-from fsp_dynamics.experiments.import_path import is_import_path
+from fsp_dynamics.experiments.import_path import as_modules, is_import_path
 from fsp_dynamics.experiments.jobs import ranks
 from fsp_dynamics.experiments.objects import Objects
 from fsp_dynamics.experiments.own import OwnObjects
@@ -105,7 +105,8 @@ def train(
     if isinstance(data, Mapping):
         data, overrides = None, {**overrides, "data": data}
     named = [each.partition(":")[0] for each in (rule, activation) if isinstance(each, str) and is_import_path(each)]
-    own = OwnObjects(network, data, rule, activation, (*allow_import, *named) if _is_from_a_run(source) else None)
+    allowed = (*as_modules(allow_import), *named) if _is_from_a_run(source) else None
+    own = OwnObjects(network, data, rule, activation, allowed)
     more = overrides if epochs is None else {**overrides, "epochs": epochs}
     name, config = own.configure(source, more)
     if out is None and is_run and not resume:

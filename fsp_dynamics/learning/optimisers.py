@@ -23,7 +23,7 @@ import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError, check_positive, nearest
 from fsp_dynamics.learning.phases import Phases
-from fsp_dynamics.learning.rules import Rule, Term
+from fsp_dynamics.learning.rules import Rule, Term, checked_terms
 from fsp_dynamics.learning.rules.update import accumulate, contrast
 from fsp_dynamics.models.network import Array, Network
 
@@ -143,13 +143,7 @@ class Sgd:
                 velocity[name] *= np.asarray(self.momentum, velocity[name].dtype)
         if seen.rows.size:
             active = images if seen.rows.size == len(images) else images[seen.rows]
-            terms = list(rule.terms(network, active, seen))
-            for term in terms:
-                if term.parameter not in parameters:
-                    raise ConfigurationError(
-                        f"rule {rule.name!r} has a term for {term.parameter!r}, which the network does not have; "
-                        f"{nearest(term.parameter, parameters)}"
-                    )
+            terms = checked_terms(rule, network, active, seen)
             if self.output_step is not None and not self.momentum:
                 self.limit_output(
                     lr, network.depth - 1, output_move(terms, network.depth - 1, mean_rates) / len(images)

@@ -238,6 +238,10 @@ def simulate(
 
 
 def _check_protocol(network: Network, protocol: Sequence[Piece], batch: int) -> list[Piece]:
+    if not isinstance(protocol, Sequence):
+        raise ConfigurationError(
+            f"protocol = {protocol!r}, expected a list of (duration, nudge) pieces, such as [(20.0, None)]"
+        )
     pieces = list(protocol)
     if not pieces:
         raise ConfigurationError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -342,6 +342,8 @@ def _contiguous(weight: Any) -> Any:
 
 
 def _check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(sizes, str) or not isinstance(sizes, Iterable):
+        raise ConfigurationError(f"sizes = {sizes!r}, expected a list: input, hidden layers, output")
     sizes = tuple(sizes)
     if len(sizes) < 3 or any(n != int(n) or n < 1 for n in sizes):
         raise ConfigurationError(

@@ -86,6 +86,8 @@ def relax(
     """
     if tolerance is not None and not isinstance(tolerance, Tolerance):
         raise ConfigurationError(f"tolerance = {tolerance!r}, expected Tolerance(absolute, relative)")
+    if not isinstance(nudge, Nudge | None):
+        raise ConfigurationError(f"nudge is of type {type(nudge).__name__}, expected Nudge(beta, target) or None")
     if isinstance(solver, type) or not isinstance(solver, Solver | str | None):
         raise ConfigurationError(f"solver = {solver!r}, expected a solver, its name or None")
     if not isinstance(solver, Solver):

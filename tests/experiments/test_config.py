@@ -165,6 +165,8 @@ def test_unknown_keys_and_missing_tables_are_named(tiny, table, expected):
 
 def test_missing_keys_are_named(tiny):
     table = tiny()
+    misspelt = {("lerning" if key == "learning" else key): value for key, value in table.items()}
+    assert "lerning is no key of a configuration; did you mean 'learning'?" in refusal(misspelt)
     del table["learning"]["rates"]["input"]
     assert "learning.rates.input is missing" in refusal(table)
     del table["learning"]

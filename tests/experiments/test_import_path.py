@@ -132,6 +132,7 @@ def test_only_what_is_allowed_is_imported(places, capsys) -> None:
     assert capsys.readouterr().out == ""
     assert import_object("mine.rules:Rule", ("yours", "mine")) is import_object("mine.rules:Rule", ["mine.rules"])
     assert capsys.readouterr().out == "imported\n"
+    assert import_object("mine.rules:Rule", "mine").__name__ == "Rule"  # one name alone
     refused("mine.rules:Rule", "was not allowed", allowed=())  # although it has been imported
 
 
@@ -184,7 +185,7 @@ def test_what_has_no_path_is_refused_with_the_reason(places, monkeypatch) -> Non
     places("installed", "mine.rules")
     ramp = import_object("mine.rules:ramp")
     monkeypatch.setattr(sys.modules["mine.rules"], "ramp", None)
-    with pytest.raises(ConfigurationError, match=r"Activation ramp has no name in mine\.rules"):
+    with pytest.raises(ConfigurationError, match=r"Activation 'ramp' has no name in mine\.rules"):
         import_path_of(ramp)
 
 
@@ -206,8 +207,12 @@ def test_what_a_script_defines_has_no_path_and_a_command_does_not_search_its_fol
     (tmp_path / "beside.py").write_text(MODULE)
     script = (
         "from fsp_dynamics.experiments.import_path import import_object, import_path_of\n"
+        "import multiprocessing\n"  # gives the script a second name
+        "from fsp_dynamics.models.activations import Activation\n"
         "class Own: pass\n"
-        "for call in (lambda: import_path_of(Own), lambda: import_object('beside:Rule')):\n"
+        "soft = Activation('soft', lambda s: s, lambda s: 1)\n"
+        "for call in (lambda: import_path_of(Own), lambda: import_path_of(soft),\n"
+        "             lambda: import_object('beside:Rule')):\n"
         "    try: print('NO', call())\n"
         "    except ValueError as error: print(error)\n"
     )
@@ -216,4 +221,5 @@ def test_what_a_script_defines_has_no_path_and_a_command_does_not_search_its_fol
         capture_output=True, text=True, timeout=120, check=True,
     ).stdout.splitlines()  # fmt: skip
     assert "Own was defined in a script or a notebook (__main__)" in done[0]
-    assert "there is no module beside" in done[1]
+    assert "Activation 'soft' was defined in a script or a notebook (__main__)" in done[1]
+    assert "there is no module beside" in done[2]

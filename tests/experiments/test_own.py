@@ -14,14 +14,15 @@ import pytest
 
 import fsp_dynamics as fsp
 from fsp_dynamics.cli import main
-from fsp_dynamics.errors import ConfigurationError, DatasetError
+from fsp_dynamics.errors import ConfigurationError, DatasetError, ShapeError
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.objects import rule_text
 from fsp_dynamics.experiments.overview import compare_runs, list_runs
 from fsp_dynamics.experiments.runner import train
-from fsp_dynamics.learning.rules import RULES
+from fsp_dynamics.learning.rules import RULES, Term
 from fsp_dynamics.learning.rules.hebbian import contrastive_terms
+from fsp_dynamics.learning.rules.update import rule_update
 from fsp_dynamics.models.activations import Activation
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(output|no compiled engine|given in Python|no import path|shuffled)")
@@ -158,7 +159,9 @@ def test_what_cannot_be_read_back_is_reported_listed_and_refused(blobs, tmp_path
     again = fsp.open_run(run.folder)
     assert again.metrics == run.metrics
     assert len(again.to_frame()) == 1
-    with pytest.raises(ConfigurationError, match=r"given in Python.*give it again \(data=\.\.\.\)"):
+    with pytest.raises(
+        ConfigurationError, match=r"given in Python.*in Python, give it again \(data=\.\.\.\) to train or open_run"
+    ):
         again.evaluate()
     with pytest.raises(ConfigurationError, match=r"give it again \(rule=\.\.\.\)"):
         fsp.open_run(run.folder, data=blobs).evaluate()
@@ -272,12 +275,66 @@ def test_patience_is_a_key_of_the_configuration(tmp_path) -> None:
         ({"activation": "logistik"}, "did you mean 'logistic'"),
         ({"callbacks": [3]}, "callbacks holds 3"),
         ({"data": "no/such/folder"}, "no/such/folder"),
+        ({"data": "mnits"}, "data = 'mnits' is neither a data set nor a path here; did you mean 'mnist'"),
+        ({"rule": 3}, r"rule is of type int, expected an object"),
+        ({"rule": dict}, "rule is of type type, expected an object"),
+        ({"rule": lambda network, images, contrast: []}, "rule is of type function"),
+        ({"rule": "own_parts.Halved"}, r"expected the form package\.module:name, with a colon"),
+        ({"rule": type("NoTerms", (fsp.Rule,), {"name": "x"})}, "the rule NoTerms has no terms"),
+        ({"rule": type("NoName", (fsp.Rule,), {"terms": lambda *given: []})}, "the rule NoName has no name"),
+        ({"rule": type("Needs", (fsp.Rule,), {"__init__": lambda self, a: None})}, "Needs"),
+        ({"activation": np.tanh}, "activation is of type ufunc, expected an Activation"),
+        ({"activation": Activation("bare", np.tanh, np.cos)}, "curvature"),
+        ({"callbacks": lambda record, network: True}, "expected a list of functions"),
+        ({"beta": 0.1}, "did you mean 'learning.beta'"),
     ],
 )
 def test_refusals(options, message, tmp_path) -> None:
     with pytest.raises((ConfigurationError, DatasetError), match=message):
         quietly(out=tmp_path / "a", epochs=1, **options)
     assert not (tmp_path / "a").exists()
+
+
+def test_terms_that_do_not_fit_are_refused(tmp_path) -> None:
+    network = fsp.loop_network([3, 4, 2], rng=0)
+    images, targets = np.ones((2, 3)) / 2, np.eye(2)
+    free = fsp.relax(network, images)
+    nudged = fsp.relax(network, images, nudge=fsp.Nudge(0.5, targets), start=free)
+
+    def rule(parameter, wide):
+        class Odd(fsp.Rule):
+            name = "odd"
+
+            def terms(self, network, images, contrast):
+                yield Term(parameter, contrast.free[wide], contrast.change[0])
+
+        return Odd()
+
+    rule_update(rule("loop", 1), network, images, free, nudged)
+    with pytest.raises(
+        ConfigurationError, match=r"rule 'odd' has a term for 'loops', which the network does not have; did you mean"
+    ):
+        rule_update(rule("loops", 1), network, images, free, nudged)
+    with pytest.raises(ShapeError, match=r"rule 'odd': .* 4 and 4 units, but loop has the shape \(2, 4\)"):
+        rule_update(rule("loop", 0), network, images, free, nudged)
+
+
+def test_data_given_again_are_those_of_the_run(blobs, tmp_path) -> None:
+    quietly(data=blobs, epochs=1, out=tmp_path / "a", **{"network.hidden": 6})
+    other = fsp.dataset_from_arrays(
+        blobs.train.images * 0.5, blobs.train.labels, blobs.test.images, blobs.test.labels, validation=20
+    )
+    with pytest.raises(DatasetError, match="not the images the run began with"):
+        fsp.open_run(tmp_path / "a", data=other)
+    quietly("digits", epochs=1, out=tmp_path / "b", **SMALL)
+    with pytest.raises(ConfigurationError, match="reads its own images, digits"):
+        fsp.open_run(tmp_path / "b", data=blobs)
+
+
+def test_notes_point_to_the_line_that_called_train(blobs, tmp_path) -> None:
+    with pytest.warns(UserWarning, match="given in Python") as seen:
+        quietly(data=blobs, epochs=1, out=tmp_path / "a", **{"network.hidden": 6})
+    assert {warning.filename for warning in seen} == {__file__}
 
 
 def test_network_and_activation_together_are_refused(tmp_path) -> None:

@@ -162,6 +162,7 @@ def test_xarray_comes_back_from_netcdf(p, tmp_path, engine, needs):
     ("given", "message"),
     [
         ({"protocol": []}, "protocol is empty"),
+        ({"protocol": 20.0}, "protocol = 20.0, expected a list"),
         ({"protocol": [(0.0, None)]}, r"duration of protocol\[0\] = 0\.0, expected a finite number above 0"),
         ({"protocol": [(1.0, None), (-1.0, None)]}, r"duration of protocol\[1\]"),
         ({"protocol": [(np.nan, None)]}, "duration"),

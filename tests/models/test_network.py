@@ -302,6 +302,13 @@ def test_loop_gain_needs_a_loop() -> None:
 
 
 @MAKERS
+@pytest.mark.parametrize("sizes", [4, "64,10"])
+def test_sizes_that_are_no_list(make, sizes) -> None:
+    with pytest.raises(ConfigurationError, match=r"sizes = .*, expected a list: input, hidden layers, output"):
+        make(sizes)
+
+
+@MAKERS
 @pytest.mark.parametrize("sizes", [[], [4], [4, 3], [4, 0, 3], [4, 5, -1]])
 def test_impossible_sizes(make, sizes: list[int]) -> None:
     with pytest.raises(

@@ -237,6 +237,7 @@ def test_what_is_no_solver_or_tolerance_is_refused() -> None:
     p = problems.problem("interior")
     for settings, message in (
         ({"solver": FixedPointSolver}, "expected a solver"),
+        ({"nudge": (1.0, None)}, r"nudge is of type tuple, expected Nudge\(beta, target\) or None"),
         ({"tolerance": 1e-6}, r"expected Tolerance\(absolute"),
         ({"nudge": Nudge(0.5, p.nudges["nudged"].target.tolist())}, None),
     ):

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from fsp_dynamics.errors import ConfigurationError, check_choice
+from fsp_dynamics.errors import ConfigurationError, ShapeError, check_choice, nearest
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance
@@ -143,4 +143,31 @@ def require_rule(given: Any) -> Rule:
         raise ConfigurationError(
             f"rule = {given!r}, expected a name ({names}) or an object with the methods of learning.rules.Rule"
         )
+    lacks = "name" if not isinstance(getattr(given, "name", None), str) else "terms"
+    if lacks == "name" or type(given).terms is Rule.terms:
+        raise ConfigurationError(
+            f"the rule {type(given).__name__} has no {lacks}; a rule has a name, which is a text, and a method "
+            "terms(network, images, contrast), which yields the terms of its update"
+        )
     return given
+
+
+def checked_terms(rule: Rule, network: Network, images: Array, contrast: Contrast) -> list[Term]:
+    """`rule.terms`, each of which fits its parameter. Raises ConfigurationError, ShapeError."""
+    terms = list(rule.terms(network, images, contrast))
+    shapes = {name: weight.shape for name, weight in network.parameters().items()}
+    for term in terms:
+        if term.parameter not in shapes:
+            raise ConfigurationError(
+                f"rule {rule.name!r} has a term for {term.parameter!r}, which the network does not have; "
+                f"{nearest(term.parameter, shapes)}"
+            )
+        shape = shapes[term.parameter]
+        factors = (term.post,) if term.pre is None else (term.pre, term.post)
+        found = tuple(factor.shape[-1] for factor in (reversed(factors) if term.transposed else factors))
+        if found != tuple(shape):
+            raise ShapeError(
+                f"rule {rule.name!r}: the factors of a term have {' and '.join(map(str, found))} units, "
+                f"but {term.parameter} has the shape {tuple(shape)}"
+            )
+    return terms

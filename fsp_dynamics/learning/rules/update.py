@@ -9,7 +9,7 @@ import numpy as np
 from fsp_dynamics.errors import ConfigurationError, check_finite, check_shape
 from fsp_dynamics.kernels.products import add_product
 from fsp_dynamics.learning.phases import Phases
-from fsp_dynamics.learning.rules import Contrast, Rule, Term
+from fsp_dynamics.learning.rules import Contrast, Rule, Term, checked_terms
 from fsp_dynamics.models.network import Array, Network, Weights
 from fsp_dynamics.solvers.equilibrium import Equilibrium
 
@@ -51,7 +51,7 @@ def assemble(rule: Rule, network: Network, images: Array, seen: Contrast, batch:
     images (A, n_in) of these samples; the result has the network's dtype.
     """
     sums = {name: np.zeros_like(w) for name, w in network.parameters().items()}
-    for term in rule.terms(network, images.astype(network.dtype, copy=False), seen):
+    for term in checked_terms(rule, network, images.astype(network.dtype, copy=False), seen):
         accumulate(sums[term.parameter], term, 1 / batch)
     return sums
 
