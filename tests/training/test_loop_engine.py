@@ -252,7 +252,7 @@ def test_the_price_of_an_equilibrium_on_digits() -> None:
     """
     free, nudged, residual = mean_passes("digits", 5)
     assert residual <= 1e-4
-    assert free <= 2.8
+    assert free <= 2.5
     assert nudged <= 2.0
 
 
@@ -268,8 +268,8 @@ def test_the_price_of_an_equilibrium_on_mnist() -> None:
     """
     free, nudged, residual = mean_passes("mnist-2x500", 5)
     assert residual <= 1e-4
-    assert free <= 1.55
-    assert nudged <= 1.8
+    assert free <= 1.45
+    assert nudged <= 1.75
 
 
 @compiled_only

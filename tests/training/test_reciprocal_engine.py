@@ -159,7 +159,7 @@ def test_what_is_remembered_saves_passes_and_changes_nothing_beyond_the_toleranc
     known, unknown, strange = (
         train_epoch(each, DIGITS.train.limit(200), recipe) for each in (learner, forgetful, other)
     )
-    assert known.passes_free < 0.9 * unknown.passes_free  # 0.74 +- 0.03 over eight seeds
+    assert known.passes_free < 0.8 * unknown.passes_free  # 0.74 +- 0.03 over eight seeds
     assert strange.passes_free == unknown.passes_free
     for name, w in learner.network.parameters().items():
         np.testing.assert_allclose(forgetful.network.parameters()[name], w, atol=1e-4, err_msg=name)
