@@ -180,7 +180,7 @@ def test_the_slowest_sample_is_waited_for():
     found = TorchSolver().relax(p.network, p.drive, start, None, Tolerance(1e-7)).require_converged()
     assert (oracles.residual(p.network, p.images, found.state) <= 1e-7).all()
     assert found.steps[0] < found.steps[1:].min()
-    assert (found.residual > 1e-10).all(), "nobody went on after it had converge"
+    assert (found.residual > 1e-10).all(), "nobody went on after it had converged"
 
 
 def crowd(p, quiet=400):
