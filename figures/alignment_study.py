@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from fsp_dynamics.errors import ConfigurationError, FspError
-from fsp_dynamics.experiments.checkpoint import write_aside
 from fsp_dynamics.experiments.config_io import load_config, read_value
 from fsp_dynamics.experiments.folder import RunFolder, best_of
 from fsp_dynamics.experiments.progress import RunReporter, StderrOutput
 from fsp_dynamics.experiments.runner import train
 from fsp_dynamics.plotting import COLOURS, GREY, new_figure, save_figure
+from fsp_dynamics.writing import write_aside
 
 PRESET = "fashion-2x500"
 _WEAK = {"network.forward_scale": 0.2}

@@ -24,6 +24,7 @@ PACKAGE = ROOT / "fsp_dynamics"
 LAYERS = {
     "errors": 1,
     "display": 1,
+    "writing": 1,
     "plotting": 1,
     "models": 2,
     "datasets": 2,
@@ -74,9 +75,9 @@ CONFINED = {
     "pickle": (),
     "fsp_dynamics.explorer": ("explorer", "cli", "__main__"),
 }
-FILE_MODULES = ("experiments", "datasets")
+FILE_MODULES = ("experiments", "datasets", "writing")
 FILE_EXCEPTIONS = {
-    # matplotlib has one place, so pictures are written there
+    # matplotlib has one place, so pictures are drawn there, into memory
     "plotting": ["figure.savefig"],
     # the package's own sources: compiled code is kept until one of them changes
     "kernels/field": ["file.read_bytes"],

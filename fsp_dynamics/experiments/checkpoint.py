@@ -12,10 +12,8 @@ random stream alone in its manifest, under "rng"; it is read as well.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +26,7 @@ import safetensors.numpy
 from fsp_dynamics.errors import CheckpointError, NotFiniteError
 from fsp_dynamics.experiments import former_names
 from fsp_dynamics.experiments.trainer import TrainingState
+from fsp_dynamics.writing import write_aside
 
 FORMAT = 2
 NAMES = ("last", "best")
@@ -132,45 +131,6 @@ def load_checkpoint(folder: Path, name: str = "last") -> TrainingState:
 def has_checkpoint(folder: Path, name: str = "last") -> bool:
     """Whether a checkpoint of that name was ever completed."""
     return (folder / f"{name}.json").is_file()
-
-
-def write_aside(path: Path, content: bytes) -> None:
-    """Write `content` to a file beside `path`, to the disk, and rename it into place: `path` is
-    the old one or the new one, never half.
-
-    Raises OSError if the disk refuses; nothing is then left behind.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def remove_aside(folder: Path) -> None:
-    """Remove what a killed process left half written. Only while the run is locked."""
-    for aside in folder.glob(".*.tmp"):
-        aside.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where the system can."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return  # folders cannot be opened on every system
-    try:
-        # nor synchronised on every file system; the rename itself is done
-        with contextlib.suppress(OSError):
-            os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _kept(epoch: int) -> str:

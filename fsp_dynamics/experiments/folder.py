@@ -26,9 +26,10 @@ from typing import Any
 
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, RunExistsError, RunLockedError
 from fsp_dynamics.experiments import former_names
-from fsp_dynamics.experiments.checkpoint import drop_kept, remove_aside, write_aside
+from fsp_dynamics.experiments.checkpoint import drop_kept
 from fsp_dynamics.experiments.config import Config, flatten
 from fsp_dynamics.experiments.config_io import load_config, to_toml
+from fsp_dynamics.writing import append, remove_aside, write_aside
 
 Record = dict[str, Any]
 
@@ -148,10 +149,7 @@ class RunFolder:
         self._append("probes.jsonl", records)
 
     def _append(self, name: str, records: list[Record]) -> None:
-        with (self.path / name).open("ab") as file:
-            file.write(_lines(records))
-            file.flush()
-            os.fsync(file.fileno())
+        append(self.path / name, _lines(records))
 
     def rewind(self, epoch: int) -> list[Record]:
         """Drop the records after `epoch` (a killed process may have written more than its last
@@ -191,7 +189,7 @@ class RunFolder:
         write_aside(self.path / name, json.dumps(plain(content), indent=2, allow_nan=False).encode() + b"\n")
 
     def _clean(self) -> None:
-        for folder in (self.path, self.checkpoints):
+        for folder in (self.path, self.checkpoints, self.figures):
             remove_aside(folder)
 
 

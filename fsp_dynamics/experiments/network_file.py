@@ -20,10 +20,10 @@ import safetensors
 import safetensors.numpy
 
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError, NotFiniteError
-from fsp_dynamics.experiments.checkpoint import write_aside
 from fsp_dynamics.experiments.import_path import import_object, import_path_of, is_import_path
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation
 from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.writing import write_aside
 
 FORMAT = "fsp_dynamics.network/1"
 FIELDS = ("format", "topology", "time_constants", "rho")

@@ -15,6 +15,7 @@ appears twice, once from pyplot and once as the value of the cell.
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from fsp_dynamics.errors import ConfigurationError, check_shape
 from fsp_dynamics.plotting.style import COLOURS as COLOURS
 from fsp_dynamics.plotting.style import FORMATS, GREY, SHADE, styled
 from fsp_dynamics.plotting.style import STYLE as STYLE
+from fsp_dynamics.writing import write_aside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,14 +78,16 @@ def figure_of(axes: Sequence[Axes]) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Save a figure of the package in the format given by the extension. Raises
-    ConfigurationError unless it is .png, .svg or .pdf.
+    """Save a figure of the package in the format given by the extension; a file that was there is
+    replaced whole or not at all. Raises ConfigurationError unless it is .png, .svg or .pdf.
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
         raise ConfigurationError(f"figure {path.name!r} ends in {path.suffix!r}, expected one of: {', '.join(FORMATS)}")
+    drawn = io.BytesIO()
     with styled():
-        figure.savefig(path)
+        figure.savefig(drawn, format=path.suffix[1:].lower())
+    write_aside(path, drawn.getvalue())
     return path
 
 

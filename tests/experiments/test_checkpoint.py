@@ -21,9 +21,9 @@ from fsp_dynamics.experiments.checkpoint import (
     load_checkpoint,
     load_kept,
     save_checkpoint,
-    write_aside,
 )
 from fsp_dynamics.experiments.trainer import TrainingState
+from fsp_dynamics.writing import remove_aside
 
 
 def checkpoint(epoch=1, value=1.0):
@@ -175,7 +175,7 @@ def test_killed_between_writing_and_renaming(tmp_path, rename, best):
     assert killed.returncode == -signal.SIGKILL
     assert same(load_checkpoint(tmp_path, "last"), checkpoint(1))
     assert same(load_checkpoint(tmp_path, "best"), checkpoint(best))
-    room.remove_aside(tmp_path)
+    remove_aside(tmp_path)
     assert not list(tmp_path.glob(".*"))
     save_checkpoint(tmp_path, checkpoint(2), ["best", "last"])
     assert load_checkpoint(tmp_path).epoch == 2
@@ -187,14 +187,6 @@ def test_a_damaged_best_does_not_stop_saving_last(tmp_path):
     (tmp_path / "best.json").write_text("{}")
     save_checkpoint(tmp_path, checkpoint(2))
     assert load_checkpoint(tmp_path).epoch == 2
-
-
-def test_a_file_is_replaced_whole(tmp_path):
-    path = tmp_path / "file"
-    write_aside(path, b"one")
-    write_aside(path, b"two")
-    assert path.read_bytes() == b"two"
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 # Networks that are kept for good

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from fsp_dynamics.errors import ConfigurationError, check_choice
-from fsp_dynamics.experiments.checkpoint import write_aside
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.config_io import load_config, presets
 from fsp_dynamics.experiments.figures import collecting, curves, variants
@@ -27,6 +26,7 @@ from fsp_dynamics.experiments.figures.curves import Row
 from fsp_dynamics.experiments.progress import EpochReporter
 from fsp_dynamics.experiments.rate.building import require_rate
 from fsp_dynamics.experiments.rate.config import RateConfig
+from fsp_dynamics.writing import write_aside
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,10 @@ from typing import Any
 
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, RunExistsError
 from fsp_dynamics.experiments import former_names
-from fsp_dynamics.experiments.checkpoint import write_aside
 from fsp_dynamics.experiments.config import Config, fields, flatten, format_differences
 from fsp_dynamics.experiments.config_io import SHORT, config_kind, load_config, read_value
 from fsp_dynamics.experiments.folder import Record, RunFolder, plain
+from fsp_dynamics.writing import write_aside
 
 FILE = "sweep.json"
 # letters of a name before its end is replaced by a digest; file systems take 255 bytes

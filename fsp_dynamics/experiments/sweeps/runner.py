@@ -26,7 +26,6 @@ from fsp_dynamics.display import html_table
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
-from fsp_dynamics.experiments.checkpoint import write_aside
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.execution import Interrupted
 from fsp_dynamics.experiments.folder import Record, RunFolder
@@ -38,6 +37,7 @@ from fsp_dynamics.experiments.sweeps.table import points, to_csv
 from fsp_dynamics.experiments.sweeps.workers import Attempt, Pool, Processes, ThisProcess, run_members
 from fsp_dynamics.experiments.trainer import Resources, trainer_of
 from fsp_dynamics.training.ranks import ALONE
+from fsp_dynamics.writing import write_aside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
