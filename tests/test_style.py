@@ -183,13 +183,29 @@ figure
 assert not plt.get_fignums()
 own, ax = plt.subplots()
 plot_run([{"epoch": 1, "test_error": 3.0}], ax);
+---
+import os, tempfile
+path = os.path.join(tempfile.mkdtemp(), "saved.png")
+drawn = plot_run([{"epoch": 1, "test_error": 3.0}])
+assert plt.gcf() is drawn
+plt.savefig(path)
+assert os.path.getsize(path) > 10_000
+drawn
+---
+drawn = plot_run([{"epoch": 1, "test_error": 3.0}])
+plt.show()
+---
+drawn.show()
+---
+for _ in range(3):
+    drawn = plot_run([{"epoch": 1, "test_error": 3.0}])
 """
 
 
 @pytest.mark.cli
 def test_a_notebook_shows_each_figure_once():
-    """Before pyplot is loaded and after; one that was not asked for is not shown; one of pyplot's
-    is shown by pyplot.
+    """Before pyplot is loaded, where one that was not asked for is not shown, and after, where
+    pyplot shows at the end of a cell what was not shown in it.
     """
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
@@ -200,4 +216,4 @@ def test_a_notebook_shows_each_figure_once():
         for i, cell in enumerate(cells):
             client.execute_cell(cell, i)
     pictures = [["image/png" in output.get("data", {}) for output in cell.outputs] for cell in cells]
-    assert pictures == [[True], [], [True], [True]]
+    assert pictures == [[True], [], [True], [True], [True], [True], [True], [True] * 3]

@@ -38,7 +38,10 @@ def quickstart(out: str | Path, reporter: EpochReporter, threads: int | None = N
         _clear(folder)
     finished = run(config, folder, reporter, threads=threads, command="quickstart")
     picture = folder.path / PICTURE
-    finished.plot(path=picture)
+    from fsp_dynamics.plotting.showing import apart
+
+    with apart():
+        finished.plot(path=picture)
     return finished, picture
 
 

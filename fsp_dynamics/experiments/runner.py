@@ -378,7 +378,10 @@ class _Session:
         if not self.writes:
             return
         begin = time.monotonic()
-        open_run(self.folder.path).plot(path=self.folder.figures / "learning.png")
+        from fsp_dynamics.plotting.showing import apart
+
+        with apart():
+            open_run(self.folder.path).plot(path=self.folder.figures / "learning.png")
         self.drawn = (time.monotonic(), time.monotonic() - begin)
 
     def _on_batch(self, done: int, total: int, error: float) -> None:

@@ -2,8 +2,10 @@
 its functions; computes nothing.
 
 Figures are instances of `matplotlib.figure.Figure` drawn by Agg: no display, no pyplot, no global
-state; a notebook displays the returned figure. All use the style `fsp.mplstyle`, whatever
-matplotlib's current settings are. To use it for your own figures:
+state; a notebook displays the returned figure. Where you have imported pyplot, a figure that is
+returned is also its current one (`plotting.showing`): `plt.savefig` saves it and `plt.show` shows
+it. All use the style `fsp.mplstyle`, whatever matplotlib's current settings are. To use it for
+your own figures:
 
     matplotlib.style.use(plotting.STYLE)  # "fsp_dynamics.plotting.fsp"
 
@@ -54,13 +56,17 @@ def axes_for(
     ax: Axes | Sequence[Axes] | None, size: tuple[float, float], most: int = 2, **grid: Any
 ) -> Iterator[Sequence[Axes]]:
     """Axes to draw into: those given, unchanged; otherwise those of a new figure of this size in
-    the package's style, with `grid` passed to `Figure.subplots`.
+    the package's style, with `grid` passed to `Figure.subplots`, which pyplot gets once drawn.
 
     Raises ConfigurationError for anything but Axes, ShapeError for more than `most` of them.
     """
     if ax is None:
+        from fsp_dynamics.plotting.showing import share
+
         with styled():
-            yield list(new_figure(*size).subplots(squeeze=False, **grid).ravel())
+            figure = new_figure(*size)
+            yield list(figure.subplots(squeeze=False, **grid).ravel())
+        share(figure)
         return
     from matplotlib.axes import Axes
 

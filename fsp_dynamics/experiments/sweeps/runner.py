@@ -320,5 +320,8 @@ def _write(found: Sweep) -> None:
     write_aside(found.folder / "results.csv", to_csv([member.row() for member in found.members]))
     write_aside(found.folder / "summary.csv", to_csv(found.points()))
     if any(member.status == "finished" for member in found.members):
+        from fsp_dynamics.plotting.showing import apart
+
         for name in PICTURES:
-            found.plot(path=found.folder / "figures" / name)
+            with apart():
+                found.plot(path=found.folder / "figures" / name)
