@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from fsp_dynamics.experiments import runner
+from fsp_dynamics.experiments import runner, session
 
 TINY = {
     "data": {"name": "digits", "limit": 120, "validation": 200},
@@ -52,13 +52,13 @@ def killed(monkeypatch):
     """
 
     def at(epoch):
-        real = runner.save_checkpoint
+        real = session.save_checkpoint
 
         def dies(folder, state, names):
             if state.epoch == epoch:
                 raise KeyboardInterrupt
             real(folder, state, names)
 
-        monkeypatch.setattr(runner, "save_checkpoint", dies)
+        monkeypatch.setattr(session, "save_checkpoint", dies)
 
     return at

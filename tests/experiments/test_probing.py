@@ -12,7 +12,7 @@ import pytest
 
 from fsp_dynamics.analysis.alignment import loop_alignment
 from fsp_dynamics.errors import ConfigurationError
-from fsp_dynamics.experiments import runner
+from fsp_dynamics.experiments import runner, session
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.rate import trainer as rate_trainer
@@ -103,7 +103,7 @@ def test_pictures_are_drawn_while_it_runs_and_cost_little(tiny, tmp_path, monkey
     twentieth of the time.
     """
     clock, drawn = [0.0], []
-    monkeypatch.setattr(runner.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(session.time, "monotonic", lambda: clock[0])
 
     def draw(self, path=None):
         drawn.append(len(self.metrics))

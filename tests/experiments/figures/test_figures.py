@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 
 from fsp_dynamics.errors import ConfigurationError
-from fsp_dynamics.experiments import runner
 from fsp_dynamics.experiments.config_io import load_config, presets, read_value
 from fsp_dynamics.experiments.figures import collecting, curves, variants
 from fsp_dynamics.experiments.figures import drawing as figures
 from fsp_dynamics.experiments.figures.drawing import FIGURES, command, make, train_missing
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.progress import Output, RunReporter
+from fsp_dynamics.experiments.session import Session
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:epoch .* output"),
@@ -51,7 +51,7 @@ def runs(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(runner._Session, "_draw", lambda session: None)
+        patched.setattr(Session, "_draw", lambda session: None)
         train_missing("alignment", small(), folder, [0, 1], RunReporter(Output()))
         train_missing("errors", small(), folder, [0], RunReporter(Output()))
     return folder
