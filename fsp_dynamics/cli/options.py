@@ -48,7 +48,7 @@ RunPath = Annotated[Path, Parameter(help="The folder of a run.")]
 
 def with_fields(command: Callable[..., None]) -> Callable[..., None]:
     """The command with an option for every key of a configuration in place of its `**given`."""
-    group = Group("Configuration (overrides the preset or file)", sort_key=9)
+    group = Group("Configuration (overrides the preset or file; none takes a value of it back)", sort_key=9)
     short = {key: f"--{name}" for name, key in SHORT.items()}
     options = []
     for key, meaning in {**all_fields(), **dict.fromkeys(former_names.KEYS, "")}.items():
@@ -89,12 +89,15 @@ def report(text: str) -> None:
 def in_options(message: str) -> str:
     """A message of a Python function with the options of the command line in place of arguments.
 
-    Messages name arguments that can be given as `name=...`, `name=True` or `name='value'`.
+    Messages name arguments that can be given as `name=...`, `name=True` or `name='value'`, and keys
+    that can be taken back as `key=None`.
 
     >>> in_options("a is a run; resume it (resume=True) or give another folder (out=...)")
     'a is a run; resume it (--resume) or give another folder (--out)'
     >>> in_options("try the best checkpoint (which='best')")
     'try the best checkpoint (fsp evaluate RUN --checkpoint best)'
+    >>> in_options("leave it out (network.loop_scale=None)")
+    'leave it out (--network.loop_scale none)'
     """
 
     def option(found: re.Match[str]) -> str:
@@ -102,6 +105,7 @@ def in_options(message: str) -> str:
         return _OPTIONS[name] if value in ("True", "...") else f"{_OPTIONS[name]} {value}"
 
     text = re.sub(rf"\b({'|'.join(_OPTIONS)})=(True|\.\.\.|'[^']*')", option, message)
+    text = re.sub(r"\b([a-z_]+(?:\.[a-z_]+)+)=None", r"--\1 none", text)
     text = re.sub(r"\ballow_import=\('([^']*)',\)", r"--allow-import \1", text)
     return text.replace("train_missing()", "--train")
 

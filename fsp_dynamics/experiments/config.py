@@ -138,7 +138,7 @@ class Config(Section):
         if self.learning.patience is not None and self.data.validation == 0:
             raise ValueError(
                 f"learning.patience = {self.learning.patience}, but data.validation = 0 leaves no validation images "
-                "to judge by; give some, or leave patience out"
+                "to judge by; give some, or leave patience out (learning.patience=None)"
             )
         return self
 

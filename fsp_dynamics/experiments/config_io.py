@@ -21,6 +21,7 @@ from fsp_dynamics.experiments.config import Config, config_of, fields, flatten
 
 PRESETS = Path(__file__).parent / "presets"
 SHORT = {"epochs": "learning.epochs"}
+UNSET = "none"
 
 
 def presets() -> list[str]:
@@ -34,9 +35,10 @@ def load_config(
     """(name, configuration) of a preset, a TOML file, a run folder, a nested mapping or another
     configuration.
 
-    overrides : {dotted key, or `epochs`: value}; tables may be given as mappings. Raises
-    ConfigurationError, in one line: the source, the key, its value, what was expected and where to
-    change it. Former keys and values are read, with a note (former_names.py).
+    overrides : {dotted key, or `epochs`: value}; tables may be given as mappings. None takes back
+    what the source gives: the key has its default value again. Raises ConfigurationError, in one
+    line: the source, the key, its value, what was expected and where to change it. Former keys and
+    values are read, with a note (former_names.py).
     """
     name, label, table = _table_of(source)
     given = flatten(_copy(overrides or {}))
@@ -67,12 +69,16 @@ def to_toml(config: Config) -> str:
 
 
 def read_value(text: str) -> Any:
-    """An override from the command line: a TOML value, a comma-separated list of them, or a bare
-    string.
+    """An override from the command line: a TOML value, a comma-separated list of them, a bare
+    string, or `none`, which takes back what the preset or file gives.
 
     >>> read_value("64,32"), read_value("1e-3"), read_value(".5"), read_value("one-sided")
     ([64, 32], 0.001, 0.5, 'one-sided')
+    >>> read_value("none") is None
+    True
     """
+    if text.lower() == UNSET:
+        return None
     # which TOML does not know
     if re.fullmatch(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
         return float(text)
@@ -135,14 +141,16 @@ def _read(source: str | Path) -> tuple[str, str, dict[str, Any]]:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8"))
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         place = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
         where = f"{path}:{place[1]}:{place[2]}" if place else str(path)
         what = str(error).split(" (at ")[0]
         raise ConfigurationError(f"{where}: not valid TOML: {what}; correct that line") from None
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path}: not a text file in UTF-8 (byte {error.start}); give a TOML file") from None
+        raise ConfigurationError(
+            f"{path}: not a text file in UTF-8 (byte {error.start}); save the TOML file in that encoding"
+        ) from None
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read ({error.strerror}); give a readable TOML file") from None
 
@@ -166,13 +174,17 @@ def _full_keys(given: Mapping[str, Any], kind: type[Config]) -> dict[str, Any]:
 
 
 def _put(table: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key of a nested table, or with None remove it."""
     *sections, last = key.split(".")
     for section in sections:
         below = table.setdefault(section, {})
         if not isinstance(below, dict):
             return  # not a table where one must be: the validation refuses it
         table = below
-    table[last] = value
+    if value is None:
+        table.pop(last, None)
+    else:
+        table[last] = value
 
 
 def _validate(kind: type[Config], label: str, table: dict[str, Any], overrides: Iterable[str]) -> Config:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.config import fields, flatten
-from fsp_dynamics.experiments.config_io import PRESETS, load_config, presets, read_value, to_toml
+from fsp_dynamics.experiments.config_io import PRESETS, config_kind, load_config, presets, read_value, to_toml
 from fsp_dynamics.experiments.rate.building import build_network, build_recipe
 from fsp_dynamics.experiments.rate.config import RateConfig
 
@@ -268,3 +268,48 @@ def test_every_field_is_described_and_is_a_key():
     assert set(flatten(config.model_dump())) == set(fields(RateConfig))
     assert all(fields(RateConfig).values())
     assert isinstance(config, RateConfig)
+
+
+def test_none_takes_back_what_a_preset_sets():
+    _, config = load_config("digits", {"learning.output_step": None, "learning.rate_factor": None, "data.limit": None})
+    assert (config.learning.output_step, config.learning.rate_factor, config.data.limit) == (None, 1.0, None)
+    _, config = load_config("digits", {"learning": {"output_step": None}})
+    assert config.learning.output_step is None
+    reciprocal = {"network.kind": "reciprocal", "network.loop_scale": None, "learning.rates.loop": None}
+    _, config = load_config("digits", reciprocal)
+    assert (config.network.kind, config.network.loop_scale, config.learning.rates.loop) == ("reciprocal", None, 0.0)
+    assert "learning.epochs is missing" in refusal("digits", {"epochs": None})
+    assert "option 'learning.epoch' is unknown" in refusal("digits", {"learning.epoch": None})
+
+
+def every_key_of_every_preset():
+    return [(name, key) for name in presets() for key in flatten(load_config(name)[1].table(exclude_none=True))]
+
+
+def test_every_key_of_every_preset_can_be_taken_back():
+    """It has its default then, or is named as the one that is missing, or as one of two that do not
+    fit.
+    """
+    for name, key in every_key_of_every_preset():
+        kind, message = config_kind(name), ""
+        try:
+            _, config = load_config(name, {key: None})
+        except ConfigurationError as error:
+            message = str(error)
+        if message:
+            assert key.rpartition(".")[2] in message
+            continue
+        bare = {"data": {"name": "digits"}, "network": {"hidden": [3]}, "learning": LEAST}
+        assert config.key(key) == kind.model_validate(bare).key(key)
+
+
+LEAST = {"epochs": 1, "rates": {"input": 1.0, "forward": [1.0]}}
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_file_may_begin_with_a_byte_order_mark(mark, tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_bytes(mark + to_toml(load_config("digits")[1]).encode())
+    assert load_config(path)[1] == load_config("digits")[1]
+    path.write_bytes(to_toml(load_config("digits")[1]).encode("utf-16"))
+    assert "save the TOML file in that encoding" in refusal(path)

@@ -65,7 +65,7 @@ class NetworkConfig(Section):
             owner = next(kind for kind in TOPOLOGIES if kind != self.kind)
             raise ValueError(
                 f"network.{stray} = {getattr(self, stray)!r} belongs to network.kind = {owner!r}, "
-                f"not to {self.kind!r}; leave it out"
+                f"not to {self.kind!r}; leave it out (network.{stray}=None)"
             )
         if len(self.time_constants) not in (1, len(self.hidden) + 1):
             raise ValueError(
@@ -159,7 +159,7 @@ class SolverConfig(Section):
             if key in self.settings:
                 raise ValueError(
                     f"solver.{key} = {self.settings[key]!r} is no setting of solver.name = {self.name!r}; "
-                    "leave it out or choose another solver"
+                    f"leave it out (solver.{key}=None) or choose another solver"
                 )
         if (self.absolute, self.relative) != (None, None) and (self.absolute or 0) + (self.relative or 0) == 0:
             raise ValueError(
@@ -217,7 +217,7 @@ def _check_rates(config: RateConfig) -> None:
     if rates.loop and "loop" not in names:
         raise ValueError(
             f"learning.rates.loop = {rates.loop!r}, but network.kind = {config.network.kind!r} has no loop; "
-            "leave it out"
+            "leave it out (learning.rates.loop=None)"
         )
 
 
@@ -245,7 +245,8 @@ def _check_extras(config: RateConfig) -> None:
     if given.mirror and kind != "loop":
         raise ValueError(
             f"learning.mirror = {given.mirror!r}, "
-            f"but network.kind = {kind!r} has no loop that could follow; leave it out"
+            f"but network.kind = {kind!r} has no loop that could follow; leave it out "
+            "(learning.mirror=None)"
         )
     if given.rule == "mean_subtracted" and kind == "reciprocal" and config.network.tied is not False:
         raise ValueError(

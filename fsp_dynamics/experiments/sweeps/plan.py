@@ -29,6 +29,7 @@ from fsp_dynamics.writing import write_aside
 FILE = "sweep.json"
 # letters of a name before its end is replaced by a digest; file systems take 255 bytes
 LONGEST = 120
+DEPTH, RATES, EPOCHS = "network.hidden", "learning.rates.forward", "learning.epochs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +82,27 @@ def make_plan(
     for values in itertools.product(*columns.values()):
         for seed in read_seeds(seeds):
             point = dict(zip(columns, values, strict=True))
-            name, config = load_config(source, {**overrides, **point, "seed": seed})
+            name, config = _member_config(source, {**overrides, **point, "seed": seed}, keys)
             member = _planned(keys, seed, config, known)
             if member.name in members:
                 raise ConfigurationError(f"the grid holds {member.name} twice; give each value once")
             members[member.name] = member
     return Plan(name, keys, tuple(members.values()))
+
+
+def _member_config(
+    source: str | Path | Config | Mapping[str, Any], overrides: Mapping[str, Any], keys: Iterable[str]
+) -> tuple[str, Config]:
+    """`load_config`; where the grid changes the depth, the message says how depths are compared."""
+    try:
+        return load_config(source, overrides)
+    except ConfigurationError as error:
+        if DEPTH not in keys or RATES not in str(error):
+            raise
+        raise ConfigurationError(
+            f"{error}; the rates fit one depth, so compare depths in one sweep each (out=...), "
+            f"with {RATES} for that depth"
+        ) from None
 
 
 def full_key(given: str, known: Sequence[str]) -> str:
@@ -209,6 +225,7 @@ def enter(out: Path, plan: Plan) -> tuple[tuple[str, ...], list[Record]]:
         stored = read_sweep(out)
         _check_same(out, stored, plan)
         members = {member["name"]: member for member in stored["members"]}
+        _check_lengths(out, members, plan)
     for member in plan.members:
         _check_member(out / member.name, member.config)
         members[member.name] = {
@@ -288,6 +305,23 @@ def _check_same(out: Path, stored: Record, plan: Plan) -> None:
         raise ConfigurationError(
             f"{out} holds another sweep: {format_differences(differing)}; "
             "give the same one, with more seeds or values, or another folder (out=...)"
+        )
+
+
+def _check_lengths(out: Path, stored: Mapping[str, Record], plan: Plan) -> None:
+    """Refuse to mix runs of different length, of which no mean would mean anything."""
+    if EPOCHS in plan.fields:
+        return
+    epochs = plan.members[0].config.learning.epochs
+    left = {name: member for name, member in stored.items() if name not in {each.name for each in plan.members}}
+    others = [name for name, member in left.items() if member["epochs"] != epochs]
+    if others:
+        before = stored[others[0]]["epochs"]
+        remedy = "ask for as many" if before > epochs else "give their seeds and values as well, so that all go on"
+        raise ConfigurationError(
+            f"{EPOCHS} = {epochs}, but {out} holds {len(others)} runs of {before} epochs that are not among those "
+            f"asked for now ({others[0]}{', ...' if len(others) > 1 else ''}); {remedy}, "
+            "or give another folder (out=...)"
         )
 
 

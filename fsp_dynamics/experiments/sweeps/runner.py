@@ -31,7 +31,7 @@ from fsp_dynamics.experiments.execution import Interrupted
 from fsp_dynamics.experiments.folder import Record, RunFolder
 from fsp_dynamics.experiments.objects import Objects
 from fsp_dynamics.experiments.sweeps.cluster import Cluster, connected
-from fsp_dynamics.experiments.sweeps.plan import Planned, enter, make_plan, read_sweep, with_known_names
+from fsp_dynamics.experiments.sweeps.plan import EPOCHS, Planned, enter, make_plan, read_sweep, with_known_names
 from fsp_dynamics.experiments.sweeps.reporter import MemberReporter, sweep_reporter
 from fsp_dynamics.experiments.sweeps.table import points, to_csv
 from fsp_dynamics.experiments.sweeps.workers import Attempt, Pool, Processes, ThisProcess, run_members
@@ -220,9 +220,7 @@ def sweep(
             )
         finally:
             reporter.close()
-        found = Sweep(
-            folder, fields, tuple(_member(folder, member, attempts.get(member["name"])) for member in members)
-        )
+        found = _sweep(folder, fields, members, attempts)
         _write(found)
     if stop.signum is not None:
         done = sum(member.status == "finished" for member in found.members)
@@ -238,11 +236,17 @@ def open_sweep(folder: str | Path) -> Sweep:
     CheckpointError if it is damaged.
     """
     stored = read_sweep(Path(folder))
-    return Sweep(
-        Path(folder),
-        tuple(stored["fields"]),
-        tuple(_member(Path(folder), member, None) for member in stored["members"]),
-    )
+    return _sweep(Path(folder), tuple(stored["fields"]), stored["members"], {})
+
+
+def _sweep(folder: Path, fields: tuple[str, ...], members: list[Record], attempts: Mapping[str, Attempt]) -> Sweep:
+    """The sweep of these members, as `read_sweep` gives them. All are of one length, unless the
+    grid is about that: those of a sweep of before that are shorter than others are unfinished.
+    """
+    longest = max((member["epochs"] for member in members), default=0)
+    if EPOCHS not in fields:
+        members = [{**member, "epochs": longest} for member in members]
+    return Sweep(folder, fields, tuple(_member(folder, member, attempts.get(member["name"])) for member in members))
 
 
 @contextlib.contextmanager

@@ -69,14 +69,16 @@ def interval(values: Sequence[float]) -> tuple[float | None, float | None, float
 
 def to_csv(rows: Sequence[Record]) -> bytes:
     """The records as CSV, the keys of the first as columns; numbers keep every digit, what is
-    missing is left empty.
+    missing is left empty, and a key of the grid (with a dot) that is unset is `none`.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: _cell(value, key) for key, value in row.items()} for row in rows)
     return text.getvalue().encode()
 
 
-def _cell(value: Any) -> Any:
-    return "" if value is None else shown_value(value) if isinstance(value, bool | list | tuple) else value
+def _cell(value: Any, key: str) -> Any:
+    if value is None and "." not in key:
+        return ""
+    return shown_value(value) if value is None or isinstance(value, bool | list | tuple) else value

@@ -355,6 +355,62 @@ def test_more_epochs_go_on_and_fewer_are_refused(tiny, tmp_path):
         quietly(tiny(), seeds=1, out=tmp_path / "sweep", epochs=2)
 
 
+def test_runs_of_different_length_are_never_averaged(tiny, tmp_path):
+    out = tmp_path / "sweep"
+    quietly(tiny(), seeds=2, grid=GRID, out=out, epochs=1)
+    before = stamps(out)
+    with pytest.raises(ConfigurationError, match=r"epochs = 2, but .* holds 3 runs of 1 epochs .*beta=0\.5-seed=1"):
+        quietly(tiny(), seeds=1, grid={"beta": [0.5]}, out=out, epochs=2)
+    with pytest.raises(ConfigurationError, match=r"holds 4 runs of 1 epochs .*give their seeds and values as well"):
+        quietly(tiny(), seeds=1, grid={"beta": [0.7]}, out=out, epochs=2)
+    assert stamps(out) == before, "nothing was begun"
+    grown = quietly(tiny(), seeds=2, grid=GRID, out=out, epochs=2)  # as the message advises
+    assert [point["epochs"] for point in grown.points()] == [2, 2]
+    with pytest.raises(ConfigurationError, match=r"epochs = 1, but .* holds 4 runs of 2 epochs .*ask for as many"):
+        quietly(tiny(), seeds=1, grid={"beta": [0.7]}, out=out, epochs=1)
+
+
+def test_a_sweep_of_before_with_several_lengths_counts_the_longest(tiny, tmp_path):
+    out = tmp_path / "sweep"
+    quietly(tiny(), seeds=2, out=out, epochs=1)
+    train(str(out / "seed=0"), resume=True, progress=False, epochs=2)
+    stored = json.loads((out / "sweep.json").read_text())
+    stored["members"][0]["epochs"] = 2
+    (out / "sweep.json").write_text(json.dumps(stored))
+    found = open_sweep(out)
+    assert [member.status for member in found.members] == ["finished", "unfinished"]
+    (point,) = found.points()
+    assert (point["runs"], point["seeds"], point["epochs"]) == (2, 1, 2)
+
+
+def test_epochs_may_be_what_a_sweep_compares(tiny, tmp_path):
+    found = quietly(tiny(), seeds=1, grid={"epochs": [1, 2]}, out=tmp_path / "sweep")
+    assert [(point["seeds"], point["epochs"]) for point in found.points()] == [(1, 1), (1, 2)]
+    assert open_sweep(found.folder).points() == found.points()
+
+
+def test_a_value_of_the_grid_may_be_none(tiny, tmp_path):
+    grid = read_grid(["output_step=none,0.2"])
+    found = quietly(tiny(), seeds=1, grid=grid, out=tmp_path / "sweep", epochs=1)
+    assert [member.values for member in found.members] == [
+        {"learning.output_step": 0.2},
+        {"learning.output_step": None},
+    ]
+    assert found.members[1].folder.name == "output_step=none-seed=0"
+    assert open_sweep(found.folder).members == found.members
+    assert (found.folder / "summary.csv").read_text().splitlines()[2].startswith("none,1,1,")
+
+
+def test_depths_are_compared_in_sweeps_of_their_own(tiny, tmp_path):
+    depths = {"hidden": [[8], [8, 8]]}
+    with pytest.raises(ConfigurationError, match="compare depths in one sweep each"):
+        quietly(tiny(), seeds=1, grid=depths, out=tmp_path / "sweep", epochs=1)
+    for hidden in depths["hidden"]:
+        rates = {"learning.rates.forward": [7.0] * len(hidden)}
+        found = quietly(tiny(), seeds=1, grid={"hidden": [hidden]}, out=tmp_path / str(hidden), epochs=1, **rates)
+        assert found.members[0].status == "finished"
+
+
 @pytest.mark.parametrize(
     ("grid", "changes", "words"),
     [
