@@ -17,13 +17,14 @@ KERNELS := tests/kernels $(addprefix tests/,solvers/test_numba_ode.py solvers/te
 .DEFAULT_GOAL := quickstart
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help quickstart explore test rest test-all lint format docs bench clean
+.PHONY: help quickstart explore test rest test-all mutants lint format docs bench clean
 
 help:
 	@echo "make           set up .venv and train the first network (fsp quickstart)"
 	@echo "make explore   set up .venv and open the live instrument in JupyterLab (fsp explore; make explore RUN=quickstart for a run)"
 	@echo "make test      set up .venv, then lint, types and tests: ten minutes on two cores"
 	@echo "make test-all  that, then what is slow and rare, kernels as plain Python and with checked indices, coverage, and docs"
+	@echo "make mutants   plant more than a hundred defects, one at a time, each of which a test must notice (half an hour; make mutants MUTANTS='--only rho')"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make format    let ruff rewrite what it can"
 	@echo "make docs      the documentation, notebooks executed, in docs/_build/html"
@@ -53,6 +54,10 @@ test-all: APPEND := --cov-append
 test-all: FLOOR = $(BIN)/coverage report --skip-covered --fail-under=90
 test-all: test rest docs
 
+# Outside the continuous integration: what the tests themselves are worth. A run that was stopped goes on where it was.
+mutants: $(VENV)/ready-for-tests
+	$(ONE_THREAD) nice $(BIN)/python tests/mutants.py $(MUTANTS)
+
 lint: $(VENV)/ready-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -70,7 +75,7 @@ bench: $(VENV)/ready-for-tests
 	$(BIN)/fsp bench $(BENCH)
 
 clean:
-	rm -rf $(VENV) build dist docs/_build docs/gallery *.egg-info .coverage* .numba-checked .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build docs/gallery *.egg-info .coverage* .numba-checked .mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find fsp_dynamics tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 # Set-up. A stamp is older than the facts only when there is something to install, so a second `make` starts at once.

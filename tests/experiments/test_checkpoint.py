@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 
@@ -195,6 +196,31 @@ def test_a_damaged_best_does_not_stop_saving_last(tmp_path):
 def keep(folder, *epochs):
     for epoch in epochs:
         keep_network(folder, checkpoint(epoch, epoch))
+
+
+def test_a_file_is_on_the_disk_before_it_is_renamed_and_its_folder_after(tmp_path, monkeypatch):
+    """Or a power cut could leave an empty file under the name, or the former one for good."""
+    calls, fsync, replace = [], os.fsync, os.replace
+
+    def synchronised(handle):
+        fsync(handle)
+        held = os.fstat(handle)
+        where = "folder" if stat.S_ISDIR(held.st_mode) else held.st_size
+        calls.append(("fsync", where if where != "folder" or os.path.samestat(held, tmp_path.stat()) else "elsewhere"))
+
+    def renamed(aside, path, **more):
+        calls.append(("rename", os.path.basename(path)))
+        replace(aside, path, **more)
+
+    monkeypatch.setattr(os, "fsync", synchronised)
+    monkeypatch.setattr(os, "replace", renamed)
+    write_aside(tmp_path / "note.txt", b"12345")
+    assert calls == [("fsync", 5), ("rename", "note.txt"), ("fsync", "folder")]
+    calls.clear()
+    save_checkpoint(tmp_path, checkpoint())
+    (first, second) = payload(tmp_path), tmp_path / "last.json"
+    wanted = [[("fsync", path.stat().st_size), ("rename", path.name), ("fsync", "folder")] for path in (first, second)]
+    assert calls == wanted[0] + wanted[1], "the payload is safe before a manifest names it"
 
 
 def test_what_is_kept_is_the_weights_to_the_bit_and_nothing_else(tmp_path):

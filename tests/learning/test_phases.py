@@ -8,6 +8,7 @@ import pytest
 
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.learning import phases
+from fsp_dynamics.learning.rules.hebbian import HEBBIAN
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 
@@ -53,6 +54,43 @@ def test_random_sign_draws_one_sign_for_a_batch_from_the_rng() -> None:
     assert signs == {0.5, -0.5}
     with pytest.raises(ConfigurationError, match="rng"):
         run(p, kind="random-sign")
+
+
+def test_signs_of_an_epoch_are_drawn_from_the_rng() -> None:
+    """One for each batch, both about equally often; the other kinds draw nothing."""
+    drawn = phases.signed_betas(0.5, "random-sign", 1000, np.random.default_rng(3))
+    assert set(drawn) == {0.5, -0.5}
+    assert abs(drawn.mean()) < 5 * 0.5 / np.sqrt(1000)
+    np.testing.assert_array_equal(drawn, phases.signed_betas(0.5, "random-sign", 1000, np.random.default_rng(3)))
+    for kind in ("one-sided", "centred"):
+        rng = np.random.default_rng(3)
+        assert set(phases.signed_betas(0.5, kind, 1000, rng)) == {0.5}
+        assert rng.bit_generator.state == np.random.default_rng(3).bit_generator.state
+
+
+class Starts:
+    """The solver above, and the nudge and the start that it was given each time."""
+
+    def __init__(self) -> None:
+        self.given = []
+
+    def relax(self, network, drive, start=None, nudge=None, tolerance=None):
+        self.given.append((0.0 if nudge is None else nudge.beta, start))
+        return SOLVER.relax(network, drive, start, nudge, tolerance)
+
+
+@pytest.mark.parametrize("rule", [None, HEBBIAN], ids=["through the field", "as a rule nudges"])
+def test_the_nudged_phase_starts_at_the_free_equilibrium(rule) -> None:
+    """It does not begin at silence again, from where another equilibrium may be reached."""
+    p, solver = problems.problem("saturated"), Starts()
+    target = p.nudges["nudged"].target
+    both = phases.run(p.network, p.drive, target, 0.7, solver, kind="centred", rule=rule, tolerance=TIGHT)
+    assert [beta for beta, _ in solver.given] == [0.0, 0.7, -0.7]
+    assert solver.given[0][1] is None
+    for _, start in solver.given[1:]:
+        for s, free in zip(start, both.free.state, strict=True):
+            np.testing.assert_array_equal(s, free[both.rows])
+    assert any(free.any() for free in both.free.state)
 
 
 def test_a_sign_that_removes_the_leak_is_refused() -> None:

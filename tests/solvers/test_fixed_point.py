@@ -181,6 +181,26 @@ def test_stability_of_a_ring(n) -> None:
         assert stable(p.network, rest).all() == (gamma < limit)
 
 
+@pytest.mark.parametrize("r", [(1.0, 1.0, 1.0), (1.0, 1.0, 10.0), (0.05, 1.0, 1.0), (0.2, 1.0, 7.0)])
+def test_stability_depends_on_the_time_constants(r) -> None:
+    """By the criterion of Routh and Hurwitz the roots of prod_k (1 + r_k lambda) = -K lie on the
+    left iff K < (r_1 + r_2 + r_3) (1/r_1 + 1/r_2 + 1/r_3) - 1: 8 where all are equal, else more.
+    """
+    limit = sum(r) * sum(1 / each for each in r) - 1
+    for gain, held in ((0.99 * limit, True), (1.01 * limit, False)):
+        size = (gain / np.prod(r)) ** (1 / 3)
+        network = Network(
+            input=np.zeros((1, 1)),
+            forward=(np.full((1, 1), size),) * 2,
+            loop=np.full((1, 1), -size),
+            biases=tuple(np.array([0.5 / each - 0.5 * w]) for each, w in zip(r, (-size, size, size), strict=True)),
+            time_constants=r,
+        )
+        halves = tuple(np.full((1, 1), 0.5) for _ in r)
+        assert residual(network, drive(network, np.zeros((1, 1))), halves)[0] < 1e-12 * gain
+        assert stable(network, halves).tolist() == [held], (gain, limit)
+
+
 def test_an_oscillating_loop_is_reported_not_believed() -> None:
     """Beyond that limit no solver may call it rest: Newton's equilibrium is unstable and
     integration never settles.
