@@ -57,6 +57,20 @@ def test_lines_are_added(tmp_path):
     assert (tmp_path / "file").read_bytes() == b"one\ntwo\n"
 
 
+def test_what_was_added_is_on_the_disk(tmp_path, monkeypatch):
+    """All of it, when `append` returns: a power cut loses no line that was reported."""
+    sizes, fsync = [], os.fsync
+
+    def synchronised(handle):
+        fsync(handle)
+        sizes.append(os.fstat(handle).st_size)
+
+    monkeypatch.setattr(os, "fsync", synchronised)
+    for _ in range(2):
+        append(tmp_path / "file", b"one\n")
+    assert sizes == [4, 8]
+
+
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_disk_that_refuses_is_an_error_that_names_the_file(tmp_path, writer):
     write, name = WRITERS[writer]

@@ -24,6 +24,7 @@ from fsp_dynamics.experiments.checkpoint import (
     save_checkpoint,
 )
 from fsp_dynamics.experiments.trainer import TrainingState
+from fsp_dynamics.writing import write_aside
 from fsp_dynamics.writing import remove_aside
 
 
