@@ -24,8 +24,7 @@ from fsp_dynamics.experiments.checkpoint import (
     save_checkpoint,
 )
 from fsp_dynamics.experiments.trainer import TrainingState
-from fsp_dynamics.writing import write_aside
-from fsp_dynamics.writing import remove_aside
+from fsp_dynamics.writing import remove_aside, write_aside
 
 
 def checkpoint(epoch=1, value=1.0):
