@@ -23,7 +23,7 @@ from fsp_dynamics.kernels.loop_arrays import DOUBTS, PASSES, STATUS
 from fsp_dynamics.kernels.loop_relaxation import keep_running, record_pass
 from fsp_dynamics.kernels.panels import multiply, multiply_transposed
 from fsp_dynamics.kernels.status import OUT_OF_STEPS, RUNNING, Limits
-from fsp_dynamics.kernels.team import partition
+from fsp_dynamics.kernels.team import must_stop, partition
 
 SQUARE, MIXED = 1, 3  # of progress and statistics; the others are those of kernels/loop_arrays.py
 PATIENCE = 12  # passes after which every rise of the residual empties the history
@@ -274,7 +274,7 @@ def relax_layers(
     limits: Limits,
 ) -> None:
     """Every sample RUNNING in this thread's part of the rows, until it has converged, is out of
-    steps or not finite. beta = 0: targets have no part.
+    steps or not finite, or the team shall stop. beta = 0: targets have no part.
 
     start : FROM_CUT, only the states of the cut are given; FROM_STATE, a whole state, kept without
     a pass where it has converged; FROM_INPUTS, a state that has converged under another nudge,
@@ -290,7 +290,7 @@ def relax_layers(
         if status[b] == RUNNING:
             active[count] = b
             count += 1
-    while count > 0:
+    while count > 0 and not must_stop(counters):
         own = active[:count]
         for half in range(2):
             for k in range(half, layers, 2):

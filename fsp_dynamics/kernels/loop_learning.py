@@ -27,12 +27,12 @@ from fsp_dynamics.kernels.loop_phases import (
 )
 from fsp_dynamics.kernels.loop_relaxation import relax_batch
 from fsp_dynamics.kernels.status import CONVERGED, Limits
-from fsp_dynamics.kernels.team import barrier, partition
+from fsp_dynamics.kernels.team import barrier, has_stopped, is_lost, partition
 
 COUNTED = ("samples", "wrong", "residual", "residual_max", "passes_free", "nudged", "passes_nudged", "unconverged")
 SAMPLES, WRONG, SUM, MAX, PASSES_FREE, NUDGED, PASSES_NUDGED, UNCONVERGED = range(len(COUNTED))
 BATCH, STAGE, PHASE = 0, 1, 2  # of the cursor
-DONE, EXCHANGE = -1, -2  # in place of a phase in the cursor
+DONE, EXCHANGE, LEFT = -1, -2, -3  # in place of a phase in the cursor
 EXCHANGED = 4  # the stage in which a batch has converged in all ranks
 
 
@@ -102,12 +102,12 @@ def learn_batches(
     part: RankPart,
     cursor: Array,
 ) -> None:
-    """Every batch from the cursor on; returns early where a sample needs recovery, and where ranks
-    have to exchange what they computed.
+    """Every batch from the cursor on; returns early where a sample needs recovery, where ranks
+    have to exchange what they computed, and where the team shall stop.
 
     The stages of a batch are its phases, FREE, POSITIVE and (centred) NEGATIVE, and then learning
     from them. cursor (BATCH, STAGE, PHASE) : where to continue; PHASE is the phase whose samples
-    need recovery, EXCHANGE, or DONE.
+    need recovery, EXCHANGE, LEFT (of the batch at hand nothing is kept), or DONE.
     """
     betas, centred = settings.betas, settings.centred
     samples, capacity, n = data.places.size, scratch.drive.shape[0], net.loop.shape[0]
@@ -125,6 +125,8 @@ def learn_batches(
                 begin_nudge(thread, threads, net, buffers, scratch, phase, beta, limits, rows)
             barrier(threads, counters)
             relax_batch(thread, threads, counters, net, buffers, scratch, phase, beta, limits)
+            if has_stopped(counters, 0) or (threads > 1 and is_lost(counters)):
+                return pause(thread, cursor, batch, 0, LEFT)
             if needs_recovery(buffers.statistics[phase]):
                 return pause(thread, cursor, batch, phase + 1, phase)
         if stage != EXCHANGED:

@@ -38,7 +38,7 @@ from fsp_dynamics.kernels.loop_arrays import (
 )
 from fsp_dynamics.kernels.panels import multiply
 from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE, OUT_OF_STEPS, RUNNING, Limits
-from fsp_dynamics.kernels.team import barrier, is_lost, partition
+from fsp_dynamics.kernels.team import announce_stop, barrier, has_stopped, is_lost, partition
 
 
 @bare
@@ -268,7 +268,7 @@ def relax_batch(
     limits: Limits,
 ) -> None:
     """Every sample RUNNING in this phase, from its outputs y until it has converged, is out of
-    steps or not finite.
+    steps or not finite; or until the team shall stop.
 
     BEST is infinite where no pass was made yet, else the residual at BASE_Y. With beta = 0 the
     targets have no part. At the end the hidden states are those of the last pass, and RESIDUAL is
@@ -289,7 +289,8 @@ def relax_batch(
     while count > 0 and (threads == 1 or not is_lost(counters)):
         pass_hidden(thread, threads, counters, net, states, rows, active[:count])
         end_pass(thread, net, buffers, scratch, phase, beta, limits, active[begin:end])
+        announce_stop(thread, counters, 0)
         barrier(threads, counters)
-        count = keep_running(active, count, status)
+        count = 0 if has_stopped(counters, 0) else keep_running(active, count, status)
         begin, end = partition(count, thread, threads)
     barrier(threads, counters)

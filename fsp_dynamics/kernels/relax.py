@@ -50,7 +50,7 @@ from fsp_dynamics.kernels.step_arrays import (
     X,
 )
 from fsp_dynamics.kernels.steps import STEPS, add_stages, attempt, copy, norm, sum_of_squares
-from fsp_dynamics.kernels.team import barrier, partition
+from fsp_dynamics.kernels.team import announce_stop, barrier, has_stopped, must_stop, partition
 
 __all__ = ["CompilationError", "integrator", "threads"]
 
@@ -292,7 +292,8 @@ def integrate(
     spans: Array,
     path: Array,
 ) -> None:
-    """Each sample from the first of the saved times to each later one, or until it has converged.
+    """Each sample from the first of the saved times to each later one, or until it has converged
+    or the team shall stop.
 
     Row i > 0 of path (T, B, N) takes the state at the i-th saved time, and count[REACHED] how many
     rows were reached; the last state of each sample is in states[S].
@@ -304,7 +305,7 @@ def integrate(
     m, turn, starting, ratio = end - begin, 0, True, 0.0
     for r in range(m):
         samples[r] = begin + r
-    while shared or m > 0:
+    while shared or (m > 0 and not must_stop(counters)):
         now = m if shared or starting else min(m, together)  # the others wait
         for b in range(begin, end):
             clock[ERROR + turn, b] = FINISHED
@@ -319,9 +320,10 @@ def integrate(
             if not starting:
                 estimate_errors(some, turn, units_in_all, tableau, states, own, control, times, clock, count)
         if shared and not starting:
+            announce_stop(thread, counters, turn)
             barrier(threads, counters)
             running, ratio = common_error(clock[ERROR + turn])
-            if running == 0:
+            if running == 0 or has_stopped(counters, turn):
                 return
         kept = 0
         for r in range(m):

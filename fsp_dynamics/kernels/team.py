@@ -3,14 +3,21 @@
 Every thread runs the same kernel with its own number `thread` of `threads`; between two barriers
 each writes only its own part. The number of threads decides which of them computes an element,
 never how, so results have the same bits for any number of them.
+
+Signal handlers run in the main thread, between two lines of Python. A kernel that may last is
+therefore run by other threads while the calling one listens (`Team.run`); what is raised there, by
+the handler of Ctrl-C or by a check (kernels/heed.py), sets the flag STOP, at which kernels end
+between two passes or steps.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError, wait
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numba
 import numpy as np
@@ -19,13 +26,18 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fsp_dynamics.kernels.field import Array, jit
+from fsp_dynamics.kernels.field import Array, inner, jit
+from fsp_dynamics.kernels.heed import heed, is_heeding
 
 # indices into the counters: the first two on cache lines of their own; LOST is not 0 once a process
-# that shares them has ended
-ARRIVED, BARRIERS, LOST = 0, 16, 24
+# that shares them has ended, STOP once the kernels shall end, and STOPPED, with the next, once the
+# first thread has said so to the others
+ARRIVED, BARRIERS, LOST, STOP, STOPPED = 0, 16, 24, 25, 26
 # multiplications that one thread does in about the 40 microseconds that starting a second one takes
 SMALL = 2_000_000
+BRIEF = 500_000_000  # multiplications that one thread does in a tenth of a second
+POLL = 0.1  # seconds between two checks while kernels run
+_compiled: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()  # of which dtypes
 SPINS = 20_000  # reads of a counter before the processor is yielded
 
 
@@ -95,6 +107,36 @@ def is_lost(counters: Array) -> bool:
     return _fetch(counters, LOST) != 0  # type: ignore[call-arg]
 
 
+@inner
+def _stop_is_set(counters: Array) -> bool:
+    return _fetch(counters, STOP) != 0  # type: ignore[call-arg]
+
+
+def _never(counters: Array) -> bool:
+    return False
+
+
+# without the compiler the interpreter itself hears signals
+must_stop = _stop_is_set if hasattr(_stop_is_set, "py_func") else _never
+"""must_stop(counters): whether kernels shall end. Two threads may read it differently: only where
+they do not meet at barriers."""
+
+
+@inner
+def announce_stop(thread: int, counters: Array, turn: int) -> None:
+    """Before a barrier: the first thread tells all whether to stop. turn : 0 and 1 in turns where
+    no other barrier stands between two announcements.
+    """
+    if thread == 0:
+        counters[STOPPED + turn] = 1 if must_stop(counters) else 0
+
+
+@inner
+def has_stopped(counters: Array, turn: int) -> bool:
+    """After that barrier: what the first thread has announced, the same in all threads."""
+    return counters[STOPPED + turn] != 0
+
+
 @jit
 def post(counters: Array, place: int) -> None:
     """counters[place] += 1, after all earlier writes of this process."""
@@ -138,7 +180,7 @@ def can_synchronise() -> bool:
 
 
 class Team:
-    """Threads that are kept between calls. A context manager; the calling thread is one of them.
+    """Threads that are kept between calls. A context manager.
 
     run(kernel, *args) calls kernel(thread, threads, counters, *args) in every thread; the kernel
     must be compiled with `nogil`. Without the compiler there is one thread.
@@ -150,9 +192,9 @@ class Team:
 
     def __init__(self, threads: int, first: int = 0, total: int | None = None, counters: Array | None = None) -> None:
         self.threads = max(1, threads) if can_synchronise() else 1
-        self.first, self._total = first, total
+        self.first, self._total, self._alone = first, total, counters is None
         self.counters = np.zeros(32, np.int64) if counters is None else counters
-        self._others = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="fsp-team") if self.threads > 1 else None
+        self._pool: ThreadPoolExecutor | None = None
 
     @property
     def total(self) -> int:
@@ -166,24 +208,80 @@ class Team:
         self.close()
 
     def close(self) -> None:
-        if self._others is not None:
-            self._others.shutdown()
-            self._others = None
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
 
-    def run(self, kernel: Callable[..., None], *args: Any, threads: int | None = None) -> None:
+    def run(self, kernel: Callable[..., None], *args: Any, threads: int | None = None, work: float = np.inf) -> None:
         """kernel(thread, threads, counters, *args) in so many threads of this process (all if
         None).
+
+        work : multiplications that it does at most. Where they may last, the calling thread
+        listens meanwhile: for signals if it is the main thread, and for what it heeds
+        (kernels/heed.py). What is raised there is raised here, once the kernels have ended: at
+        the next place where they look for STOP.
         """
         here = self.threads if threads is None else min(threads, self.threads)
         total = here if self._total is None else self._total
-        others = (
-            [self._others.submit(kernel, self.first + i, total, self.counters, *args) for i in range(1, here)]
-            if self._others
-            else []
-        )
-        kernel(self.first, total, self.counters, *args)
-        for other in others:
-            other.result()
+        if self._alone:
+            self.counters[LOST] = self.counters[STOP] = self.counters[STOPPED] = self.counters[STOPPED + 1] = 0
+        listens = work > BRIEF and can_synchronise() and (_in_main_thread() or is_heeding())
+        if listens:
+            _compile(kernel, 0, total, self.counters, *args)
+        others: list[Future[None]] = []
+        complete = False
+        try:
+            for number in range(self.first + (0 if listens else 1), self.first + here):
+                others.append(self._threads().submit(kernel, number, total, self.counters, *args))
+            complete = listens
+            if not listens:
+                kernel(self.first, total, self.counters, *args)
+            for other in others:
+                _await(other)
+        except BaseException:
+            self.counters[STOP] = 1
+            if not complete:  # the others may wait for a thread that never comes
+                self.counters[LOST] = 1
+            wait(others)
+            raise
+
+    def _threads(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="fsp-team")
+        return self._pool
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _await(running: Future[None]) -> None:
+    while True:
+        try:
+            return running.result(POLL)  # in steps: on Windows no signal ends a wait
+        except TimeoutError:
+            heed()
+
+
+def _compile(kernel: Any, *args: Any) -> None:
+    """Compile the kernel for such arguments, or load it, in this thread: between two steps of the
+    compiler signals are heard.
+    """
+    if not hasattr(kernel, "py_func"):
+        return
+    # Numba's own look at the types takes longer than many a kernel
+    kind, known = "".join(_dtypes(args)), _compiled.setdefault(kernel, set())
+    if kind not in known:
+        kernel.compile(tuple(numba.typeof(arg) for arg in args))
+        known.add(kind)
+
+
+def _dtypes(args: tuple[Any, ...]) -> Iterator[str]:
+    for arg in args:
+        if isinstance(arg, tuple):
+            yield from _dtypes(arg)
+        elif isinstance(arg, np.ndarray):
+            yield arg.dtype.char
 
 
 class ThreadTuner:

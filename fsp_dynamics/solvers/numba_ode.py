@@ -56,6 +56,7 @@ NEVER = StopBound(-1.0, 0.0)  # a tolerance that no residual meets
 UNLIMITED = 2**62
 # units and weights of all samples, below which a second thread costs more than it gains
 FEW = 8_000
+STEP_WORK = 20_000  # multiplications that take as long as the rest of a step of one sample
 TOGETHER = 48  # samples that step together, as `NumbaSolver` says; eight tiles of a product
 STEPS = ("sample", "batch")
 
@@ -194,7 +195,8 @@ class NumbaSolver:
         after = np.append(arrays.times[-1] - arrays.times[:-1], 0.0)
         times = SavedTimes(after, np.diff(arrays.times), dt, dense, limit)
         clock[LEFT] = times.after[0] if dense else times.spans[0]
-        threads = threads_for(batch, size + sum(w.size for _, _, w in network.connections()))
+        each = size + sum(w.size for _, _, w in network.connections())
+        threads, work = threads_for(batch, each), batch * limit * len(dt) * (len(tableau.A) * each + STEP_WORK)
         together = max(1, min(TOGETHER, -(-batch // threads)))
         inputs, form = pack_inputs(network, drive, nudge), self._form(network, bound.absolute >= 0)
         scratch = make_scratch(threads, together, batch, len(tableau.A), net.leak)
@@ -205,7 +207,7 @@ class NumbaSolver:
         try:
             # errstate matters only where the kernel runs as plain Python
             with np.errstate(all="ignore"), Team(threads) as team:
-                team.run(integrator(network.rho.rate, network.rho.slope), *arguments)
+                team.run(integrator(network.rho.rate, network.rho.slope), *arguments, work=work)
         except CompilationError as error:
             raise uncompilable(network, error) from error
 

@@ -29,7 +29,12 @@ from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
 
 def threads_for(network: Network, samples: int) -> int:
     """How many threads a pass of so many samples is worth, each with samples of its own."""
-    return min(useful_threads(2 * samples * sum(w.size for w in network.forward)), max(samples, 1))
+    return min(useful_threads(work_of(network, samples, 1)), max(samples, 1))
+
+
+def work_of(network: Network, samples: int, passes: int) -> int:
+    """Multiplications of so many passes of so many samples."""
+    return 2 * samples * passes * sum(w.size for w in network.forward)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,7 +175,8 @@ def relax_layers_together(
         if nudge is not None:
             workspace.targets[:, : network.sizes[-1]] = nudge.target
         begin, limits = FROM_STATE if given else FROM_CUT, tolerance.limits(max_passes)
-        team.run(relax_layers, packed.net, workspace.buffers, workspace.scratch, begin, beta, limits)
+        work = work_of(network, len(drive), max_passes)
+        team.run(relax_layers, packed.net, workspace.buffers, workspace.scratch, begin, beta, limits, work=work)
     passes, status = workspace.statistics[PASSES], workspace.statistics[STATUS].astype(np.uint8)
     return Equilibrium(
         tuple(np.array(s) for s in workspace.state()), workspace.progress[RESIDUAL], status, passes, beta

@@ -202,6 +202,7 @@ def relax_together(
     packed, slope = known or (PackedLoop.of(network), 0.0)
     sizes = network.sizes[1:]
     beta, limits = beta_of(nudge), tolerance.limits(max_passes)
+    work = len(drive) * max_passes * sum(w.size for w in network.forward)
     with Team(threads_for(network, len(drive))) as team:
         workspace = LoopWorkspace(packed, len(drive), team.threads)
         workspace.drive[:, : sizes[0]] = drive
@@ -209,7 +210,7 @@ def relax_together(
         workspace.outputs[0, Y, :, : sizes[-1]] = output
         if nudge is not None:
             workspace.targets[:, : sizes[-1]] = nudge.target
-        team.run(relax_batch, packed.net, workspace.buffers, workspace.scratch, 0, beta, limits)
+        team.run(relax_batch, packed.net, workspace.buffers, workspace.scratch, 0, beta, limits, work=work)
     passes, status, doubts = workspace.statistics[0]
     residual = workspace.progress[0, RESIDUAL]
     return Equilibrium(workspace.state(sizes), residual, status.astype(np.uint8), passes, beta), doubts

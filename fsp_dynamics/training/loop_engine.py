@@ -19,6 +19,7 @@ from fsp_dynamics.kernels.loop_learning import (
     COUNTED,
     DONE,
     EXCHANGE,
+    LEFT,
     PHASE,
     LoopTotals,
     RankPart,
@@ -87,7 +88,8 @@ class LoopEngine:
         self.labels = np.ascontiguousarray(split.labels, np.int64)
         self.velocity = _packed_velocity(network, learner.velocity, recipe.optimiser).moved(to)
         self.count, self.strongest = to(np.zeros(len(COUNTED))), to(np.zeros(network.sizes[-1]))
-        self.cursor = to(np.zeros(3, np.int64))
+        # (batches learned before the present call of the kernel, its cursor)
+        self.call = (0, to(np.zeros(3, np.int64)))
         self._barrier()
 
     @classmethod
@@ -109,15 +111,18 @@ class LoopEngine:
         statistics = state.statistics
         self.count[:], self.strongest[:] = statistics.counts, statistics.strongest
         settings = _settings(self.learner, self.recipe)
+        self.call = state.done, self.call[1]
         with self.team, self.ranks.watching(self.team.counters):
             while state.done < batches:
                 begin, piece = time.perf_counter(), max(1, (TRIAL if self.tuner.trial else CHUNK) // batch)
                 last = min(batches, interrupts.after(state.done, piece))
                 betas = state.betas[state.done : last]
-                self._batches(state.samples(state.done, last), betas, settings, state.done)
-                self.tuner.record(last - state.done, time.perf_counter() - begin)
-                state.done = last
-                statistics.counts[:], statistics.strongest[:] = self.count, self.strongest
+                try:
+                    self._batches(state.samples(state.done, last), betas, settings, state.done)
+                finally:
+                    done, state.done = state.done, self._done
+                    statistics.counts[:], statistics.strongest[:] = self.count, self.strongest
+                self.tuner.record(last - done, time.perf_counter() - begin)
                 interrupts.run_due(last)
                 progress()
 
@@ -149,6 +154,12 @@ class LoopEngine:
         """
         return not self.joined or self.ranks.sharers[0] == 0
 
+    @property
+    def _done(self) -> int:
+        """How many batches of the epoch are learned, also where a call was left in the middle."""
+        before, cursor = self.call
+        return before + int(cursor[BATCH])
+
     def _barrier(self) -> None:
         """Wait for all joined ranks. Raises RankLostError where one has ended."""
         if self.joined:
@@ -162,11 +173,15 @@ class LoopEngine:
         starts = LoopStarts(self.warm_start.outputs, self.warm_start.moves, self.warm_start.slope, self.warm_start.sums)
         velocity = LoopVelocity(self.velocity.weights, self.velocity.loop, self.velocity.biases)
         limits = self.recipe.tolerance.limits(self.solver.max_passes)
-        totals, cursor = LoopTotals(self.count, self.strongest), self.cursor
-        self._barrier()
-        if self.first:
-            cursor[:] = 0
-        self._barrier()
+        totals, cursor = LoopTotals(self.count, self.strongest), self.call[1]
+        if self.joined:
+            self._barrier()
+            if self.first:
+                cursor[:] = 0
+            self._barrier()
+        else:  # where this is left, the old one tells how far learning has come
+            cursor = np.zeros_like(cursor)
+        self.call = first_batch, cursor
         while True:
             self.team.run(
                 learn_batches, self.packed.net, data, starts, self.workspace.buffers,
@@ -176,6 +191,8 @@ class LoopEngine:
             self._barrier()
             if cursor[PHASE] == DONE:
                 return
+            if cursor[PHASE] == LEFT:  # and no exception here
+                raise RankLostError("another process of this job has been stopped")
             batch, phase = int(cursor[BATCH]), int(cursor[PHASE])
             here = places[batch * self.recipe.batch :][: self.recipe.batch]
             if phase == EXCHANGE:

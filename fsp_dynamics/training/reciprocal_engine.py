@@ -29,7 +29,7 @@ from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of
 from fsp_dynamics.solvers.equilibrium import Equilibrium
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
-from fsp_dynamics.solvers.packed_layers import LayerWorkspace, PackedLayers, threads_for
+from fsp_dynamics.solvers.packed_layers import LayerWorkspace, PackedLayers, threads_for, work_of
 from fsp_dynamics.solvers.recovery import recover
 from fsp_dynamics.training.checks import check_phases
 from fsp_dynamics.training.epoch_state import EpochState
@@ -69,6 +69,7 @@ class ReciprocalEngine:
         )
         self.targets = np.eye(network.sizes[-1], dtype=network.dtype)
         self.norms = np.einsum("ij,ij->i", split.images, split.images, dtype=np.float64)
+        self.most_work = work_of(network, rows, self.solver.max_passes)
         self.limits = recipe.tolerance.limits(self.solver.max_passes)
         # else `Sgd.step` changes the network, and the panels follow
         self.in_panels = recipe.rule == HEBBIAN and not (self.sgd.momentum or self.sgd.decay)
@@ -205,7 +206,8 @@ class ReciprocalEngine:
         return tuple(found)
 
     def _relax(self, workspace: LayerWorkspace, start: int, beta: float) -> None:
-        self._run_team(relax_layers, self.packed.net, workspace.buffers, workspace.scratch, start, beta, self.limits)
+        buffers, scratch, work = workspace.buffers, workspace.scratch, self.most_work
+        self._run_team(relax_layers, self.packed.net, buffers, scratch, start, beta, self.limits, work=work)
 
-    def _run_team(self, kernel: Callable[..., None], *args: Any) -> None:
-        self.team.run(kernel, *args, threads=self.tuner.threads)
+    def _run_team(self, kernel: Callable[..., None], *args: Any, work: float = 0) -> None:
+        self.team.run(kernel, *args, threads=self.tuner.threads, work=work)
