@@ -20,6 +20,7 @@ import numba
 import numpy.typing as npt
 from numba.core.errors import NumbaError
 
+from fsp_dynamics.kernels.disk_cache import keep
 from fsp_dynamics.models import activations, rate
 
 Array = npt.NDArray[Any]
@@ -149,18 +150,14 @@ def compiled_for(
 
 
 def jitted(function: Any, kept: bool = False, nogil: bool = False, counted: bool = True) -> Any:
-    """The function compiled; if `kept`, also on disk, where a folder for it can be written (the
-    package's, else the user's cache).
-    """
+    """The function compiled; if `kept`, also on disk (kernels/disk_cache.py)."""
     if hasattr(function, "py_func"):
         return function
     if not isinstance(function, FunctionType):
         raise NumbaError(f"{function!r} is not a function written in Python")
     options: dict[str, Any] = {"error_model": "numpy", "nogil": nogil, "_nrt": counted}
-    try:
-        return numba.njit(**options, cache=kept)(function)
-    except RuntimeError:  # no such folder: compile in every process
-        return numba.njit(**options)(function)
+    compiled = numba.njit(**options)(function)
+    return keep(compiled) if kept else compiled
 
 
 def _copy(template: Any, world: dict[str, Any], marks: tuple[str, ...]) -> FunctionType:
@@ -186,12 +183,12 @@ def entry(function: Any) -> Any:
 
 @cache
 def _fingerprint() -> str:
-    """Changes with the sources of the equations, the activations and all kernels; Numba itself
+    """Changes with the sources of the equations, the activations and all kernels; the cache itself
     watches the file of the top function only.
     """
     files = [Path(str(module.__file__)) for module in (rate, activations)] + sorted(Path(__file__).parent.glob("*.py"))
     try:
         sources = b"".join(file.read_bytes() for file in files)
-    except OSError:  # no sources: then Numba keeps nothing either
+    except OSError:  # no sources: then nothing is kept either
         sources = b""
     return hashlib.sha256(sources).hexdigest()[:16]
