@@ -40,6 +40,10 @@ class CheckpointError(FspError, ValueError):
     """A checkpoint is missing, damaged or belongs to another configuration."""
 
 
+class NotAFileError(FspError, OSError):
+    """A folder, a link, a pipe or a device stands where a file must be."""
+
+
 class RunExistsError(FspError, FileExistsError):
     """The run folder already holds a run and neither resuming nor another folder was asked for."""
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from fsp_dynamics.reading import open_file
 
 
 def write_aside(path: Path, content: bytes) -> None:
@@ -21,7 +24,8 @@ def write_aside(path: Path, content: bytes) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with naming(path):
         try:
-            with aside.open("wb") as file:
+            aside.unlink(missing_ok=True)
+            with open_file(aside, flags=os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode="wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -30,14 +34,14 @@ def write_aside(path: Path, content: bytes) -> None:
             with contextlib.suppress(OSError):  # it may be gone with its folder, or the disk with it
                 aside.unlink()
             raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def append(path: Path, content: bytes) -> None:
     """Add `content` to the end of a file, which is made if there is none; on the disk when this
-    returns. Raises OSError, which names `path`.
+    returns. Raises OSError, which names `path`; a link is not followed (NotAFileError).
     """
-    with naming(path), path.open("ab") as file:
+    with naming(path), open_file(path, flags=os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode="ab") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -46,7 +50,10 @@ def append(path: Path, content: bytes) -> None:
 def remove_aside(folder: Path) -> None:
     """Remove what a killed process left half written. Only while no other process writes here."""
     for aside in folder.glob(".*.tmp"):
-        aside.unlink(missing_ok=True)
+        if aside.is_dir() and not aside.is_symlink():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -60,7 +67,7 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename survive a power cut, where the system can."""
     try:
         handle = os.open(folder, os.O_RDONLY)

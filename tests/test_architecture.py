@@ -24,6 +24,7 @@ PACKAGE = ROOT / "fsp_dynamics"
 LAYERS = {
     "errors": 1,
     "display": 1,
+    "reading": 1,
     "writing": 1,
     "folders": 1,
     "locks": 1,
@@ -67,7 +68,7 @@ CONFINED = {
     "subprocess": ("experiments",),
     "multiprocessing": ("experiments",),
     "joblib": ("experiments",),
-    "shutil": ("experiments", "datasets"),
+    "shutil": ("experiments", "datasets", "writing"),
     "tempfile": ("experiments", "datasets", "kernels/cache_places"),
     "pooch": ("datasets",),
     "urllib": ("datasets",),
@@ -77,7 +78,7 @@ CONFINED = {
     "pickle": ("kernels/disk_cache",),  # as Numba keeps compiled code
     "fsp_dynamics.explorer": ("explorer", "cli", "__main__"),
 }
-FILE_MODULES = ("experiments", "datasets", "writing")
+FILE_MODULES = ("experiments", "datasets", "reading", "writing")
 FILE_EXCEPTIONS = {
     # matplotlib has one place, so pictures are drawn there, into memory
     "plotting": ["figure.savefig"],

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import resource
-from pathlib import Path
 
 import pytest
 
@@ -103,7 +102,7 @@ def test_a_picture_is_the_old_one_or_the_new_one(tmp_path, monkeypatch, ending, 
     def refuse(*arguments, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path if call == "open" else os, call, refuse)
+    monkeypatch.setattr(os, call, refuse)
     with pytest.raises(OSError, match="No space left") as caught:
         draw(path)
     monkeypatch.undo()

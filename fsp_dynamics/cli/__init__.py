@@ -22,6 +22,7 @@ from cyclopts import App, CycloptsError, Parameter
 from fsp_dynamics import errors
 from fsp_dynamics.cli import analysis, data, sweep, tools
 from fsp_dynamics.cli.options import (
+    SEVERAL,
     AllowImport,
     BackendName,
     DataDir,
@@ -50,6 +51,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.NotConvergedError, 4),
     (NoConvergenceError, 4),
     (errors.RankLostError, 8),
+    (errors.NotAFileError, 7),
     (errors.FspError, 2),
     (OSError, 7),
 )
@@ -130,6 +132,11 @@ def train(
     *,
     out: Path | None = None,
     resume: Annotated[bool, Parameter(negative="")] = False,
+    allow: Annotated[
+        tuple[str, ...],
+        SEVERAL,
+        Parameter(help="With --resume: keys of the configuration that may differ, such as learning.beta; recorded."),
+    ] = (),
     data_dir: DataDir = None,
     threads: Threads = None,
     backend: BackendName = "numba",
@@ -160,6 +167,7 @@ def train(
         "device": device,
         "products": products,
         "allow_import": allow_import,
+        "allow": allow,
     }
     run = train_run(source, out=out, resume=resume, progress=reporter(progress), **where, **overrides(given))
     if not is_first():

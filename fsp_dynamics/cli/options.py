@@ -106,6 +106,7 @@ def in_options(message: str) -> str:
 
     text = re.sub(rf"\b({'|'.join(_OPTIONS)})=(True|\.\.\.|'[^']*')", option, message)
     text = re.sub(r"\b([a-z_]+(?:\.[a-z_]+)+)=None", r"--\1 none", text)
+    text = re.sub(r"\ballow='([^']*)'", r"--allow \1", text)
     text = re.sub(r"\ballow_import=\('([^']*)',\)", r"--allow-import \1", text)
     return text.replace("train_missing()", "--train")
 

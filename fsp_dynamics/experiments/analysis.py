@@ -110,7 +110,7 @@ def _first(run: Run, samples: int, data_dir: str | Path | None) -> tuple[str, Sp
     """
     if samples < 1:
         raise ConfigurationError(f"samples = {samples}, expected 1 or more")
-    return first_images(execution.load_data(run.config.data, data_dir, run.objects), samples)
+    return first_images(run.data(data_dir), samples)
 
 
 def _summary(values: Array) -> dict[str, float]:

@@ -1,4 +1,5 @@
-"""States on disk: written aside and renamed, named by their content, verified when they are read.
+"""States on disk: written aside and renamed, named by their content, bound to their run, verified
+when they are read.
 
 A checkpoint is a payload (safetensors) and a manifest (JSON) that names it and holds its SHA-256.
 The payload is written first, under a name of its own; renaming the manifest into place is what
@@ -6,50 +7,96 @@ makes the checkpoint. Until then the previous one is whole, after it the new one
 `best` may name one payload. Networks that are kept for good, `kept-00003` after epoch 3, have each
 a payload of their own, which holds the network and nothing else; pruning does not touch them.
 
-The payload holds `TrainingState.arrays`, the manifest `TrainingState.values`. Format 1 had the
-random stream alone in its manifest, under "rng"; it is read as well.
+The payload holds `TrainingState.arrays`, the manifest `TrainingState.values` (the random stream
+under "rng", all else under "values"), its own name, and the run that it belongs to (`binding`).
+Formats 1 and 2 were bound to no run; they are read as well.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors
-import safetensors.numpy
-
-from fsp_dynamics.errors import CheckpointError, NotFiniteError
+from fsp_dynamics.errors import CheckpointError
 from fsp_dynamics.experiments import former_names
+from fsp_dynamics.experiments.binding import DIGEST, Binding
+from fsp_dynamics.experiments.payload import check_arrays, read_payload, write_payload
 from fsp_dynamics.experiments.trainer import TrainingState
-from fsp_dynamics.writing import write_aside
+from fsp_dynamics.reading import MEGABYTE, is_there, parse_json, read_file
+from fsp_dynamics.writing import sync_folder, write_aside
 
-FORMAT = 2
+FORMAT = 3
+UNBOUND = (1, 2)
+"""Formats whose manifests do not say to which run they belong."""
 NAMES = ("last", "best")
 KEPT = re.compile(r"kept-(\d+)(-.*)?\.(json|safetensors)")
+PAYLOAD = re.compile(r"(epoch|kept)-(\d{5,10})-([0-9a-f]{12})\.safetensors")
+LONGEST = 16 * MEGABYTE  # manifest, in bytes
+LATEST = 10**9  # epoch
+NOBODY = Binding()
+_KEYS = ("format", "name", "epoch", "payload", "bytes", "sha256", "rng", "values", "run")
 
 
-def save_checkpoint(folder: Path, state: TrainingState, names: Sequence[str] = ("last",)) -> None:
-    """Make `state` the checkpoint called by each of `names`, in that order, and drop payloads that
-    no manifest names any more.
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest as it was read and verified.
 
-    Raises NotFiniteError for NaN or infinity, before anything is written, and OSError if the disk
-    refuses; what was there then stays valid.
+    values : of the state. run : what it is bound to; None in formats that were not. names : of its
+    arrays are those of `format`.
     """
-    manifest = _write_payload(folder, "epoch", state)
+
+    path: Path
+    format: int
+    epoch: int
+    payload: str
+    bytes: int
+    sha256: str
+    values: dict[str, Any]
+    run: Binding | None
+
+
+def save_checkpoint(
+    folder: Path, state: TrainingState, names: Sequence[str] = ("last",), run: Binding = NOBODY
+) -> None:
+    """Make `state` the checkpoint called by each of `names`, in that order, and drop payloads that
+    no manifest names any more. run : to which it belongs.
+
+    Raises NotFiniteError for NaN, infinity and numbers beyond `payload.LARGEST`, before anything is
+    written, and OSError if the disk refuses; what was there then stays valid.
+    """
+    manifest = _write_payload(folder, "epoch", state, run)
     for name in names:
-        write_aside(folder / f"{name}.json", manifest)
+        _write_manifest(folder, name, manifest)
     _prune(folder)
 
 
-def keep_network(folder: Path, state: TrainingState) -> None:
+def keep_network(folder: Path, state: TrainingState, run: Binding = NOBODY) -> None:
     """Keep the network of a state for good. Raises as `save_checkpoint` does."""
-    manifest = _write_payload(folder, "kept", state.network())
-    write_aside(folder / f"{_kept(state.epoch)}.json", manifest)
+    _write_manifest(folder, kept_name(state.epoch), _write_payload(folder, "kept", state.network(), run))
+
+
+def save_first(folder: Path, state: TrainingState, run: Binding = NOBODY, *, keep: bool = False) -> None:
+    """Make the folder of checkpoints with `state` as the last, and kept too if so asked: all of it
+    or nothing. Raises as `save_checkpoint`, and OSError where the folder holds anything.
+    """
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        save_checkpoint(aside, state, run=run)
+        if keep:
+            keep_network(aside, state, run)
+        os.replace(aside, folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    sync_folder(folder.parent)
 
 
 def kept_epochs(folder: Path) -> tuple[int, ...]:
@@ -61,6 +108,12 @@ def load_kept(folder: Path, epoch: int) -> TrainingState:
     """The network kept after `epoch`, verified as in `load_checkpoint`. Raises CheckpointError
     also for an epoch whose network was not kept.
     """
+    require_kept(folder, epoch)
+    return load_checkpoint(folder, kept_name(epoch))
+
+
+def require_kept(folder: Path, epoch: int) -> None:
+    """Raises CheckpointError for an epoch whose network was not kept."""
     epochs = kept_epochs(folder)
     if epoch not in epochs:
         there = (
@@ -69,7 +122,6 @@ def load_kept(folder: Path, epoch: int) -> TrainingState:
             else "none was kept; train with probes.keep = 1 or more to keep them"
         )
         raise CheckpointError(f"{folder} holds no network of epoch {epoch}; {there}")
-    return load_checkpoint(folder, _kept(epoch))
 
 
 def drop_kept(folder: Path, after: int) -> None:
@@ -79,61 +131,79 @@ def drop_kept(folder: Path, after: int) -> None:
             path.unlink(missing_ok=True)
 
 
-def _write_payload(folder: Path, kind: str, state: TrainingState) -> bytes:
-    """Write the arrays to a file that is named by kind, epoch and content; the manifest that
-    describes it.
+def load_checkpoint(folder: Path, name: str = "last") -> TrainingState:
+    """The state saved under that name, verified to the byte; to which run it belongs is not asked
+    (`restoring.load_state`). Raises CheckpointError: missing, damaged, or of another format;
+    NotFiniteError for numbers that no network can have; NotAFileError.
     """
-    for name, array in state.arrays.items():
-        if not np.isfinite(array).all():
-            raise NotFiniteError(f"{name} is not finite after epoch {state.epoch}; it is not saved")
-    payload = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in state.arrays.items()})
+    return load_state_of(read_manifest(folder, name))
+
+
+def read_manifest(folder: Path, name: str = "last") -> Manifest:
+    """The manifest of that name, verified. Raises as `load_checkpoint`."""
+    path = folder / f"{name}.json"
+    found = _verified(path)
+    try:
+        return _checked(path, found)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}: it is damaged; {_remedy(path.stem)}") from None
+
+
+def load_state_of(manifest: Manifest) -> TrainingState:
+    """The state that a manifest describes. Raises as `load_checkpoint`."""
+    path, remedy = manifest.path.parent / manifest.payload, _remedy(manifest.path.stem)
+    try:
+        arrays, bound = read_payload(path, manifest.bytes, manifest.sha256, remedy)
+    except FileNotFoundError:
+        raise CheckpointError(f"the {manifest.path.stem} checkpoint is missing: no file {path}") from None
+    if manifest.run is not None and bound != manifest.run.digest(manifest.epoch, manifest.values):
+        raise CheckpointError(f"{path} belongs to another run or epoch than its manifest; {remedy}")
+    check_arrays(arrays, f"; {remedy}", start=f"{path}: ")
+    if manifest.format == 1:
+        arrays = {former_names.array_name(key): array for key, array in arrays.items()}
+    return TrainingState(manifest.epoch, arrays, manifest.values)
+
+
+def _write_payload(folder: Path, kind: str, state: TrainingState, run: Binding) -> dict[str, Any]:
+    """Write the arrays to a file that is named by kind, epoch and content; the manifest that
+    describes it, but for its name.
+    """
+    check_arrays(state.arrays, f" after epoch {state.epoch}; it is not saved")
+    values: dict[str, Any] = json.loads(json.dumps(state.values))
+    payload = write_payload(state.arrays, run.digest(state.epoch, values))
     digest = hashlib.sha256(payload).hexdigest()
     file = f"{kind}-{state.epoch:05d}-{digest[:12]}.safetensors"
-    manifest = {
-        "format": FORMAT,
+    folder.mkdir(parents=True, exist_ok=True)
+    write_aside(folder / file, payload)
+    return {
         "epoch": state.epoch,
         "payload": file,
         "bytes": len(payload),
         "sha256": digest,
-        "values": state.values,
+        "rng": values.pop("rng", None),
+        "values": values,
+        "run": run.as_record(),
     }
-    manifest["manifest_sha256"] = _digest(manifest)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_aside(folder / file, payload)
-    return json.dumps(manifest, indent=1).encode()
 
 
-def load_checkpoint(folder: Path, name: str = "last") -> TrainingState:
-    """The state saved under that name, verified to the byte. Raises CheckpointError: missing,
-    damaged, or of another format.
-    """
-    manifest = _read_manifest(folder / f"{name}.json")
-    path = folder / str(manifest["payload"])
-    payload = _read(path, f"the {name} checkpoint")
-    if len(payload) != manifest["bytes"]:
-        raise CheckpointError(
-            f"{path} has {len(payload)} bytes, expected {manifest['bytes']} as in its manifest: "
-            f"it is damaged; {_remedy(name)}"
-        )
-    digest = hashlib.sha256(payload).hexdigest()
-    if digest != manifest["sha256"]:
-        raise CheckpointError(
-            f"{path} has SHA-256 {digest[:12]}..., expected {manifest['sha256'][:12]}... as in its manifest: "
-            f"it is damaged; {_remedy(name)}"
-        )
-    arrays = safetensors.numpy.load(payload)
-    if manifest["format"] == 1:
-        arrays = {former_names.array_name(key): array for key, array in arrays.items()}
-        return TrainingState(manifest["epoch"], arrays, {"rng": manifest["rng"]})
-    return TrainingState(manifest["epoch"], arrays, manifest["values"])
+def _write_manifest(folder: Path, name: str, manifest: dict[str, Any]) -> None:
+    whole = {"format": FORMAT, "name": name, **manifest}
+    whole["manifest_sha256"] = _digest(whole)
+    write_aside(folder / f"{name}.json", _text(whole))
 
 
 def has_checkpoint(folder: Path, name: str = "last") -> bool:
-    """Whether a checkpoint of that name was ever completed."""
-    return (folder / f"{name}.json").is_file()
+    """Whether anything stands under the name of that checkpoint, readable or not."""
+    return is_there(folder / f"{name}.json")
 
 
-def _kept(epoch: int) -> str:
+def checkpoint_files(folder: Path) -> list[str]:
+    """The names of all manifests and payloads in the folder, readable or not."""
+    return sorted(path.name for path in folder.glob("*") if path.suffix in (".json", ".safetensors"))
+
+
+def kept_name(epoch: int) -> str:
+    """The name under which the network after that epoch is kept."""
     return f"kept-{epoch:05d}"
 
 
@@ -145,42 +215,80 @@ def _kept_files(folder: Path) -> list[tuple[Path, int]]:
 
 def _prune(folder: Path) -> None:
     try:
-        kept = {_read_manifest(folder / f"{name}.json")["payload"] for name in NAMES if has_checkpoint(folder, name)}
-    except CheckpointError:
+        kept = {read_manifest(folder, name).payload for name in NAMES if has_checkpoint(folder, name)}
+    except (CheckpointError, OSError):
         return  # a damaged manifest may need any of the payloads: keep them all
     for path in folder.glob("epoch-*.safetensors"):
         if path.name not in kept:
             path.unlink(missing_ok=True)
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    content = _read(path, f"the {path.stem} checkpoint")
+def _verified(path: Path) -> dict[str, Any]:
+    """The content of a manifest that matches its own digest. Raises CheckpointError."""
+    remedy = _remedy(path.stem)
     try:
-        manifest = json.loads(content)
-        stated = manifest.pop("manifest_sha256")
-    except (ValueError, AttributeError, KeyError, TypeError):
+        content = read_file(path, LONGEST, remedy=remedy)
+    except FileNotFoundError:
+        raise CheckpointError(f"the {path.stem} checkpoint is missing: no file {path}") from None
+    try:
+        found = parse_json(content)
+        stated, number = found["manifest_sha256"], found["format"]
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{path} is not the manifest of a checkpoint: it is damaged; {remedy}") from None
+    del found["manifest_sha256"]
+    if number == FORMAT and type(number) is int:
+        whole = _text({**found, "manifest_sha256": _digest(found)}) == content
+    else:
+        whole = stated == _digest(found)
+    if not whole:
+        raise CheckpointError(f"{path} does not match its own SHA-256: it is damaged; {remedy}")
+    if type(number) is not int or number not in (*UNBOUND, FORMAT):
         raise CheckpointError(
-            f"{path} is not the manifest of a checkpoint: it is damaged; {_remedy(path.stem)}"
-        ) from None
-    if stated != _digest(manifest):
-        raise CheckpointError(f"{path} does not match its own SHA-256: it is damaged; {_remedy(path.stem)}")
-    if manifest["format"] not in (1, FORMAT):
-        raise CheckpointError(
-            f"{path} has format {manifest['format']}, expected 1 or {FORMAT}; "
+            f"{path} has format {number!r}, expected {', '.join(map(str, UNBOUND))} or {FORMAT}; "
             "use the version of fsp_dynamics that wrote it"
         )
-    return dict(manifest)
+    return dict(found)
+
+
+def _checked(path: Path, found: dict[str, Any]) -> Manifest:
+    """The manifest, each field of it what it must be. Raises ValueError."""
+    number = found["format"]
+    expected = {1: {"rng"}, 2: {"values"}}.get(number, set(_KEYS))
+    missing = sorted(({"epoch", "payload", "bytes", "sha256"} | expected) - set(found))
+    if missing:
+        raise ValueError(f"{missing[0]} is missing")
+    epoch, file, size, digest = (found[key] for key in ("epoch", "payload", "bytes", "sha256"))
+    if type(epoch) is not int or not 0 <= epoch <= LATEST:
+        raise ValueError(f"epoch is {epoch!r}, expected a whole number from 0 to {LATEST}")
+    if type(size) is not int or not 8 <= size <= 1 << 50:
+        raise ValueError(f"bytes is {size!r}, expected a number of bytes")
+    if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+        raise ValueError(f"sha256 is {digest!r}, expected 64 hexadecimal digits")
+    parts = PAYLOAD.fullmatch(file) if isinstance(file, str) else None
+    if parts is None or int(parts[2]) != epoch or parts[3] != digest[:12]:
+        raise ValueError(f"payload is {file!r}, expected the name of a file of epoch {epoch} beside the manifest")
+    values, rng = found.get("values", {}), found.get("rng")
+    if not isinstance(values, dict) or not isinstance(rng, dict | None):
+        raise ValueError("values or rng is no table")
+    if number in UNBOUND:
+        return Manifest(path, number, epoch, file, size, digest, values if number == 2 else {"rng": rng}, None)
+    if set(found) != set(_KEYS):
+        raise ValueError(f"{sorted(set(found) - set(_KEYS))[0]} is no key of a manifest")
+    if found["name"] != path.stem:
+        raise ValueError(f"name is {found['name']!r}, expected {path.stem!r}")
+    match = re.fullmatch(r"kept-(\d+)", path.stem)
+    if match and int(match[1]) != epoch:
+        raise ValueError(f"epoch is {epoch}, expected {int(match[1])}")
+    whole = values if rng is None else {"rng": rng, **values}
+    return Manifest(path, number, epoch, file, size, digest, whole, Binding.of(found["run"]))
 
 
 def _digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-def _read(path: Path, what: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise CheckpointError(f"{what} is missing: no file {path}") from None
+def _text(manifest: dict[str, Any]) -> bytes:
+    return json.dumps(manifest, indent=1).encode()
 
 
 def _remedy(name: str) -> str:

@@ -1,7 +1,8 @@
 """A run folder: its lock, its files, its metrics.
 
     config.toml         the resolved configuration
-    environment.json    versions, commit, seed, CPU, threads; `resumed` holds what differed later
+    environment.json    identity, versions, commit, seed, CPU, threads, SHA-256 of data and
+                        configuration; `resumed` holds what differed later
     metrics.jsonl       one object for each epoch
     probes.jsonl        what was measured of the network: before the first epoch, after each, and
                         within them where that was asked for
@@ -9,12 +10,14 @@
     checkpoints/        last, best, and the networks that were to be kept (probes.keep)
     figures/            drawn while it runs and when it ends
 
-Every file but the .jsonl ones is written aside and renamed; those only grow.
+Every file but the .jsonl ones is written aside and renamed; those only grow. What is read was
+perhaps changed by others: it is checked (records.py), and never more of it is read than a limit.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -24,11 +27,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsp_dynamics.errors import CheckpointError, ConfigurationError, RunExistsError, RunLockedError
-from fsp_dynamics.experiments import former_names
-from fsp_dynamics.experiments.checkpoint import drop_kept
+from fsp_dynamics.errors import CheckpointError, ConfigurationError, NotAFileError, RunExistsError, RunLockedError
+from fsp_dynamics.experiments import former_names, records
+from fsp_dynamics.experiments.binding import Binding, new_identity
+from fsp_dynamics.experiments.checkpoint import checkpoint_files, drop_kept, read_manifest
 from fsp_dynamics.experiments.config import Config, flatten
 from fsp_dynamics.experiments.config_io import load_config, to_toml
+from fsp_dynamics.experiments.records import METRICS, PROBES
+from fsp_dynamics.reading import is_there, open_file, read_file
 from fsp_dynamics.writing import append, remove_aside, write_aside
 
 Record = dict[str, Any]
@@ -63,126 +69,195 @@ class RunFolder:
         """Raises RunLockedError if another process writes here, RunExistsError if a run is already
         here.
         """
-        if (self.path / ".lock").exists():
+        if is_there(self.path / ".lock"):
             with self.locked():
                 pass
         self.refuse_run()
 
     def refuse_run(self) -> None:
-        """Raises RunExistsError if a run is already here."""
+        """Raises RunExistsError if a run is already here, or what is left of one."""
         if self.holds_run():
             raise RunExistsError(
                 f"{self.path} already holds a run; resume it (resume=True) or give another folder (out=...)"
+            )
+        left = [f"checkpoints/{name}" for name in checkpoint_files(self.checkpoints)]
+        left += [name for name in (METRICS, PROBES) if records.mark(self.path / name)[0]]
+        if is_there(self.path / "config.toml") or left:
+            what = "its config.toml is no file" if not left else f"{', '.join(left[:3])}, but no config.toml"
+            raise RunExistsError(
+                f"{self.path} holds what is left of a run: {what}; restore it, or give another folder (out=...)"
             )
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process alone; it is made if need be. Raises RunLockedError if
-        another process holds it.
+        another process holds it, NotAFileError where its lock leads elsewhere.
         """
         import fcntl
 
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a+") as file:
+        path = self.path / ".lock"
+        with open_file(path, flags=os.O_RDWR | os.O_CREAT | os.O_APPEND, mode="ab+") as file:
+            if os.fstat(file.fileno()).st_nlink > 1:
+                raise NotAFileError(f"{path} is a second name of another file, expected a file; remove it")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                owner = file.read().strip() or "another process"
+                owner = file.read(200).decode(errors="replace").strip() or "another process"
                 raise RunLockedError(
                     f"{self.path} is being written by {owner}; wait for it or give another folder (out=...)"
                 ) from None
+            self._refuse_link()
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             file.flush()
             yield
+
+    def _refuse_link(self) -> None:
+        """Raises NotAFileError where files would be written, and old ones removed, elsewhere."""
+        for folder in (self.checkpoints, self.figures):
+            if folder.is_symlink():
+                raise NotAFileError(f"{folder} is a link, expected a folder; put the folder itself in its place")
 
     def begin(self, config: Config, environment: Record) -> None:
         """Write the first files; the configuration last, since it makes the folder a run."""
         self._clean()
-        self.write_json("environment.json", environment)
-        for name in ("metrics.jsonl", "probes.jsonl"):
+        text = to_toml(config).encode()
+        self.write_json(
+            "environment.json",
+            {**environment, "identity": new_identity(), "config_sha256": hashlib.sha256(text).hexdigest()},
+        )
+        for name in (METRICS, PROBES):
             write_aside(self.path / name, b"")
-        self.write_config(config)
+        write_aside(self.path / "config.toml", text)
 
     def config(self) -> Config:
-        """The run's configuration. Raises ConfigurationError for a file that is none."""
-        return load_config(self.path / "config.toml")[1]
+        """The run's configuration. Raises ConfigurationError for a file that is none, NotAFileError
+        for a link.
+        """
+        path = self.path / "config.toml"
+        if path.is_symlink():
+            raise NotAFileError(f"{path} is a link, expected a file; put the file itself in its place")
+        return load_config(path)[1]
 
-    def write_config(self, config: Config) -> None:
-        write_aside(self.path / "config.toml", to_toml(config).encode())
+    def adopt(self, config: Config, environment: Record) -> None:
+        """Go on under this configuration; a folder without identity is given one."""
+        text = to_toml(config).encode()
+        environment = {"identity": new_identity(), **environment, "config_sha256": hashlib.sha256(text).hexdigest()}
+        self.write_json("environment.json", environment)
+        write_aside(self.path / "config.toml", text)
 
     def metrics(self) -> list[Record]:
-        """One record for each finished epoch. Raises CheckpointError for a damaged line."""
-        return self._records("metrics.jsonl")
+        """One record for each finished epoch. Raises CheckpointError for a damaged line, and for a
+        file that is not as it was when the last checkpoint was saved.
+        """
+        return self._records(METRICS)
 
     def probes(self) -> list[Record]:
         """What was measured of the network, by `epoch` (0 before the first, fractions within one).
         Raises CheckpointError as `metrics`.
         """
-        return self._records("probes.jsonl")
+        return self._records(PROBES)
 
     def _records(self, name: str) -> list[Record]:
-        path = self.path / name
-        if not path.is_file():
-            return []
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-        records: list[Record] = []
-        # what follows the last line end was cut short
-        for number, line in enumerate(lines[:-1], 1):
-            try:
-                record = json.loads(line)
-                record["epoch"]
-            except (ValueError, KeyError, TypeError):
-                raise CheckpointError(
-                    f"{path}:{number} is no record of an epoch; the file is damaged, restore it or train again"
-                ) from None
-            records.append(former_names.record(record))
-        return records
+        marked = self._marked(name)
+        found = records.read_lines(self.path / name, epochs=name == METRICS)
+        if marked is not None:
+            records.require_marked(self.path / name, self._content(name), marked)
+        return found
+
+    def _marked(self, name: str) -> list[Any] | None:
+        """How the last checkpoint has a file of records; None where it does not say."""
+        try:
+            run = read_manifest(self.checkpoints).run
+        except (CheckpointError, OSError):
+            return None  # which is refused where the network is needed
+        return None if run is None else run.records.get(name)
+
+    def _content(self, name: str) -> bytes:
+        try:
+            return read_file(self.path / name, records.LONGEST)
+        except FileNotFoundError:
+            return b""
+
+    def binding(self, config: Config) -> Binding:
+        """What a checkpoint saved now is bound to. Raises CheckpointError for a folder without
+        identity.
+        """
+        environment = self.environment()
+        if "identity" not in environment:
+            raise CheckpointError(f"{self.path / 'environment.json'}: identity is missing; {records.REMEDY}")
+        marks = {name: records.mark(self.path / name) for name in (METRICS, PROBES)}
+        return Binding.to(environment["identity"], config, environment.get("data", {}), marks)
 
     def append_metrics(self, record: Record) -> None:
         """One more line, on the disk when this returns."""
-        self._append("metrics.jsonl", [record])
+        self._append(METRICS, [record])
 
-    def append_probes(self, records: list[Record]) -> None:
+    def append_probes(self, found: list[Record]) -> None:
         """More lines, on the disk when this returns."""
-        self._append("probes.jsonl", records)
+        self._append(PROBES, found)
 
-    def _append(self, name: str, records: list[Record]) -> None:
-        append(self.path / name, _lines(records))
+    def _append(self, name: str, found: list[Record]) -> None:
+        append(self.path / name, _lines(found))
 
-    def rewind(self, epoch: int) -> list[Record]:
+    def rewind(self, epoch: int, marked: Record | None = None) -> list[Record]:
         """Drop the records after `epoch` (a killed process may have written more than its last
-        checkpoint) and return the others.
+        checkpoint) and return the others. marked : the files of records as that checkpoint has
+        them.
         """
         self._clean()
         kept = [record for record in self.metrics() if record["epoch"] <= epoch]
-        if [record["epoch"] for record in kept] != list(range(1, epoch + 1)):
+        if len(kept) != epoch:
             raise CheckpointError(
-                f"{self.path / 'metrics.jsonl'} does not hold the {epoch} epochs of the checkpoint; "
-                "restore it or train again"
+                f"{self.path / METRICS} does not hold the {epoch} epochs of the checkpoint; restore it or train again"
             )
+        probes = [record for record in self.probes() if record["epoch"] <= epoch]
+        contents = {METRICS: _lines(kept), PROBES: _lines(probes)}
+        for name, mark in (marked or {}).items():
+            contents[name] = records.require_marked(self.path / name, self._content(name), mark)
         drop_kept(self.checkpoints, epoch)
-        write_aside(self.path / "metrics.jsonl", _lines(kept))
-        write_aside(
-            self.path / "probes.jsonl", _lines([record for record in self.probes() if record["epoch"] <= epoch])
-        )
+        for name, content in contents.items():
+            write_aside(self.path / name, content)
         return kept
 
-    def read_json(self, name: str) -> Record:
-        """A JSON file of the run, {} if there is none or it cannot be understood: nothing depends
-        on it.
+    def start_again(self) -> list[Record]:
+        """Empty the records of a run that was stopped before its first checkpoint; there are none.
+        Raises CheckpointError for a run whose checkpoints are lost: nothing of it is removed.
         """
-        try:
-            found = json.loads((self.path / name).read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        epochs, there = len(self.metrics()), checkpoint_files(self.checkpoints)
+        if there or epochs > 1 or (is_there(self.checkpoints) and not self.checkpoints.is_dir()):
+            holds = ", ".join([*there[:4], *(["..."] if len(there) > 4 else [])]) or "no checkpoint"
+            raise CheckpointError(
+                f"{self.path} has lost its last checkpoint: no file {self.checkpoints / 'last.json'}; there are "
+                f"{holds} and {epochs} epochs in {METRICS}; restore it, or begin anew: fsp train {self.path} --out NEW"
+            )
+        self._clean()
+        for name in (METRICS, PROBES):
+            write_aside(self.path / name, b"")
+        return []
+
+    def read_json(self, name: str) -> Record:
+        """A JSON file of the run, {} if there is none. Raises CheckpointError where it cannot be
+        understood.
+        """
+        checks = {"environment.json": records.ENVIRONMENT, "summary.json": records.SUMMARY}
+        return records.read_table(self.path / name, checks.get(name, {}))
+
+    def environment(self) -> Record:
+        """environment.json, as `read_json` reads it."""
+        return self.read_json("environment.json")
 
     def summary(self) -> Record:
         """summary.json, as `read_json` reads it."""
         found = self.read_json("summary.json")
-        epochs = {key: former_names.record(found[key]) for key in ("best", "last") if isinstance(found.get(key), dict)}
+        where = str(self.path / "summary.json")
+        epochs = {
+            key: records.checked(former_names.record(found[key]), records.FIELDS, f"{where}: {key}")
+            for key in ("best", "last")
+            if isinstance(found.get(key), dict)
+        }
         return {**found, **epochs}
 
     def write_json(self, name: str, content: Record) -> None:
@@ -213,21 +288,24 @@ class ObservedFolder(RunFolder):
     def begin(self, config: Config, environment: Record) -> None:
         pass
 
-    def write_config(self, config: Config) -> None:
+    def adopt(self, config: Config, environment: Record) -> None:
         pass
 
     def write_json(self, name: str, content: Record) -> None:
         pass
 
-    def rewind(self, epoch: int) -> list[Record]:
+    def rewind(self, epoch: int, marked: Record | None = None) -> list[Record]:
         return [record for record in self.metrics() if record["epoch"] <= epoch]
 
-    def _append(self, name: str, records: list[Record]) -> None:
+    def start_again(self) -> list[Record]:
+        return []
+
+    def _append(self, name: str, found: list[Record]) -> None:
         pass
 
 
-def _lines(records: list[Record]) -> bytes:
-    return b"".join(json.dumps(plain(record), allow_nan=False).encode() + b"\n" for record in records)
+def _lines(found: list[Record]) -> bytes:
+    return b"".join(json.dumps(plain(record), allow_nan=False).encode() + b"\n" for record in found)
 
 
 def best_of(metrics: list[Record]) -> Record | None:

@@ -4,54 +4,74 @@ trainer with it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from fsp_dynamics.datasets import Dataset
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import execution
-from fsp_dynamics.experiments.checkpoint import has_checkpoint, load_checkpoint
+from fsp_dynamics.experiments.binding import ELSEWHERE, without
+from fsp_dynamics.experiments.checkpoint import has_checkpoint
 from fsp_dynamics.experiments.config import Config, format_differences
 from fsp_dynamics.experiments.folder import Record, RunFolder
 from fsp_dynamics.experiments.progress import EpochReporter
+from fsp_dynamics.experiments.restoring import load_state
 from fsp_dynamics.experiments.trainer import Trainer
 
 
 def resume(
-    config: Config, folder: RunFolder, trainer: Trainer, data: Dataset, reporter: EpochReporter, now: Record
+    config: Config,
+    folder: RunFolder,
+    trainer: Trainer,
+    data: Dataset,
+    reporter: EpochReporter,
+    now: Record,
+    *,
+    allow: Sequence[str] = (),
 ) -> list[Record]:
     """Bring the trainer where the run stopped and return the metrics so far; `now` is the
-    environment.
+    environment. allow : keys of the configuration that may differ.
     """
-    _check_same(folder, config)
-    recorded = folder.read_json("environment.json").get("data")
-    if recorded:  # runs of before did not record what they read
-        data.check_fingerprint(recorded)
+    changed = _check_same(folder, config, allow)
+    before = folder.environment()
+    if before.get("data"):  # runs of before did not record what they read
+        data.check_fingerprint(before["data"])
     if not has_checkpoint(folder.checkpoints):
-        return folder.rewind(0)
-    saved = load_checkpoint(folder.checkpoints)
+        return folder.start_again()
+    saved, manifest = load_state(folder, "last", config, allow=allow, note=reporter.note)
     if config.learning.epochs < saved.epoch:
         raise ConfigurationError(
             f"learning.epochs = {config.learning.epochs}, but {folder.path} has finished {saved.epoch}; "
             "ask for as many or more"
         )
-    metrics = folder.rewind(saved.epoch)
     trainer.restore(saved)
-    before = folder.read_json("environment.json")
-    changed = execution.changed_environment(before, now)
-    if changed:
+    metrics = folder.rewind(saved.epoch, None if manifest.run is None else manifest.run.records)
+    elsewhere = execution.changed_environment(before, now)
+    if elsewhere:
         reporter.note(
-            "this is not the environment the run began in; the last bits may differ: " + format_differences(changed)
+            "this is not the environment the run began in; the last bits may differ: " + format_differences(elsewhere)
         )
-    folder.write_json(
-        "environment.json", {**before, "resumed": [*before.get("resumed", []), {**now, "epoch": saved.epoch}]}
-    )
-    folder.write_config(config)
+    if manifest.run is not None:
+        changed |= manifest.run.differences(config)
+    if changed:
+        reporter.note(f"changed after epoch {saved.epoch}, as allowed: {format_differences(changed)}")
+    again = {**now, "epoch": saved.epoch, **({"allowed": changed} if changed else {})}
+    unbound = {} if manifest.run is not None else {"unbound_until": saved.epoch}
+    folder.adopt(config, {**before, **unbound, "resumed": [*before.get("resumed", []), again]})
     return metrics
 
 
-def _check_same(folder: RunFolder, config: Config) -> None:
+def _check_same(folder: RunFolder, config: Config, allow: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+    """{key: (before, now)} of what differs from the configuration of the folder, and may. Raises
+    ConfigurationError.
+    """
     # where the images lie may change: which images they are is checked by their digests
-    differing = {key: pair for key, pair in folder.config().differences(config).items() if key != "data.path"}
-    if differing:
+    differing = {key: pair for key, pair in folder.config().differences(config).items() if key != ELSEWHERE}
+    refused = without(differing, allow)
+    if refused:
         raise ConfigurationError(
-            f"{folder.path} was begun with another configuration: {format_differences(differing)}; "
-            "resume with the same one, or give another folder (out=...)"
+            f"{folder.path} was begun with another configuration: {format_differences(refused)}; "
+            f"resume with the same one, allow the change ({' '.join(f'allow={key!r}' for key in refused)}), "
+            "or give another folder (out=...)"
         )
+    return differing

@@ -12,11 +12,12 @@ from fsp_dynamics.display import html_table
 from fsp_dynamics.errors import ConfigurationError, check_choice
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
-from fsp_dynamics.experiments.checkpoint import kept_epochs, load_checkpoint, load_kept
+from fsp_dynamics.experiments.checkpoint import kept_epochs
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.folder import Record, RunFolder, flat
 from fsp_dynamics.experiments.import_path import as_modules
 from fsp_dynamics.experiments.objects import DATA, GIVEN, RHO, RULE, Objects
+from fsp_dynamics.experiments.restoring import load_state
 from fsp_dynamics.experiments.trainer import Resources, trainer_of
 from fsp_dynamics.training.ranks import ALONE
 
@@ -86,13 +87,21 @@ class Run:
 
     def network(self, which: Which | int = "best") -> Any:
         """The network of the best epoch (by validation error), of the last one, or of an epoch
-        that was `kept`; verified. Raises CheckpointError.
+        that was `kept`; verified, and refused where it belongs to another run or configuration.
+        Raises CheckpointError, NotFiniteError, NotAFileError.
 
         A `models.network.Network` where the family is "rate".
         """
-        checkpoints = RunFolder(self.folder).checkpoints
-        state = load_checkpoint(checkpoints, which) if isinstance(which, str) else load_kept(checkpoints, which)
+        state, _ = load_state(RunFolder(self.folder), which, self.config)
         return trainer_of(self.config.family).network_of(self.config, state.parameters, self.objects)
+
+    def data(self, data_dir: str | Path | None = None) -> Dataset:
+        """The images of the run. Raises DatasetError for others than it was begun with."""
+        data = execution.load_data(self.config.data, data_dir, self.objects)
+        recorded = RunFolder(self.folder).environment().get("data")
+        if recorded:  # runs of before did not record what they read
+            data.check_fingerprint(recorded)
+        return data
 
     def evaluate(
         self,
@@ -114,7 +123,7 @@ class Run:
         check_choice("split", split, PARTS)
         chosen, network = backend_of(backend, device, products), self.network(which)
         resources = Resources(chosen, ALONE, objects=self.objects, restored=True)
-        data = execution.load_data(self.config.data, data_dir, self.objects)
+        data = self.data(data_dir)
         # it may import torch, whose threads are limited too
         trainer = trainer_of(self.config.family).build(self.config, data, resources, network)
         with execution.thread_limit(threads):
@@ -178,7 +187,7 @@ def open_run(
     if data is not None and not str(config.data.name).startswith(GIVEN):
         raise ConfigurationError(f"data: {files.path} reads its own images, {config.data.label}; leave data out")
     if data is not None:
-        data.check_fingerprint(files.read_json("environment.json").get("data") or data.fingerprint())
+        data.check_fingerprint(files.environment().get("data") or data.fingerprint())
     if objects is None:
         texts = {DATA: config.data.name, RULE: config.key(RULE), RHO: config.key(RHO)}
         given = {DATA: data, RULE: rule, RHO: activation}

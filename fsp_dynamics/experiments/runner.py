@@ -22,6 +22,7 @@ from fsp_dynamics.experiments.jobs import ranks
 from fsp_dynamics.experiments.objects import Objects
 from fsp_dynamics.experiments.own import OwnObjects
 from fsp_dynamics.experiments.progress import EpochReporter, Output, Progress, RunReporter, run_reporter
+from fsp_dynamics.experiments.restoring import check_allowed
 from fsp_dynamics.experiments.run import Run, open_run
 from fsp_dynamics.experiments.session import Session
 from fsp_dynamics.experiments.trainer import Resources, trainer_of
@@ -38,6 +39,7 @@ def train(
     callbacks: Iterable[Callback] = (),
     out: str | Path | None = None,
     resume: bool = False,
+    allow: Sequence[str] = (),
     progress: Progress | EpochReporter = True,
     data_dir: str | Path | None = None,
     threads: int | None = None,
@@ -68,7 +70,9 @@ def train(
         `resume`.
     resume : go on after the last finished epoch, to the same bits as a run that was never stopped;
         starts a run if there is none. The configuration must be the same; only learning.epochs may
-        differ.
+        differ, and what `allow` names.
+    allow : dotted keys of the configuration that may be changed where a run is resumed, such as
+        "learning.beta"; each change is recorded in environment.json.
     progress : True for bars and lines on stderr, False for silence, or a callable for each epoch's
         record.
     data_dir : where to look for data first. threads : of BLAS and the kernels; None: one for BLAS.
@@ -111,7 +115,7 @@ def train(
     if not isinstance(callbacks, Iterable):
         raise ConfigurationError(f"callbacks = {callbacks!r}, expected a list of functions, such as [{callbacks!r}]")
     means |= {"objects": own.objects(config), "network": network, "callbacks": tuple(callbacks)}
-    return run(config, RunFolder(Path(out)), reporter, resume=resume, **means)
+    return run(config, RunFolder(Path(out)), reporter, resume=resume, allow=allow, **means)
 
 
 def _is_from_a_run(source: object) -> bool:
@@ -129,6 +133,7 @@ def run(
     reporter: EpochReporter,
     *,
     resume: bool = False,
+    allow: Sequence[str] = (),
     data_dir: str | Path | None = None,
     threads: int | None = None,
     command: str = "train",
@@ -149,7 +154,7 @@ def run(
                 folder.refuse_occupied()
             backend.refuse_one_gpu_for_several(job.count)
             restored = resume and folder.holds_run()
-            kind = trainer_of(config.family)
+            kind, allowed = trainer_of(config.family), check_allowed(allow, type(config))
             resources = Resources(backend, job, ranks.local_rank(), objects=objects, restored=restored)
             kind.check(config, resources)
             hooks = Callbacks((*_early_stopping(config), *callbacks))
@@ -159,7 +164,7 @@ def run(
             held.enter_context(execution.thread_limit(threads, kernels))
             held.enter_context(folder.locked())
             stop = held.enter_context(execution.stoppable())
-            session = Session(config, folder, trainer, reporter, stop, data, hooks, objects, [], job)
+            session = Session(config, folder, trainer, reporter, stop, data, hooks, objects, [], job, allowed)
             environment = functools.partial(execution.environment, config, backend=trainer.description, ranks=job.count)
             if session.writes:
                 session.enter(resume, environment, command)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fsp_dynamics.datasets import Dataset
 from fsp_dynamics.errors import RankLostError
 from fsp_dynamics.experiments.callbacks import Callbacks
-from fsp_dynamics.experiments.checkpoint import has_checkpoint, keep_network, save_checkpoint
+from fsp_dynamics.experiments.checkpoint import has_checkpoint, keep_network, save_checkpoint, save_first
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.execution import Interrupted, NoConvergenceError, Stop
 from fsp_dynamics.experiments.folder import Record, RunFolder, best_of, plain
@@ -41,6 +41,7 @@ class Session:
     objects: Objects
     metrics: list[Record]
     ranks: Ranks
+    allow: Sequence[str] = ()
     # when the last picture was ready, and how long it took
     drawn: tuple[float, float] = (0.0, 0.0)
 
@@ -55,7 +56,9 @@ class Session:
         """
         if resumed and self.folder.holds_run():
             now = environment("resume")
-            self.metrics = resume(self.config, self.folder, self.trainer, self.data, self.reporter, now)
+            self.metrics = resume(
+                self.config, self.folder, self.trainer, self.data, self.reporter, now, allow=self.allow
+            )
         else:
             self.folder.refuse_run()
             now = environment(command)
@@ -71,8 +74,8 @@ class Session:
     def begin(self) -> None:
         """Measure the network as it is before learning, and save it."""
         self.folder.append_probes(self.trainer.probe())
-        self.keep()
-        self.save(["last"])
+        state, keep = self.trainer.state(), bool(self.config.probes.keep)
+        save_first(self.folder.checkpoints, state, self.folder.binding(self.config), keep=keep)
 
     def work(self) -> None:
         """Epoch after epoch to the last one; each ends with its metrics and checkpoint on the
@@ -131,7 +134,7 @@ class Session:
     def save(self, names: list[str]) -> None:
         """Write the checkpoint, under these names."""
         if self.writes:
-            save_checkpoint(self.folder.checkpoints, self.trainer.state(), names)
+            save_checkpoint(self.folder.checkpoints, self.trainer.state(), names, self.folder.binding(self.config))
 
     def keep(self) -> None:
         """Keep the network for good, if it is its turn. Before `save`: what was kept without being
@@ -139,7 +142,7 @@ class Session:
         """
         every = self.config.probes.keep
         if self.writes and every and self.trainer.finished % every == 0:
-            keep_network(self.folder.checkpoints, self.trainer.state())
+            keep_network(self.folder.checkpoints, self.trainer.state(), self.folder.binding(self.config))
 
     def summarise(self, status: str, reason: str | None = None) -> None:
         """Write summary.json. reason : why it finished early."""

@@ -67,11 +67,14 @@ class TrainingState:
     arrays : {name: array}. Names that begin with "parameters/" are the network; kept networks hold
         these alone.
     values : what JSON can hold to the bit: the state of random streams, the place in an epoch.
+    changed : keys of the configuration that differ, as the user allowed, from those under which the
+        state was saved.
     """
 
     epoch: int
     arrays: dict[str, Array]
     values: dict[str, Any] = field(default_factory=dict)
+    changed: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         values = ", ".join(self.values) or "none"

@@ -12,7 +12,6 @@ import numpy as np
 from fsp_dynamics.datasets import Dataset, load_dataset
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.config_io import load_config
-from fsp_dynamics.experiments.execution import load_data
 from fsp_dynamics.experiments.own import fitted_rates
 from fsp_dynamics.experiments.rate.building import build_recipe, require_rate
 from fsp_dynamics.experiments.run import Run, Which, open_run
@@ -63,7 +62,7 @@ class Session:
         data = (
             dataset
             if isinstance(dataset, Dataset)
-            else load_data(run.config.data, objects=run.objects)
+            else run.data()
             if run is not None and dataset is None
             else load_dataset(dataset or "digits")
         )

@@ -54,10 +54,10 @@ def killed(monkeypatch):
     def at(epoch):
         real = session.save_checkpoint
 
-        def dies(folder, state, names):
+        def dies(folder, state, names, run):
             if state.epoch == epoch:
                 raise KeyboardInterrupt
-            real(folder, state, names)
+            real(folder, state, names, run)
 
         monkeypatch.setattr(session, "save_checkpoint", dies)
 

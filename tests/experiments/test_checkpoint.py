@@ -108,10 +108,10 @@ def test_a_cut_or_missing_payload_is_noticed(tmp_path):
 
 
 def test_another_format_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "FORMAT", 3)
+    monkeypatch.setattr(room, "FORMAT", 4)
     save_checkpoint(tmp_path, checkpoint())
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="format 3, expected 1 or 2"):
+    with pytest.raises(CheckpointError, match="format 4, expected 1, 2 or 3"):
         load_checkpoint(tmp_path)
 
 

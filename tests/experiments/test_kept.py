@@ -9,7 +9,7 @@ from pictures import drawn
 from test_runner import VARIANTS, quietly, same_bits, timeless
 
 from fsp_dynamics.errors import CheckpointError
-from fsp_dynamics.experiments import session
+from fsp_dynamics.experiments import checkpoint, session
 from fsp_dynamics.experiments.rate.building import build_network
 from fsp_dynamics.experiments.runner import open_run
 from fsp_dynamics.plotting import new_figure
@@ -63,7 +63,7 @@ def test_resuming_keeps_what_an_unbroken_run_keeps(tiny, tmp_path, unbroken, mon
     killed(2)
     found = []
     monkeypatch.setattr(
-        session, "keep_network", lambda folder, state: found.append((state.epoch, open_run(tmp_path).kept))
+        session, "keep_network", lambda folder, state, run: found.append((state.epoch, open_run(tmp_path).kept))
     )
     with pytest.raises(KeyboardInterrupt):
         quietly(table, out=tmp_path, resume=True)
@@ -76,12 +76,13 @@ def test_resuming_keeps_what_an_unbroken_run_keeps(tiny, tmp_path, unbroken, mon
 def test_killed_while_a_network_is_kept_it_is_kept_on_resuming(tiny, tmp_path, unbroken, monkeypatch, epoch):
     table, real = kept(tiny), session.keep_network
 
-    def dies(folder, state):
+    def dies(folder, state, run):
         if state.epoch == epoch:
             raise KeyboardInterrupt
-        real(folder, state)
+        real(folder, state, run)
 
-    monkeypatch.setattr(session, "keep_network", dies)
+    for module in (session, checkpoint):
+        monkeypatch.setattr(module, "keep_network", dies)
     with pytest.raises(KeyboardInterrupt):
         quietly(table, out=tmp_path)
     monkeypatch.undo()

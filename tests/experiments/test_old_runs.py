@@ -194,8 +194,8 @@ def test_a_run_that_goes_on_is_written_under_todays_names(old):
     assert run.config.learning.rule == "mean_subtracted"
     assert run.config.family == "rate"
     manifest = json.loads((old / "deviation" / "checkpoints" / "last.json").read_text())
-    assert manifest["format"] == 2
-    assert "rng" in manifest["values"]
+    assert manifest["format"] == 3
+    assert manifest["rng"]["bit_generator"] == "PCG64"
     assert load_checkpoint(old / "deviation" / "checkpoints").part("warm_start")
 
 
