@@ -91,8 +91,11 @@ def rate_field(network, images, state, nudge=None):
 
 
 def residual(network, images, state, nudge=None):
-    """(B,) 2-norm of the rate form over all units of a sample."""
-    return np.linalg.norm(np.concatenate(rate_field(network, images, state, nudge), axis=1), axis=1)
+    """(B,) 2-norm over all units of a sample of the rate form over each unit's decay rate."""
+    way = [np.array(f) for f in rate_field(network, images, state, nudge)]
+    for k, r in enumerate(network.time_constants):
+        way[k] /= 1 / r + (nudge.beta if nudge is not None and k == network.depth - 1 else 0.0)
+    return np.linalg.norm(np.concatenate(way, axis=1), axis=1)
 
 
 def euler_path(network, images, state, nudge, h, steps):

@@ -41,7 +41,7 @@ from fsp_dynamics.models.rate import State
 from fsp_dynamics.plotting.alignments import plot_alignment, plot_sample_alignment
 from fsp_dynamics.solvers.equilibrium import Equilibrium
 from fsp_dynamics.solvers.packed_loop import PackedLoop
-from fsp_dynamics.solvers.response import chunks, gains
+from fsp_dynamics.solvers.response import chunks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -291,7 +291,7 @@ def _times(stack: Array, w: Array) -> Array:
 def _slopes(network: Network, state: State) -> State:
     """rho'(s) of each layer (B, n_k); for a hard sigmoid 1 strictly inside (0, 1), otherwise 0."""
     if network.rho.projected:
-        return gains(network, state).slope
+        return tuple(((s > 0) & (s < 1)).astype(np.float64) for s in state)
     return tuple(network.rho.slope(s.astype(np.float64)) for s in state)
 
 

@@ -1,13 +1,7 @@
 """The Jacobian of the field at a state: eigenvalues, departure from normality and initial growth.
 
-With p = rho'(s), decay = leak + beta - rho''(s) a (beta at the output only) and W all connections
-(pre x post), the Jacobian of the field (N, N) is
-
-    J = diag(p) W^T diag(p) - diag(decay),         J[j, i] = d(ds_j/dt) / d s_i
-
-For a hard sigmoid p is 1 for units strictly inside (0, 1) and 0 for all others, and decay is kappa
-= leak + beta: saturated units neither respond nor transmit. The distance of the other units to
-saturation is the kink margin. Notation as in solvers/response.py.
+J and its notation are those of solvers/linearisation.py. The distance of the units inside (0, 1) to
+saturation is the kink margin.
 
 ===============  =================================================================================
 method           how the eigenvalues are found
@@ -28,71 +22,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fsp_dynamics.display import brief, largest
+from fsp_dynamics.display import largest
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_finite
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, decay_rates, flatten, layers
+from fsp_dynamics.models.rate import Nudge, State, flatten
 from fsp_dynamics.solvers.equilibrium import Equilibrium, prepare
-from fsp_dynamics.solvers.response import Gains, gains, loop_matrix
+from fsp_dynamics.solvers.linearisation import Linearisation, fixed_vector, linearised, rightmost, ring_eigenvalues
+from fsp_dynamics.solvers.response import loop_matrix
 
 METHODS = ("dense", "exact", "rightmost")
 DENSE = 400  # units up to which J is formed
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Linearisation:
-    """The field linearised at a batch of states, in float64.
-
-    network : in float64. kappa : leak + beta of each layer (L,). slope : p, tuple of (B, n_k).
-    decay : tuple of (B, n_k).
-    """
-
-    network: Network
-    kappa: tuple[float, ...]
-    slope: State
-    decay: State
-
-    def __repr__(self) -> str:
-        return brief(self)
-
-    @property
-    def size(self) -> int:
-        """N, the number of units."""
-        return sum(self.network.sizes[1:])
-
-    @property
-    def gains(self) -> Gains:
-        """p and h = 1 / decay, 0 where p is 0, as solvers/response.py takes them."""
-        return Gains(self.slope, tuple((p != 0) / d for p, d in zip(self.slope, self.decay, strict=True)))
-
-    def dense(self, sample: int) -> Array:
-        """J of one sample (N, N)."""
-        ends = np.cumsum((0, *self.network.sizes[1:]))
-        out = np.diag(-flatten(tuple(d[sample] for d in self.decay)))
-        for pre, post, w in self.network.connections():
-            block = self.slope[pre][sample][:, None] * w * self.slope[post][sample]
-            out[ends[post] : ends[post + 1], ends[pre] : ends[pre + 1]] += block.T
-        return out
-
-    def product(self, sample: int, x: Array, transposed: bool = False) -> Array:
-        """J x of one sample, or J^T x, for x (N,)."""
-        p = [each[sample] for each in self.slope]
-        sent = [each * part for each, part in zip(p, layers(self.network, x.ravel()), strict=True)]
-        got = [-d[sample] * part for d, part in zip(self.decay, layers(self.network, x.ravel()), strict=True)]
-        for pre, post, w in self.network.connections():
-            if transposed:
-                got[pre] += p[pre] * (sent[post] @ w.T)
-            else:
-                got[post] += p[post] * (sent[pre] @ w)
-        return flatten(tuple(got))
-
-    def square(self, shift: Array | float = 0.0) -> Array:
-        """||J + shift I||_F^2 of each sample (B,), from the squared weights, without forming J."""
-        total = sum(((d - np.reshape(shift, (-1, 1))) ** 2).sum(1) for d in self.decay)
-        for pre, post, w in self.network.connections():
-            total = total + np.einsum("bi,ij,bj->b", self.slope[pre] ** 2, w * w, self.slope[post] ** 2, optimize=True)
-        return np.asarray(total)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,7 +84,7 @@ class Spectrum:
 
 def linearise(network: Network, images: Array, state: State | Equilibrium, nudge: Nudge | None = None) -> Linearisation:
     """The field linearised at these states, converged or not. Given an `Equilibrium`, units whose
-    equilibrium lies outside (0, 1) count as saturated, however close the state came to the bound.
+    input holds them outside (0, 1) count as saturated, however close the state came to the bound.
 
     Raises ShapeError, NotFiniteError, ConfigurationError (rho without curvature).
     """
@@ -153,16 +93,7 @@ def linearise(network: Network, images: Array, state: State | Equilibrium, nudge
     prepare(network, drive, state, nudge)
     for k, s in enumerate(state):
         check_finite(f"state[{k}]", s)
-    if converged and network.rho.projected:
-        # an integrator approaches a bound without reaching it; the unclipped equilibrium decides
-        aims = rate.resting_inputs(network, drive, [network.rho.rate(s) for s in state], nudge)
-        state = tuple(np.where((u > 0) & (u < 1), s, 0) for s, u in zip(state, aims, strict=True))
-    found, kappa = gains(network, state, nudge, drive), decay_rates(network, nudge)
-    smooth = tuple(1 / h for h in found.answer) if not network.rho.projected else ()
-    decay = smooth or tuple(np.full(s.shape, k) for s, k in zip(state, kappa, strict=True))
-    return Linearisation(
-        network if network.dtype == np.float64 else network.astype(np.float64), kappa, found.slope, decay
-    )
+    return linearised(network, state, nudge, drive, held=converged)
 
 
 def spectrum(
@@ -220,29 +151,12 @@ def _exact(linear: Linearisation) -> Spectrum:
     return Spectrum(by_decreasing(values, np.real), uncoupled, complete=True)
 
 
-def ring_eigenvalues(kappa: Array, gain: Array) -> Array:
-    """The L roots of prod_k (kappa_k + lambda) = gain, for kappa (..., L) and gain (...).
-
-    They are the eigenvalues of a ring of L units with decay rates kappa and weights gain^(1/L), a
-    normal matrix for equal kappa, and so more accurate than the roots of the expanded polynomial.
-    """
-    L = kappa.shape[-1]
-    ring = np.zeros((*gain.shape, L, L), complex)
-    k = np.arange(L)
-    ring[..., k, k] = -kappa
-    ring[..., k, k - 1] = (gain.astype(complex) ** (1 / L))[..., None]
-    return np.linalg.eigvals(ring)
-
-
 def _arnoldi(linear: Linearisation, sample: int, count: int) -> tuple[Array, Array]:
-    """The `count` rightmost eigenvalues of one sample and their eigenvectors (N, count), from a
-    fixed initial vector.
-    """
-    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
+    """`linearisation.rightmost`; raises ConfigurationError where it does not converge."""
+    from scipy.sparse.linalg import ArpackNoConvergence
 
-    operator = LinearOperator((linear.size, linear.size), matvec=lambda x: linear.product(sample, x), dtype=np.float64)
     try:
-        return eigs(operator, k=count, which="LR", v0=_start(linear))
+        return rightmost(linear, sample, count)
     except ArpackNoConvergence as error:
         raise ConfigurationError(
             f"the {count} rightmost eigenvalues of sample {sample} did not converge; use method='dense'"
@@ -275,14 +189,10 @@ def numerical_abscissa(linear: Linearisation) -> Array:
             return (linear.product(sample, x) + linear.product(sample, x, transposed=True)) / 2
 
         operator = LinearOperator((linear.size, linear.size), matvec=product, dtype=np.float64)
-        return float(eigsh(operator, k=1, which="LA", v0=_start(linear), tol=1e-10, return_eigenvectors=False)[0])
+        begin = fixed_vector(linear.size)
+        return float(eigsh(operator, k=1, which="LA", v0=begin, tol=1e-10, return_eigenvectors=False)[0])
 
     return np.array([symmetric(b) for b in range(len(linear.slope[0]))])
-
-
-def _start(linear: Linearisation) -> Array:
-    """The fixed initial vector (N,) of the iterations, for reproducible results."""
-    return np.random.default_rng(0).normal(size=linear.size)
 
 
 def slowest_mode(linear: Linearisation, sample: int) -> Array:

@@ -10,6 +10,9 @@ from fsp_dynamics.kernels.field import Array, inner, jitted
 
 # smaller rises are normal in an expanding map, and leave the history by themselves
 RESTART = 10.0
+# a pass that carries a move of y this far on raises a doubt: where every move shrinks, the
+# equilibrium is stable in time
+GROWTH = 0.9
 
 
 @partial(jitted, kept=True)
@@ -21,7 +24,7 @@ def anderson(
     fs: Array,
     sizes: Array,
     count: Array,
-    rose: Array,
+    doubts: Array,
     floor: float,
     ceiling: float,
 ) -> None:
@@ -32,8 +35,9 @@ def anderson(
     pass empties the history: that step is a plain pass.
 
     rows (A,) sample numbers; y, target (A, n); ys, fs (B, m, n) the history of y and of f, newest
-    in slot count % m; sizes (B,) ||f||^2 of the last pass; count (B,) passes in the history; rose
-    (B,) how often the residual rose.
+    in slot count % m; sizes (B,) ||f||^2 of the last pass; count (B,) passes in the history; doubts
+    (B,) how often the residual rose, or ||T(y) - T(y')|| was GROWTH ||y - y'|| or more between two
+    passes.
     """
     m = ys.shape[1]
     n = y.shape[1]
@@ -46,7 +50,14 @@ def anderson(
         for i in range(n):
             size += (target[a, i] - y[a, i]) ** 2
         if size > sizes[row]:
-            rose[row] += 1
+            doubts[row] += 1
+        if count[row] > 0:
+            last, moved, carried = (count[row] - 1) % m, 0.0, 0.0
+            for i in range(n):
+                moved += (y[a, i] - ys[row, last, i]) ** 2
+                carried += (target[a, i] - ys[row, last, i] - fs[row, last, i]) ** 2
+            if carried >= GROWTH**2 * moved:
+                doubts[row] += 1
         if size > RESTART**2 * sizes[row]:
             count[row] = 0
         sizes[row] = size

@@ -38,13 +38,13 @@ def clipped_target(u: float, leak: float, beta: float, d: float) -> float:
 
 @bare
 def mismatch(y: Array, u: Array, leak: float, beta: float, d: Array, n: int) -> float:
-    """||kappa (clip((u + beta d) / kappa) - y||: the norm of the output's field, that of the whole
-    network at states that follow from y.
+    """||clip((u + beta d) / kappa) - y||: how far the outputs are from where they would settle, the
+    residual of the whole network at states that follow from y.
     """
     total = 0.0
     for j in range(n):
         aim = clipped_target(np.float64(u[j]), leak, beta, np.float64(d[j]))
-        total += ((leak + beta) * (aim - y[j])) ** 2
+        total += np.float64(aim - y[j]) ** 2
     return np.sqrt(total)
 
 
@@ -97,18 +97,19 @@ def predict(
 
 
 @bare
-def may_amplify(slope: Array, y: Array, kappa: float, n: int, powers: Array) -> bool:
+def may_amplify(slope: Array, u: Array, leak: float, beta: float, d: Array, n: int, powers: Array) -> bool:
     """Whether a change of the outputs may come back larger: not if ||S^m|| < kappa^m in the
     Frobenius norm for m = 1, 2 or 4.
 
-    S is restricted to the outputs inside (0, 1): the others do not change. Where nothing is
-    amplified, the equilibrium is stable in time, as far as S models the directions. powers (2, n,
-    n) float64 is scratch.
+    S is restricted to the outputs whose input holds them inside (0, 1): the others do not change.
+    Where nothing is amplified, the equilibrium is stable in time, as far as S models the
+    directions. powers (2, n, n) float64 is scratch.
     """
     for i in range(n):
+        moves = 0 < unit_target(np.float64(u[i]), leak, beta, np.float64(d[i])) < 1
         for j in range(n):
-            free = 0 < y[i] < 1 and 0 < y[j] < 1
-            powers[0, i, j] = slope[i, j] / kappa if free else 0.0
+            free = moves and 0 < unit_target(np.float64(u[j]), leak, beta, np.float64(d[j])) < 1
+            powers[0, i, j] = slope[i, j] / (leak + beta) if free else 0.0
     for _ in range(3):
         size = 0.0
         for i in range(n):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from fsp_dynamics.kernels.anderson import RESTART, solve
+from fsp_dynamics.kernels.anderson import GROWTH, RESTART, solve
 from fsp_dynamics.kernels.field import Array, entry, inner, unit_target, view
 from fsp_dynamics.kernels.loop_arrays import DOUBTS, PASSES, STATUS
 from fsp_dynamics.kernels.loop_relaxation import keep_running, record_pass
@@ -54,8 +54,8 @@ class LayerBuffers(NamedTuple):
     history (rows, 2m+2, C) : of the cut, m differences of y, m of f = T(y) - y, the last y and f.
         grams (rows, m, m) : of the differences of f.
     progress (2, rows) : RESIDUAL, and SQUARE: ||f||^2.
-    statistics (4, rows) : PASSES, STATUS, DOUBTS: how often ||f|| rose, MIXED: passes in the
-        history.
+    statistics (4, rows) : PASSES, STATUS, DOUBTS: how often ||f|| rose or a pass carried a move on
+        (kernels/anderson.GROWTH), MIXED: passes in the history.
     drive (rows, N_1). targets (rows, N_L).
     """
 
@@ -142,9 +142,9 @@ def settle(net: LayerNet, buffers: LayerBuffers, k: int, b: int, beta: float, ou
 
 
 @inner
-def field_square(net: LayerNet, buffers: LayerBuffers, b: int, beta: float, first: int, y: Array, f: Array) -> float:
-    """||field||^2 of the layers first, first + 2, ... of one sample at its inputs; y <- their
-    states, f <- their fixed points - y, side by side.
+def way_square(net: LayerNet, buffers: LayerBuffers, b: int, beta: float, first: int, y: Array, f: Array) -> float:
+    """||f||^2 of the layers first, first + 2, ... of one sample at its inputs; y <- their states, f
+    <- their fixed points - y, side by side.
     """
     ends, rows = net.ends, buffers.targets.shape[0]
     at, total = 0, 0.0
@@ -156,15 +156,14 @@ def field_square(net: LayerNet, buffers: LayerBuffers, b: int, beta: float, firs
         for c in range(s.size):
             own[c] = s[c]
             aim[c] -= s[c]
-        kappa = net.leaks[k] + (beta if k + 2 == ends.size else 0.0)
-        total += kappa**2 * product(aim, aim)
+        total += product(aim, aim)
         at = end
     return total
 
 
 @inner
 def bound(net: LayerNet, buffers: LayerBuffers, b: int, limits: Limits) -> float:
-    """absolute + relative ||s||: the field at which one sample has converged."""
+    """absolute + relative ||s||: the residual at which one sample has converged."""
     if limits.relative == 0:
         return float(limits.absolute)
     ends, total = net.ends, 0.0
@@ -199,6 +198,9 @@ def mix(buffers: LayerBuffers, b: int, y: Array, f: Array, system: Array) -> Non
             dy[c], df[c] = y[c] - last_y[c], f[c] - last_f[c]
         for j in range(used):
             gram[slot, j] = gram[j, slot] = product(df, history[m + j])
+        moved = product(dy, dy)
+        if moved + 2 * product(dy, df) + gram[slot, slot] >= GROWTH**2 * moved:
+            statistics[DOUBTS, b] += 1
     for c in range(y.size):
         last_y[c], last_f[c] = y[c], f[c]
     statistics[MIXED, b] = count + 1
@@ -250,7 +252,7 @@ def end_pass(
         b, square = own[i], 0.0
         for first in range(0 if checking else 1, 2):
             extent = width if first == 1 else vectors.shape[1] - width
-            square += field_square(net, buffers, b, beta, first, vectors[0, :extent], vectors[1, :extent])
+            square += way_square(net, buffers, b, beta, first, vectors[0, :extent], vectors[1, :extent])
         limit = bound(net, buffers, b, limits)
         if record_pass(b, np.sqrt(square), limit, limits.max_passes, progress, statistics) and not checking:
             mix(buffers, b, vectors[0, :width], vectors[1, :width], system)
@@ -279,8 +281,8 @@ def relax_layers(
     start : FROM_CUT, only the states of the cut are given; FROM_STATE, a whole state, kept without
     a pass where it has converged; FROM_INPUTS, a state that has converged under another nudge,
     with its inputs: the first pass then makes one product, with what the output sends back. At the
-    end the states are those of the last pass, inputs what enters them there, and RESIDUAL is the
-    norm of the field.
+    end the states are those of the last pass, inputs what enters them there, and RESIDUAL is that
+    of these states.
     """
     lists, vectors, system = scratch.lists, scratch.vectors[thread], scratch.systems[thread]
     status, layers = buffers.statistics[STATUS], net.ends.size - 1

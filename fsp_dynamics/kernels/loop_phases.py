@@ -167,7 +167,7 @@ def begin_nudge(
             keep_free_state(net.shapes, buffers, phase, b)
         else:
             statistics[STATUS, b] = RUNNING
-            accuracy, y = 0.05 * limits.absolute / (leak + beta), outputs[Y, b]
+            accuracy, y = 0.05 * limits.absolute, outputs[Y, b]
             predict(free[Y, b], free[U, b], slopes[b], leak, beta, targets[b], y, pair[0], n, accuracy)
 
 

@@ -112,30 +112,30 @@ def polish(
     pair: Array,
     out: Array,
 ) -> float:
-    """Move y part of the way to the fixed point of the outputs alone, if the whole field then is
-    within the bound; its norm, or `size` where y stays.
+    """Move y part of the way to the fixed point of the outputs alone, if the whole residual then is
+    within the bound; that residual, or `size` where y stays.
 
-    With r the whole way, a step theta r leaves kappa (1 - theta) r at the output and changes the
-    input of the first hidden layer by theta r @ loop. The best theta is size^2 / (size^2 + g^2), g
-    the norm of the first hidden layer's field after a whole step; where g is small this saves a
-    pass.
+    With r the whole way, a step theta r leaves (1 - theta) r at the output and changes the input of
+    the first hidden layer by theta r @ loop. The best theta is size^2 / (size^2 + g^2), g the
+    distance of the first hidden layer from its fixed point after a whole step; where g is small
+    this saves a pass.
     """
     loop, leaks = net.loop, net.leaks
     n, leak = loop.shape[0], leaks[-1]
-    moved, theta, field = pair[0], 1.0, 0.0
+    moved, theta, way = pair[0], 1.0, 0.0
     for _ in range(2):
         for j in range(n):
             aim = clipped_target(np.float64(u[j]), leak, beta, np.float64(d[j]))
             moved[j] = y[j] + theta * (aim - y[j])
         settle_first(moved, drive, loop, leaks[0], out)
         for c in range(out.size):
-            out[c] = leaks[0] * (out[c] - hidden[c])
-        field = np.sqrt(np.float64(dot(out, out)))
+            out[c] -= hidden[c]
+        way = np.sqrt(np.float64(dot(out, out)))
         if theta == 1.0:
-            theta = size**2 / (size**2 + field**2)
+            theta = size**2 / (size**2 + way**2)
             if not theta < 1.0 or size * np.sqrt(1 - theta) > bound:
                 return size
-    whole = np.sqrt(mismatch(moved, u, leak, beta, d, n) ** 2 + field**2)
+    whole = np.sqrt(mismatch(moved, u, leak, beta, d, n) ** 2 + way**2)
     if not whole <= bound:
         return size
     for j in range(n):
@@ -232,7 +232,7 @@ def end_pass(
     statistics, states = buffers.statistics[phase], buffers.states[phase]
     drive, d, pair = scratch.drive, scratch.targets, scratch.output_pairs[thread]
     rows, n, last = drive.shape[0], loop.shape[0], shapes.shape[0] - 1
-    bias, accuracy = first_unit(shapes, last, 64 // net.weights.itemsize), 0.05 * limits.absolute / (leak + beta)
+    bias, accuracy = first_unit(shapes, last, 64 // net.weights.itemsize), 0.05 * limits.absolute
     hidden, deepest = layer(states, shapes, 0, rows), layer(states, shapes, last - 1, rows)
     multiply(deepest, own, matrix(net.weights, shapes, last), outputs[U], own, 0, shapes[last, 2], False)
     for i in range(own.size):
@@ -250,7 +250,7 @@ def end_pass(
             advance(b, outputs, slope, progress, statistics, leak, beta, d[b], n, pair, accuracy)
             settle_first(y, drive[b], loop, net.leaks[0], hidden[b])
         elif statistics[STATUS, b] == CONVERGED and may_amplify(
-            buffers.slopes[phase, b], y, leak + beta, n, scratch.matrices[thread]
+            buffers.slopes[phase, b], u, leak, beta, d[b], n, scratch.matrices[thread]
         ):
             statistics[DOUBTS, b] += 1
 
@@ -272,7 +272,7 @@ def relax_batch(
 
     BEST is infinite where no pass was made yet, else the residual at BASE_Y. With beta = 0 the
     targets have no part. At the end the hidden states are those of the last pass, and RESIDUAL is
-    the norm of the field at them and y.
+    that at them and y.
     """
     shapes, loop, leaks = net.shapes, net.loop, net.leaks
     drive, states, status = scratch.drive, buffers.states[phase], buffers.statistics[phase, STATUS]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-CONVERGED, OUT_OF_STEPS, NOT_FINITE = 0, 1, 2
+CONVERGED, OUT_OF_STEPS, NOT_FINITE, OSCILLATES = 0, 1, 2, 3
 RUNNING, ABSENT = -1, -2  # ABSENT: not part of this phase, or relaxed by another rank
 
 
 class Limits(NamedTuple):
-    """When a sample has converged, ||field|| <= absolute + relative ||state||, and after how many
+    """When a sample has converged, residual <= absolute + relative ||state||, and after how many
     passes it is out of steps.
     """
 

@@ -6,7 +6,7 @@ of several functions:
     states    (5, B, P), for each sample: S the state, X the attempted one, FIRST and LAST the
               fields of both, MIDDLE the state half-way
     clock     (8, B) float64: H the step size to try, STEP the one tried, LEFT the time to where
-              the sample must land, RESIDUAL ||rate field||, SIZE ||s||, FOUND the residual after
+              the sample must land, RESIDUAL the distance left, SIZE ||s||, FOUND the residual after
               the attempt; ERROR and the row after it, by turns, the mean square of error / allowed
     count     (4, B): TRIED and STEPS_IN_ALL, steps since the last saved time and in all; REACHED,
               saved times; REJECTED, whether the last step failed
@@ -45,7 +45,7 @@ class StepNet(NamedTuple):
 
 class StepForm(NamedTuple):
     """literal : eq. 13 as it stands, else the rate form. boxed : clip every state to [0, 1].
-    rate_norm : residuals are norms of the rate form, also where the field is that of eq. 13.
+    rate_norm : residuals are those of the rate form, also where the field is that of eq. 13.
     """
 
     literal: bool
@@ -85,7 +85,7 @@ class StepControl(NamedTuple):
     """The error allowed in a step.
 
     motion = 0: for each unit absolute + relative |s|, as root mean square over the units; else for
-    the 2-norm max(absolute + relative ||s||, motion ||rate field||). longest, shortest : step.
+    the 2-norm max(absolute + relative ||s||, motion RESIDUAL). longest, shortest : step.
     """
 
     absolute: float
@@ -96,7 +96,7 @@ class StepControl(NamedTuple):
 
 
 class StopBound(NamedTuple):
-    """A sample has converged when ||rate field|| <= absolute + relative ||s||; absolute < 0: it is
+    """A sample has converged when RESIDUAL <= absolute + relative ||s||; absolute < 0: it is
     integrated to the last saved time.
     """
 

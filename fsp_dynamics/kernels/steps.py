@@ -19,7 +19,6 @@ from fsp_dynamics.kernels.field import (
     fill_field,
     fill_rates,
     rho,
-    unit_rate_field,
     unit_target,
 )
 from fsp_dynamics.kernels.panels import multiply
@@ -130,14 +129,29 @@ def add_inputs(rates: Array, a: Array, weights: Array, connections: Array, numbe
         multiply(entering, numbers, w, total, numbers, 0, panels, connections[c, ADDS] != 0)
 
 
-def rate_field_norm(s: Array, b: int, a: Array, r: int, inputs: UnitInputs, leak: Array, output: int) -> float:
-    """||ds/dt|| in the rate form at s[b] with input a[r] from other units."""
+@summing
+def distance(field: Array, b: int, leak: Array, beta: float, output: int) -> float:
+    """||field[b] / (leak + beta)||, beta at the outputs only: the residual where the field is
+    field[b].
+    """
+    total = 0.0
+    for i in range(output):
+        total += (np.float64(field[b, i]) / np.float64(leak[i])) ** 2
+    for i in range(output, field.shape[1]):
+        total += (np.float64(field[b, i]) / (np.float64(leak[i]) + beta)) ** 2
+    return np.sqrt(total)
+
+
+def rate_form_distance(s: Array, b: int, a: Array, r: int, inputs: UnitInputs, leak: Array, output: int) -> float:
+    """||rho((a + beta d) / (leak + beta)) - s||: the residual in the rate form at s[b] with input
+    a[r] from other units.
+    """
     constant, d, beta = inputs.constant, inputs.target, inputs.beta
     total = 0.0
     for i in range(s.shape[1]):
         pull = beta if i >= output else 0.0
         aim = rho(unit_target(a[r, i] + constant[b, i], leak[i], pull, d[b, max(i - output, 0)]))
-        total += np.float64(unit_rate_field(s[b, i], aim, leak[i], pull)) ** 2
+        total += np.float64(aim - s[b, i]) ** 2
     return np.sqrt(total)
 
 
@@ -154,8 +168,8 @@ def attempt(
     scratch: StepScratch,
     residual: Array,
 ) -> None:
-    """The stages begin ... end of steps h[b] of the samples, and residual (B,) <- ||rate field||
-    at the last of them.
+    """The stages begin ... end of steps h[b] of the samples, and residual (B,) <- that of the
+    state at the last of them.
 
     begin = end = 0: FIRST <- the field at S (clipped, if states are). From 1 to the end: X and
     LAST <- the new states and their fields.
@@ -179,9 +193,9 @@ def attempt(
     for r in range(samples.size):
         b = samples[r]
         if form.boxed and form.rate_norm:
-            residual[b] = rate_field_norm(s if end == 0 else x, b, total, r, inputs, leak, output)
+            residual[b] = rate_form_distance(s if end == 0 else x, b, total, r, inputs, leak, output)
         else:
-            residual[b] = norm(first if end == 0 else last, b)
+            residual[b] = distance(first if end == 0 else last, b, leak, inputs.beta, output)
 
 
-STEPS = (*FIELD, rate_field_norm, attempt)
+STEPS = (*FIELD, rate_form_distance, attempt)

@@ -69,8 +69,10 @@ class Activation:
 
     ``projected`` is true for the hard sigmoid alone: its states are clipped to [0, 1] after every
     step (the projected system of the original equilibrium propagation), and its equilibria have
-    the closed form clip(a / leak). ``curvature`` is rho''(s); only gradients and spectra of smooth
-    networks need it.
+    the closed form clip(a / leak). ``curvature`` is rho''(s); gradients and spectra of smooth
+    networks need it, and tests of stability are more exact with it. ``bounds`` are the largest
+    rho' and |rho''|, of a rho with values in [0, 1]; where they are known, some networks are known
+    to be stable without a test.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Activation:
     slope: Callable[[Any], Any]
     projected: bool = False
     curvature: Callable[[Any], Any] | None = None
+    bounds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Raises ConfigurationError for a projected rate other than the hard sigmoid."""
@@ -95,8 +98,16 @@ class Activation:
 
 ACTIVATIONS = {
     "hard_sigmoid": Activation("hard_sigmoid", hard_sigmoid, hard_sigmoid_slope, projected=True),
-    "logistic": Activation("logistic", logistic, logistic_slope, curvature=logistic_curvature),
-    "shifted_tanh": Activation("shifted_tanh", shifted_tanh, shifted_tanh_slope, curvature=shifted_tanh_curvature),
+    "logistic": Activation(
+        "logistic", logistic, logistic_slope, curvature=logistic_curvature, bounds=(1 / 4, 3**0.5 / 18)
+    ),
+    "shifted_tanh": Activation(
+        "shifted_tanh",
+        shifted_tanh,
+        shifted_tanh_slope,
+        curvature=shifted_tanh_curvature,
+        bounds=(1 / 2, 2 * 3**0.5 / 9),
+    ),
 }
 
 

@@ -168,8 +168,19 @@ def resting_inputs(network: Network, drive: Array, rates: Sequence[Array], nudge
 
 
 def residual(network: Network, drive: Array, state: State, nudge: Nudge | None = None) -> Array:
-    """||ds/dt|| of the rate form over all units of a sample, (B,)."""
-    squares = [(f * f).sum(-1) for f in rate_field(network, drive, state, nudge)]
+    """How far a state is from equilibrium, (B,): the `distance` of the field in the rate form.
+
+    For a hard sigmoid it is ||rho((a + beta d) / (leak + beta)) - s||. It has the unit of a state,
+    so that it does not depend on the unit of time.
+    """
+    return distance(network, rate_field(network, drive, state, nudge), nudge)
+
+
+def distance(network: Network, field: State, nudge: Nudge | None = None) -> Array:
+    """||field / (leak + beta)|| over all units of a sample, (B,): how far its units would move
+    under constant input before they settle.
+    """
+    squares = [((f / kappa) ** 2).sum(-1) for f, kappa in zip(field, decay_rates(network, nudge), strict=True)]
     return sum(squares[1:], squares[0]) ** 0.5
 
 

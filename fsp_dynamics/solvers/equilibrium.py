@@ -1,7 +1,8 @@
 """Input and result of a solver, and the promises that every solver keeps.
 
-1. Converged means a small FIELD, for every sample; the status is the reason for stopping; a tighter
-   tolerance tightens the residual.
+1. Converged means a small RESIDUAL, the distance that the field would still move the units, at an
+   equilibrium that is stable: the dynamics stay there. The status is the reason for stopping; a
+   tighter tolerance tightens the residual.
 2. A sample's equilibrium does not depend on its neighbours in the batch.
 3. A start that has already converged returns with zero steps.
 4. Inputs are never modified.
@@ -23,7 +24,7 @@ import numpy.typing as npt
 
 from fsp_dynamics.display import html_table, largest
 from fsp_dynamics.errors import ConfigurationError, NotConvergedError, check_shape
-from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE, OUT_OF_STEPS, Limits
+from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE, OSCILLATES, OUT_OF_STEPS, Limits
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, zero_state
 from fsp_dynamics.plotting.equilibria import plot_equilibrium
@@ -40,6 +41,7 @@ class Status(IntEnum):
     CONVERGED = CONVERGED
     OUT_OF_STEPS = OUT_OF_STEPS
     NOT_FINITE = NOT_FINITE
+    OSCILLATES = OSCILLATES
 
 
 ENDINGS = np.array([status.name.lower().replace("_", " ") for status in Status])
@@ -47,8 +49,11 @@ ENDINGS = np.array([status.name.lower().replace("_", " ") for status in Status])
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """A sample has converged when ||field|| <= absolute + relative ||state|| (2-norms over all its
-    units; field per unit time).
+    """A sample has converged when its residual ||field / (leak + beta)|| is at most absolute +
+    relative ||state|| (2-norms over all its units), at a stable equilibrium.
+
+    The residual is a distance, in units of the state, so that convergence does not depend on the
+    unit of time.
     """
 
     absolute: float = 1e-6
@@ -83,10 +88,15 @@ class Equilibrium:
     """The result of a relaxation.
 
     state : tuple of (B, n_k), the unit states of each layer.
-    residual : (B,) ||field|| of each sample there (rate form, per unit time).
+    residual : (B,) ||field / (leak + beta)|| of each sample there (`models.rate.residual`): how far
+        its units would still move.
     status : (B,) uint8 values of `Status`.
     steps : (B,) passes or integration steps of each sample.
     beta : strength of the nudge it was relaxed under; 0 in the free phase.
+    period : (B,) of the samples that oscillate, else NaN; None where no sample does.
+    abscissa : (B,) on request (`relax(..., certify=True)`), else None: the largest real part of the
+        eigenvalues of the field's Jacobian there, per unit time. Below 0 the equilibrium is
+        certified to be stable; NaN where a sample did not converge.
     """
 
     state: State
@@ -94,6 +104,8 @@ class Equilibrium:
     status: Array
     steps: Array
     beta: float = 0.0
+    period: Array | None = None
+    abscissa: Array | None = None
 
     def __repr__(self) -> str:
         furthest = (
@@ -134,13 +146,27 @@ class Equilibrium:
 
     @property
     def endings(self) -> Array:
-        """(B,) the status in words: "converged", "out of steps" or "not finite"."""
+        """(B,) the status in words: "converged", "out of steps", "not finite" or "oscillates"."""
         return ENDINGS[self.status]
 
     def rows(self, index: Array) -> Equilibrium:
         """The equilibria of some samples."""
         state = tuple(s[index] for s in self.state)
-        return Equilibrium(state, self.residual[index], self.status[index], self.steps[index], self.beta)
+        period, abscissa = (None if each is None else each[index] for each in (self.period, self.abscissa))
+        return Equilibrium(
+            state, self.residual[index], self.status[index], self.steps[index], self.beta, period, abscissa
+        )
+
+    def with_rows(self, index: Array, part: Equilibrium) -> Equilibrium:
+        """A copy in which the samples `index` are as in `part`, a certificate left out."""
+        state = tuple(s.copy() for s in self.state)
+        residual, status, steps = self.residual.copy(), self.status.copy(), self.steps.copy()
+        period = np.full(len(status), np.nan) if self.period is None else self.period.copy()
+        for kept, new in zip(state, part.state, strict=True):
+            kept[index] = new
+        residual[index], status[index], steps[index] = part.residual, part.status, part.steps
+        period[index] = np.nan if part.period is None else part.period
+        return Equilibrium(state, residual, status, steps, self.beta, period if np.isfinite(period).any() else None)
 
     def require_converged(self) -> Equilibrium:
         """This equilibrium, if every sample has converged; else raises NotConvergedError, which
@@ -161,9 +187,10 @@ class Equilibrium:
         """A pandas.DataFrame with a row for each sample and output unit; hidden : the units of the
         hidden layers too. `.to_csv(path)` saves it.
 
-        Columns sample, layer, unit, state (1), residual (per unit time), status, steps, beta (per
-        unit time); values of a sample are repeated in all of its rows. An equilibrium has no
-        activation: rates are `network.rho.rate` of the states. Units are in `attrs["units"]` too.
+        Columns sample, layer, unit, state (1), residual (1), status, steps, beta (per unit time),
+        period (time; NaN where nothing oscillates), and abscissa (per unit time) where it was asked
+        for; values of a sample are repeated in all of its rows. An equilibrium has no activation:
+        rates are `network.rho.rate` of the states. Units are in `attrs["units"]` too.
         """
         import pandas
 
@@ -184,9 +211,13 @@ class Equilibrium:
             "status": self.endings,
             "steps": self.steps,
             "beta": np.full(count, self.beta),
+            "period": np.full(count, np.nan) if self.period is None else self.period,
         }
+        if self.abscissa is not None:
+            per_sample["abscissa"] = self.abscissa
         frame = frame.assign(**{name: np.repeat(values, len(unit)) for name, values in per_sample.items()})
-        frame.attrs["units"] = {"state": "1", "residual": "1 / time", "beta": "1 / time"}
+        units = {"state": "1", "residual": "1", "beta": "1 / time", "period": "time", "abscissa": "1 / time"}
+        frame.attrs["units"] = {name: unit for name, unit in units.items() if name in frame}
         return frame
 
     def plot(self, ax: Axes | Sequence[Axes] | None = None, *, sample: int | None = None) -> Figure:

@@ -21,13 +21,19 @@ method       y <-
 ===========  ====================================================================
 
 A sample that has not converged after `max_passes` is recovered (solvers/recovery.py): by Newton's
-method (loop, hard sigmoid), then by `fallback`, which integrates it from its start. In a loop with
-a hard sigmoid, an equilibrium is doubtful if Newton's method found it, if the residual rose during
-the passes, if Broyden's model has the loop amplify a change of the outputs, or after a single pass
-from a given start: it is accepted only if it is stable in time; otherwise it goes to the fallback
-too. In all other cases (smooth rho, reciprocal networks, no such signs) stability in time is not
-tested: a strongly coupled network may be reported as converged at a point that its dynamics would
-leave. Integrate (`numba_ode`) where that matters.
+method (loop, hard sigmoid), then by `fallback`, which integrates it from its start. Passes can also
+converge at an equilibrium that the dynamics would leave. It is accepted without a test of its
+stability (solvers/stability.py) only where nothing raises a doubt. A doubt is raised by
+
+- a residual that rose during the passes,
+- a pass that carried a change of y on undiminished (kernels/anderson.GROWTH), or, with `broyden`, a
+  model that has the loop amplify a change of the outputs,
+- less than two passes, which say nothing about the network's answer to a change,
+- Newton's method, which is drawn to unstable equilibria as to stable ones,
+- a smooth unit that amplifies its own deviation (decay below 0).
+
+An equilibrium that is not stable goes to the fallback as well. Where a bound proves that every
+equilibrium is stable, nothing is tested.
 """
 
 from __future__ import annotations
@@ -37,17 +43,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError, check_choice
-from fsp_dynamics.kernels.anderson import anderson
+from fsp_dynamics.kernels.anderson import GROWTH, anderson
 from fsp_dynamics.kernels.relax import CompilationError
-from fsp_dynamics.kernels.status import OUT_OF_STEPS
+from fsp_dynamics.kernels.status import CONVERGED, OUT_OF_STEPS
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, unit_target
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance, judge, prepare
 from fsp_dynamics.solvers.integration import uncompilable
+from fsp_dynamics.solvers.linearisation import linearised
 from fsp_dynamics.solvers.packed_layers import relax_layers_together
 from fsp_dynamics.solvers.packed_loop import PackedLoop, relax_together
 from fsp_dynamics.solvers.passes import CutPasses
 from fsp_dynamics.solvers.recovery import Recovery, check_passes
+from fsp_dynamics.solvers.stability import with_curvature
 
 METHODS = ("anderson", "newton", "broyden", "picard")
 
@@ -102,6 +110,7 @@ class FixedPointSolver:
                 relaxation.iterate(passes, memory, 1 if method == "newton" else self.max_passes, start is not None)
         except CompilationError as error:
             raise uncompilable(network, error) from error
+        relaxation.doubt_growing_units()
         return relaxation.recovery.finish(self.fallback)
 
     def uses_compiled_layers(self, network: Network) -> bool:
@@ -160,13 +169,25 @@ class _Relaxation:
             # Outputs that follow from the layer below the start may be an equilibrium by chance,
             # and a single pass contains no information on the loop.
             reached.doubts[rows] = doubts + (given & (found.steps == 1))
+        if given:
+            reached.doubts[reached.steps == 0] = 1
 
     def iterate_layers(self, max_passes: int, memory: int, given: bool) -> None:
         """Compiled passes of a reciprocal network, all samples at once."""
-        found = relax_layers_together(
+        found, doubts = relax_layers_together(
             self.network, self.drive, self.start, given, self.nudge, self.tolerance, max_passes, memory
         )
-        self.recovery.set_reached(found, self.recovery.doubts)
+        self.recovery.set_reached(found, doubts)
+
+    def doubt_growing_units(self) -> None:
+        """Raise a doubt about samples in which a smooth unit amplifies its own deviation."""
+        if self.network.rho.projected:
+            return
+        reached = self.recovery
+        with np.errstate(all="ignore"):
+            linear = linearised(with_curvature(self.network), reached.state, self.nudge, self.drive, held=True)
+        for decay in linear.decay:
+            reached.doubts += ~(decay > 0).all(1)
 
     def _first_outputs(self, rows: Array) -> Array:
         """(A, n_L) the fixed points of the outputs with the given layer below them."""
@@ -191,10 +212,16 @@ class _Relaxation:
             status = judge(size, norm, self.tolerance)
             leaving = (status != OUT_OF_STEPS) | (k == max_passes)
             self._store(passes, status, leaving, size, 0 if k == 0 else k + int(given))
+            if k < 2:
+                self.recovery.doubts[self.recovery.status == CONVERGED] = 1
             if memory:
-                ys, fs, rises = history[0], history[1], self.recovery.doubts
-                anderson(passes.rows, passes.y, target[~leaving], ys, fs, sizes, count, rises, floor, ceiling)
+                ys, fs, doubts = history[0], history[1], self.recovery.doubts
+                anderson(passes.rows, passes.y, target[~leaving], ys, fs, sizes, count, doubts, floor, ceiling)
             else:
+                # a plain pass moves y by the last residual, and this residual is what it carried on
+                rows = passes.rows
+                self.recovery.doubts[rows] += size[~leaving] >= GROWTH * sizes[rows]
+                sizes[rows] = size[~leaving]
                 passes.y[:] = target[~leaving]
 
     def _store(self, passes: CutPasses, status: Array, leaving: Array, size: Array, steps: int) -> None:

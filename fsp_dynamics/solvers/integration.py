@@ -17,8 +17,7 @@ from fsp_dynamics.models.rate import Nudge, State, decay_rates, flatten
 from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
 
 FORMS = ("projected", "rate")
-# error allowed in one step of a relaxation, relative to the distance covered in one fastest time
-# constant
+# error allowed in one step of a relaxation, relative to the residual
 MOTION = 1e-3
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, decay_rates
+from fsp_dynamics.models.rate import Nudge, State
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance, judge
 from fsp_dynamics.solvers.passes import CutPasses
 from fsp_dynamics.solvers.response import gains, loop_matrix
@@ -47,7 +47,10 @@ def newton(
         base[rows[better]] = passes.y[better]
         if better.any():
             jacobian = loop_jacobian(
-                network, tuple(s[better] for s in state), None if nudge is None else nudge.rows(rows[better])
+                network,
+                tuple(s[better] for s in state),
+                None if nudge is None else nudge.rows(rows[better]),
+                drive[rows[better]],
             )
             direction[rows[better]] = _solve(jacobian, target[better] - passes.y[better])
         running = (judge(size, norm, tolerance) == Status.OUT_OF_STEPS) & (scale[rows] > 1e-3)
@@ -57,33 +60,11 @@ def newton(
     return best, steps
 
 
-def loop_jacobian(network: Network, state: State, nudge: Nudge | None = None) -> Array:
-    """J = dT/dy at these states (B, n_L, n_L), float64, with the masks of the units strictly
-    inside (0, 1).
+def loop_jacobian(network: Network, state: State, nudge: Nudge | None, drive: Array) -> Array:
+    """J = dT/dy at these states (B, n_L, n_L), float64, with the masks of the units whose input
+    holds them strictly inside (0, 1).
     """
-    return loop_matrix(network, gains(network, state, nudge))
-
-
-def stable(network: Network, state: State, nudge: Nudge | None = None) -> Array:
-    """(B,) bool: are these equilibria stable in time?
-
-    With the masks fixed, the eigenvalues of the field's Jacobian are -kappa_k (saturated and
-    hidden directions) and the roots of prod_k (1 + lambda / kappa_k) = mu for every eigenvalue mu
-    of J; stable when all of them have a negative real part.
-    """
-    jacobian = loop_jacobian(network, state, nudge)
-    # below 1 every |mu| < 1, and so is every product of |1 + lambda / kappa_k|
-    found = np.einsum("bij,bij->b", jacobian, jacobian) < 1
-    if found.all():
-        return found
-    base = np.poly1d([1.0])
-    for kappa in decay_rates(network, nudge):
-        base = base * np.poly1d([1 / kappa, 1.0])
-    for b in np.flatnonzero(~found):
-        eigenvalues = np.linalg.eigvals(jacobian[b])
-        large = eigenvalues[np.abs(eigenvalues) >= 1]
-        found[b] = all((np.roots((base - mu).coeffs).real < 0).all() for mu in large)
-    return found
+    return loop_matrix(network, gains(network, state, nudge, drive))
 
 
 def _solve(jacobian: Array, f: Array) -> Array:

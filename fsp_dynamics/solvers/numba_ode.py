@@ -39,6 +39,7 @@ from fsp_dynamics.kernels.team import Team, available
 from fsp_dynamics.kernels.tiles import columns
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, layers
+from fsp_dynamics.solvers.confirmation import relax_confirmed
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance, judge, prepare
 from fsp_dynamics.solvers.integration import (
     MOTION,
@@ -83,12 +84,11 @@ class NumbaSolver:
         running, allowed when the root mean square over all of them is, as where the batch is
         integrated as one large state; a sample that fails then fails the batch.
 
-    In a relaxation, a step's error may be MOTION times the distance covered in one fastest time
-    constant at the present residual, down to rounding, and a step no longer than that time
-    constant. Along a path, controlled steps are as long as their error allows and run over the
-    saved times, where a polynomial of degree 4 through the step (3 for methods of lower order) is
-    evaluated; constant steps land on each, and so do controlled ones of a hard sigmoid, at whose
-    kinks a polynomial would be less exact than the step.
+    In a relaxation, a step's error may be MOTION times the present residual, down to rounding, and
+    a step no longer than one fastest time constant. Along a path, controlled steps are as long as
+    their error allows and run over the saved times, where a polynomial of degree 4 through the step
+    (3 for methods of lower order) is evaluated; constant steps land on each, and so do controlled
+    ones of a hard sigmoid, at whose kinks a polynomial would be less exact than the step.
 
     Up to TOGETHER samples step together, each its own step, with one product for each matrix and
     stage; where one finishes, the next of the batch takes its place. Small nets need no method of
@@ -127,16 +127,27 @@ class NumbaSolver:
         nudge: Nudge | None = None,
         tolerance: Tolerance | None = None,
     ) -> Equilibrium:
-        """Integrate until each sample has converged (see `equilibrium.Solver.relax`); `steps`
-        counts rejected steps too.
+        """The stable equilibria that are reached from `start` (see `equilibrium.Solver.relax` and
+        solvers/confirmation.py); `steps` counts rejected steps too.
         """
-        start = prepare(network, drive, start, nudge)
-        tolerance = tolerance or Tolerance.default(network.dtype)
+        begin, tolerance = prepare(network, drive, start, nudge), tolerance or Tolerance.default(network.dtype)
+        return relax_confirmed(self, network, drive, begin, nudge, tolerance)
+
+    def reach(
+        self,
+        network: Network,
+        drive: Array,
+        start: State,
+        nudge: Nudge | None,
+        tolerance: Tolerance,
+        max_steps: int,
+    ) -> Equilibrium:
+        """Integrate until each sample has converged or has taken `max_steps`, unconfirmed."""
         longest, eps = longest_step(network, nudge), float(np.finfo(network.dtype).eps)
         bound = StopBound(float(tolerance.absolute), float(tolerance.relative))
-        control = StepControl(eps, eps, MOTION * longest, longest, eps * longest)
+        control = StepControl(eps, eps, MOTION, longest, eps * longest)
         arrays = _PathArrays.of(network, start, np.array([0.0, np.inf]), self.dt or 0.1 * longest, keep=False)
-        self._integrate(arrays, network, drive, nudge, bound, control, np.zeros(1), False, int(self.max_steps))
+        self._integrate(arrays, network, drive, nudge, bound, control, np.zeros(1), False, max_steps)
         residual, size = arrays.clock[RESIDUAL], arrays.clock[SIZE]
         state, status = layers(network, unpad(network, arrays.states[S])), judge(residual, size, tolerance)
         return Equilibrium(state, residual, status, arrays.count[STEPS_IN_ALL], beta_of(nudge))

@@ -17,7 +17,7 @@ from fsp_dynamics.kernels.layer_relaxation import (
     LayerScratch,
     relax_layers,
 )
-from fsp_dynamics.kernels.loop_arrays import PASSES, RESIDUAL, STATUS
+from fsp_dynamics.kernels.loop_arrays import DOUBTS, PASSES, RESIDUAL, STATUS
 from fsp_dynamics.kernels.panels import aligned, fill_panels, from_panels, padded
 from fsp_dynamics.kernels.status import ABSENT, RUNNING
 from fsp_dynamics.kernels.team import Team, useful_threads
@@ -125,6 +125,13 @@ class LayerWorkspace:
         self.statistics[STATUS] = ABSENT
         self.statistics[STATUS, rows] = RUNNING
 
+    @property
+    def doubts(self) -> Array:
+        """(rows,) above 0 where the passes leave a doubt that the equilibrium is stable: fewer than
+        two say nothing about it.
+        """
+        return self.statistics[DOUBTS] + (self.statistics[PASSES] < 2)
+
     def layer(self, k: int, what: Array | None = None) -> Array:
         """(rows, N_k) padded states (or inputs) of layer k, a view."""
         values = self.states if what is None else what
@@ -163,9 +170,9 @@ def relax_layers_together(
     tolerance: Tolerance,
     max_passes: int,
     memory: int,
-) -> Equilibrium:
+) -> tuple[Equilibrium, Array]:
     """The equilibria of samples from their start (of which only every second layer counts, unless
-    it was `given`).
+    it was `given`); and the doubts about each (> 0: it may not be stable).
     """
     packed, beta = PackedLayers.of(network), beta_of(nudge)
     with Team(threads_for(network, len(drive))) as team:
@@ -178,9 +185,8 @@ def relax_layers_together(
         work = work_of(network, len(drive), max_passes)
         team.run(relax_layers, packed.net, workspace.buffers, workspace.scratch, begin, beta, limits, work=work)
     passes, status = workspace.statistics[PASSES], workspace.statistics[STATUS].astype(np.uint8)
-    return Equilibrium(
-        tuple(np.array(s) for s in workspace.state()), workspace.progress[RESIDUAL], status, passes, beta
-    )
+    state = tuple(np.array(s) for s in workspace.state())
+    return Equilibrium(state, workspace.progress[RESIDUAL], status, passes, beta), workspace.doubts
 
 
 def _matrices(network: Network) -> dict[tuple[int, int], Array]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fsp_dynamics.kernels.units import settle_kernel
 from fsp_dynamics.models.network import Array, Network, cut_layers
-from fsp_dynamics.models.rate import Nudge, State, beta_of, unit_field, unit_rate_field
+from fsp_dynamics.models.rate import Nudge, State, beta_of, unit_field
 
 
 class CutPasses:
@@ -40,7 +40,7 @@ class CutPasses:
         self._rates = self._states if network.rho.projected else [np.empty_like(s) for s in self._states]
 
     def run(self, given: bool = False) -> tuple[Array, Array, Array]:
-        """T(y) (A, n_cut), ||field|| (A,) and ||state|| (A,) of the present rows (zeros without
+        """T(y) (A, n_cut), the residual (A,) and ||state|| (A,) of the present rows (zeros without
         `norms`).
 
         The layers outside the cut follow from y; with `given` they are taken as they are (the
@@ -59,8 +59,8 @@ class CutPasses:
         measured = range(self.network.depth) if given or not self.network.rho.projected else self._cut
         squares = np.zeros(count)
         for k in measured:
-            field = self._field(k, count, target)
-            squares += np.einsum("ij,ij->i", field, field, dtype=np.float64)
+            way = self._way(k, count, target)
+            squares += np.einsum("ij,ij->i", way, way, dtype=np.float64)
         norms = np.zeros(count)
         for s in self.state() if self._norms else ():
             norms += np.einsum("ij,ij->i", s, s)
@@ -114,21 +114,23 @@ class CutPasses:
             parts.append(part)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def _field(self, k: int, count: int, target: Array) -> Array:
-        """ds/dt of layer k (A, n_k), in the form of `rate.rate_field`, as residuals are."""
+    def _way(self, k: int, count: int, target: Array) -> Array:
+        """How far the units of layer k would move under constant input (A, n_k), as in
+        `rate.residual`.
+        """
         leak, s = 1 / self.network.time_constants[k], self._states[k][:count]
         beta, d = self._nudge_of(k)
         if not self.network.rho.projected:
-            return unit_field(
-                s, self._inputs[k][:count] + self._biases[k], self.network.rho.slope(s), leak, beta, d if beta else 0.0
-            )
+            a = self._inputs[k][:count] + self._biases[k]
+            field: Array = unit_field(s, a, self.network.rho.slope(s), leak, beta, d if beta else 0.0)
+            return field / (leak + beta)
         if k in self._cut:
             begin = sum(self._sizes[c] for c in self._cut if c < k)
             rest = target[:, begin : begin + self._sizes[k]]
         else:
             rest = np.empty_like(s)
             self._settle_layer(k, count, rest, rest)
-        return unit_rate_field(s, rest, leak, beta)
+        return rest - s
 
     def _nudge_of(self, k: int) -> tuple[float, Array]:
         output = k == self.network.depth - 1

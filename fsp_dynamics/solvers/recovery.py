@@ -1,5 +1,5 @@
-"""Recovery: a second method for samples whose passes did not converge, or at a doubtful point. All
-solvers and engines use this one.
+"""Recovery: a second method for samples whose passes did not converge, or at an equilibrium that is
+not stable. All solvers and engines use this one.
 """
 
 from __future__ import annotations
@@ -7,19 +7,20 @@ from __future__ import annotations
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError
-from fsp_dynamics.kernels.status import CONVERGED, OUT_OF_STEPS
+from fsp_dynamics.kernels.status import CONVERGED, OSCILLATES, OUT_OF_STEPS
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, residual
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance, judge, prepare
-from fsp_dynamics.solvers.loop_newton import newton, stable
+from fsp_dynamics.solvers.loop_newton import newton
+from fsp_dynamics.solvers.stability import always_stable, stable
 
 
 class Recovery:
     """The state of a relaxation by passes, and the methods for what they did not solve; before the
     first pass every sample is OUT_OF_STEPS.
 
-    state, residual, status, steps : as in `equilibrium.Equilibrium`. doubts (B,) : above 0 where
-    the equilibrium may not be stable in time.
+    state, residual, status, steps, period : as in `equilibrium.Equilibrium`. doubts (B,) : above 0
+    where the passes leave a doubt that the equilibrium is stable.
     """
 
     def __init__(self, network: Network, drive: Array, start: State, nudge: Nudge | None, tolerance: Tolerance) -> None:
@@ -30,6 +31,7 @@ class Recovery:
         self.status = np.full(batch, OUT_OF_STEPS, np.uint8)
         self.steps = np.zeros(batch, np.int64)
         self.doubts = np.zeros(batch, np.int64)
+        self.period = np.full(batch, np.nan)
 
     def set_reached(self, reached: Equilibrium, doubts: Array) -> None:
         """Take over what passes reached for all samples."""
@@ -46,17 +48,18 @@ class Recovery:
             rows = self.unconverged()
         if fallback is not None and rows.size:
             self.apply_fallback(fallback, rows)
-        return Equilibrium(self.state, self.residual, self.status, self.steps, beta_of(self.nudge))
+        period = self.period if (self.status == OSCILLATES).any() else None
+        return Equilibrium(self.state, self.residual, self.status, self.steps, beta_of(self.nudge), period)
 
     def unconverged(self) -> Array:
         """Sample numbers that have not (credibly) converged: out of steps, or converged with
         doubts and found unstable.
         """
         doubtful = np.flatnonzero((self.doubts > 0) & (self.status == CONVERGED))
-        if doubtful.size and self.network.is_hard_sigmoid_loop:
-            held = stable(self.network, tuple(s[doubtful] for s in self.state), self.nudge_of(doubtful))
+        if doubtful.size and not always_stable(self.network, self.nudge, self.drive):
+            held = self._stable(doubtful, tuple(s[doubtful] for s in self.state))
             self.status[doubtful[~held]] = OUT_OF_STEPS
-            self.doubts[doubtful] = 0
+        self.doubts[doubtful] = 0
         return np.flatnonzero(self.status == OUT_OF_STEPS)
 
     def apply_newton(self, rows: Array) -> None:
@@ -67,7 +70,7 @@ class Recovery:
             state, nudge = tuple(s[row] for s in self.state), self.nudge_of(row)
             found, steps = newton(self.network, self.drive[row], state, nudge, self.tolerance)
             self.steps[row] += steps
-            self.accept(row, found, stable(self.network, found, nudge))
+            self.accept(row, found, self._stable(row, found))
 
     def apply_fallback(self, fallback: Solver, rows: Array) -> None:
         """Integrate these samples from their start."""
@@ -75,6 +78,10 @@ class Recovery:
         found = fallback.relax(self.network, self.drive[rows], start, self.nudge_of(rows), self.tolerance)
         self.steps[rows] += found.steps
         self.accept(rows, found.state, np.ones(rows.size, bool))
+        # a small residual alone is not what the fallback means by converged
+        judged = self.status[rows]
+        self.status[rows] = np.where(found.converged, judged, found.status)
+        self.period[rows] = np.nan if found.period is None else found.period
 
     def accept(self, rows: Array, state: State, accepted: Array) -> None:
         """Keep these states (A, n_k) for the rows that are `accepted` (A,), with the residual and
@@ -88,6 +95,10 @@ class Recovery:
             self.residual[row] = residual(self.network, self.drive[row], own, self.nudge_of(row))
         norm = np.sqrt(sum((s.astype(np.float64) ** 2).sum(1) for s in state))
         self.status[rows] = judge(self.residual[rows], norm, self.tolerance)
+
+    def _stable(self, rows: Array, state: State) -> Array:
+        """Which of these states (A, n_k) of these rows are stable equilibria, (A,) bool."""
+        return stable(self.network, state, self.nudge_of(rows), self.drive[rows])
 
     def nudge_of(self, rows: Array) -> Nudge | None:
         """The nudge of these samples."""

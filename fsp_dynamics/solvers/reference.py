@@ -19,6 +19,7 @@ import numpy as np
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, flatten, layers
+from fsp_dynamics.solvers.confirmation import relax_confirmed
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Status, Tolerance, judge, prepare
 from fsp_dynamics.solvers.integration import (
     MOTION,
@@ -108,19 +109,30 @@ class ReferenceSolver:
         nudge: Nudge | None = None,
         tolerance: Tolerance | None = None,
     ) -> Equilibrium:
-        """Integrate until each sample has converged (see `equilibrium.Solver.relax`); `steps`
-        counts rejected steps too.
+        """The stable equilibria that are reached from `start` (see `equilibrium.Solver.relax` and
+        solvers/confirmation.py); `steps` counts rejected steps too.
         """
-        start = prepare(network, drive, start, nudge)
+        begin, tolerance = prepare(network, drive, start, nudge), tolerance or Tolerance.default(network.dtype)
+        return relax_confirmed(self, network, drive, begin, nudge, tolerance)
+
+    def reach(
+        self,
+        network: Network,
+        drive: Array,
+        start: State,
+        nudge: Nudge | None,
+        tolerance: Tolerance,
+        max_steps: int,
+    ) -> Equilibrium:
+        """Integrate until each sample has converged or has taken `max_steps`, unconfirmed."""
         drive, state, nudge = in_precision(network, drive, start, nudge)
-        tolerance = tolerance or Tolerance.default(network.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             residual = rate.residual(network, drive, layers(network, state), nudge)
             status = judge(residual, _norm(state), tolerance)
             steps = np.zeros(len(state), np.int64)
             h = np.full((len(state), 1), self.dt or 0.1 * longest_step(network, nudge), state.dtype)
             rows = np.flatnonzero(status == Status.OUT_OF_STEPS)
-            for taken in range(1, int(self.max_steps) + 1):
+            for taken in range(1, max_steps + 1):
                 if not rows.size:
                     break
                 working = _RunningRows(self, network, drive[rows], None if nudge is None else nudge.rows(rows))
@@ -223,15 +235,14 @@ class _RunningRows:
         )
 
     def residual(self, state: Array) -> Array:
-        """||ds/dt|| of the rate form, (b,)."""
+        """That of `models.rate.residual`, (b,)."""
         return rate.residual(self.network, self.drive, layers(self.network, state), self.nudge)
 
     def allowance(self, state: Array, residual: Array) -> Array:
         """Error allowed in one step of a relaxation, (b, 1): proportional to the residual down to
         rounding.
         """
-        motion = MOTION * residual * longest_step(self.network, self.nudge)
-        return np.maximum(motion, np.finfo(state.dtype).eps * (1 + _norm(state)))[:, None]
+        return np.maximum(MOTION * residual, np.finfo(state.dtype).eps * (1 + _norm(state)))[:, None]
 
     def along_a_path(self, error: Array, state: Array, moved: Array) -> Array:
         """Root mean square over the units of error / (atol + rtol max(|s|, |moved s|)), (b, 1)."""

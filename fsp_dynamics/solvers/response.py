@@ -7,11 +7,11 @@ field moves the equilibrium by delta s:
     delta s_j = h_j (e_j + p_j sum_i w_ij p_i delta s_i)          (the response)
     lambda_j  = h_j (e_j + p_j sum_k w_jk p_k lambda_k)           (the adjoint)
 
-For a hard sigmoid p is 1 for units strictly inside (0, 1) and 0 for all others, and h = p / (leak
-+ beta): saturated units do not respond. The two differ only in the direction of the weights. With
-e = d - s_L the adjoint is the gradient, -dC/da_j = p_j lambda_j for the cost C = 1/2 ||s_L -
-d||^2, and the response is the change of eq. 14 as beta -> 0: d rho(s_j) / d beta = p_j delta s_j
-(model fact 10).
+For a hard sigmoid p is 1 for units that their input holds strictly inside (0, 1) and 0 for all
+others (`unsaturated`), and h = p / (leak + beta): saturated units do not respond. The two differ
+only in the direction of the weights. With e = d - s_L the adjoint is the gradient, -dC/da_j = p_j
+lambda_j for the cost C = 1/2 ||s_L - d||^2, and the response is the change of eq. 14 as beta -> 0:
+d rho(s_j) / d beta = p_j delta s_j (model fact 10).
 
 In a feedforward loop both are n_L x n_L problems. With gamma = h p^2 and the chain round the loop,
 cut at the output,
@@ -34,7 +34,7 @@ import numpy as np
 from fsp_dynamics.display import brief
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, decay_rates, flatten, layers, total_input
+from fsp_dynamics.models.rate import Nudge, State, decay_rates, flatten, layers, resting_inputs, total_input
 
 CHUNK = 64  # samples whose (n_L, n_k) chains are held at once
 
@@ -59,30 +59,39 @@ class Gains:
         return Gains(tuple(p[index] for p in self.slope), tuple(h[index] for h in self.answer))
 
 
-def gains(network: Network, state: State, nudge: Nudge | None = None, drive: Array | None = None) -> Gains:
-    """p and h of every unit at these equilibria (`drive` (B, n_1) is needed for a smooth rho
-    only).
+def unsaturated(network: Network, state: State, nudge: Nudge | None, drive: Array) -> State:
+    """p of a hard sigmoid's units at these equilibria, (B, n_k) float64: 1 where the input of a
+    unit, drive (B, n_1) and the nudge included, holds it strictly inside (0, 1), else 0.
 
-    Raises ConfigurationError for a smooth rho without curvature or drive.
+    The input decides, not the state: an integrator approaches a bound without reaching it, and
+    leaves 1e-20 where an equilibrium has 0.
     """
-    kappa = decay_rates(network, nudge)
+    aims = resting_inputs(network, drive, [network.rho.rate(s) for s in state], nudge)
+    return tuple(((u > 0) & (u < 1)).astype(np.float64) for u in aims)
+
+
+def gains(network: Network, state: State, nudge: Nudge | None, drive: Array) -> Gains:
+    """p and h of every unit at these equilibria under `nudge`; drive (B, n_1).
+
+    Raises ConfigurationError for a smooth rho without curvature.
+    """
     if network.rho.projected:
-        inside = tuple(((s > 0) & (s < 1)).astype(np.float64) for s in state)
-        return Gains(inside, tuple(p / k for p, k in zip(inside, kappa, strict=True)))
-    if network.rho.curvature is None or drive is None:
-        missing = (
-            "curvature of rho: give Activation(..., curvature=...)"
-            if network.rho.curvature is None
-            else "drive of the images"
-        )
+        return clipped_gains(network, unsaturated(network, state, nudge, drive), nudge)
+    if network.rho.curvature is None:
         raise ConfigurationError(
-            f"the linear response of a network with rho = {network.rho.name!r} needs the {missing}"
+            f"the linear response of a network with rho = {network.rho.name!r} needs the curvature of rho: "
+            "give Activation(..., curvature=...)"
         )
-    exact = tuple(s.astype(np.float64) for s in state)
+    exact, kappa = tuple(s.astype(np.float64) for s in state), decay_rates(network, nudge)
     a = total_input(network, drive, [network.rho.rate(s) for s in exact])
     slope = tuple(network.rho.slope(s) for s in exact)
     bend = (k - network.rho.curvature(s) * a_k for k, s, a_k in zip(kappa, exact, a, strict=True))
     return Gains(slope, tuple(1 / b for b in bend))
+
+
+def clipped_gains(network: Network, inside: State, nudge: Nudge | None) -> Gains:
+    """p and h of a hard sigmoid's units, given which of them are `inside` (0, 1)."""
+    return Gains(inside, tuple(p / k for p, k in zip(inside, decay_rates(network, nudge), strict=True)))
 
 
 def chain(network: Network, found: Gains) -> Array:

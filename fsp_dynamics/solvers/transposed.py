@@ -21,7 +21,7 @@ from fsp_dynamics.kernels.status import CONVERGED
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, decay_rates, total_input
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance, judge
-from fsp_dynamics.solvers.response import adjoint, gains
+from fsp_dynamics.solvers.response import Gains, adjoint, gains
 
 
 def relax_transposed(
@@ -37,7 +37,7 @@ def relax_transposed(
 
     Samples that `max_passes` passes do not bring to convergence are started again at the
     equilibrium of the linear field. drive (B, n_1). `steps` counts passes; `residual` is ||s^new -
-    s|| (leak + beta) over the units of a sample. Raises ConfigurationError for an impossible nudge
+    s|| over the units of a sample. Raises ConfigurationError for an impossible nudge
     or a smooth rho without curvature.
     """
     nudge.check(network, len(drive))
@@ -68,17 +68,23 @@ def _begin_linearly(
     no unit meets a kink.
     """
     of, pull = tuple(s[rows] for s in state), nudge.rows(rows)
-    found = gains(network, of, pull, drive[rows])
+    found = _gains(network, of, pull, drive[rows])
     push = nudge.beta * (pull.target - of[-1]).astype(np.float64)
     for into, v, p in zip(moved, adjoint(network, found, push), found.slope, strict=True):
         into[rows] = np.divide(v, p, out=np.zeros_like(v), where=p > 0)
+
+
+def _gains(network: Network, free: State, nudge: Nudge, drive: Array) -> Gains:
+    """p and h at the free equilibria, the outputs with the leak that the nudge gives them."""
+    found = gains(network, free, None, drive)
+    return Gains(found.slope, (*found.answer[:-1], found.answer[-1] / (1 + nudge.beta * found.answer[-1])))
 
 
 class _TransposedPass:
     """One pass against the direction of the weights, and what is constant in it."""
 
     def __init__(self, network: Network, drive: Array, state: State, nudge: Nudge) -> None:
-        dtype, found = network.dtype, gains(network, state, nudge, drive)
+        dtype, found = network.dtype, _gains(network, state, nudge, drive)
         self.network, self.state = network, state
         self.slope = [p.astype(dtype) for p in found.slope]
         self.kappa = decay_rates(network, nudge)
@@ -98,7 +104,7 @@ class _TransposedPass:
         squares = np.zeros(len(rows))
         for k in range(self.network.depth - 1, -1, -1):
             new = self._target(k, moved, rows)
-            squares += (((new - moved[k][rows]) * self.kappa[k]).astype(np.float64) ** 2).sum(1)
+            squares += ((new - moved[k][rows]).astype(np.float64) ** 2).sum(1)
             moved[k][rows] = new
         return np.sqrt(squares)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fsp_dynamics.kernels.status import ABSENT, CONVERGED, NOT_FINITE, OUT_OF_STEPS, RUNNING
-from fsp_dynamics.models.rate import unit_rate_field, unit_target
+from fsp_dynamics.models.rate import unit_target
 from fsp_dynamics.torch_backend.passes import Criterion, NetworkPass
 from fsp_dynamics.torch_backend.products import DeviceNetwork
 from fsp_dynamics.torch_backend.tensors import TensorState
@@ -106,9 +106,7 @@ def begin_nudge(
     """
     leak, d = network.leaks[-1], free.target
     present = (free.status == CONVERGED) & (free.y != d).any(1)
-    size = (
-        torch.linalg.vector_norm(_output_field(free.y, free.u, leak, beta, d), dim=1) ** 2 + free.residual**2
-    ) ** 0.5
+    size = (torch.linalg.vector_norm(_output_way(free.y, free.u, leak, beta, d), dim=1) ** 2 + free.residual**2) ** 0.5
     stays = present & (size <= criterion.tolerance.absolute)
     moves = present & ~stays
     status = torch.where(moves, RUNNING, torch.where(stays, CONVERGED, ABSENT))
@@ -140,7 +138,11 @@ def relax(network: DeviceNetwork, whole: BroydenRelaxation, beta: float, criteri
     if rows is not None:
         whole.put(rows, part)
     if passes > 0:
-        suspect = began & (whole.status == CONVERGED) & may_amplify(whole.slope, whole.y, network.leaks[-1] + beta)
+        suspect = (
+            began
+            & (whole.status == CONVERGED)
+            & may_amplify(whole.slope, whole.u, network.leaks[-1], beta, whole.target)
+        )
         whole.doubts = whole.doubts + suspect
 
 
@@ -155,7 +157,7 @@ def one_pass(
     made = NetworkPass(network, ConvergedUnits(network.rho, criterion.cut), part.drive, [None] * len(network.sizes))
     made.follow(part.trial)
     part.hidden, part.u = made.states[:-1], made.entering(len(network.sizes) - 1)
-    size = torch.linalg.vector_norm(_output_field(part.trial, part.u, network.leaks[-1], beta, part.target), dim=1)
+    size = torch.linalg.vector_norm(_output_way(part.trial, part.u, network.leaks[-1], beta, part.target), dim=1)
     limit = criterion.limit(made.states)
     y, size = polish(network, part, size, limit, beta, running & (size > limit) & (size < 4 * limit), criterion.cut)
     part.y = torch.where(running[:, None], y, part.y)
@@ -191,8 +193,8 @@ def polish(
     near: torch.Tensor,
     look: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(outputs, norm of the field): of the samples `near`, part of the way to where the outputs
-    rest while nothing else moves, if the whole field then is within the bound.
+    """(outputs, residual): of the samples `near`, part of the way to where the outputs
+    rest while nothing else moves, if the whole residual then is within the bound.
 
     Of all others: the trial outputs and `size`. (kernels/loop_relaxation.polish)
     """
@@ -204,13 +206,12 @@ def polish(
     for _ in range(2):
         moved = part.trial + theta * way
         target = rests_at(network.add(part.drive, moved, network.incoming[0][0]), first, 0.0, 0.0)
-        field = unit_rate_field(part.hidden[0], target, first, 0.0)
-        other = torch.linalg.vector_norm(field, dim=1)
+        other = torch.linalg.vector_norm(target - part.hidden[0], dim=1)
         if isinstance(theta, float):
             share = size**2 / (size**2 + other**2)
             near = near & (share < 1) & (size * (1 - share) ** 0.5 <= bound)
             theta = share[:, None]
-    left = torch.linalg.vector_norm(_output_field(moved, part.u, leak, beta, part.target), dim=1)
+    left = torch.linalg.vector_norm(_output_way(moved, part.u, leak, beta, part.target), dim=1)
     whole = (left**2 + other**2) ** 0.5
     near = near & (whole <= bound)
     return torch.where(near[:, None], moved, part.trial), torch.where(near, whole, size)
@@ -263,11 +264,12 @@ def times(rows: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
     return torch.bmm(rows[:, None], matrices)[:, 0]
 
 
-def may_amplify(slope: torch.Tensor, y: torch.Tensor, kappa: float) -> torch.Tensor:
+def may_amplify(slope: torch.Tensor, u: torch.Tensor, leak: float, beta: float, d: torch.Tensor) -> torch.Tensor:
     """Whether a change of the outputs may come back larger (kernels/broyden.may_amplify), (B,)."""
-    free = ((y > 0) & (y < 1)).to(y.dtype)
+    aim, kappa = unit_target(u, leak, beta, d if beta else 0.0), leak + beta
+    free = ((aim > 0) & (aim < 1)).to(u.dtype)
     power = slope * free[:, :, None] * free[:, None] / kappa
-    found = torch.ones_like(y[:, 0], dtype=torch.bool)
+    found = torch.ones_like(u[:, 0], dtype=torch.bool)
     for m in range(3):
         power = power @ power if m else power
         found = found & ~((power * power).sum((1, 2)) < 1)
@@ -289,6 +291,8 @@ def rests_at(u: torch.Tensor, leak: float, beta: float, d: Any) -> torch.Tensor:
     return unit_target(u, leak, beta, d if beta else 0.0).clamp_(0, 1)
 
 
-def _output_field(y: torch.Tensor, u: torch.Tensor, leak: float, beta: float, d: torch.Tensor) -> torch.Tensor:
-    """ds/dt of the outputs (B, n_L), that of the whole network at states that follow from y."""
-    return unit_rate_field(y, rests_at(u, leak, beta, d), leak, beta)
+def _output_way(y: torch.Tensor, u: torch.Tensor, leak: float, beta: float, d: torch.Tensor) -> torch.Tensor:
+    """How far the outputs are from where they rest (B, n_L), all that the network is at states that
+    follow from y.
+    """
+    return rests_at(u, leak, beta, d) - y

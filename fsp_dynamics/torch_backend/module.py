@@ -49,7 +49,7 @@ FOLLOWED = 20  # steps through time for each of max_passes
 class ModuleEquilibrium:
     """Where the passes ended, tensors without a graph.
 
-    state : tuple of (B, n_k). residual : (B,) ||ds/dt||, rate form, per unit time. converged :
+    state : tuple of (B, n_k). residual : (B,) as `models.rate.residual`. converged :
     (B,) bool, within the tolerance. passes : (B,) of each sample; steps through time are counted
     with them. A sample whose images, or whose states on the way, are not finite has NaN states and
     has not converged.
@@ -240,7 +240,7 @@ def _follow(
     drive, state, h = drive[rows], tuple(s[rows] for s in start), 0.5 * min(network.time_constants)
     for number in range(1, steps + 1):
         fields = rate.rate_field(network, drive, state)
-        residual = torch.linalg.vector_norm(torch.cat(fields, 1), dim=1)
+        residual = rate.distance(network, fields)
         converged = residual <= criterion.limit(state)
         ended = converged | ~residual.isfinite() if number < steps else torch.ones_like(converged)
         for kept, s in zip((*reached.state, reached.residual), (*state, residual), strict=True):

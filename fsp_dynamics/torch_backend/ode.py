@@ -37,6 +37,7 @@ from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive
 from fsp_dynamics.kernels.status import OUT_OF_STEPS
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, layers
+from fsp_dynamics.solvers.confirmation import relax_confirmed
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance, prepare
 from fsp_dynamics.solvers.integration import IntegrationResult, accuracy, check_settings, check_times, equal_steps
 from fsp_dynamics.torch_backend.products import precision
@@ -115,8 +116,23 @@ class TorchSolver:
         nudge: Nudge | None = None,
         tolerance: Tolerance | None = None,
     ) -> Equilibrium:
-        """Integrate until each sample has converged (see `equilibrium.Solver.relax`)."""
-        return self.relax_counted(network, drive, start, nudge, tolerance).equilibrium
+        """The stable equilibria that are reached from `start` (see `equilibrium.Solver.relax` and
+        solvers/confirmation.py).
+        """
+        begin, tolerance = prepare(network, drive, start, nudge), tolerance or Tolerance.default(network.dtype)
+        return relax_confirmed(self, network, drive, begin, nudge, tolerance)
+
+    def reach(
+        self,
+        network: Network,
+        drive: Array,
+        start: State,
+        nudge: Nudge | None,
+        tolerance: Tolerance,
+        max_steps: int,
+    ) -> Equilibrium:
+        """Integrate until each sample has converged or has taken `max_steps`, unconfirmed."""
+        return self.relax_counted(network, drive, start, nudge, tolerance, max_steps).equilibrium
 
     def relax_counted(
         self,
@@ -125,14 +141,15 @@ class TorchSolver:
         start: State | None = None,
         nudge: Nudge | None = None,
         tolerance: Tolerance | None = None,
+        max_steps: int | None = None,
     ) -> CountedEquilibrium:
-        """`relax`, with the number of fields it took.
+        """`reach`, with the number of fields it took.
 
         `models.rate.residual` of the whole batch decides, before the first step and after the
         last: a sample that has not converged by it continues while it has steps left.
         """
         start = prepare(network, drive, start, nudge)
-        tolerance, limit = tolerance or Tolerance.default(network.dtype), int(self.max_steps)
+        tolerance, limit = tolerance or Tolerance.default(network.dtype), int(max_steps or self.max_steps)
         exact = OWN_UNITS if self.dt is None else accuracy(network.dtype, self.rtol, self.atol)
         with torch.no_grad(), precision("highest"), np.errstate(over="ignore", invalid="ignore"):
             batch = Batch.of(network, drive, start, nudge, chosen_device(self.device))

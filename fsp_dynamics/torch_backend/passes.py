@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE, OUT_OF_STEPS, RUNNING
-from fsp_dynamics.models.rate import unit_field, unit_rate_field
+from fsp_dynamics.models.rate import unit_field
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.torch_backend.anderson import History
 from fsp_dynamics.torch_backend.products import DeviceNetwork
@@ -97,14 +97,14 @@ class NetworkPass:
         beta, d = self._pull(k)
         return self.units.rest(k, self.entering(k), self.states[k], self.network.leaks[k], beta, d)
 
-    def field(self, k: int, rest: torch.Tensor | None) -> torch.Tensor:
-        """ds/dt of layer k, in the form that `rate.rate_field` measures residuals in; rest : of a
-        hard sigmoid, as `rest` returns it.
+    def way(self, k: int, rest: torch.Tensor | None) -> torch.Tensor:
+        """How far the units of layer k would move under constant input, as in `rate.residual`;
+        rest : of a hard sigmoid, as `rest` returns it.
         """
         leak, (beta, d), s = self.network.leaks[k], self._pull(k), self.states[k]
         if self.network.rho.projected:
-            return unit_rate_field(s, rest, leak, beta)
-        return unit_field(s, self.entering(k), self.network.rho.slope(s), leak, beta, d)
+            return rest - s
+        return unit_field(s, self.entering(k), self.network.rho.slope(s), leak, beta, d) / (leak + beta)
 
     def entering(self, k: int) -> torch.Tensor:
         """What enters layer k."""
@@ -238,7 +238,7 @@ def one_pass(
         made.stand()
     measured = cut if k > 0 and network.rho.projected else everywhere
     rests = {j: made.rest(j) for j in (measured if network.rho.projected else cut)}
-    size = torch.linalg.vector_norm(torch.cat([made.field(j, rests.get(j)) for j in measured], 1), dim=1)
+    size = torch.linalg.vector_norm(torch.cat([made.way(j, rests.get(j)) for j in measured], 1), dim=1)
     part.aim = torch.cat([rests[j] for j in cut], 1)
     part.state = tuple(
         torch.where(running[:, None], new, old) for new, old in zip(made.states, part.state, strict=True)

@@ -231,7 +231,7 @@ class StepGroup:
             lost = ~np.isfinite(array(size))
             self.leave(lost)
         else:
-            residual = norm(self(size, self.state))
+            residual = self._residual(size)
             status = judge(array(residual), array(size), self.tolerance)
             lost = status == NOT_FINITE
             # before the first step `Batch.judge` has decided
@@ -243,11 +243,16 @@ class StepGroup:
             self.h = 0.1 * self.longest
         return bool(lost.any())
 
+    def _residual(self, size: torch.Tensor) -> torch.Tensor:
+        """The residual of each sample at the present state, (b,)."""
+        network, field = self.batch.network, layers(self.batch.network, self(size, self.state))
+        return rate.distance(network, field, self.nudge)
+
     def _allow(self, residual: torch.Tensor, size: torch.Tensor) -> None:
         """The error allowed in the next step: a share of each sample's motion, down to rounding;
         any for those that have left.
         """
-        allowed = torch.maximum(MOTION * self.longest * residual, torch.finfo(size.dtype).eps * (1 + size))
+        allowed = torch.maximum(MOTION * residual, torch.finfo(size.dtype).eps * (1 + size))
         self.allowed = torch.where(tensor(self.running, size.device), SHARES.get(self.method, 1.0) * allowed, math.inf)
 
     def _shortest(self) -> float:

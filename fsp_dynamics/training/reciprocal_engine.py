@@ -151,12 +151,13 @@ class ReciprocalEngine:
         residual = workspace.progress[RESIDUAL, rows]
         which = slice(0, len(rows)) if free is None else rows
         found = Equilibrium(workspace.state(which), residual, status, steps, beta_of(nudge))
-        if not (status == OUT_OF_STEPS).any():
+        doubts = workspace.doubts[rows]
+        if not ((status == OUT_OF_STEPS) | (doubts > 0)).any():
             return found, False
         self.write_back()
         network, start = self.learner.network, None if free is None else tuple(s[rows] for s in free.state)
         reached = dataclasses.replace(found, state=tuple(np.array(s) for s in found.state))
-        drive, doubts = workspace.drive[rows, : network.sizes[1]], np.zeros(len(rows), np.int64)
+        drive = workspace.drive[rows, : network.sizes[1]]
         found = recover(network, drive, start, reached, doubts, nudge, self.recipe.tolerance, self.solver.fallback)
         workspace.place(found.state, rows)
         return found, True

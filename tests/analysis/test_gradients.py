@@ -134,7 +134,7 @@ def test_the_angle_at_the_output_is_bounded_by_the_loop_matrix() -> None:
         )
         images = rng.random((50, network.sizes[0]))
         free = relax(network, images, tolerance=Tolerance(1e-12))
-        found = gains(network, free.state)
+        found = gains(network, free.state, None, drive(network, images))
         bound = np.degrees(2 * np.arcsin(np.minimum(np.linalg.norm(loop_matrix(network, found), 2, axis=(1, 2)), 1)))
         push = rng.random(free.output.shape) - free.output
         for q, v, most in zip(

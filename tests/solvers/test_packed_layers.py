@@ -106,13 +106,14 @@ def test_bits_depend_neither_on_company_nor_on_threads(tied, dtype) -> None:
     network, _, drive, nudge = case([5, 70, 41, 4], tied, dtype, batch=23)
     zero = tuple(np.zeros((len(drive), n), dtype) for n in network.sizes[1:])
     tolerance = Tolerance(1e-4)
-    whole = relax_layers_together(network, drive, zero, False, nudge, tolerance, 60, 5)
+    whole, doubts = relax_layers_together(network, drive, zero, False, nudge, tolerance, 60, 5)
     for rows in (np.arange(23)[::-1], np.array([3]), np.array([20, 5, 6, 7])):
-        part = relax_layers_together(
+        part, doubted = relax_layers_together(
             network, drive[rows], tuple(s[rows] for s in zero), False, nudge.rows(rows), tolerance, 60, 5
         )
         assert flatten(part.state).tobytes() == flatten(whole.state)[rows].tobytes()
         assert part.residual.tobytes() == whole.residual[rows].tobytes()
+        assert doubted.tolist() == doubts[rows].tolist()
     packed = PackedLayers.of(network)
     limits = Limits(1e-4, 0.0, 60)
     for threads in (2, 3, 30):

@@ -108,28 +108,24 @@ def test_a_nudge_adds_to_the_output_s_leak() -> None:
     nudge = p.nudges["nudged"]
     rest = relax(p.network, p.images, nudge=nudge, tolerance=TIGHT)
     inside = (rest.output > 0) & (rest.output < 1)
-    np.testing.assert_array_equal(gains(p.network, rest.state, nudge).answer[-1], inside / (1 + nudge.beta))
-    np.testing.assert_array_equal(
-        loop_jacobian(p.network, rest.state, nudge), loop_matrix(p.network, gains(p.network, rest.state, nudge))
-    )
+    found = gains(p.network, rest.state, nudge, p.drive)
+    np.testing.assert_array_equal(found.answer[-1], inside / (1 + nudge.beta))
+    np.testing.assert_array_equal(loop_jacobian(p.network, rest.state, nudge, p.drive), loop_matrix(p.network, found))
 
 
 def test_refusals() -> None:
-    smooth = loop_network([3, 4, 2], rho="logistic", rng=0)
-    state = tuple(np.zeros((1, n)) for n in (4, 2))
-    with pytest.raises(ConfigurationError, match=r"rho = 'logistic' needs the drive of the images"):
-        gains(smooth, state)
+    state, drive = tuple(np.zeros((1, n)) for n in (4, 2)), np.zeros((1, 4))
     square = loop_network([3, 4, 2], rho=Activation("square", lambda s: s * s, lambda s: 2 * s), rng=0)
     with pytest.raises(ConfigurationError, match=r"give Activation\(\.\.\., curvature=\.\.\.\)"):
-        gains(square, state, None, np.zeros((1, 4)))
+        gains(square, state, None, drive)
     with pytest.raises(ConfigurationError, match="has no loop"):
-        chain(reciprocal_network([3, 4, 2]), gains(reciprocal_network([3, 4, 2]), state))
+        chain(reciprocal_network([3, 4, 2]), gains(reciprocal_network([3, 4, 2]), state, None, drive))
 
 
 def test_where_the_loop_sends_back_exactly_what_was_sent_there_is_no_response() -> None:
     network = loop_network([1, 1, 1], dtype=np.float64, rng=0).with_parameters(
         {"loop": np.ones((1, 1)), "forward[0]": np.ones((1, 1)), "biases[0]": np.zeros(1)}
     )
-    found = gains(network, (np.full((1, 1), 0.5), np.full((1, 1), 0.5)))
+    found = gains(network, (np.full((1, 1), 0.5), np.full((1, 1), 0.5)), None, np.zeros((1, 1)))
     assert np.isnan(response(network, found, np.ones((1, 1)))[-1]).all()
     assert np.isnan(adjoint(network, found, np.ones((1, 1)))[-1]).all()

@@ -1,0 +1,128 @@
+"""What an integrator reached, confirmed: it stays where it converged, and where it did not converge
+it says whether it oscillates.
+
+An integrator ends where the field is small. That is also so beside a saddle, which the dynamics
+pass slowly or, started on a line that leads into it, approach. There the smallest perturbation
+decides: the sample is moved by KICK and integrated on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from fsp_dynamics.kernels.status import CONVERGED, OSCILLATES, OUT_OF_STEPS
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import Nudge, State, flatten, layers
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, Tolerance, judge
+from fsp_dynamics.solvers.linearisation import fixed_vector
+from fsp_dynamics.solvers.oscillation import periods
+from fsp_dynamics.solvers.stability import always_stable, stable
+
+SOON = 1000  # steps after which a sample is asked for the first time whether it oscillates
+KICK = 1e-3  # 2-norm of the perturbation that leaves an unstable equilibrium
+KICKS = 3  # unstable equilibria that a sample may leave
+LARGE = 100.0  # tolerances that an oscillation must exceed, lest rounding be one
+
+
+class Reaching(Integrator, Protocol):
+    """An integrator whose result is to be confirmed."""
+
+    max_steps: int
+
+    def reach(
+        self,
+        network: Network,
+        drive: Array,
+        start: State,
+        nudge: Nudge | None,
+        tolerance: Tolerance,
+        max_steps: int,
+    ) -> Equilibrium:
+        """Integrate until each sample has converged or has taken `max_steps`, unconfirmed."""
+        ...
+
+
+def relax_confirmed(
+    integrator: Reaching, network: Network, drive: Array, start: State, nudge: Nudge | None, tolerance: Tolerance
+) -> Equilibrium:
+    """The equilibria that the integrator reaches from `start` and that are stable; samples that
+    repeat themselves end with status OSCILLATES and their period.
+    """
+    work = _Work(integrator, network, drive, nudge, tolerance)
+    most = int(integrator.max_steps)
+    found = integrator.reach(network, drive, start, nudge, tolerance, min(most, SOON))
+    found = work.mark_oscillations(found)
+    rows = np.flatnonzero(found.status == OUT_OF_STEPS)
+    if rows.size and most > SOON:
+        found = work.go_on(found, rows, tuple(s[rows] for s in found.state), tolerance, most - SOON)
+        found = work.mark_oscillations(found)
+    return work.leave_unstable(found)
+
+
+class _Work:
+    """One relaxation: its arguments, and the steps in which its result is confirmed."""
+
+    def __init__(
+        self, integrator: Reaching, network: Network, drive: Array, nudge: Nudge | None, tolerance: Tolerance
+    ) -> None:
+        self.integrator, self.network, self.drive = integrator, network, drive
+        self.nudge, self.tolerance = nudge, tolerance
+
+    def go_on(self, found: Equilibrium, rows: Array, state: State, tolerance: Tolerance, steps: int) -> Equilibrium:
+        """The result with these rows integrated on from `state` (A, n_k)."""
+        more = self.integrator.reach(self.network, self.drive[rows], state, self._pull(rows), tolerance, steps)
+        return found.with_rows(rows, replace(more, steps=found.steps[rows] + more.steps))
+
+    def mark_oscillations(self, found: Equilibrium) -> Equilibrium:
+        """The result, in which samples out of steps that repeat themselves are OSCILLATES."""
+        rows = np.flatnonzero(found.status == OUT_OF_STEPS)
+        if not rows.size:
+            return found
+        part = found.rows(rows)
+        size = np.sqrt(sum((s.astype(np.float64) ** 2).sum(1) for s in part.state))
+        least = LARGE * self.tolerance.bound(size)
+        period = periods(self.integrator, self.network, self.drive[rows], part.state, self._pull(rows), least)
+        status = np.where(np.isfinite(period), OSCILLATES, part.status).astype(np.uint8)
+        return found.with_rows(rows, replace(part, status=status, period=period))
+
+    def leave_unstable(self, found: Equilibrium) -> Equilibrium:
+        """The result, in which unstable equilibria were left for what the dynamics reach from
+        beside them.
+        """
+        if not found.converged.any() or always_stable(self.network, self.nudge, self.drive):
+            return found
+        rows = np.flatnonzero(found.converged)
+        for kick in range(KICKS + 1):
+            part = found.rows(rows)
+            held = stable(self.network, part.state, self._pull(rows), self.drive[rows])
+            rows, part = rows[~held], part.rows(~held)
+            if not rows.size:
+                break
+            if kick == KICKS:
+                unsettled = np.full(rows.size, OUT_OF_STEPS, np.uint8)
+                return found.with_rows(rows, replace(part, status=unsettled))
+            # a tolerance far below the kick, so that the sample must move
+            tight = Tolerance(min(self.tolerance.absolute, 1e-2 * KICK), 0.0)
+            found = self.go_on(found, rows, self._beside(part.state), tight, int(self.integrator.max_steps))
+            found = self.mark_oscillations(self._judged(found, rows))
+            rows = rows[found.status[rows] == CONVERGED]
+        return found
+
+    def _beside(self, state: State) -> State:
+        """The states moved by KICK in a fixed direction, which has a part along every other."""
+        flat = flatten(state)
+        way = fixed_vector(flat.shape[1])
+        moved = flat + (KICK / np.linalg.norm(way) * way).astype(flat.dtype)
+        return layers(self.network, moved.clip(0, 1) if self.network.rho.projected else moved)
+
+    def _judged(self, found: Equilibrium, rows: Array) -> Equilibrium:
+        """The result with these rows judged by the tolerance that was asked for."""
+        part = found.rows(rows)
+        size = np.sqrt(sum((s.astype(np.float64) ** 2).sum(1) for s in part.state))
+        return found.with_rows(rows, replace(part, status=judge(part.residual, size, self.tolerance)))
+
+    def _pull(self, rows: Array) -> Nudge | None:
+        return None if self.nudge is None else self.nudge.rows(rows)

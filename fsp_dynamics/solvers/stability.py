@@ -1,0 +1,139 @@
+"""Whether the dynamics stay at an equilibrium. Every solver and engine decides it here.
+
+An equilibrium is stable when all eigenvalues of the field's Jacobian J (solvers/linearisation.py)
+have a negative real part. `stable` finds out at the least cost, `abscissa` computes the largest
+real part.
+
+A loop with a hard sigmoid is a problem in n_L dimensions: with the loop matrix G_D
+(solvers/response.py), the eigenvalues are the roots of prod_k (1 + lambda / kappa_k) = mu for every
+eigenvalue mu of G_D, and -kappa_k of saturated units and directions that nothing reaches. Of other
+networks J is needed, over the units that are coupled at all. It is not where
+
+    -(H J + J^T H) with H = diag(1 / decay)
+
+is positive definite (a Cholesky factorisation), which is sufficient (Lyapunov), and with H = I
+necessary as well where J is symmetric, as for tied weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.models.rate import Nudge, State, decay_rates
+from fsp_dynamics.solvers.linearisation import Linearisation, linearised, rightmost, ring_eigenvalues
+from fsp_dynamics.solvers.response import gains, loop_matrix
+
+DENSE = 600  # coupled units up to which all eigenvalues of J are computed
+STEP = 1e-4  # of the difference that stands in for a missing curvature of rho
+
+
+def stable(network: Network, state: State, nudge: Nudge | None, drive: Array) -> Array:
+    """(B,) bool: whether every small perturbation of these equilibria decays; drive (B, n_1)."""
+    if network.is_hard_sigmoid_loop:
+        return _stable_loop(network, state, nudge, drive)
+    linear = linearised(with_curvature(network), state, nudge, drive, held=True)
+    return np.array([_stable_matrix(linear, b) for b in range(len(drive))], bool)
+
+
+def abscissa(network: Network, state: State, nudge: Nudge | None, drive: Array) -> Array:
+    """(B,) the largest real part of the eigenvalues of J at these equilibria, per unit time: the
+    rate at which a small perturbation grows (positive) or in the end decays (negative).
+
+    drive (B, n_1). NaN where Arnoldi's method, used for more than DENSE coupled units, does not
+    converge.
+    """
+    slowest = -min(decay_rates(network, nudge))
+    if network.is_hard_sigmoid_loop:
+        kappa = np.array(decay_rates(network, nudge))
+        mu = np.linalg.eigvals(loop_matrix(network, gains(network, state, nudge, drive)))
+        roots = ring_eigenvalues(np.broadcast_to(kappa, (*mu.shape, len(kappa))), mu * kappa.prod())
+        return np.maximum(roots.real.max((1, 2), initial=-np.inf), slowest)
+    linear = linearised(with_curvature(network), state, nudge, drive, held=True)
+    uncoupled = slowest if network.rho.projected else -np.inf
+    return np.array([max(uncoupled, _abscissa_of(linear, b)) for b in range(len(drive))])
+
+
+def always_stable(network: Network, nudge: Nudge | None, drive: Array) -> bool:
+    """Whether a bound proves that every equilibrium of the network on these drives is stable.
+
+    Let M (L, L) be c^2 ||W|| / k between layers, with c the largest rho', ||W|| a bound of the
+    2-norm and k the least that decay can be. If J x = lambda x with Re lambda >= 0, the norms x_k
+    of the layers of x satisfy x_k <= sum_l M_kl x_l, because |lambda + decay| >= decay; so the
+    spectral radius of M is 1 or more. Below 1 there is no such lambda.
+    """
+    rho = network.rho
+    if not rho.projected and rho.bounds is None:
+        return False
+    steepest, bend = (1.0, 0.0) if rho.projected or rho.bounds is None else rho.bounds
+    most = [np.abs(b).max(initial=0) for b in network.biases]
+    most[0] = np.abs(drive).max(initial=0)
+    for _, post, w in network.connections():
+        most[post] = most[post] + np.abs(w).sum(0).max(initial=0)  # rates are at most 1
+    least = np.array(decay_rates(network, nudge)) - bend * np.array(most, float)
+    if not (least > 0).all():
+        return False
+    bound = np.zeros((network.depth, network.depth))
+    for pre, post, w in network.connections():
+        size = np.abs(w)
+        norm = min(np.linalg.norm(w), (size.sum(0).max(initial=0) * size.sum(1).max(initial=0)) ** 0.5)
+        bound[post, pre] += steepest**2 * norm / least[post]
+    return bool(np.abs(np.linalg.eigvals(bound)).max() < 1)
+
+
+def with_curvature(network: Network) -> Network:
+    """The network, with a difference of its slopes for rho'' where rho has no curvature."""
+    rho = network.rho
+    if rho.projected or rho.curvature is not None:
+        return network
+
+    def curvature(s: Any) -> Any:
+        return (rho.slope(s + STEP) - rho.slope(s - STEP)) / (2 * STEP)
+
+    return dataclasses.replace(network, rho=dataclasses.replace(rho, curvature=curvature))
+
+
+def _stable_loop(network: Network, state: State, nudge: Nudge | None, drive: Array) -> Array:
+    matrices = loop_matrix(network, gains(network, state, nudge, drive))
+    # below 1 every |mu| < 1, and so is every product of |1 + lambda / kappa_k|
+    found = np.einsum("bij,bij->b", matrices, matrices) < 1
+    kappa = np.array(decay_rates(network, nudge))
+    for b in np.flatnonzero(~found):
+        mu = np.linalg.eigvals(matrices[b])
+        large = mu[np.abs(mu) >= 1]
+        roots = ring_eigenvalues(np.broadcast_to(kappa, (len(large), len(kappa))), large * kappa.prod())
+        found[b] = (roots.real < 0).all()
+    return found
+
+
+def _stable_matrix(linear: Linearisation, sample: int) -> bool:
+    """Whether J of one sample has eigenvalues with negative real parts only."""
+    matrix = linear.coupled(sample)
+    if not np.isfinite(matrix).all():
+        return False
+    decay = -np.diag(matrix)  # no unit is connected to itself
+    if (decay > 0).all():
+        symmetric = matrix if linear.network.tied else matrix / decay[:, None]
+        try:
+            np.linalg.cholesky(-(symmetric + symmetric.T))
+            return True
+        except np.linalg.LinAlgError:
+            pass
+    return not linear.network.tied and _abscissa_of(linear, sample) < 0
+
+
+def _abscissa_of(linear: Linearisation, sample: int) -> float:
+    """The largest real part over the coupled units of one sample; -inf where there are none."""
+    matrix = linear.coupled(sample)
+    if len(matrix) <= DENSE:
+        values = np.linalg.eigvalsh(matrix) if linear.network.tied else np.linalg.eigvals(matrix)
+        return float(values.real.max(initial=-np.inf))
+    from scipy.sparse.linalg import ArpackNoConvergence
+
+    try:
+        return float(rightmost(linear, sample, 1)[0].real.max())
+    except ArpackNoConvergence:
+        return float("nan")
