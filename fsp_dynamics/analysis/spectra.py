@@ -18,7 +18,7 @@ method           how the eigenvalues are found
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -93,7 +93,8 @@ def linearise(network: Network, images: Array, state: State | Equilibrium, nudge
     prepare(network, drive, state, nudge)
     for k, s in enumerate(state):
         check_finite(f"state[{k}]", s)
-    return linearised(network, state, nudge, drive, held=converged)
+    linear = linearised(network, state, nudge, drive, held=converged)
+    return linear if network.dtype == np.float64 else replace(linear, network=network.astype(np.float64))
 
 
 def spectrum(

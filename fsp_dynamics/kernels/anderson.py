@@ -36,8 +36,7 @@ def anderson(
 
     rows (A,) sample numbers; y, target (A, n); ys, fs (B, m, n) the history of y and of f, newest
     in slot count % m; sizes (B,) ||f||^2 of the last pass; count (B,) passes in the history; doubts
-    (B,) how often the residual rose, or ||T(y) - T(y')|| was GROWTH ||y - y'|| or more between two
-    passes.
+    (B,) how often ||T(y) - T(y')|| was GROWTH ||y - y'|| or more between two passes.
     """
     m = ys.shape[1]
     n = y.shape[1]
@@ -49,8 +48,6 @@ def anderson(
         size = 0.0
         for i in range(n):
             size += (target[a, i] - y[a, i]) ** 2
-        if size > sizes[row]:
-            doubts[row] += 1
         if count[row] > 0:
             last, moved, carried = (count[row] - 1) % m, 0.0, 0.0
             for i in range(n):

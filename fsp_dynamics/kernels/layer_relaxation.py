@@ -54,7 +54,7 @@ class LayerBuffers(NamedTuple):
     history (rows, 2m+2, C) : of the cut, m differences of y, m of f = T(y) - y, the last y and f.
         grams (rows, m, m) : of the differences of f.
     progress (2, rows) : RESIDUAL, and SQUARE: ||f||^2.
-    statistics (4, rows) : PASSES, STATUS, DOUBTS: how often ||f|| rose or a pass carried a move on
+    statistics (4, rows) : PASSES, STATUS, DOUBTS: how often a pass carried a move of y on
         (kernels/anderson.GROWTH), MIXED: passes in the history.
     drive (rows, N_1). targets (rows, N_L).
     """
@@ -184,8 +184,6 @@ def mix(buffers: LayerBuffers, b: int, y: Array, f: Array, system: Array) -> Non
     """
     history, gram, progress, statistics = buffers.history[b], buffers.grams[b], buffers.progress, buffers.statistics
     m, size = gram.shape[0], product(f, f)
-    if size > progress[SQUARE, b]:
-        statistics[DOUBTS, b] += 1
     if size > RESTART**2 * progress[SQUARE, b] or (size > progress[SQUARE, b] and statistics[PASSES, b] > PATIENCE):
         statistics[MIXED, b] = 0
     progress[SQUARE, b] = size

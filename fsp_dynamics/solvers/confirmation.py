@@ -30,7 +30,8 @@ LARGE = 100.0  # tolerances that an oscillation must exceed, lest rounding be on
 class Reaching(Integrator, Protocol):
     """An integrator whose result is to be confirmed."""
 
-    max_steps: int
+    @property
+    def max_steps(self) -> int: ...
 
     def reach(
         self,

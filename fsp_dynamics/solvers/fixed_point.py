@@ -25,9 +25,8 @@ method (loop, hard sigmoid), then by `fallback`, which integrates it from its st
 converge at an equilibrium that the dynamics would leave. It is accepted without a test of its
 stability (solvers/stability.py) only where nothing raises a doubt. A doubt is raised by
 
-- a residual that rose during the passes,
-- a pass that carried a change of y on undiminished (kernels/anderson.GROWTH), or, with `broyden`, a
-  model that has the loop amplify a change of the outputs,
+- a pass that carried a change of y on undiminished (kernels/anderson.GROWTH); with `broyden`, a
+  residual that rose, or a model that has the loop amplify a change of the outputs,
 - less than two passes, which say nothing about the network's answer to a change,
 - Newton's method, which is drawn to unstable equilibria as to stable ones,
 - a smooth unit that amplifies its own deviation (decay below 0).
@@ -50,12 +49,10 @@ from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, unit_target
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance, judge, prepare
 from fsp_dynamics.solvers.integration import uncompilable
-from fsp_dynamics.solvers.linearisation import linearised
 from fsp_dynamics.solvers.packed_layers import relax_layers_together
 from fsp_dynamics.solvers.packed_loop import PackedLoop, relax_together
 from fsp_dynamics.solvers.passes import CutPasses
 from fsp_dynamics.solvers.recovery import Recovery, check_passes
-from fsp_dynamics.solvers.stability import with_curvature
 
 METHODS = ("anderson", "newton", "broyden", "picard")
 
@@ -110,7 +107,6 @@ class FixedPointSolver:
                 relaxation.iterate(passes, memory, 1 if method == "newton" else self.max_passes, start is not None)
         except CompilationError as error:
             raise uncompilable(network, error) from error
-        relaxation.doubt_growing_units()
         return relaxation.recovery.finish(self.fallback)
 
     def uses_compiled_layers(self, network: Network) -> bool:
@@ -178,16 +174,6 @@ class _Relaxation:
             self.network, self.drive, self.start, given, self.nudge, self.tolerance, max_passes, memory
         )
         self.recovery.set_reached(found, doubts)
-
-    def doubt_growing_units(self) -> None:
-        """Raise a doubt about samples in which a smooth unit amplifies its own deviation."""
-        if self.network.rho.projected:
-            return
-        reached = self.recovery
-        with np.errstate(all="ignore"):
-            linear = linearised(with_curvature(self.network), reached.state, self.nudge, self.drive, held=True)
-        for decay in linear.decay:
-            reached.doubts += ~(decay > 0).all(1)
 
     def _first_outputs(self, rows: Array) -> Array:
         """(A, n_L) the fixed points of the outputs with the given layer below them."""

@@ -25,7 +25,7 @@ from fsp_dynamics.solvers.response import Gains, clipped_gains, gains
 class Linearisation:
     """The field linearised at a batch of states, in float64.
 
-    network : in float64. kappa : leak + beta of each layer (L,). slope : p, tuple of (B, n_k).
+    network : for `product` and `square` in float64. kappa : leak + beta of each layer (L,). slope : p, tuple of (B, n_k).
     decay : tuple of (B, n_k).
     """
 
@@ -109,9 +109,7 @@ def linearised(network: Network, state: State, nudge: Nudge | None, drive: Array
         decay = tuple(np.full(s.shape, k) for s, k in zip(state, kappa, strict=True))
     else:
         decay = tuple(1 / h for h in found.answer)
-    return Linearisation(
-        network if network.dtype == np.float64 else network.astype(np.float64), kappa, found.slope, decay
-    )
+    return Linearisation(network, kappa, found.slope, decay)
 
 
 def ring_eigenvalues(kappa: Array, gain: Array) -> Array:

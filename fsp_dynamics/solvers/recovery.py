@@ -12,7 +12,7 @@ from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, residual
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance, judge, prepare
 from fsp_dynamics.solvers.loop_newton import newton
-from fsp_dynamics.solvers.stability import always_stable, stable
+from fsp_dynamics.solvers.stability import always_stable, growing_units, stable
 
 
 class Recovery:
@@ -55,6 +55,9 @@ class Recovery:
         """Sample numbers that have not (credibly) converged: out of steps, or converged with
         doubts and found unstable.
         """
+        if not self.network.rho.projected:
+            with np.errstate(all="ignore"):
+                self.doubts = self.doubts + growing_units(self.network, self.state, self.nudge, self.drive)
         doubtful = np.flatnonzero((self.doubts > 0) & (self.status == CONVERGED))
         if doubtful.size and not always_stable(self.network, self.nudge, self.drive):
             held = self._stable(doubtful, tuple(s[doubtful] for s in self.state))

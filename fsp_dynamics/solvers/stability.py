@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, decay_rates
+from fsp_dynamics.models.rate import Nudge, State, decay_rates, total_input
 from fsp_dynamics.solvers.linearisation import Linearisation, linearised, rightmost, ring_eigenvalues
 from fsp_dynamics.solvers.response import gains, loop_matrix
 
@@ -84,6 +84,20 @@ def always_stable(network: Network, nudge: Nudge | None, drive: Array) -> bool:
     return bool(np.abs(np.linalg.eigvals(bound)).max() < 1)
 
 
+def growing_units(network: Network, state: Any, nudge: Nudge | None, drive: Any) -> Any:
+    """(B,) bool: whether a unit amplifies its own deviation at these states, decay <= 0. That of a
+    hard sigmoid never does. Arrays or tensors.
+    """
+    curvature, rates = with_curvature(network).rho.curvature, [network.rho.rate(s) for s in state]
+    found = drive[:, 0] != drive[:, 0]
+    if curvature is None:
+        return found
+    layers = zip(decay_rates(network, nudge), state, total_input(network, drive, rates), strict=True)
+    for kappa, s, a in layers:
+        found = found | ~(kappa - curvature(s) * a > 0).all(1)
+    return found
+
+
 def with_curvature(network: Network) -> Network:
     """The network, with a difference of its slopes for rho'' where rho has no curvature."""
     rho = network.rho
@@ -134,6 +148,7 @@ def _abscissa_of(linear: Linearisation, sample: int) -> float:
     from scipy.sparse.linalg import ArpackNoConvergence
 
     try:
-        return float(rightmost(linear, sample, 1)[0].real.max())
+        exact = dataclasses.replace(linear, network=linear.network.astype(np.float64))
+        return float(rightmost(exact, sample, 1)[0].real.max())
     except ArpackNoConvergence:
         return float("nan")

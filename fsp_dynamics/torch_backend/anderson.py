@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fsp_dynamics.kernels.anderson import RESTART
+from fsp_dynamics.kernels.anderson import GROWTH, RESTART
 
 MEMORY = 5  # earlier passes that are mixed, where nothing else is chosen
 RIDGE = 1e-12  # of each diagonal entry of the normal equations
@@ -45,16 +45,20 @@ class History:
     def next(
         self, y: torch.Tensor, target: torch.Tensor, running: torch.Tensor, boxed: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(y of the next pass (B, n), whether ||T(y) - y|| has risen (B,)), given target = T(y).
+        """(y of the next pass (B, n), whether the pass raises a doubt that an equilibrium is stable
+        (B,): it carried a move of y on by GROWTH or more), given target = T(y).
 
         running (B,) : only these histories take up the pass. boxed : the new y is clipped to
         [0, 1]. A residual RESTART times that of the last pass empties the history.
         """
         f, memory = target - y, self.ys.shape[1]
         size = (f.double() ** 2).sum(1)
-        rose = size > self.sizes
         count = torch.where(size > RESTART**2 * self.sizes, 0, self.count)
         slots = torch.arange(memory, device=f.device)
+        last = (slots == ((count - 1) % memory)[:, None])[:, :, None]
+        moved, sent = (torch.where(last, each, 0).sum(1) for each in (self.ys, self.ys + self.fs))
+        carried, move = (((new - old).double() ** 2).sum(1) for new, old in ((target, sent), (y, moved)))
+        doubtful = (count > 0) & (carried >= GROWTH**2 * move)
         used = (slots < count.clamp(max=memory)[:, None])[:, :, None]
         gamma = mixing_weights(torch.where(used, self.fs - f[:, None], 0).double(), f.double())
         moved = torch.where(used, self.ys + self.fs - target[:, None], 0).double()
@@ -62,7 +66,7 @@ class History:
         here = (slots == (count % memory)[:, None])[:, :, None] & running[:, None, None]
         self.ys, self.fs = torch.where(here, y[:, None], self.ys), torch.where(here, f[:, None], self.fs)
         self.sizes, self.count = torch.where(running, size, self.sizes), torch.where(running, count + 1, self.count)
-        return (mixed.clamp(0, 1) if boxed else mixed).to(target.dtype), rose
+        return (mixed.clamp(0, 1) if boxed else mixed).to(target.dtype), doubtful
 
 
 def mixing_weights(differences: torch.Tensor, f: torch.Tensor) -> torch.Tensor:

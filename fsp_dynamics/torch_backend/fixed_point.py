@@ -173,7 +173,9 @@ class SolverOnDevice:
         network = self.device_network
         silence = tuple(drive.new_zeros((len(drive), n)) for n in network.sizes)
         begun = PassRelaxation.begin(network, drive, target, silence if start is None else start)
-        return passes.relax(network, begun, beta, criterion, self.memory, start is not None)
+        found = passes.relax(network, begun, beta, criterion, self.memory, start is not None)
+        found.doubts = found.doubts + (found.passes < 2 + (start is not None))
+        return found
 
     def _by_broyden(
         self,
@@ -201,7 +203,7 @@ class SolverOnDevice:
         broyden.relax(network, found, beta, criterion)
         # Outputs that follow from the layer below the start may be an equilibrium by chance, and a
         # single pass has learned nothing of the loop.
-        found.doubts = found.doubts + (moved & (found.passes == 1))
+        found.doubts = found.doubts + ((found.passes == 1) | ~moved)
         found.passes = found.passes + moved
         return tuple(torch.where(moved[:, None], new, old) for new, old in zip(found.state, start, strict=True)), found
 

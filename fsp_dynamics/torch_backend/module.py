@@ -240,7 +240,7 @@ def _follow(
     drive, state, h = drive[rows], tuple(s[rows] for s in start), 0.5 * min(network.time_constants)
     for number in range(1, steps + 1):
         fields = rate.rate_field(network, drive, state)
-        residual = rate.distance(network, fields)
+        residual: Any = rate.distance(network, fields)
         converged = residual <= criterion.limit(state)
         ended = converged | ~residual.isfinite() if number < steps else torch.ones_like(converged)
         for kept, s in zip((*reached.state, reached.residual), (*state, residual), strict=True):

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from fsp_dynamics.kernels.anderson import GROWTH
 from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE, OUT_OF_STEPS, RUNNING
 from fsp_dynamics.models.rate import unit_field
 from fsp_dynamics.solvers.equilibrium import Tolerance
@@ -207,10 +208,13 @@ def relax(
         if k > first:
             y = part.aim
             if history is not None:
-                y, rose = history.next(part.y, part.aim, running, network.rho.projected)
-                part.doubts = part.doubts + (running & rose)
+                y, doubtful = history.next(part.y, part.aim, running, network.rho.projected)
+                part.doubts = part.doubts + (running & doubtful)
             part.y = torch.where(running[:, None], y, part.y)
+        before = part.residual
         one_pass(network, part, running, beta, criterion, k, given)
+        if history is None and k > 1:  # a plain pass moves y by the last residual, and carries on this one
+            part.doubts = part.doubts + (running & (part.residual >= GROWTH * before))
     return part if rows is None else whole.with_rows(rows, part)
 
 

@@ -18,6 +18,7 @@ from fsp_dynamics.models.network import Array
 from fsp_dynamics.models.rate import Nudge
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
 from fsp_dynamics.solvers.recovery import recover
+from fsp_dynamics.solvers.stability import growing_units
 from fsp_dynamics.torch_backend import broyden, passes
 from fsp_dynamics.torch_backend.broyden import BroydenRelaxation
 from fsp_dynamics.torch_backend.fixed_point import SolverOnDevice
@@ -99,9 +100,6 @@ class PhaseSolver:
         self.device_solver, self.network, self.centred = device_solver, device_solver.device_network, centred
         self.criterion, self.write_back, self.broken = device_solver.criterion(tolerance), write_back, False
         self.uses_broyden = device_solver.solver.uses_broyden(device_solver.network)
-        self.doubted = (
-            device_solver.network.is_hard_sigmoid_loop
-        )  # of others stability cannot be judged (solvers/recovery.py)
 
     def run(
         self, images: torch.Tensor, target: torch.Tensor, beta: float, known: tuple[torch.Tensor, torch.Tensor] | None
@@ -130,7 +128,10 @@ class PhaseSolver:
             broyden.relax(self.network, begun, 0.0, self.criterion)
             return begun
         silence = tuple(drive.new_zeros((len(drive), n)) for n in self.network.sizes)
-        return self._by_passes(PassRelaxation.begin(self.network, drive, target, silence), 0.0, given=False)
+        found = self._by_passes(PassRelaxation.begin(self.network, drive, target, silence), 0.0, given=False)
+        # a short nudged phase ends beside a free equilibrium, which is known to be stable
+        found.doubts = found.doubts + (found.passes < 2)
+        return found
 
     def _nudged(self, free: Any, beta: float) -> BroydenRelaxation | PassRelaxation:
         found: BroydenRelaxation | PassRelaxation
@@ -152,9 +153,11 @@ class PhaseSolver:
         """Recover, in arrays, the samples that passes did not (credibly) bring to convergence; in
         place. free : the phase that the nudge of strength beta started from, None in the free one.
         """
-        unconverged = found.status > CONVERGED
-        if self.doubted:
-            unconverged |= (found.status == CONVERGED) & (found.doubts > 0)
+        doubtful = found.doubts > 0
+        if not self.network.rho.projected:
+            pull = None if free is None else Nudge(beta, found.target)
+            doubtful |= growing_units(self.network.weights, found.state, pull, found.drive)
+        unconverged = (found.status > CONVERGED) | ((found.status == CONVERGED) & doubtful)
         if not bool(unconverged.any()):
             return
         status, doubts, rows = array(found.status), array(found.doubts), np.flatnonzero(array(unconverged))

@@ -17,7 +17,7 @@ import numpy as np
 
 from fsp_dynamics.kernels.layer_learning import LayerData, PixelLists, add_update, find_drive
 from fsp_dynamics.kernels.layer_relaxation import FROM_CUT, FROM_INPUTS, FROM_STATE, relax_layers
-from fsp_dynamics.kernels.loop_arrays import PASSES, RESIDUAL, STATUS
+from fsp_dynamics.kernels.loop_arrays import DOUBTS, PASSES, RESIDUAL, STATUS
 from fsp_dynamics.kernels.panels import from_panels, to_panels
 from fsp_dynamics.kernels.status import OUT_OF_STEPS
 from fsp_dynamics.kernels.team import Team, ThreadTuner
@@ -151,7 +151,8 @@ class ReciprocalEngine:
         residual = workspace.progress[RESIDUAL, rows]
         which = slice(0, len(rows)) if free is None else rows
         found = Equilibrium(workspace.state(which), residual, status, steps, beta_of(nudge))
-        doubts = workspace.doubts[rows]
+        # a short nudged phase ends beside a free equilibrium, which is known to be stable
+        doubts = workspace.doubts[rows] if free is None else workspace.statistics[DOUBTS, rows]
         if not ((status == OUT_OF_STEPS) | (doubts > 0)).any():
             return found, False
         self.write_back()
