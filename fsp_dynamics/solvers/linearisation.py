@@ -25,8 +25,8 @@ from fsp_dynamics.solvers.response import Gains, clipped_gains, gains
 class Linearisation:
     """The field linearised at a batch of states, in float64.
 
-    network : for `product` and `square` in float64. kappa : leak + beta of each layer (L,). slope : p, tuple of (B, n_k).
-    decay : tuple of (B, n_k).
+    network : in float64 for `product` and `square`. kappa : leak + beta of each layer (L,). slope :
+        p, tuple of (B, n_k). decay : tuple of (B, n_k).
     """
 
     network: Network
