@@ -193,6 +193,13 @@ def decay_rates(network: Network, nudge: Nudge | None = None) -> tuple[float, ..
     return tuple(leaks)
 
 
+def pull_of(network: Network, beta: float) -> float:
+    """|beta| / (leak + beta) of the output: how far a nudge moves an output under constant input,
+    per unit of d - s. It does not depend on the unit of time.
+    """
+    return abs(float(beta)) / decay_rates(network)[-1] / (1 + float(beta) / decay_rates(network)[-1])
+
+
 def _pulls(network: Network, nudge: Nudge | None) -> list[tuple[float, float, Any]]:
     """(leak, beta, d) of each layer; only the output is nudged."""
     pulls: list[tuple[float, float, Any]] = [(1 / r, 0.0, 0.0) for r in network.time_constants]

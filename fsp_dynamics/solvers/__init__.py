@@ -21,6 +21,7 @@ from fsp_dynamics.errors import ConfigurationError, check_choice, nearest
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, drive
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance
+from fsp_dynamics.solvers.stability import certified
 
 SOLVERS = {
     "fixed_point": "fsp_dynamics.solvers.fixed_point:FixedPointSolver",
@@ -69,6 +70,7 @@ def relax(
     start: Equilibrium | State | None = None,
     solver: Solver | str | None = None,
     tolerance: Tolerance | None = None,
+    certify: bool = False,
 ) -> Equilibrium:
     """The equilibria of the network on these images: of the free phase, or with `nudge` of the
     nudged one.
@@ -79,7 +81,9 @@ def relax(
     nudge : None, or `Nudge(beta, target)`.
     start : an equilibrium or a state to start from; zeros if None.
     solver : a solver or the name of one; `make_solver()` if None.
-    tolerance : when a sample has converged; `Tolerance.default` of the network's dtype if None.
+    tolerance : when a sample has converged; `Tolerance.default` of the network's dtype if None, and
+        never below its rounding.
+    certify : compute `Equilibrium.abscissa` too, the certificate that each equilibrium is stable.
 
     Raises ShapeError, NotFiniteError and ConfigurationError for unusable input. Samples that do
     not converge are reported in `status`; `Equilibrium.require_converged` raises for them.
@@ -93,4 +97,8 @@ def relax(
     if not isinstance(solver, Solver):
         solver = make_solver() if solver is None else make_solver(solver)
     state = start.state if isinstance(start, Equilibrium) else start
-    return solver.relax(network, drive(network, images), state, nudge, tolerance)
+    if tolerance is not None:
+        tolerance = tolerance.attainable(network.dtype, sum(network.sizes[1:]))
+    constant = drive(network, images)
+    found = solver.relax(network, constant, state, nudge, tolerance)
+    return certified(network, found, nudge, constant) if certify else found

@@ -44,6 +44,8 @@ class Status(IntEnum):
     OSCILLATES = OSCILLATES
 
 
+FLOOR = 2.0  # residual of a state rounded to its precision, in eps for each unit
+
 ENDINGS = np.array([status.name.lower().replace("_", " ") for status in Status])
 
 
@@ -73,6 +75,13 @@ class Tolerance:
     def default(dtype: npt.DTypeLike) -> Tolerance:
         """What rounding allows: (1e-5, 1e-6) in float32, (1e-12, 1e-13) in float64."""
         return Tolerance(1e-5, 1e-6) if np.dtype(dtype) == np.float32 else Tolerance(1e-12, 1e-13)
+
+    def attainable(self, dtype: npt.DTypeLike, units: int) -> Tolerance:
+        """This tolerance, or what rounding allows a network of so many units where it is less:
+        FLOOR eps sqrt(units).
+        """
+        floor = FLOOR * float(np.finfo(np.dtype(dtype)).eps) * units**0.5
+        return self if self.absolute + self.relative >= floor else Tolerance(floor, self.relative)
 
     def bound(self, state_norm: Array) -> Array:
         """absolute + relative ||state||, (B,)."""

@@ -24,6 +24,7 @@ import numpy as np
 
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, decay_rates, total_input
+from fsp_dynamics.solvers.equilibrium import Equilibrium
 from fsp_dynamics.solvers.linearisation import Linearisation, linearised, rightmost, ring_eigenvalues
 from fsp_dynamics.solvers.response import gains, loop_matrix
 
@@ -55,6 +56,15 @@ def abscissa(network: Network, state: State, nudge: Nudge | None, drive: Array) 
     linear = linearised(with_curvature(network), state, nudge, drive, held=True)
     uncoupled = slowest if network.rho.projected else -np.inf
     return np.array([max(uncoupled, _abscissa_of(linear, b)) for b in range(len(drive))])
+
+
+def certified(network: Network, found: Equilibrium, nudge: Nudge | None, drive: Array) -> Equilibrium:
+    """The equilibria with their `abscissa`, NaN for samples that did not converge."""
+    values, rows = np.full(len(found.status), np.nan), np.flatnonzero(found.converged)
+    if rows.size:
+        pull = None if nudge is None else nudge.rows(rows)
+        values[rows] = abscissa(network, found.rows(rows).state, pull, drive[rows])
+    return dataclasses.replace(found, abscissa=values)
 
 
 def always_stable(network: Network, nudge: Nudge | None, drive: Array) -> bool:

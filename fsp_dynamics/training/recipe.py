@@ -13,10 +13,14 @@ from fsp_dynamics.learning.optimisers import Sgd
 from fsp_dynamics.learning.rules import Rule, require_rule
 from fsp_dynamics.learning.rules.hebbian import HEBBIAN
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge
+from fsp_dynamics.models.rate import Nudge, pull_of
 from fsp_dynamics.solvers.equilibrium import Solver, Tolerance
 from fsp_dynamics.training.epoch_state import EpochState
 from fsp_dynamics.training.warm_start import WarmStart
+
+# of the largest move under the nudge, the tolerance above which nothing can be learned, and above
+# which learning is coarse
+DROWNED, COARSE = 0.3, 0.03
 
 
 class LabelledImages(Protocol):
@@ -80,10 +84,29 @@ class Recipe:
             )
         for name, weight in network.parameters().items():
             check_finite(name, weight)
+        self._check_beta(network)
         silence = np.zeros((1, network.sizes[1]), network.dtype)
         self.solver.relax(network, silence, None, None, self.tolerance)  # refuses what it cannot relax
         for beta in (self.beta,) if self.phases == "one-sided" else (self.beta, -self.beta):
             Nudge(beta, np.zeros((0, network.sizes[-1]))).check(network, 0)
+
+    def relaxation_error(self, network: Network) -> float:
+        """The tolerance as a share of the largest move under the nudge: how much of an update may
+        be relaxation error, which is divided by beta as the move is.
+        """
+        betas = (self.beta,) if self.phases == "one-sided" else (self.beta, -self.beta)
+        return float(self.tolerance.bound(np.ones(()))) / min(pull_of(network, beta) for beta in betas)
+
+    def _check_beta(self, network: Network) -> None:
+        """Raises ConfigurationError where relaxation errors drown the nudge."""
+        if self.relaxation_error(network) <= DROWNED:
+            return
+        most = DROWNED * pull_of(network, self.beta)
+        raise ConfigurationError(
+            f"beta = {self.beta!r} moves an output by at most {pull_of(network, self.beta):.2g}, but with a tolerance "
+            f"of {float(self.tolerance.bound(np.ones(()))):g} a state may be wrong by as much, and the errors are "
+            f"divided by beta; raise beta, or lower the tolerance below {most:.2g} (in float32 to no less than 1e-6)"
+        )
 
 
 @dataclass(slots=True)

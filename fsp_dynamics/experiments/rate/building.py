@@ -79,12 +79,18 @@ def build_recipe(config: Config, backend: Backend = NUMBA, local_rank: int = 0, 
     learning, given = config.learning, config.solver
     kept = {"normalised", "output_step", "momentum", "decay", "rate_factor", "frozen"}
     optimiser = Sgd(LearningRates(**learning.rates.model_dump()), **learning.model_dump(include=kept))
-    tolerance = Tolerance.default(config.network.dtype)
-    if given.absolute is not None or given.relative is not None:
-        tolerance = Tolerance(given.absolute or 0.0, given.relative or 0.0)
+    tolerance = asked_tolerance(config).attainable(config.network.dtype, sum(config.network.hidden))
     solver = backend.solver(given, local_rank)
     how = learning.model_dump(include={"beta", "phases", "batch", "mirror"})
     return Recipe(rule=objects.rule(learning.rule), optimiser=optimiser, solver=solver, tolerance=tolerance, **how)
+
+
+def asked_tolerance(config: RateConfig) -> Tolerance:
+    """The tolerance of [solver], which may be below rounding."""
+    given = config.solver
+    if given.absolute is None and given.relative is None:
+        return Tolerance.default(config.network.dtype)
+    return Tolerance(given.absolute or 0.0, given.relative or 0.0)
 
 
 def require_rate(config: Config, what: str) -> RateConfig:

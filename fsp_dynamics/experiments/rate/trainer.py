@@ -11,7 +11,7 @@ from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.execution import NoConvergenceError
 from fsp_dynamics.experiments.folder import plain
 from fsp_dynamics.experiments.objects import Objects
-from fsp_dynamics.experiments.rate.building import build_network, build_recipe, network_with
+from fsp_dynamics.experiments.rate.building import asked_tolerance, build_network, build_recipe, network_with
 from fsp_dynamics.experiments.rate.config import RateConfig
 from fsp_dynamics.experiments.rate.probing import Probing
 from fsp_dynamics.experiments.trainer import OnBatch, Record, Resources, TrainingState
@@ -21,7 +21,7 @@ from fsp_dynamics.training.engine import engine_of, slow_rule
 from fsp_dynamics.training.epoch import train_epoch
 from fsp_dynamics.training.epoch_state import EpochState
 from fsp_dynamics.training.evaluation import Evaluation, evaluate
-from fsp_dynamics.training.recipe import Learner, Recipe
+from fsp_dynamics.training.recipe import COARSE, Learner, Recipe
 from fsp_dynamics.training.warm_start import warm_start_of
 
 ACTIVATIONS_HOME = "fsp_dynamics.models.activations"  # where those of the package are defined
@@ -165,12 +165,13 @@ class RateTrainer:
         self.probing.waiting = list(state.values.get("probes", []))
 
     def warnings(self, record: Record | None, previous: Record | None) -> list[str]:
-        """A negative beta alone; a rule without a compiled engine; samples that did not converge; a
-        loop near instability; outputs that have fallen silent.
+        """A negative beta alone; a beta or a tolerance too small; a rule without a compiled engine;
+        samples that did not converge; a loop near instability; outputs that have fallen silent.
         """
         if record is None:
             slow = slow_rule(self.learner.network, self.recipe, self.resources.ranks)
-            return _about_beta(self.config) + ([slow] if slow else [])
+            notes = [*_about_beta(self.config), *_about_tolerance(self.config, self.learner.network, self.recipe)]
+            return notes + ([slow] if slow else [])
         before, images = previous or {}, len(self.data.train.labels)
         epoch, found = f"epoch {record['epoch']}", []
         if 2 * record["unconverged"] >= images:
@@ -204,6 +205,22 @@ def _check_fits(network: Network, data: Dataset) -> None:
             f"network = {network!r} has {network.sizes[0]} inputs and {network.sizes[-1]} outputs, but the images of "
             f"{data.name} have {pixels} pixels and {classes} classes; give a network for these data"
         )
+
+
+def _about_tolerance(config: RateConfig, network: Network, recipe: Recipe) -> list[str]:
+    notes, asked = [], asked_tolerance(config)
+    if asked != recipe.tolerance:
+        notes.append(
+            f"solver.absolute = {asked.absolute:g} is below the rounding of {network.dtype}; a sample has converged "
+            f"within {recipe.tolerance.absolute:.1g}"
+        )
+    share = recipe.relaxation_error(network)
+    if share > COARSE:
+        notes.append(
+            f"learning.beta = {config.learning.beta:g} moves an output little beside the tolerance: up to "
+            f"{100 * share:.0f} % of an update may be relaxation error; raise learning.beta or lower solver.absolute"
+        )
+    return notes
 
 
 def _about_beta(config: RateConfig) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,8 @@ from fsp_dynamics.learning.phases import Phases
 from fsp_dynamics.learning.rules import Contrast, Rule, Term, checked_terms
 from fsp_dynamics.models.network import Array, Network, Weights
 from fsp_dynamics.solvers.equilibrium import Equilibrium
+
+NOISE = 0.3  # of the outputs' move: residuals above which an update is called noisy
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -67,6 +70,21 @@ def update(rule: Rule, network: Network, images: Array, phases: Phases) -> Updat
     return Update.of(network, assemble(rule, network, images[seen.rows], seen, len(images)))
 
 
+def _warn_of_noise(beta: float, free: Equilibrium, nudged: Equilibrium) -> None:
+    """Warn where the outputs moved little beside the residuals, which are divided by beta too."""
+    moved = np.linalg.norm(nudged.output.astype(np.float64) - free.output, axis=1).sum()
+    noise = float(free.residual.sum() + nudged.residual.sum())
+    # no move at all is that of outputs on their targets, unless beta is what it drowns
+    if noise > NOISE * (moved if moved > 0 else abs(beta) * len(free.status)):
+        warnings.warn(
+            f"beta = {beta:g} moved the outputs by {moved / len(free.status):.2g} in the mean, and residuals are "
+            f"{noise / len(free.status):.2g}: much of the update is relaxation error; raise beta, or relax both phases "
+            "with a lower tolerance",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
 def rule_update(
     rule: Rule,
     network: Network,
@@ -97,4 +115,5 @@ def rule_update(
         if phase is not None:
             check_shape(f"{name} output", phase.output, (len(images), network.sizes[-1]))
             phase.require_converged()
+    _warn_of_noise(beta, free, nudged)
     return update(rule, network, images, Phases(beta, free, np.arange(len(free.status)), nudged, opposite))
