@@ -30,6 +30,7 @@ from fsp_dynamics.cli.options import (
     Json,
     Products,
     RunPath,
+    SaveMinutes,
     ShowProgress,
     Threads,
     in_options,
@@ -143,6 +144,7 @@ def train(
     device: Device = None,
     products: Products = None,
     allow_import: AllowImport = (),
+    save_minutes: SaveMinutes = 5.0,
     progress: ShowProgress = True,
     as_json: Json = False,
     **given: str | None,
@@ -155,7 +157,8 @@ def train(
     out
         Run folder (default: runs/NAME-SEED).
     resume
-        Continue after the last finished epoch, to the same bits as an uninterrupted run.
+        Continue from the last checkpoint, within an epoch or after one, to the same bits as an
+        uninterrupted run.
     """
     from fsp_dynamics.experiments.jobs.ranks import is_first
     from fsp_dynamics.experiments.runner import train as train_run
@@ -168,6 +171,7 @@ def train(
         "products": products,
         "allow_import": allow_import,
         "allow": allow,
+        "save_minutes": save_minutes,
     }
     run = train_run(source, out=out, resume=resume, progress=reporter(progress), **where, **overrides(given))
     if not is_first():

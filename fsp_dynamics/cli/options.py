@@ -43,6 +43,10 @@ AllowImport = Annotated[
     SEVERAL,
     Parameter(help="Modules that may be imported where a run names its own rule or firing rate by an import path."),
 ]
+SaveMinutes = Annotated[
+    float,
+    Parameter(help="Minutes, at most, from one checkpoint to the next within an epoch.", show_default=True),
+]
 RunPath = Annotated[Path, Parameter(help="The folder of a run.")]
 
 

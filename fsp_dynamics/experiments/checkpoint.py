@@ -4,8 +4,10 @@ when they are read.
 A checkpoint is a payload (safetensors) and a manifest (JSON) that names it and holds its SHA-256.
 The payload is written first, under a name of its own; renaming the manifest into place is what
 makes the checkpoint. Until then the previous one is whole, after it the new one is. `last` and
-`best` may name one payload. Networks that are kept for good, `kept-00003` after epoch 3, have each
-a payload of their own, which holds the network and nothing else; pruning does not touch them.
+`best` may name one payload. `unfinished` is a state within the epoch after `last`; when that epoch
+is complete it is removed, the manifest first. Networks that are kept for good, `kept-00003` after
+epoch 3, have each a payload of their own, which holds the network and nothing else; pruning does
+not touch them.
 
 The payload holds `TrainingState.arrays`, the manifest `TrainingState.values` (the random stream
 under "rng", all else under "values"), its own name, and the run that it belongs to (`binding`).
@@ -36,6 +38,8 @@ FORMAT = 3
 UNBOUND = (1, 2)
 """Formats whose manifests do not say to which run they belong."""
 NAMES = ("last", "best")
+UNFINISHED = "unfinished"
+"""The name of a state within an epoch, the one after `last`."""
 KEPT = re.compile(r"kept-(\d+)(-.*)?\.(json|safetensors)")
 PAYLOAD = re.compile(r"(epoch|kept)-(\d{5,10})-([0-9a-f]{12})\.safetensors")
 LONGEST = 16 * MEGABYTE  # manifest, in bytes
@@ -66,7 +70,8 @@ def save_checkpoint(
     folder: Path, state: TrainingState, names: Sequence[str] = ("last",), run: Binding = NOBODY
 ) -> None:
     """Make `state` the checkpoint called by each of `names`, in that order, and drop payloads that
-    no manifest names any more. run : to which it belongs.
+    no manifest names any more; one at the end of an epoch ends `unfinished` too. run : to which it
+    belongs.
 
     Raises NotFiniteError for NaN, infinity and numbers beyond `payload.LARGEST`, before anything is
     written, and OSError if the disk refuses; what was there then stays valid.
@@ -74,7 +79,33 @@ def save_checkpoint(
     manifest = _write_payload(folder, "epoch", state, run)
     for name in names:
         _write_manifest(folder, name, manifest)
+    if UNFINISHED not in names:
+        (folder / f"{UNFINISHED}.json").unlink(missing_ok=True)
     _prune(folder)
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a process left that was killed while it saved: an unfinished epoch that has been
+    finished since, payloads that no manifest names. Raises CheckpointError for a damaged manifest.
+    """
+    if latest(folder) != UNFINISHED:
+        (folder / f"{UNFINISHED}.json").unlink(missing_ok=True)
+    _prune(folder)
+
+
+def latest(folder: Path) -> str:
+    """The name of the checkpoint from which a run goes on: `last`, or `unfinished` where the epoch
+    after it was begun. Raises CheckpointError for manifests that do not belong together.
+    """
+    if not has_checkpoint(folder, UNFINISHED):
+        return "last"
+    finished, begun = (read_manifest(folder, name).epoch for name in ("last", UNFINISHED))
+    if begun > finished:
+        raise CheckpointError(
+            f"{folder / 'last.json'} is that of epoch {finished}, but {UNFINISHED}.json goes on after epoch {begun}: "
+            "one of them is of another time or run; restore what belongs together, or train again into another folder"
+        )
+    return UNFINISHED if begun == finished else "last"  # one of before has been finished since
 
 
 def keep_network(folder: Path, state: TrainingState, run: Binding = NOBODY) -> None:
@@ -168,12 +199,13 @@ def _write_payload(folder: Path, kind: str, state: TrainingState, run: Binding) 
     """Write the arrays to a file that is named by kind, epoch and content; the manifest that
     describes it, but for its name.
     """
-    check_arrays(state.arrays, f" after epoch {state.epoch}; it is not saved")
+    when = f"in epoch {state.epoch + 1}" if state.part("epoch") else f"after epoch {state.epoch}"
+    check_arrays(state.arrays, f" {when}; it is not saved")
     values: dict[str, Any] = json.loads(json.dumps(state.values))
     payload = write_payload(state.arrays, run.digest(state.epoch, values))
     digest = hashlib.sha256(payload).hexdigest()
     file = f"{kind}-{state.epoch:05d}-{digest[:12]}.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # not the run's folder too, which may have been removed
     write_aside(folder / file, payload)
     return {
         "epoch": state.epoch,
@@ -215,7 +247,8 @@ def _kept_files(folder: Path) -> list[tuple[Path, int]]:
 
 def _prune(folder: Path) -> None:
     try:
-        kept = {read_manifest(folder, name).payload for name in NAMES if has_checkpoint(folder, name)}
+        names = (name for name in (*NAMES, UNFINISHED) if has_checkpoint(folder, name))
+        kept = {read_manifest(folder, name).payload for name in names}
     except (CheckpointError, OSError):
         return  # a damaged manifest may need any of the payloads: keep them all
     for path in folder.glob("epoch-*.safetensors"):
@@ -292,6 +325,8 @@ def _text(manifest: dict[str, Any]) -> bytes:
 
 
 def _remedy(name: str) -> str:
+    if name == UNFINISHED:
+        return f"remove {UNFINISHED}.json to go on after the last finished epoch, or train again into another folder"
     if name not in NAMES:
         return "take the network of another epoch, or train again into another folder"
     other = "best" if name == "last" else "last"

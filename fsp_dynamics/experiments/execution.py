@@ -1,4 +1,4 @@
-"""What a run needs of the machine: data, threads, signals, and a record of where it ran."""
+"""What a run needs of the machine: data, threads, and a record of where it ran."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import contextlib
 import importlib.metadata
 import os
 import platform
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from fsp_dynamics.datasets import Dataset, load_dataset, read_dataset
@@ -26,54 +23,6 @@ PACKAGES = ("numpy", "scipy", "numba", "safetensors", "scikit-learn", "threadpoo
 
 class NoConvergenceError(FspError, RuntimeError):
     """No sample of a whole epoch converged, so nothing could be learned."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal stopped the run; what was saved last is whole. `signum` is the signal."""
-
-    def __init__(self, signum: int, message: str = "") -> None:
-        super().__init__(message or f"stopped by {signal.Signals(signum).name}")
-        self.signum = signum
-
-
-class Stop:
-    """Whether a signal has arrived; `check` raises Interrupted where stopping is harmless."""
-
-    def __init__(self) -> None:
-        self.signum: int | None = None
-
-    def handle(self, signum: int, frame: FrameType | None) -> None:
-        """The signal handler. A second signal stops at once."""
-        if self.signum is not None:
-            raise Interrupted(signum)
-        self.signum = signum
-
-    def check(self) -> None:
-        if self.signum is not None:
-            raise Interrupted(self.signum)
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[Stop]:
-    """SIGINT and SIGTERM set the yielded `Stop` while the block runs; outside the main thread their
-    handlers are left alone.
-
-    In nested blocks signals reach the inner `Stop` only; a signal that arrived before it began is
-    passed on to it.
-    """
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    outer = getattr(before[signal.SIGINT], "__self__", None)
-    if isinstance(outer, Stop):
-        stop.signum = outer.signum
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def load_data(given: DataConfig, data_dir: str | Path | None = None, objects: Objects | None = None) -> Dataset:

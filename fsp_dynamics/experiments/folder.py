@@ -7,7 +7,8 @@
     probes.jsonl        what was measured of the network: before the first epoch, after each, and
                         within them where that was asked for
     summary.json        best epoch (by validation error) and last
-    checkpoints/        last, best, and the networks that were to be kept (probes.keep)
+    checkpoints/        last, best, the networks that were to be kept (probes.keep), and while an
+                        epoch lasts, unfinished
     figures/            drawn while it runs and when it ends
 
 Every file but the .jsonl ones is written aside and renamed; those only grow. What is read was
@@ -30,7 +31,7 @@ from typing import Any
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, NotAFileError, RunExistsError, RunLockedError
 from fsp_dynamics.experiments import former_names, records
 from fsp_dynamics.experiments.binding import Binding, new_identity
-from fsp_dynamics.experiments.checkpoint import checkpoint_files, drop_kept, read_manifest
+from fsp_dynamics.experiments.checkpoint import checkpoint_files, drop_kept, read_manifest, tidy
 from fsp_dynamics.experiments.config import Config, flatten
 from fsp_dynamics.experiments.config_io import load_config, to_toml
 from fsp_dynamics.experiments.records import METRICS, PROBES
@@ -218,6 +219,7 @@ class RunFolder:
         for name, mark in (marked or {}).items():
             contents[name] = records.require_marked(self.path / name, self._content(name), mark)
         drop_kept(self.checkpoints, epoch)
+        tidy(self.checkpoints)
         for name, content in contents.items():
             write_aside(self.path / name, content)
         return kept

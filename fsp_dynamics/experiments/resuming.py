@@ -11,7 +11,7 @@ from fsp_dynamics.datasets import Dataset
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.binding import ELSEWHERE, without
-from fsp_dynamics.experiments.checkpoint import has_checkpoint
+from fsp_dynamics.experiments.checkpoint import has_checkpoint, latest
 from fsp_dynamics.experiments.config import Config, format_differences
 from fsp_dynamics.experiments.folder import Record, RunFolder
 from fsp_dynamics.experiments.progress import EpochReporter
@@ -38,7 +38,7 @@ def resume(
         data.check_fingerprint(before["data"])
     if not has_checkpoint(folder.checkpoints):
         return folder.start_again()
-    saved, manifest = load_state(folder, "last", config, allow=allow, note=reporter.note)
+    saved, manifest = load_state(folder, latest(folder.checkpoints), config, allow=allow, note=reporter.note)
     if config.learning.epochs < saved.epoch:
         raise ConfigurationError(
             f"learning.epochs = {config.learning.epochs}, but {folder.path} has finished {saved.epoch}; "

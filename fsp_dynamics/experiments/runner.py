@@ -1,5 +1,5 @@
 """`train`: a run from its configuration to its folder, epoch by epoch, resumable after each of
-them.
+them and within them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fsp_dynamics.datasets import Dataset
-from fsp_dynamics.errors import ConfigurationError, RunExistsError
+from fsp_dynamics.errors import ConfigurationError, RunExistsError, check_positive
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
 from fsp_dynamics.experiments.callbacks import Callback, Callbacks, EarlyStopping
@@ -24,7 +24,8 @@ from fsp_dynamics.experiments.own import OwnObjects
 from fsp_dynamics.experiments.progress import EpochReporter, Output, Progress, RunReporter, run_reporter
 from fsp_dynamics.experiments.restoring import check_allowed
 from fsp_dynamics.experiments.run import Run, open_run
-from fsp_dynamics.experiments.session import Session
+from fsp_dynamics.experiments.session import SAVE_MINUTES, Session
+from fsp_dynamics.experiments.stopping import SAME, Interrupted, stoppable
 from fsp_dynamics.experiments.trainer import Resources, trainer_of
 
 
@@ -47,6 +48,7 @@ def train(
     device: str | None = None,
     products: str | None = None,
     allow_import: Sequence[str] = (),
+    save_minutes: float = SAVE_MINUTES,
     **overrides: Any,
 ) -> Run:
     """Train a network and keep everything in a run folder.
@@ -68,9 +70,9 @@ def train(
         raises `StopTraining` ends the run as finished early (experiments/callbacks.py).
     out : the run folder; runs/NAME-SEED if None. One that already holds a run is refused unless
         `resume`.
-    resume : go on after the last finished epoch, to the same bits as a run that was never stopped;
-        starts a run if there is none. The configuration must be the same; only learning.epochs may
-        differ, and what `allow` names.
+    resume : go on where the last checkpoint was saved, within an epoch or after one, to the same
+        bits as a run that was never stopped; starts a run if there is none. The configuration must
+        be the same; only learning.epochs may differ, and what `allow` names.
     allow : dotted keys of the configuration that may be changed where a run is resumed, such as
         "learning.beta"; each change is recorded in environment.json.
     progress : True for bars and lines on stderr, False for silence, or a callable for each epoch's
@@ -82,6 +84,8 @@ def train(
     allow_import : modules that a run folder (or the config.toml in it) may have imported, where it
         names rules or firing rates by their import path. What any other TOML file or an argument
         names is imported.
+    save_minutes : at most so many from one checkpoint to the next, while an epoch is learned. On a
+        signal one is saved too: SIGINT, SIGTERM and SIGHUP then stop the run, SIGUSR1 does not.
     overrides : `seed`, tables (learning={"batch": 50}; network= and data= take them too), or
         dotted keys (**{"learning.batch": 50}).
 
@@ -115,6 +119,7 @@ def train(
     if not isinstance(callbacks, Iterable):
         raise ConfigurationError(f"callbacks = {callbacks!r}, expected a list of functions, such as [{callbacks!r}]")
     means |= {"objects": own.objects(config), "network": network, "callbacks": tuple(callbacks)}
+    means["save_minutes"] = save_minutes
     return run(config, RunFolder(Path(out)), reporter, resume=resume, allow=allow, **means)
 
 
@@ -141,14 +146,17 @@ def run(
     objects: Objects | None = None,
     network: Any = None,
     callbacks: Sequence[Callback] = (),
+    save_minutes: float = SAVE_MINUTES,
 ) -> Run:
     """Train `config` in `folder`, as in `train`; nothing is written before configuration and data
     are known to be usable. objects : None: what the configuration names may be imported.
     """
+    check_positive("save_minutes", save_minutes)
     job, objects = ranks.job(), Objects(None) if objects is None else objects
     if job.rank > 0:
         folder, reporter = ObservedFolder(folder.path), RunReporter(Output())
     with contextlib.ExitStack() as held:
+        stop = held.enter_context(stoppable(at_once=True, patience=SAME if job.count > 1 else 0.0))
         with ranks.refused_together(job):
             if not resume:
                 folder.refuse_occupied()
@@ -163,14 +171,17 @@ def run(
             kernels = ranks.local_share(execution.cores()) if job.count > 1 else None
             held.enter_context(execution.thread_limit(threads, kernels))
             held.enter_context(folder.locked())
-            stop = held.enter_context(execution.stoppable())
-            session = Session(config, folder, trainer, reporter, stop, data, hooks, objects, [], job, allowed)
+            session = Session(
+                config, folder, trainer, reporter, stop, data, hooks, objects, [], job, allowed, save_minutes
+            )
             environment = functools.partial(execution.environment, config, backend=trainer.description, ranks=job.count)
             if session.writes:
                 session.enter(resume, environment, command)
         if not session.writes:
             session.enter(True, environment, command)
         session.work()
+    if stop.signum is not None and stop.outer is None:
+        raise Interrupted(stop.signum, f"stopped by a signal; the run in {folder.path} is finished")
     return open_run(folder.path, objects=objects)
 
 

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fsp_dynamics.datasets import Dataset
 from fsp_dynamics.errors import RankLostError
 from fsp_dynamics.experiments.callbacks import Callbacks
-from fsp_dynamics.experiments.checkpoint import has_checkpoint, keep_network, save_checkpoint, save_first
+from fsp_dynamics.experiments.checkpoint import (
+    UNFINISHED,
+    has_checkpoint,
+    keep_network,
+    save_checkpoint,
+    save_first,
+)
 from fsp_dynamics.experiments.config import Config
-from fsp_dynamics.experiments.execution import Interrupted, NoConvergenceError, Stop
+from fsp_dynamics.experiments.execution import NoConvergenceError
 from fsp_dynamics.experiments.folder import Record, RunFolder, best_of, plain
 from fsp_dynamics.experiments.jobs import ranks
 from fsp_dynamics.experiments.objects import Objects
 from fsp_dynamics.experiments.progress import EpochReporter
 from fsp_dynamics.experiments.resuming import resume
 from fsp_dynamics.experiments.run import open_run
+from fsp_dynamics.experiments.stopping import Interrupted, Stop
 from fsp_dynamics.experiments.trainer import Trainer
 from fsp_dynamics.training.ranks import Ranks
 
@@ -25,11 +35,25 @@ PARTS = ("valid", "test")
 # of the time it takes to draw passes before the picture is drawn again, so that drawing costs at
 # most a twentieth
 DRAW_EVERY = 20
+SAVE_MINUTES = 5.0  # from one checkpoint to the next, within an epoch
+# seconds that judging an epoch took, from which on the state is saved before the next is judged
+LONG = 5.0
+
+
+class _Pause(Exception):
+    """Leaves the epoch between two batches, to save its state. signum : of the signal that then
+    ends the run, or 0. complete : no batch is left.
+    """
+
+    def __init__(self, signum: int, complete: bool) -> None:
+        self.signum, self.complete = signum, complete
 
 
 @dataclass(slots=True)
 class Session:
-    """One process's work on a run."""
+    """One process's work on a run. save_minutes : at most so many from one checkpoint to the next,
+    while batches are learned.
+    """
 
     config: Config
     folder: RunFolder
@@ -42,8 +66,15 @@ class Session:
     metrics: list[Record]
     ranks: Ranks
     allow: Sequence[str] = ()
+    save_minutes: float = SAVE_MINUTES
     # when the last picture was ready, and how long it took
     drawn: tuple[float, float] = (0.0, 0.0)
+    # when a state was saved, how long it took to judge the last epoch, whether the present one was
+    # saved after its last batch, and whether all ranks have agreed to end
+    saved: float = field(default_factory=time.monotonic)
+    judging: float = math.inf
+    complete: bool = False
+    ends: bool = False
 
     @property
     def writes(self) -> bool:
@@ -81,8 +112,10 @@ class Session:
         """Epoch after epoch to the last one; each ends with its metrics and checkpoint on the
         disk.
         """
-        self._note(None)
+        if self.ranks.count > 1:
+            self.stop.at_once = False  # the others would wait for this one
         try:
+            self._note(None)
             reason = self._agreed(lambda: self.callbacks.resumed(self.metrics))
             while reason is None and self.trainer.finished < self.config.learning.epochs:
                 self._check_stop()
@@ -90,6 +123,8 @@ class Session:
                 reason = self._agreed(lambda: self.callbacks.after_epoch(self.metrics[-1], self.trainer.network))
         except Interrupted as interrupted:
             self.summarise("interrupted")
+            if self.ends:
+                self._together()
             raise Interrupted(
                 interrupted.signum, f"stopped by a signal in epoch {len(self.metrics) + 1}; {self._remaining()}"
             ) from None
@@ -101,12 +136,13 @@ class Session:
             raise
         finally:
             self.reporter.close()
-        if reason:
-            self.reporter.report(f"finished early after epoch {len(self.metrics)}: {reason}")
-        self.summarise("finished early" if reason is not None else "finished", reason)
-        if self.metrics:
-            self._draw()
-        ranks.largest(self.ranks, 0)  # from here on the others may read what the first has written
+        with self.stop.postponed():
+            if reason:
+                self.reporter.report(f"finished early after epoch {len(self.metrics)}: {reason}")
+            self.summarise("finished early" if reason is not None else "finished", reason)
+            if self.metrics:
+                self._draw()
+            self._together()  # from here on the others may read what the first has written
 
     def _agreed(self, ask: Callable[[], str | None]) -> str | None:
         """The reason to end that the callbacks of the first process give; "" in the others."""
@@ -117,15 +153,35 @@ class Session:
 
     def _remaining(self) -> str:
         holds = f"the {len(self.metrics)} finished epochs" if self.writes else "what its first process has saved"
+        if self.writes and has_checkpoint(self.folder.checkpoints, UNFINISHED):
+            holds += " and a part of the next"
         return f"{self.folder.path} holds {holds}, resume with resume=True"
 
     def _check_stop(self) -> None:
         """Raises Interrupted, in all ranks at the same place, once a signal has reached one of
         them.
         """
-        signum = ranks.largest(self.ranks, self.stop.signum or 0)
+        signum, _ = self._asked()
         if signum:
-            raise Interrupted(signum)
+            self._stop(signum)
+
+    def _stop(self, signum: int) -> None:
+        """Raises Interrupted, as all ranks do."""
+        self.ends = True
+        raise Interrupted(signum)
+
+    def _asked(self, due: bool = False) -> tuple[int, bool]:
+        """(the signal that asks to stop, or 0; whether the state is to be saved), alike in all
+        ranks: what is due, and when, is decided by the first of them.
+        """
+        late = self.writes and (due or time.monotonic() - self.saved >= 60 * self.save_minutes)
+        asked = ranks.largest(self.ranks, 2 * (self.stop.signum or 0) + int(self.stop.save or late))
+        return asked // 2, asked > 0
+
+    def _together(self) -> None:
+        """Wait for all ranks: the end of one ends the job, and the first must have written all."""
+        with contextlib.suppress(RankLostError):
+            ranks.largest(self.ranks, 0)
 
     def _note(self, record: Record | None) -> None:
         for text in self.trainer.warnings(record, self.metrics[-1] if self.metrics else None):
@@ -135,6 +191,7 @@ class Session:
         """Write the checkpoint, under these names."""
         if self.writes:
             save_checkpoint(self.folder.checkpoints, self.trainer.state(), names, self.folder.binding(self.config))
+        self.saved, self.stop.save = time.monotonic(), False
 
     def keep(self) -> None:
         """Keep the network for good, if it is its turn. Before `save`: what was kept without being
@@ -162,16 +219,56 @@ class Session:
     def _epoch(self) -> None:
         trainer, epoch = self.trainer, self.trainer.finished + 1
         self.reporter.start_epoch(epoch, self.config.learning.epochs, len(self.data.train.labels))
-        report = trainer.epoch(self._on_batch)
-        probed = trainer.probe()
-        record = plain(self._record(epoch, report, probed[-1]))
+        with self.stop.postponed():
+            report = self._learn()
+        begin = time.monotonic()
+        if self.complete:
+            self._check_stop()
+        with contextlib.nullcontext() if self.complete else self.stop.postponed():
+            probed = trainer.probe()
+            record = plain(self._record(epoch, report, probed[-1]))
+        self.judging = time.monotonic() - begin
+        with self.stop.postponed():
+            self._write(record, probed)
+
+    def _learn(self) -> Record:
+        """Learn the batches of an epoch, or those that are left of it, and save its state between
+        them when it is time; its report.
+        """
+        self.complete = False
+        while True:
+            try:
+                return self.trainer.epoch(self._on_batch)
+            except _Pause as left:
+                pause = left
+            self.save([UNFINISHED])
+            self.complete = pause.complete
+            if pause.signum:
+                self._stop(pause.signum)
+
+    def _on_batch(self, done: int, total: int, error: float) -> None:
+        """Raises _Pause where the state is to be saved: when it is late, on a signal, and after
+        the last batch where judging the network may take long.
+        """
+        if self.complete:
+            return
+        try:
+            self.reporter.batch(done, total, error)
+        except KeyboardInterrupt as stopped:  # a sweep was stopped
+            raise _Pause(int(getattr(stopped, "signum", signal.SIGINT)), done == total) from None
+        signum, due = self._asked(done == total and self.judging > LONG)
+        if due:
+            raise _Pause(signum, done == total)
+
+    def _write(self, record: Record, probed: list[Record]) -> None:
+        """Bring what an epoch has yielded to the disk."""
         self._note(record)
         self.folder.append_probes(probed)
         self.folder.append_metrics(record)
         self.metrics.append(record)
         best = best_of(self.metrics)
         self.keep()
-        self.save(["best", "last"] if best is not None and best["epoch"] == epoch else ["last"])
+        self.save(["best", "last"] if best is not None and best["epoch"] == record["epoch"] else ["last"])
         self.summarise("unfinished")
         self.reporter.end_epoch(record)
         ready, took = self.drawn
@@ -187,10 +284,6 @@ class Session:
         with apart():
             open_run(self.folder.path).plot(path=self.folder.figures / "learning.png")
         self.drawn = (time.monotonic(), time.monotonic() - begin)
-
-    def _on_batch(self, done: int, total: int, error: float) -> None:
-        self._check_stop()
-        self.reporter.batch(done, total, error)
 
     def _record(self, epoch: int, report: Record, probed: Record) -> Record:
         """The epoch's line of metrics.jsonl."""

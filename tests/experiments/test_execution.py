@@ -17,13 +17,12 @@ import fsp_dynamics.kernels.products  # noqa: F401  (loads numba's kernels)
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.execution import (
-    Interrupted,
     changed_environment,
     environment,
-    stoppable,
     thread_limit,
 )
 from fsp_dynamics.experiments.rate.building import build_network, build_recipe
+from fsp_dynamics.experiments.stopping import Interrupted, stoppable
 
 
 def blas_threads():

@@ -7,9 +7,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
-import os
 import shutil
-import signal
 import warnings
 
 import numpy as np
@@ -17,11 +15,10 @@ import pytest
 
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, NotFiniteError, RunExistsError
 from fsp_dynamics.experiments import runner
-from fsp_dynamics.experiments.execution import Interrupted, NoConvergenceError
+from fsp_dynamics.experiments.execution import NoConvergenceError
 from fsp_dynamics.experiments.rate import trainer as rate_trainer
 from fsp_dynamics.experiments.rate.building import build_network
 from fsp_dynamics.experiments.runner import open_run, train
-from fsp_dynamics.training import loop_engine as engine
 
 # so little training may leave an output silent
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* output")
@@ -64,38 +61,6 @@ def test_resuming_after_any_epoch_gives_the_bits_of_an_unbroken_run(tiny, tmp_pa
     assert timeless(resumed.metrics) == timeless(whole.metrics)
     assert resumed.summary["best"]["epoch"] == whole.summary["best"]["epoch"]
     assert resumed.config.learning.epochs == 3
-
-
-def test_a_stop_by_a_signal_loses_only_the_epoch_it_fell_in(tiny, tmp_path, unbroken, monkeypatch):
-    real, calls, received = rate_trainer.train_epoch, [], []
-    monkeypatch.setattr(engine, "CHUNK", 20)
-    monkeypatch.setattr(engine, "TRIAL", 20)
-
-    def interrupted(learner, split, recipe, on_batch=None, **more):
-        calls.append(learner.epoch)
-        if len(calls) == 2:
-
-            def kicking(done, total, error):
-                if done == 60:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                on_batch(done, total, error)
-                received.append(done)
-
-            return real(learner, split, recipe, kicking)
-        return real(learner, split, recipe, on_batch)
-
-    monkeypatch.setattr(rate_trainer, "train_epoch", interrupted)
-    with pytest.raises(
-        Interrupted, match=r"in epoch 2; .* holds the 1 finished epochs, resume with resume=True"
-    ) as caught:
-        quietly(tiny(), out=tmp_path)
-    assert caught.value.signum == signal.SIGTERM
-    assert received == [20, 40]
-    assert open_run(tmp_path).summary["status"] == "interrupted"
-    monkeypatch.undo()
-    resumed = quietly(tiny(), out=tmp_path, resume=True)
-    assert same_bits(resumed, unbroken(tiny()))
-    assert resumed.summary["status"] == "finished"
 
 
 def test_killed_between_metrics_and_checkpoint(tiny, tmp_path, unbroken, monkeypatch, killed):

@@ -21,9 +21,10 @@ from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.backend import NUMBA
 from fsp_dynamics.experiments.checkpoint import load_checkpoint, save_checkpoint
 from fsp_dynamics.experiments.config_io import load_config
-from fsp_dynamics.experiments.execution import Interrupted, load_data
+from fsp_dynamics.experiments.execution import load_data
 from fsp_dynamics.experiments.overview import compare_runs, list_runs
 from fsp_dynamics.experiments.runner import open_run, train
+from fsp_dynamics.experiments.stopping import Interrupted
 from fsp_dynamics.experiments.sweeps.runner import open_sweep, sweep
 from fsp_dynamics.experiments.trainer import TRAINERS, Family, Resources, trainer_of
 from fsp_dynamics.training.ranks import ALONE

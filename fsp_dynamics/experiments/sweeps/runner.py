@@ -27,9 +27,9 @@ from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
 from fsp_dynamics.experiments.config import Config
-from fsp_dynamics.experiments.execution import Interrupted
 from fsp_dynamics.experiments.folder import Record, RunFolder
 from fsp_dynamics.experiments.objects import Objects
+from fsp_dynamics.experiments.stopping import Interrupted, stoppable
 from fsp_dynamics.experiments.sweeps.cluster import Cluster, connected
 from fsp_dynamics.experiments.sweeps.plan import EPOCHS, Planned, enter, make_plan, read_sweep, with_known_names
 from fsp_dynamics.experiments.sweeps.reporter import MemberReporter, sweep_reporter
@@ -208,7 +208,7 @@ def sweep(
     with (
         _pool(jobs if waiting else 1, scheduler if waiting else None, threads, reporter) as pool,
         RunFolder(folder).locked(),
-        execution.stoppable() as stop,
+        stoppable() as stop,
     ):
         fields, members = enter(folder, plan)
         waiting = [member for member in plan.members if not _finished(folder / member.name, member.config)]

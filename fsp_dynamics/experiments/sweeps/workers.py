@@ -27,9 +27,9 @@ from fsp_dynamics.errors import FspError, RunLockedError
 from fsp_dynamics.experiments import runner
 from fsp_dynamics.experiments.backend import NUMBA, Backend
 from fsp_dynamics.experiments.config import Config
-from fsp_dynamics.experiments.execution import Interrupted, Stop
 from fsp_dynamics.experiments.folder import Record, RunFolder
 from fsp_dynamics.experiments.progress import Output, RunReporter
+from fsp_dynamics.experiments.stopping import Interrupted, Stop
 from fsp_dynamics.experiments.sweeps.plan import Planned
 
 TRIES = 2

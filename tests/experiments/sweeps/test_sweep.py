@@ -27,11 +27,11 @@ from fsp_dynamics.errors import CheckpointError, ConfigurationError, RunExistsEr
 from fsp_dynamics.experiments import runner
 from fsp_dynamics.experiments.backend import NUMBA, Backend
 from fsp_dynamics.experiments.config_io import load_config
-from fsp_dynamics.experiments.execution import Interrupted
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.progress import StderrOutput
 from fsp_dynamics.experiments.rate import trainer as rate_trainer
 from fsp_dynamics.experiments.runner import train
+from fsp_dynamics.experiments.stopping import Interrupted
 from fsp_dynamics.experiments.sweeps import cluster
 from fsp_dynamics.experiments.sweeps import runner as sweep_runner
 from fsp_dynamics.experiments.sweeps import workers as sweep_work

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 from fsp_dynamics.errors import ConfigurationError
-from fsp_dynamics.experiments.execution import Interrupted
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.runner import open_run, train
+from fsp_dynamics.experiments.stopping import Interrupted
 from fsp_dynamics.experiments.sweeps.plan import make_plan
 from fsp_dynamics.experiments.sweeps.runner import open_sweep, sweep
 
