@@ -32,7 +32,7 @@ import tempfile
 import threading
 import time
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +86,7 @@ class Workplace:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.original = folder, folder / "original"
         for name in COPIED:
             ignored = shutil.ignore_patterns("__pycache__", "_build", "gallery", "results")
             shutil.copytree(ROOT / name, folder / name, ignore=ignored, dirs_exist_ok=True)
@@ -94,19 +94,23 @@ class Workplace:
             shutil.copy2(ROOT / name, folder / name)
 
     def plant(self, mutant: Mutant) -> bool:
-        """Whether the defect could be planted."""
-        text = mutant.planted((ROOT / mutant.path).read_text(encoding="utf-8"))
+        """Whether the defect could be planted. The file as it was is kept beside the copy, which
+        does not follow the sources while they are worked on.
+        """
+        path = self.folder / mutant.path
+        text = mutant.planted(path.read_text(encoding="utf-8"))
         if text is not None:
-            self._put(mutant.path, lambda path: path.write_text(text, encoding="utf-8"))
+            shutil.copy2(path, self.original)
+            self._put(path, lambda: path.write_text(text, encoding="utf-8"))
         return text is not None
 
     def restore(self, mutant: Mutant) -> None:
         """The file as it was, with its time of change, by which compiled code is found again."""
-        self._put(mutant.path, lambda path: shutil.copy2(ROOT / mutant.path, path))
+        path = self.folder / mutant.path
+        self._put(path, lambda: shutil.copy2(self.original, path))
 
-    def _put(self, name: str, write: Any) -> None:
-        path = self.folder / name
-        write(path)
+    def _put(self, path: Path, write: Callable[[], Any]) -> None:
+        write()
         for stale in (path.parent / "__pycache__").glob(f"{path.stem}.cpython-*.pyc"):
             stale.unlink()
 
