@@ -13,7 +13,7 @@ A defect of mutants.toml:
     means    what is wrong then, in one line
     python   true: kernels run as plain Python (NUMBA_DISABLE_JIT=1), which spares their compilation
 
-Results are kept in .mutants/results.jsonl, so that a run which was stopped goes on where it was: a
+Copies and results are kept in .mutants, so that a run which was stopped goes on where it was: a
 result counts while the defect, its file and the file of its test are what they were. Exit code 0:
 all killed; 1: some survived, or do not apply (the text is not there once, or the test does not
 pass without the defect).
@@ -28,7 +28,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import tomllib
@@ -42,6 +41,7 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).parents[1]
 LIST = ROOT / "tests" / "mutants.toml"
 RESULTS = ROOT / ".mutants" / "results.jsonl"
+PLACES = ROOT / ".mutants" / "places"
 COPIED = ("fsp_dynamics", "tests", "benchmarks", "figures", "docs")  # what tests read
 ALSO = ("pyproject.toml", "setup.cfg", "constraints.txt", "README.md", "Makefile")
 LIMIT = 400  # seconds for one test with a defect; one that takes longer has noticed it
@@ -81,14 +81,16 @@ def read_mutants(path: Path = LIST) -> list[Mutant]:
 
 
 class Workplace:
-    """A copy of the sources in which one defect at a time is planted. Its path stays the same, so
-    that kernels that a defect leaves alone are compiled once.
+    """A copy of the sources in which one defect at a time is planted. It is made anew, but its path
+    and the kernels compiled there stay, so that those which a defect leaves alone are compiled
+    once.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.original = folder, folder / "original"
         for name in COPIED:
             ignored = shutil.ignore_patterns("__pycache__", "_build", "gallery", "results")
+            shutil.rmtree(folder / name, ignore_errors=True)
             shutil.copytree(ROOT / name, folder / name, ignore=ignored, dirs_exist_ok=True)
         for name in ALSO:
             shutil.copy2(ROOT / name, folder / name)
@@ -221,12 +223,11 @@ def run_all(mutants: list[Mutant], jobs: int) -> list[dict[str, Any]]:
         print(f"{len(found):3}/{len(mutants)} {outcome:14} {seconds:6.1f} s  {mutant.name}  {why}", flush=True)
 
     if waiting:
-        with tempfile.TemporaryDirectory(prefix="fsp-mutants-") as folder:
-            places += [Workplace(Path(folder) / str(number)) for number in range(jobs)]
-            print(f"{len(waiting)} of {len(mutants)} to try; their tests without a defect first", flush=True)
-            passing = without_defects(waiting, places[0])
-            with ThreadPoolExecutor(jobs) as pool:
-                list(pool.map(work, waiting))
+        places += [Workplace(PLACES / str(number)) for number in range(jobs)]
+        print(f"{len(waiting)} of {len(mutants)} to try; their tests without a defect first", flush=True)
+        passing = without_defects(waiting, places[0])
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(work, waiting))
     return [found[mutant.name] for mutant in mutants]
 
 

@@ -10,7 +10,7 @@ from fsp_dynamics.errors import ConfigurationError, NotFiniteError, check_finite
 from fsp_dynamics.learning import phases
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import State
-from fsp_dynamics.training.recipe import LabelledImages
+from fsp_dynamics.training.recipe import LabelledImages, Learner
 
 
 def check_split(network: Network, split: LabelledImages) -> None:
@@ -52,8 +52,17 @@ def refuse_not_finite(phase: str, batch: int, images: Array, state: State) -> No
     )
 
 
-def check_weights(network: Network, epoch: int) -> None:
-    """Raise NotFiniteError, naming the first, for weights that are not finite after an epoch."""
-    for name, weight in network.parameters().items():
+def check_learner(learner: Learner) -> None:
+    """Raise NotFiniteError, naming the first, for weights that are not finite after an epoch, and
+    for what the next one would begin with: velocity, warm start.
+    """
+    for name, weight in learner.network.parameters().items():
         if not np.isfinite(weight).all():
-            raise NotFiniteError(f"{name} is not finite after epoch {epoch}; lower its learning rate")
+            raise NotFiniteError(f"{name} is not finite after epoch {learner.epoch}; lower its learning rate")
+    warm_start = {} if learner.warm_start is None else learner.warm_start.arrays()
+    for part, arrays in (("velocity", learner.velocity), ("warm start", warm_start)):
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise NotFiniteError(
+                    f"the {part} of {name} is not finite after epoch {learner.epoch}; lower the learning rates"
+                )

@@ -15,7 +15,7 @@ import numpy as np
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.models.network import Network
 from fsp_dynamics.solvers.packed_loop import PackedLoop
-from fsp_dynamics.training.checks import check_split, check_weights
+from fsp_dynamics.training.checks import check_learner, check_split
 from fsp_dynamics.training.engine import Engine, choose_engine
 from fsp_dynamics.training.epoch_state import EpochState
 from fsp_dynamics.training.interrupts import Interrupts
@@ -77,7 +77,7 @@ def train_epoch(
     engine.learn(state, interrupts, progress)
     engine.write_back()
     learner.epoch += 1
-    check_weights(learner.network, learner.epoch)
+    check_learner(learner)
     return state.statistics.report(split.labels, time.perf_counter() - before)
 
 

@@ -9,7 +9,7 @@ import pytest
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.learning import phases
 from fsp_dynamics.learning.rules.hebbian import HEBBIAN
-from fsp_dynamics.solvers.equilibrium import Tolerance
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Status, Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 
 SOLVER = FixedPointSolver(max_passes=300)
@@ -36,6 +36,26 @@ def test_only_samples_with_something_to_learn_are_nudged() -> None:
     both = phases.run(p.network, p.drive, target, 0.5, SOLVER, tolerance=TIGHT)
     assert both.rows.tolist() == [1]
     assert len(both.nudged.status) == 1
+
+
+def test_one_output_that_differs_is_something_to_learn() -> None:
+    p = problems.problem("satisfied")
+    target = p.nudges["nudged"].target.copy()
+    target[2, 1] = 0.5
+    assert phases.run(p.network, p.drive, target, 0.5, SOLVER, tolerance=TIGHT).rows.tolist() == [2]
+
+
+def test_what_did_not_converge_in_one_phase_or_another_is_left_out() -> None:
+    def ended(*status):
+        count = len(status)
+        return Equilibrium((np.zeros((count, 2)),) * 2, np.zeros(count), np.array(status, np.uint8), np.ones(count))
+
+    good, bad = Status.CONVERGED, Status.OUT_OF_STEPS
+    rows, free = np.array([0, 1, 3, 4]), ended(good, good, bad, good, good)
+    both = phases.Phases(0.5, free, rows, ended(good, bad, good, good))
+    assert (both.converged.tolist(), both.unconverged) == ([True, False, True, True], 2)
+    three = phases.Phases(0.5, free, rows, ended(good, bad, good, good), ended(good, good, bad, good))
+    assert (three.converged.tolist(), three.unconverged) == ([True, False, False, True], 3)
 
 
 def test_centred_takes_both_signs_from_the_free_state() -> None:

@@ -13,6 +13,7 @@ from fsp_dynamics.errors import ConfigurationError, NotConvergedError, ShapeErro
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.rate import Nudge, flatten, layers
 from fsp_dynamics.solvers.equilibrium import Integrator, Status, Tolerance
+from fsp_dynamics.solvers.integration import equal_steps, longest_step
 from fsp_dynamics.solvers.reference import ReferenceSolver, flat_field, step
 from fsp_dynamics.solvers.tableaux import TABLEAUX
 
@@ -162,6 +163,20 @@ def test_a_sample_does_not_see_its_neighbours(solver):
         alone = solver.relax(p.network, p.drive[rows], tuple(s[rows] for s in start), p.nudges["nudged"].rows(rows))
         np.testing.assert_allclose(flatten(alone.state)[0], flatten(together.state)[i], atol=1e-12)
         assert abs(int(alone.steps[0]) - int(together.steps[i])) <= 1
+
+
+def test_a_step_is_at_most_the_fastest_time_constant() -> None:
+    network = random_network(0, [3, 4, 4, 2], 0.5, time_constants=[0.5, 4.0, 2.0])
+    target = np.zeros((1, 2))
+    assert longest_step(network, None) == 0.5
+    assert longest_step(network, Nudge(1.0, target)) == 0.5
+    assert longest_step(network, Nudge(3.5, target)) == 1 / (1 / 2 + 3.5)
+
+
+def test_equal_steps_fill_a_duration_and_are_not_longer_than_dt() -> None:
+    assert [equal_steps(1.0, dt) for dt in (0.3, 0.5, 0.9, 1.0, 7.0)] == [4, 2, 2, 1, 1]
+    assert equal_steps(0.3, 0.1) == 3, "0.3 / 0.1 is 2.9999999999999996"
+    assert equal_steps(0.7, 0.1) == 7, "0.7 / 0.1 is 6.999999999999999"
 
 
 def test_each_sample_has_its_own_step_size():
