@@ -16,11 +16,10 @@ given up     whether the path from the start comes to a standstill. A hard sigmo
              the rate form, which adaptive solvers integrate; `projected`: it does in the projected
              form alone
 
-Networks have 2 to 4 layers of 2 to 12 units, Glorot weights times .4 to 40 and, three in four,
-random biases; network i of a kind is always the same. Results are kept in FOLDER, 500 networks in
-a file, as they come: the same command goes on where it was interrupted. When all are there, a
-summary is written: benchmarks/results/equilibria.json if it has all kinds, by the default solver.
-Exit code 1 if there are false ones.
+The networks are those of benchmarks/kinds.py; network i of a kind is always the same. Results are
+kept in FOLDER, 500 networks in a file, as they come: the same command goes on where it was
+interrupted. When all are there, a summary is written: benchmarks/results/equilibria.json if it has
+all kinds, by the default solver. Exit code 1 if there are false ones.
 """
 
 from __future__ import annotations
@@ -31,7 +30,6 @@ import hashlib
 import json
 import sys
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -42,44 +40,19 @@ import numpy as np
 
 import fsp_dynamics
 from benchmarks.independent import Array, Systems, assemble
+from benchmarks.kinds import KINDS, Case, draw
 from benchmarks.verdicts import periods, perturbed, settled
-from fsp_dynamics.models.network import Network, loop_network, reciprocal_network
-from fsp_dynamics.models.rate import Nudge
+from fsp_dynamics.models.network import Network
 from fsp_dynamics.solvers import SOLVERS, make_solver, relax
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver
 
-HARD, SMOOTH = "hard_sigmoid", ("logistic", "shifted_tanh")
-KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "hard loop": (("loop",), (HARD,)),
-    "logistic loop": (("loop",), ("logistic",)),
-    "tanh loop": (("loop",), ("shifted_tanh",)),
-    "tied": (("tied",), (HARD,)),
-    "untied": (("untied",), (HARD,)),
-    "smooth reciprocal": (("tied", "untied"), SMOOTH),
-    "unequal r": (("loop", "tied", "untied"), (HARD, *SMOOTH)),
-    "negative beta": (("loop", "tied", "untied"), (HARD, *SMOOTH)),
-}
 METHODS = ("broyden", "newton", "anderson", "picard")
 CHUNK = 500
 WIDTHS = 6  # networks whose units fill up the same multiple of this are followed together
+TOGETHER = 100  # unconverged samples that are followed together
 PERIOD = 0.05  # by how much of itself a period may be wrong
 SUMMARY = Path(__file__).parent / "results" / "equilibria.json"
 DECIDES = ("models", "kernels", "solvers", "torch_backend", "analysis")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Case:
-    """Network `number` of a kind, one image (1, n_in), and its nudge: beta, target (1, n_L)."""
-
-    kind: str
-    number: int
-    network: Network
-    images: Array
-    beta: float
-    target: Array
-
-    def nudge(self) -> Nudge:
-        return Nudge(self.beta, self.target)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,30 +84,6 @@ class Sample:
     @property
     def hard(self) -> bool:
         return self.case.network.rho.projected
-
-
-def draw(kind: str, number: int) -> Case:
-    """The case of that number of a kind, always the same."""
-    rng = np.random.default_rng((zlib.crc32(kind.encode()), number))
-    topologies, rhos = KINDS[kind]
-    topology, rho = topologies[rng.integers(len(topologies))], rhos[rng.integers(len(rhos))]
-    sizes = rng.integers(2, 13, rng.integers(2, 5) + 1)
-    depth = len(sizes) - 1
-    scale = float(0.4 * 100 ** rng.random())
-    constants = tuple(10 ** rng.uniform(-1, 1, depth)) if kind == "unequal r" else (1.0,) * depth
-    options: dict[str, Any] = {"rho": rho, "time_constants": constants, "dtype": np.float64, "rng": rng}
-    if topology == "loop":
-        network = loop_network(sizes, forward_scale=scale, loop_scale=scale, **options)
-    else:
-        network = reciprocal_network(sizes, tied=topology == "tied", forward_scale=scale, **options)
-    if rng.random() < 0.75:
-        biases = {f"biases[{k}]": rng.uniform(-1, 1, n) for k, n in enumerate(network.sizes[1:])}
-        network = network.with_parameters(biases)
-    beta = float(10 ** rng.uniform(-1, 0.5))
-    if kind == "negative beta":
-        beta = -float(rng.uniform(0.05, 0.95)) / constants[-1]
-    target = np.eye(sizes[-1])[[rng.integers(sizes[-1])]]
-    return Case(kind, number, network, rng.random((1, sizes[0])), beta, target)
 
 
 def solver_of(name: str) -> Solver:
@@ -176,19 +125,25 @@ def check_converged(samples: Sequence[Sample]) -> list[dict[str, Any]]:
 
 def check_unconverged(samples: Sequence[Sample]) -> list[dict[str, Any]]:
     """Those whose path from the start comes to a standstill, and those with a period reported."""
+    ordered = sorted(samples, key=lambda s: (s.hard, len(s.start)))
+    few = [ordered[begin : begin + TOGETHER] for begin in range(0, len(ordered), TOGETHER)]
+    parts = [[s for s in some if s.hard == hard] for some in few for hard in (True, False)]
+    return [note for part in parts if part for note in _check_paths(part)]
+
+
+def _check_paths(samples: list[Sample]) -> list[dict[str, Any]]:
+    """The notes of unconverged samples that are all smooth or all hard."""
     notes = []
-    for hard in (True, False):
-        rest = [s for s in samples if s.hard == hard]
-        for rate in (True, False)[: 1 + hard]:  # a smooth rho has one form
-            if not rest:
-                continue
-            systems = _systems(rest, rate)
-            still, ends = settled(systems, _stacked([s.start for s in rest]))
-            what = "settles" if rate else "settles projected"
-            notes += [_note(sample, what) for sample, now in zip(rest, still, strict=True) if now]
-            if rate:
-                notes += _check_periods(rest, systems, ends, still)
-            rest = [sample for sample, now in zip(rest, still, strict=True) if not now]
+    for rate in (True, False)[: 1 + samples[0].hard]:  # a smooth rho has one form
+        systems = _systems(samples, rate)
+        still, ends = settled(systems, _stacked([s.start for s in samples]))
+        what = "settles" if rate else "settles projected"
+        notes += [_note(sample, what) for sample, now in zip(samples, still, strict=True) if now]
+        if rate:
+            notes += _check_periods(samples, systems, ends, still)
+        samples = [sample for sample, now in zip(samples, still, strict=True) if not now]
+        if not samples:
+            break
     return notes
 
 
@@ -244,19 +199,23 @@ def solve_all(kind: str, numbers: Iterable[int], name: str = "default", solver: 
 
 
 def chunk(kind: str, numbers: range, name: str = "default", solver: Solver | None = None) -> dict[str, Any]:
-    """What is kept of some networks: counts by status, the converged ones of which there is
-    something to say, the unconverged ones, and the processor's seconds.
+    """What is kept of some networks: counts by status, notes on single samples, and the processor's
+    seconds.
     """
     begin = time.process_time()
     samples = solve_all(kind, numbers, name, solver)
     solved = time.process_time()
-    unconverged = [[s.case.number, s.phase] for s in samples if not s.found.converged[0]]
+    notes = check_converged(samples)
+    followed = time.process_time()
+    notes += check_unconverged([s for s in samples if not s.found.converged[0]])
     return {
         "status": dict(Counter(s.status for s in samples)),
-        "notes": check_converged(samples),
-        "unconverged": unconverged,
-        "solve_seconds": solved - begin,
-        "check_seconds": time.process_time() - solved,
+        "notes": notes,
+        "seconds": {
+            "package": solved - begin,
+            "converged": followed - solved,
+            "unconverged": time.process_time() - followed,
+        },
     }
 
 
@@ -319,32 +278,22 @@ def _census_of(kind: str, networks: int, name: str, folder: Folder, say: Callabl
         part, new = folder.get(f"{place}/{numbers.start}-{numbers.stop}", compute)
         parts.append(part)
         if new:
-            rate = sum(part["status"].values()) / max(part["solve_seconds"] + part["check_seconds"], 1e-9)
+            rate = sum(part["status"].values()) / max(sum(part["seconds"].values()), 1e-9)
             say(f"{kind}: {numbers.stop} of {networks} networks; {rate:.0f} samples per second of the processor")
-    chosen = [(number, phase) for part in parts for number, phase in part["unconverged"]]
-    rest, _ = folder.get(f"{place}/unconverged-{networks}", functools.partial(_unconverged, kind, chosen, name))
-    summary = counted(parts, rest)
+    summary = counted(parts)
     say(f"{kind}: {', '.join(f'{count} {what}' for what, count in summary['counts'].items())}")
     return summary
 
 
-def _unconverged(kind: str, chosen: Sequence[tuple[int, str]], name: str) -> dict[str, Any]:
-    """The notes of the unconverged samples of a kind, which are solved again."""
-    begin, wanted = time.process_time(), set(chosen)
-    samples = solve_all(kind, sorted({number for number, _ in wanted}), name)
-    notes = check_unconverged([s for s in samples if (s.case.number, s.phase) in wanted])
-    return {"notes": notes, "seconds": time.process_time() - begin}
-
-
-def counted(parts: Sequence[dict[str, Any]], rest: dict[str, Any]) -> dict[str, Any]:
+def counted(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Counts of a kind, the notes on its samples, and the processor's seconds."""
     status: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
     for part in parts:
         status.update(part["status"])
-    notes = [note for part in (*parts, rest) for note in part["notes"]]
+        seconds.update(part["seconds"])
+    notes = [note for part in parts for note in part["notes"]]
     counts = {"samples": status.total(), **status, "false": 0, **Counter(note["what"] for note in notes)}
-    seconds = {name: sum(part[f"{name}_seconds"] for part in parts) for name in ("solve", "check")}
-    seconds = {**seconds, "unconverged": rest["seconds"]}
     kept = [note for note in notes if note["what"] != "period right"]
     return {"counts": counts, "seconds": {k: round(v, 1) for k, v in seconds.items()}, "notes": kept}
 

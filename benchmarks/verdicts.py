@@ -25,6 +25,7 @@ ENOUGH = 15.0  # time constants of the slowest mode, in which it decides
 CLEAR = 1e-3  # growth or decay per slowest time constant that the first round measures
 TRIAL = 100.0  # slowest time constants in which a path settles, or is seen to be settling
 SETTLING = 3000.0  # those in which one that is settling does so
+STEPS = 200_000
 STANDSTILL = 1e-9  # ||field / kappa|| of a path that has settled
 
 
@@ -118,7 +119,7 @@ def _follow(
         distance = np.sqrt(np.einsum("bdn,bdn->bd", gap, gap))
         return np.maximum(distance, NEAR * size), distance <= NEAR * size
 
-    paths = integrate(systems, starts, until, measure, tolerance=tolerance, max_steps=200_000)
+    paths = integrate(systems, starts, until, measure, tolerance=tolerance, max_steps=STEPS)
     return np.linalg.norm(paths.states - states[:, None], axis=2), paths.done
 
 
@@ -127,19 +128,30 @@ def settled(systems: Systems, starts: Array) -> tuple[Array, Array]:
     have come (B, N).
 
     They are followed for TRIAL slowest time constants, twice; then, those whose largest field still
-    falls from the second half of one to that of the other, for SETTLING more.
+    falls from the second half of one to that of the other, for SETTLING more. Those that settle are
+    followed again, a thousand times as exactly: a path that errors brought into another basin is
+    none of theirs.
     """
     slow = 1 / systems.kappa.min((1, 2))
     ends, still = starts[:, None].copy(), np.zeros(len(starts), bool)
     highest = np.zeros((2, len(starts)))
     for window in range(2):
-        _run(systems, ends, still, np.flatnonzero(~still), TRIAL * slow, highest[window])
-    _run(systems, ends, still, np.flatnonzero(~still & (highest[1] < 0.7 * highest[0])), SETTLING * slow)
+        _run(systems, ends, still, np.flatnonzero(~still), TRIAL * slow, 1e-3, highest[window])
+    _run(systems, ends, still, np.flatnonzero(~still & (highest[1] < 0.7 * highest[0])), SETTLING * slow, 1e-3)
+    again = np.flatnonzero(still)
+    ends[again], still[again] = starts[again, None], False
+    _run(systems, ends, still, again, (2 * TRIAL + SETTLING) * slow, 1e-6)
     return still, ends[:, 0]
 
 
 def _run(
-    systems: Systems, ends: Array, still: Array, chosen: Array, until: Array, highest: Array | None = None
+    systems: Systems,
+    ends: Array,
+    still: Array,
+    chosen: Array,
+    until: Array,
+    tolerance: float,
+    highest: Array | None = None,
 ) -> None:
     """Follow the `chosen` networks from their `ends`, which are moved on, with `still`; `highest`
     is set to their largest ||field / kappa|| in the second half of the time.
@@ -160,7 +172,9 @@ def _run(
             late = np.where(t > part[rows, None] / 2, size_of(rows, f), 0.0)[:, 0]
             highest[chosen[rows]] = np.maximum(highest[chosen[rows]], late)
 
-    paths = integrate(systems.rows(chosen), ends[chosen], part, measure, tolerance=1e-3, max_steps=200_000, watch=watch)
+    paths = integrate(
+        systems.rows(chosen), ends[chosen], part, measure, tolerance=tolerance, max_steps=STEPS, watch=watch
+    )
     ends[chosen], still[chosen] = paths.states, paths.done[:, 0]
 
 
@@ -182,7 +196,7 @@ def periods(systems: Systems, states: Array, expected: Array) -> Array:
             if t[place, 0] > path[row][-1][0]:
                 path[row].append((t[place, 0], s[place, 0], f[place, 0]))
 
-    integrate(systems, states[:, None], until, measure, tolerance=1e-6, max_steps=200_000, watch=watch)
+    integrate(systems, states[:, None], until, measure, tolerance=1e-6, max_steps=STEPS, watch=watch)
     return np.array([_first_return(*map(np.array, zip(*each, strict=True))) for each in path])
 
 
