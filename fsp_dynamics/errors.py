@@ -32,6 +32,10 @@ class NotFiniteError(FspError, ArithmeticError):
     """NaN or infinity where a finite number is needed."""
 
 
+class DataWarning(UserWarning):
+    """Images or labels can be used as given, and are probably not what was meant."""
+
+
 class DatasetError(FspError, OSError):
     """A data set is missing, truncated, corrupt or not the one named."""
 

@@ -23,6 +23,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from fsp_dynamics.arrays import numbers
 from fsp_dynamics.datasets import Split
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
@@ -126,7 +127,7 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
         """
         if not _is_count(self.epochs):
             raise ConfigurationError(f"epochs = {self.epochs!r}, expected a whole number, 1 or more")
-        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32))
+        X, y = validate_data(self, _plain("X", X), _plain("y", y), dtype=(np.float64, np.float32))
         self._initialise(X, y)
         split, recipe = self._split(X, y), self._recipe(self.rate_factor)
         for _ in range(self.epochs):
@@ -147,7 +148,7 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
         first = not hasattr(self, "network_")
         if not first:
             self._check_unchanged()
-        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), reset=first)
+        X, y = validate_data(self, _plain("X", X), _plain("y", y), dtype=(np.float64, np.float32), reset=first)
         if first:
             if classes is None:
                 raise ConfigurationError(
@@ -194,7 +195,7 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
     def to_images(self, X: Any) -> Array:
         """X as the input of `network_`, (B, n_features) float32."""
         check_is_fitted(self)
-        return self._scaled(validate_data(self, X, dtype=(np.float64, np.float32), reset=False))
+        return self._scaled(validate_data(self, _plain("X", X), dtype=(np.float64, np.float32), reset=False))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "network_")
@@ -287,6 +288,13 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
                 stacklevel=4,
             )
         return rates
+
+
+def _plain(name: str, values: Any) -> Any:
+    """Tensors and masked arrays as arrays, which scikit-learn would not read, or without their
+    mask. Raises ConfigurationError for masked values.
+    """
+    return numbers(name, values) if hasattr(values, "detach") or isinstance(values, np.ma.MaskedArray) else values
 
 
 def _normalised(rates: Array) -> Array:

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "fsp_dynamics"
 LAYERS = {
     "errors": 1,
+    "arrays": 1,
     "display": 1,
     "reading": 1,
     "writing": 1,

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from fsp_dynamics.arrays import numbers
 from fsp_dynamics.display import angles, html_table
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.models.network import Array, Network
@@ -152,7 +153,7 @@ def angle(u: Array, v: Array) -> float:
     Accurate where arccos is not: 0 for identical arrays, 180 for opposite ones. NaN if either is
     zero.
     """
-    u, v = np.asarray(u, np.float64), np.asarray(v, np.float64)
+    u, v = (numbers(name, each).astype(np.float64) for name, each in (("u", u), ("v", v)))
     size_u, size_v = np.linalg.norm(u), np.linalg.norm(v)
     if size_u == 0 or size_v == 0:
         return float("nan")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fsp_dynamics.arrays import generator as make_generator
 from fsp_dynamics.errors import ConfigurationError, check_positive
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.activations import ACTIVATIONS
@@ -82,7 +83,7 @@ def attractors(
         raise ConfigurationError(f"starts = {starts!r}, expected a whole number, 1 or more")
     check_positive("separation", separation)
     integrator, drive = integrator_of(network, solver), rate.drive(network, images)
-    generator, shape = np.random.default_rng(rng), (starts, sum(network.sizes[1:]))
+    generator, shape = make_generator(rng), (starts, sum(network.sizes[1:]))
     drawn = generator.random(shape) if network.rho.projected else generator.normal(size=shape)
     found = []
     for row in drive:

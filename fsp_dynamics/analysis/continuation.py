@@ -21,6 +21,7 @@ import numpy as np
 
 from fsp_dynamics.analysis.reduced import Reduced, ReducedPoint, excess, switched_sides
 from fsp_dynamics.analysis.spectra import Linearisation, eigenvalues
+from fsp_dynamics.arrays import numbers, pixels
 from fsp_dynamics.display import brief
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_finite, check_positive, check_shape
 from fsp_dynamics.models import rate
@@ -167,10 +168,10 @@ def _checked(
             else "None, since only the nudge has a target"
         )
         raise ConfigurationError(f"target with parameter = {parameter!r} is {type(target).__name__}, expected {wanted}")
-    exact, image = network.astype(np.float64), np.asarray(image, np.float64)
+    exact, image = network.astype(np.float64), pixels("image", image).astype(np.float64)
     check_shape("image", image, (network.sizes[0],))
     if target is not None:
-        target = np.asarray(target, np.float64)
+        target = numbers("target", target).astype(np.float64)
         check_shape("target", target, (network.sizes[-1],))
         check_finite("target", target)
         if min(span) <= -1 / network.time_constants[-1]:

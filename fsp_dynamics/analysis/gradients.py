@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from fsp_dynamics.analysis.alignment import angle
+from fsp_dynamics.arrays import floats, pixels
 from fsp_dynamics.display import angles, html_table
 from fsp_dynamics.errors import ConfigurationError, check_finite, check_shape
 from fsp_dynamics.learning import phases
@@ -120,6 +121,7 @@ def compare(network: Network, images: Array, targets: Array, recipe: Recipe) -> 
     With random-sign phases the positive beta is used. Raises NothingToCompareError if no sample
     both converges and has an error, ShapeError for targets of the wrong shape.
     """
+    images, targets = pixels("images", images), floats("targets", targets)
     check_shape("targets", targets, (len(images), network.sizes[-1]))
     kind = "one-sided" if recipe.phases == "random-sign" else recipe.phases
     exact, rule = network.astype(np.float64), recipe.rule
@@ -186,6 +188,7 @@ def _in_the_limit(
     """(network in float64, mean of the rule's terms as beta -> 0 by parameter name), after
     validating the input.
     """
+    images, targets = pixels("images", images), floats("targets", targets)
     check_shape("images", images, (len(free.status), network.sizes[0]))
     check_shape("targets", targets, (len(images), network.sizes[-1]))
     check_finite("targets", targets)

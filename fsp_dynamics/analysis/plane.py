@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fsp_dynamics.arrays import numbers
 from fsp_dynamics.display import brief
 from fsp_dynamics.errors import ConfigurationError, check_shape
 from fsp_dynamics.models import rate
@@ -90,6 +91,9 @@ def unit_flow(
     Raises ConfigurationError for invalid units, ShapeError for arrays of the wrong shape.
     """
     total = sum(network.sizes[1:])
+    images, state, x, y = (
+        numbers(name, each) for name, each in (("images", images), ("state", state), ("x", x), ("y", y))
+    )
     check_shape("images", images, (1, network.sizes[0]))
     check_shape("state", state, (total,))
     for name, unit in zip("xy", units, strict=True):

@@ -145,7 +145,7 @@ class Reduced:
         unstable equilibrium. Raises ConfigurationError if none is found.
         """
         network, nudge = self.setting(value / self.width)
-        given = prepare(network, self.drive, start.state if isinstance(start, Equilibrium) else start, nudge)
+        given = prepare(network, self.drive, start, nudge)
         found = None if start is None else self._polished(given, value / self.width)
         found = found or self._polished(
             FixedPointSolver().relax(network, self.drive, given, nudge).state, value / self.width

@@ -27,7 +27,7 @@ from fsp_dynamics.errors import ConfigurationError, check_choice, check_finite
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, flatten
-from fsp_dynamics.solvers.equilibrium import Equilibrium, prepare
+from fsp_dynamics.solvers.equilibrium import Equilibrium, prepare, state_of
 from fsp_dynamics.solvers.linearisation import Linearisation, fixed_vector, linearised, rightmost, ring_eigenvalues
 from fsp_dynamics.solvers.response import loop_matrix
 
@@ -89,8 +89,7 @@ def linearise(network: Network, images: Array, state: State | Equilibrium, nudge
     Raises ShapeError, NotFiniteError, ConfigurationError (rho without curvature).
     """
     drive, converged = rate.drive(network, images), isinstance(state, Equilibrium)
-    state = state.state if isinstance(state, Equilibrium) else state
-    prepare(network, drive, state, nudge)
+    state = prepare(network, drive, state_of(network, state, len(drive), "state"), nudge)
     for k, s in enumerate(state):
         check_finite(f"state[{k}]", s)
     linear = linearised(network, state, nudge, drive, held=converged)

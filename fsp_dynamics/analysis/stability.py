@@ -27,6 +27,7 @@ from fsp_dynamics.analysis.spectra import (
     ring_eigenvalues,
     slowest_mode,
 )
+from fsp_dynamics.arrays import generator as make_generator
 from fsp_dynamics.display import html_table, largest
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive
 from fsp_dynamics.models import rate
@@ -310,7 +311,7 @@ def measured_settle_time(
     if direction == "slowest":
         directions = np.array([slowest_mode(linear, b) for b in range(len(fixed))]).reshape(fixed.shape)
     else:
-        directions = np.random.default_rng(rng).normal(size=fixed.shape)
+        directions = make_generator(rng).normal(size=fixed.shape)
     sizes = np.clip(kink_margin(network, images, equilibrium, nudge) / 10, min(1e-5, size), size)
     perturbation = sizes[:, None] * directions / np.linalg.norm(directions, axis=1, keepdims=True)
     pairs = np.stack([fixed, fixed + perturbation])  # (2, B, N)

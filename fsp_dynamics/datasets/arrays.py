@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,8 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fsp_dynamics.datasets.records import Dataset, Split, check_count, check_labels
-from fsp_dynamics.errors import ConfigurationError, ShapeError, check_finite, check_shape
+from fsp_dynamics.arrays import numbers, warn
+from fsp_dynamics.datasets.records import ORDER, Dataset, Split, check_count, check_labels
+from fsp_dynamics.errors import ConfigurationError, DatasetError, ShapeError, check_finite, check_shape
+
+SEVERAL = 4  # images that all end among the last sixth of a shuffled order once in 1,300 times
+LEAST, DIM = 4 / 255, 64  # pixels and bytes that stay below are probably not out of 1 and of 255
 
 
 class Part(NamedTuple):
@@ -33,8 +38,9 @@ def dataset_from_arrays(
     name: str = "arrays",
 ) -> Dataset:
     """A data set of your own images, (B, n_in) or (B, h, w): floats in [0, 1], truth values, or
-    uint8, which is divided by 255; labels (B,) integers from 0. Lists, data frames and tensors (on
-    any device) are taken as arrays; what is kept is a copy.
+    uint8, which is divided by 255 (bytes that are only 0 and 1 are truth values); labels (B,)
+    whole numbers from 0. Lists, data frames and tensors (on any device) are taken as arrays
+    (`fsp_dynamics.arrays`); what is kept is a copy.
 
     test_images, test_labels : without them the last sixth of all images is the test part.
     validation : so many images from the end of the training images (default a sixth; 0: none).
@@ -42,13 +48,15 @@ def dataset_from_arrays(
     classes : the largest label + 1 if None.
     image_shape : from (B, h, w), else a square if n_in allows one, else one row.
 
-    Order is kept, with one exception: images without a test part, and images sorted by class of
-    which a part is cut off, are first put into a fixed shuffled order (raw PCG64 numbers of seed
-    0) in which every stretch holds each class in proportion; `Dataset.notes` then holds a sentence
-    about it.
+    Order is kept, with one exception: images without a test part, and images of which a part is
+    cut off although their classes come in order, are first put into a fixed shuffled order (raw
+    PCG64 numbers of seed 0) in which every stretch holds each class in proportion; `Dataset.notes`
+    then holds a sentence about it. Classes come in order where neighbours differ in class less
+    than half as often as in a shuffled order, or where all images of a class would be cut off.
 
     Raises ShapeError, NotFiniteError for NaN pixels, ConfigurationError for empty data and for
-    pixels or labels out of range.
+    pixels or labels out of range. Warns (DataWarning) of classes without images and of pixels that
+    reach only a small part of their range.
     """
     train, test = checked_part("", images, labels), None
     if (test_images is None) != (test_labels is None):
@@ -97,11 +105,20 @@ def assembled(
     for field, part in zip(Parts._fields[1:], parts[1:], strict=True):
         if part is not None:
             check_shape(f"{field}_images", part.images, (None, *train.images.shape[1:]))
-    classes = _count_classes(given) if classes is None else check_count("classes", classes, 1, None)
+    classes = _count_classes(given, source) if classes is None else check_count("classes", classes, 1, None)
     for field, part in zip(("labels", "valid_labels", "test_labels"), parts, strict=True):
         if part is not None:
             check_labels(field, part.labels, classes)
-    train, remark = _in_order(train, test is None, cuts=(valid is None and validation != 0) or limit is not None)
+    before = np.unique(train.labels)
+    kept = _kept(len(train.labels), valid, validation, limit)
+    by_class = kept < len(train.labels) and comes_in_order(train.labels, kept if limit is None else None)
+    if test is None or by_class:
+        if digests and test is not None and not _is_sorted(train.labels):
+            digests = {**digests, ORDER: hashlib.sha256(train.labels.astype("<i8").tobytes()).hexdigest()}
+        notes += (_SHUFFLED + (_NO_TEST if test is None else _BY_CLASS),)
+        order = spread(train.labels)
+        train = Part(train.images[order], train.labels[order])
+    top, remark = _top(given, source == "arrays" or source.endswith(".npz"))
     if test is None:
         train, test = _cut(train, _test_count(train))
     if valid is None:
@@ -113,14 +130,20 @@ def assembled(
         raise ConfigurationError(
             f"validation = {validation!r}, expected None: {source} has validation images of its own"
         )
+    untrained = np.setdiff1d(before, train.labels)
+    if len(untrained):
+        warn(
+            f"class {untrained[0]} has no training image, since all of its few are set aside; "
+            "give more of it, or a smaller validation"
+        )
     if limit is not None:
         train = _cut(train, len(train.labels) - check_count("limit", limit, 1, len(train.labels)))[0]
     return Dataset(
         name=name,
         classes=classes,
-        train=scaled(*train, 255),
-        valid=scaled(*valid, 255),
-        test=scaled(*test, 255),
+        train=scaled(*train, top),
+        valid=scaled(*valid, top),
+        test=scaled(*test, top),
         image_shape=shape_of_images(train.images.shape[1:], image_shape),
         source=source,
         digests=dict(digests or {}),
@@ -152,20 +175,29 @@ def checked_part(field: str, images: npt.ArrayLike, labels: npt.ArrayLike) -> Pa
     """The images and labels as arrays, if they can be a part of a data set. Messages call them
     `field` images and labels. Raises ShapeError, NotFiniteError, ConfigurationError.
     """
-    pixels, numbers = _array(f"{field}images", images), _array(f"{field}labels", labels)
+    pixels, classes = numbers(f"{field}images", images), _labels(f"{field}labels", labels)
     _check_pixels(f"{field}images", pixels)
-    if numbers.ndim == 2 and numbers.shape[1] > 1 and len(numbers) == len(pixels):
+    if classes.ndim == 2 and classes.shape[1] > 1 and len(classes) == len(pixels):
         raise ShapeError(
-            f"{field}labels has shape {numbers.shape}, expected ({len(pixels)},), class numbers; "
+            f"{field}labels has shape {classes.shape}, expected ({len(pixels)},), class numbers; "
             "labels.argmax(1) makes them of one-hot rows"
         )
-    check_shape(f"{field}labels", numbers, (len(pixels),))
-    if not np.issubdtype(numbers.dtype, np.integer):
+    check_shape(f"{field}labels", classes, (len(pixels),))
+    return Part(pixels, classes)
+
+
+def _labels(field: str, labels: Any) -> npt.NDArray[Any]:
+    """The labels as integers. Raises ConfigurationError, with a way to number others."""
+    remedy = "np.unique(labels, return_inverse=True)[1] numbers any labels"
+    try:
+        classes = numbers(field, labels)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}; {remedy}") from error
+    if classes.dtype.kind not in "iu" and classes.ndim == 1:
         raise ConfigurationError(
-            f"{field}labels have dtype {numbers.dtype}, expected integers (class numbers from 0); "
-            "np.unique(labels, return_inverse=True)[1] numbers any labels"
+            f"{field} have dtype {classes.dtype}, expected integers (class numbers from 0); {remedy}"
         )
-    return Part(pixels, numbers)
+    return classes
 
 
 def spread(labels: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
@@ -181,15 +213,50 @@ def spread(labels: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
     return shuffled[np.argsort(place, kind="stable")]
 
 
-def _in_order(train: Part, no_test: bool, cuts: bool) -> tuple[Part, tuple[str, ...]]:
-    """The training images in the order in which they are cut, and a sentence if it is new."""
-    by_class = cuts and len(train.labels) > 1 and bool((np.diff(train.labels.astype(np.int64)) >= 0).all())
-    by_class = by_class and train.labels[0] != train.labels[-1]
-    if not (no_test or by_class):
-        return train, ()
-    order = spread(train.labels)
-    why = "there is no test part, so the last sixth of all images is it" if no_test else "they were sorted by class"
-    return Part(train.images[order], train.labels[order]), (f"the images were put into a fixed shuffled order: {why}",)
+_SHUFFLED = "the images were put into a fixed shuffled order: "
+_NO_TEST = "there is no test part, so the last sixth of all images is it"
+_BY_CLASS = "they were sorted by class"
+
+
+def comes_in_order(labels: npt.NDArray[Any], kept: int | None = None) -> bool:
+    """Whether the labels (B,) come class after class: neighbours differ less than half as often as
+    in a shuffled order, or a class of several images is missing among the first `kept`.
+    """
+    count = len(labels)
+    classes, sizes = np.unique(labels, return_counts=True)
+    if len(sizes) < 2:
+        return False
+    if kept is not None and not np.isin(classes[sizes >= SEVERAL], labels[:kept]).all():
+        return True
+    expected = (count - 1) * (1 - float((sizes * (sizes - 1)).sum()) / (count * (count - 1)))
+    return _is_sorted(labels) or int(np.count_nonzero(labels[1:] != labels[:-1])) < expected / 2
+
+
+def _is_sorted(labels: npt.NDArray[Any]) -> bool:
+    return bool((np.diff(labels.astype(np.int64)) >= 0).all())
+
+
+def _kept(count: int, valid: Part | None, validation: int | None, limit: int | None) -> int:
+    """How many of the images, the first, are trained with once the others are cut off."""
+    cut = 0 if valid is not None else count // 6 if validation is None else validation
+    return count - cut if limit is None else min(count - cut, limit)
+
+
+def _top(parts: list[Part], own: bool) -> tuple[int, tuple[str, ...]]:
+    """What bytes are divided by, and a sentence if it is not 255. Warns of pixels of one's `own`
+    arrays that reach only a small part of their range; pictures may be dark.
+    """
+    tops = {
+        kind: max((float(part.images.max()) for part in parts if part.images.dtype.kind == kind), default=0.0)
+        for kind in "uf"
+    }
+    if own and 0 < tops["f"] < LEAST:
+        warn(f"pixels reach only {tops['f']:.2g} of [0, 1]; if they were divided twice, divide them once")
+    if tops["u"] == 1:
+        return 1, ("bytes that are only 0 and 1 were taken as truth values, not divided by 255",)
+    if own and 0 < tops["u"] < DIM:
+        warn(f"bytes reach only {tops['u']:g} and are divided by 255; if that is white, give images / {tops['u']:g}")
+    return 255, ()
 
 
 def _test_count(whole: Part) -> int:
@@ -205,9 +272,10 @@ def _cut(part: Part, count: int) -> tuple[Part, Part]:
     return Part(part.images[:end], part.labels[:end]), Part(part.images[end:], part.labels[end:])
 
 
-def _count_classes(parts: list[Part]) -> int:
-    """The largest label + 1. Raises ConfigurationError for a label that makes more classes than
-    there are images.
+def _count_classes(parts: list[Part], source: str) -> int:
+    """The largest label + 1. Warns of classes without images. Raises ConfigurationError for a
+    label that makes more classes than there are images; DatasetError, or for arrays
+    ConfigurationError, where most classes would have none.
     """
     largest, images = max(int(part.labels.max()) for part in parts), sum(len(part.labels) for part in parts)
     if largest >= images:
@@ -215,6 +283,16 @@ def _count_classes(parts: list[Part]) -> int:
             f"labels reach {largest}, which makes more classes than there are images ({images}); "
             "expected class numbers from 0; give `classes` if so many are meant"
         )
+    held = len(np.unique(np.concatenate([part.labels for part in parts])))
+    idle = max(largest, 0) + 1 - held
+    if idle > held:
+        what = f"labels reach {largest}, but hold {held} different numbers: {idle} classes would have no image"
+        remedy = "np.unique(labels, return_inverse=True)[1] numbers them from 0"
+        if source != "arrays":
+            raise DatasetError(f"{source}: {what}; number them from 0 ({remedy})")
+        raise ConfigurationError(f"{what}; {remedy}, or give classes = {largest + 1} if these are meant")
+    if idle > 0 and min(int(part.labels.min()) for part in parts) >= 0:
+        warn(f"{idle} of {largest + 1} classes have no image: their outputs are only taught to be silent")
     return max(largest, 0) + 1
 
 
@@ -226,15 +304,6 @@ def _check_starts_at_0(parts: list[Part]) -> None:
             "labels start at 1, expected class numbers from 0; give labels - 1, "
             f"or classes = {largest + 1} if class 0 has no image"
         )
-
-
-def _array(field: str, values: Any) -> npt.NDArray[Any]:
-    try:
-        if hasattr(values, "detach") and hasattr(values, "cpu"):  # a tensor, which may be on a device
-            values = values.detach().cpu()
-        return np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:  # such as rows of different lengths
-        raise ShapeError(f"{field} is not an array: {error}") from error
 
 
 def _check_pixels(field: str, pixels: npt.NDArray[Any]) -> None:

@@ -11,26 +11,36 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fsp_dynamics.arrays import check_pixels, class_numbers, numbers
 from fsp_dynamics.display import html_table
 from fsp_dynamics.errors import ConfigurationError, DatasetError, ShapeError, check_shape
 
 PARTS = ("train", "valid", "test")
+ORDER = "order of the labels"
+"""The entry in the digests of a data set whose classes come in order, but unsorted: it was split
+in that order before.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Images (B, n_in) float32 in [0, 1], C-contiguous, and their labels (B,) int64. Raises
-    ShapeError where they do not fit.
+    """Images (B, n_in) float32 in [0, 1], C-contiguous, and their labels (B,) int64, from anything
+    that `arrays` takes for numbers.
+
+    Raises ShapeError where they do not fit, ConfigurationError for bytes above 1 and for labels
+    that are no whole numbers. Warns (DataWarning) of pixels far outside [0, 1].
     """
 
     images: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        check_shape("images", self.images, (None, None))
-        check_shape("labels", self.labels, (len(self.images),))
-        object.__setattr__(self, "images", np.ascontiguousarray(self.images, np.float32))
-        object.__setattr__(self, "labels", np.ascontiguousarray(self.labels, np.int64))
+        images, labels = numbers("images", self.images), class_numbers("labels", self.labels)
+        check_shape("images", images, (None, None))
+        check_shape("labels", labels, (len(images),))
+        check_pixels("images", images)
+        object.__setattr__(self, "images", np.ascontiguousarray(images, np.float32))
+        object.__setattr__(self, "labels", np.ascontiguousarray(labels, np.int64))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -120,6 +130,11 @@ class Dataset:
         own = self.fingerprint()
         if len(own) == len(recorded) == 1 and [*own.values()] == [*recorded.values()]:
             return  # one file, whatever it is called now
+        if ORDER in own and ORDER not in recorded:
+            raise DatasetError(
+                f"{self.source}: the run began when images whose classes come one after another were split in their "
+                "own order, which leaves classes untrained; train from the beginning in another folder"
+            )
         for name in sorted({*own, *recorded}):
             if own.get(name) != recorded.get(name):
                 raise DatasetError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from fsp_dynamics.arrays import numbers
 from fsp_dynamics.display import html_table
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_finite, check_positive
 from fsp_dynamics.models import rate
@@ -17,7 +18,7 @@ from fsp_dynamics.models.activations import ACTIVATIONS, Activation
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, layers
 from fsp_dynamics.plotting import plot_trajectory
-from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, layer_names, prepare
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, layer_names, prepare, state_of
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
 from fsp_dynamics.solvers.reference import ReferenceSolver
 from fsp_dynamics.solvers.tableaux import TABLEAUX
@@ -188,7 +189,7 @@ def simulate(
         estimates no error.
     rtol, atol : error allowed in a controlled step, for each unit atol + rtol |s|, as root mean
     square; None as in `NumbaSolver`.
-    start : the states at time 0, or an equilibrium; zeros if None.
+    start : the states at time 0, an equilibrium, or a trajectory, which goes on; zeros if None.
     save : interval between saved times, or the times themselves, from 0 to the protocol's end.
         Default: 200 intervals. The borders of the pieces are always saved.
 
@@ -206,11 +207,10 @@ def simulate(
     >>> path.times.tolist(), path.states[-1].shape, path.labels[-1].item()
     ([0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0], (7, 2, 3), 'nudged')
     """
-    images = np.asarray(images)
     drive = rate.drive(network, images)
-    pieces = _check_protocol(network, protocol, len(images))
+    pieces = _check_protocol(network, protocol, len(drive))
     integrator = _integrator(network, solver, dt, rtol, atol)
-    state = prepare(network, drive, start.state if isinstance(start, Equilibrium) else start, None)
+    state = prepare(network, drive, None if start is None else state_of(network, start, len(drive)), None)
     for k, s in enumerate(state):
         check_finite(f"start[{k}]", s)
     borders = np.concatenate([[0.0], np.cumsum([duration for duration, _ in pieces])])
@@ -295,7 +295,7 @@ def _saved_times(save: float | npt.ArrayLike | None, borders: Array) -> Array:
             )
         chosen = np.arange(0, total, interval)
     else:
-        chosen = np.asarray(save, np.float64)
+        chosen = numbers("save", save).astype(np.float64)
         if chosen.ndim != 1 or not len(chosen) or not np.isfinite(chosen).all() or (np.diff(chosen) <= 0).any():
             raise ConfigurationError(
                 f"save has shape {chosen.shape}, expected an interval, or one axis of finite times, "

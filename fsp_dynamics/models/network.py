@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from fsp_dynamics.arrays import generator, numbers
 from fsp_dynamics.display import html_table
 from fsp_dynamics.errors import ConfigurationError, check_positive, check_shape
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation, activation
@@ -276,7 +277,7 @@ def loop_network(
     (10, 500)
     """
     sizes = _check_sizes(sizes)
-    rng = np.random.default_rng(rng)
+    rng = generator(rng)
     return Network(
         **_chain(rng, sizes, forward_scale, dtype),
         loop=_scaled(rng, sizes[-1], sizes[1], loop_scale, dtype),
@@ -304,7 +305,7 @@ def reciprocal_network(
     saturation before they learn anything, hence the default of `forward_scale`.
     """
     sizes = _check_sizes(sizes)
-    rng = np.random.default_rng(rng)
+    rng = generator(rng)
     return Network(
         **_chain(rng, sizes, forward_scale, dtype),
         backward=None
@@ -338,14 +339,22 @@ def _contiguous(weight: Any) -> Any:
     """The array in C order, as products that accumulate in place need it (tensors and None are
     left alone).
     """
-    return np.ascontiguousarray(weight) if isinstance(weight, np.ndarray | list | tuple) else weight
+    if weight is None or hasattr(weight, "detach"):
+        return weight
+    return np.ascontiguousarray(weight if type(weight) is np.ndarray else numbers("weights", weight))
 
 
 def _check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     if isinstance(sizes, str) or not isinstance(sizes, Iterable):
         raise ConfigurationError(f"sizes = {sizes!r}, expected a list: input, hidden layers, output")
     sizes = tuple(sizes)
-    if len(sizes) < 3 or any(n != int(n) or n < 1 for n in sizes):
+    if any(isinstance(n, Iterable) for n in sizes):
+        raise ConfigurationError(
+            f"sizes = {list(sizes)!r}, expected numbers alone: input, hidden layers, output in one list, "
+            "such as [784, 500, 500, 10]"
+        )
+    whole = all(isinstance(n, int | float | np.number) and not isinstance(n, bool) and n % 1 == 0 for n in sizes)
+    if len(sizes) < 3 or not whole or min(sizes) < 1:
         raise ConfigurationError(
             f"sizes = {list(sizes)}, expected input, one hidden layer or more, output, each whole and at least 1"
         )

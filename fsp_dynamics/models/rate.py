@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from fsp_dynamics.errors import ConfigurationError, check_finite, check_shape
+from fsp_dynamics.arrays import floats, pixels
+from fsp_dynamics.errors import ConfigurationError, ShapeError, check_finite, check_shape
 from fsp_dynamics.models.network import Array, Network
 
 State = tuple[Array, ...]
@@ -53,7 +54,8 @@ class Nudge:
     ----------
     beta : strength and sign, per unit time; not 0. It must stay above -leak of the output (=
         -1/r_L), where the output's leak would change sign.
-    target : (B, n_L) target firing rates d, one-hot in classification.
+    target : (B, n_L) target firing rates d, one-hot in classification; anything that `arrays` takes
+        for numbers.
     """
 
     beta: float
@@ -63,12 +65,19 @@ class Nudge:
         return f"<Nudge of beta {self.beta:g}, target ({' x '.join(map(str, self.target.shape))})>"
 
     def __post_init__(self) -> None:
-        if not hasattr(self.target, "shape"):
-            object.__setattr__(self, "target", np.asarray(self.target))
+        object.__setattr__(self, "target", floats("nudge target", self.target))
         if not (isinstance(self.beta, int | float | np.number) and np.isfinite(self.beta)) or self.beta == 0:
             raise ConfigurationError(
                 f"beta = {self.beta!r}, expected a finite number other than 0; leave the nudge out for a free phase"
             )
+
+    @classmethod
+    def of(cls, beta: float, target: Any) -> Nudge:
+        """A nudge whose target is left as it is, such as a tensor on a device."""
+        found = object.__new__(cls)
+        object.__setattr__(found, "beta", beta)
+        object.__setattr__(found, "target", target)
+        return found
 
     def check(self, network: Network, batch: int) -> None:
         """Refuse a nudge that does not fit the network. Raises ConfigurationError, ShapeError,
@@ -80,12 +89,17 @@ class Nudge:
                 f"beta = {self.beta!r}, expected above {limit:g} (-1/r of the output): "
                 "at or below it the output no longer leaks"
             )
+        if self.target.ndim == 1 and len(self.target) == batch:
+            raise ShapeError(
+                f"nudge target has shape ({batch},), expected ({batch}, {network.sizes[-1]}), a row for each sample; "
+                f"np.eye({network.sizes[-1]})[labels] makes them of class numbers"
+            )
         check_shape("nudge target", self.target, (batch, network.sizes[-1]))
         check_finite("nudge target", self.target)
 
     def rows(self, index: Any) -> Nudge:
         """The nudge of some samples of the batch."""
-        return Nudge(self.beta, self.target[index])
+        return Nudge.of(self.beta, self.target[index])
 
 
 def beta_of(nudge: Nudge | None) -> float:
@@ -97,17 +111,18 @@ def drive(network: Network, images: Array) -> Array:
     """images @ input + biases[0], (B, n_1): the constant input to the first hidden layer, shared
     by both phases.
 
-    Raises ShapeError for images that are not (B, n_in), NotFiniteError for NaN or infinite pixels.
+    Raises ShapeError for images that are not (B, n_in), NotFiniteError for NaN or infinite pixels,
+    ConfigurationError for what is no array of numbers and for bytes above 1. Warns (DataWarning)
+    of pixels far outside [0, 1].
     """
     images = checked_images(network, images)
     return images.astype(network.dtype, copy=False) @ network.input + network.biases[0]
 
 
 def checked_images(network: Network, images: Array) -> Array:
-    """The images (B, n_in) as an array. Raises as `drive` does."""
-    images = np.asarray(images)
+    """The images (B, n_in) as an array, whatever `arrays` takes for one. Raises as `drive` does."""
+    images = pixels("images", images)
     check_shape("images", images, (None, network.sizes[0]))
-    check_finite("images", images)
     return images
 
 

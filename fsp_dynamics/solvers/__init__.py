@@ -20,7 +20,7 @@ from typing import Any
 from fsp_dynamics.errors import ConfigurationError, check_choice, nearest
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, drive
-from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance, state_of
 from fsp_dynamics.solvers.stability import certified
 
 SOLVERS = {
@@ -77,15 +77,16 @@ def relax(
 
     Parameters
     ----------
-    images : (B, n_in).
+    images : (B, n_in), numbers in [0, 1]: arrays, lists, data frames or tensors.
     nudge : None, or `Nudge(beta, target)`.
-    start : an equilibrium or a state to start from; zeros if None.
+    start : an equilibrium, a trajectory (its end) or a state to start from; zeros if None.
     solver : a solver or the name of one; `make_solver()` if None.
     tolerance : when a sample has converged; `Tolerance.default` of the network's dtype if None, and
         never below its rounding.
     certify : compute `Equilibrium.abscissa` too, the certificate that each equilibrium is stable.
 
-    Raises ShapeError, NotFiniteError and ConfigurationError for unusable input. Samples that do
+    Raises ShapeError, NotFiniteError and ConfigurationError for unusable input; warns
+    (DataWarning) of images far outside [0, 1]. Samples that do
     not converge are reported in `status`; `Equilibrium.require_converged` raises for them.
     """
     if tolerance is not None and not isinstance(tolerance, Tolerance):
@@ -96,9 +97,9 @@ def relax(
         raise ConfigurationError(f"solver = {solver!r}, expected a solver, its name or None")
     if not isinstance(solver, Solver):
         solver = make_solver() if solver is None else make_solver(solver)
-    state = start.state if isinstance(start, Equilibrium) else start
     if tolerance is not None:
         tolerance = tolerance.attainable(network.dtype, sum(network.sizes[1:]))
     constant = drive(network, images)
+    state = None if start is None else state_of(network, start, len(constant))
     found = solver.relax(network, constant, state, nudge, tolerance)
     return certified(network, found, nudge, constant) if certify else found

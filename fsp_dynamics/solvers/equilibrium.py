@@ -17,11 +17,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from fsp_dynamics.arrays import floats
 from fsp_dynamics.display import html_table, largest
 from fsp_dynamics.errors import ConfigurationError, NotConvergedError, check_shape
 from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE, OSCILLATES, OUT_OF_STEPS, Limits
@@ -274,7 +275,7 @@ class Integrator(Solver, Protocol):
         ...
 
 
-def prepare(network: Network, drive: Array, start: State | None, nudge: Nudge | None) -> State:
+def prepare(network: Network, drive: Array, start: State | Equilibrium | None, nudge: Nudge | None) -> State:
     """Check the input of a solver and return the start (zeros if None).
 
     Raises ShapeError for shapes that do not fit the network, ConfigurationError for an impossible
@@ -283,13 +284,26 @@ def prepare(network: Network, drive: Array, start: State | None, nudge: Nudge | 
     check_shape("drive", drive, (None, network.sizes[1]))
     if nudge is not None:
         nudge.check(network, len(drive))
-    if start is None:
-        return zero_state(network, len(drive))
-    if len(start) != network.depth:
-        raise ConfigurationError(f"start has {len(start)} layers, expected {network.depth}")
-    for k, (s, n) in enumerate(zip(start, network.sizes[1:], strict=True)):
-        check_shape(f"start[{k}]", s, (len(drive), n))
-    return start
+    return zero_state(network, len(drive)) if start is None else state_of(network, start, len(drive))
+
+
+def state_of(network: Network, start: Any, batch: int, field: str = "start") -> State:
+    """The layers (B, n_k) of an equilibrium, of the end of a trajectory, or as they were given, in
+    anything that `arrays` takes for numbers. Raises ConfigurationError, ShapeError.
+    """
+    found = getattr(start, "state", getattr(start, "end", start))
+    if not isinstance(found, Sequence | np.ndarray):
+        raise ConfigurationError(
+            f"{field} is of type {type(start).__name__}, expected an equilibrium, a trajectory or a list of layers"
+        )
+    if len(found) != network.depth:
+        raise ConfigurationError(
+            f"{field} has {len(found)} layers, expected {network.depth}, an array (B, n_k) for each"
+        )
+    state = tuple(floats(f"{field}[{k}]", s) for k, s in enumerate(found))
+    for k, (s, n) in enumerate(zip(state, network.sizes[1:], strict=True)):
+        check_shape(f"{field}[{k}]", s, (batch, n))
+    return state
 
 
 def judge(residual: Array, state_norm: Array, tolerance: Tolerance) -> Array:

@@ -137,12 +137,12 @@ class SolverOnDevice:
         a mean loop Jacobian for Broyden's method to begin with.
         """
         device_network, beta = self.device_network, beta_of(nudge)
-        prepare(self.network, drive, start, nudge)
+        given = prepare(self.network, drive, start, nudge)
         tolerance = tolerance or Tolerance.default(self.network.dtype)
         constant = self._tensor(drive)
         pull = tensor_nudge(nudge, self.network, device_network.device)
         target = constant.new_zeros((len(constant), device_network.sizes[-1])) if pull is None else pull.target
-        begun = None if start is None else device_network.tensors(start)
+        begun = None if start is None else device_network.tensors(given)
         with precision("highest"):
             found: BroydenRelaxation | PassRelaxation
             if self.solver.uses_broyden(self.network):

@@ -72,4 +72,6 @@ def tensor_network(network: Network, device: torch.device) -> Network:
 
 def tensor_nudge(nudge: Nudge | None, network: Network, device: torch.device) -> Nudge | None:
     """The nudge with its target as a tensor in the precision of `network` (of arrays)."""
-    return None if nudge is None else Nudge(float(nudge.beta), tensor(np.asarray(nudge.target, network.dtype), device))
+    return (
+        None if nudge is None else Nudge.of(float(nudge.beta), tensor(np.asarray(nudge.target, network.dtype), device))
+    )

@@ -4,8 +4,11 @@ that are not finite.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from fsp_dynamics.arrays import check_pixels, numbers
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError, check_finite, check_shape
 from fsp_dynamics.learning import phases
 from fsp_dynamics.models.network import Array, Network
@@ -13,23 +16,38 @@ from fsp_dynamics.models.rate import State
 from fsp_dynamics.training.recipe import LabelledImages, Learner
 
 
-def check_split(network: Network, split: LabelledImages) -> None:
-    """Refuse data that the network cannot learn from or be judged by. Raises ConfigurationError,
-    ShapeError.
+class Arrays(NamedTuple):
+    """Labelled images as arrays."""
+
+    images: Array
+    labels: Array
+
+
+def checked_split(network: Network, split: LabelledImages) -> LabelledImages:
+    """The images and labels as arrays, if the network can learn from them or be judged by them.
+
+    Raises ConfigurationError, ShapeError; warns (DataWarning) of pixels far outside [0, 1].
     """
+    if not (hasattr(split, "images") and hasattr(split, "labels")):
+        raise ConfigurationError(
+            f"the data are of type {type(split).__name__}, expected labelled images; "
+            "give datasets.Split(images, labels)"
+        )
+    split = Arrays(numbers("images", split.images), numbers("labels", split.labels))
     if len(split.labels) == 0:
         raise ConfigurationError("the data hold no images; give at least one")
-    if not np.issubdtype(np.asarray(split.labels).dtype, np.integer):
-        raise ConfigurationError(
-            f"labels are {np.asarray(split.labels).dtype}, expected whole numbers, the classes from 0 on"
-        )
+    check_shape("labels", split.labels, (None,))
+    if split.labels.dtype.kind not in "iu":
+        raise ConfigurationError(f"labels are {split.labels.dtype}, expected whole numbers, the classes from 0 on")
     check_shape("images", split.images, (len(split.labels), network.sizes[0]))
+    check_pixels("images", split.images)
     low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= network.sizes[-1]:
         raise ConfigurationError(
             f"labels run from {low} to {high}, expected 0 to {network.sizes[-1] - 1}: "
             f"the network has {network.sizes[-1]} outputs"
         )
+    return split
 
 
 def check_phases(both: phases.Phases, batch: int, images: Array) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.models.network import Network
 from fsp_dynamics.solvers.packed_loop import PackedLoop
-from fsp_dynamics.training.checks import check_learner, check_split
+from fsp_dynamics.training.checks import check_learner, checked_split
 from fsp_dynamics.training.engine import Engine, choose_engine
 from fsp_dynamics.training.epoch_state import EpochState
 from fsp_dynamics.training.interrupts import Interrupts
@@ -57,7 +57,7 @@ def train_epoch(
     ConfigurationError for empty data, labels that the output has no unit for, and an unfinished
     epoch over other data.
     """
-    check_split(learner.network, split)
+    split = checked_split(learner.network, split)
     state = learner.begin_epoch(len(split.labels), recipe)
     engine = choose_engine(learner, split, recipe, threads, ranks)
     interrupts = interrupts_of(engine, state, recipe, probe, every)

@@ -15,7 +15,7 @@ from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers.equilibrium import Equilibrium
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.packed_loop import PackedLoop
-from fsp_dynamics.training.checks import check_split
+from fsp_dynamics.training.checks import checked_split
 from fsp_dynamics.training.ranks import ALONE, Ranks
 from fsp_dynamics.training.recipe import LabelledImages, Recipe
 from fsp_dynamics.training.warm_start import LoopWarmStart, WarmStart
@@ -80,7 +80,7 @@ def evaluate(
     warm_start : the learner's, if there is one; its mean loop Jacobian saves passes.
     ranks : as in `training.epoch.train_epoch`; each takes some of the batches.
     """
-    check_split(network, split)
+    split = checked_split(network, split)
     driven, relax = free_phase_solver(network, recipe, warm_start)
     seen = np.zeros((-(-len(split.labels) // (batch * ranks.count)), 5 + 2 * network.depth + 2 * network.sizes[-1]))
     for i, first in enumerate(range(ranks.rank * batch, len(split.labels), ranks.count * batch)):

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fsp_dynamics.arrays import generator
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_finite
 from fsp_dynamics.learning import phases
 from fsp_dynamics.learning.optimisers import Sgd
@@ -133,7 +134,7 @@ class Learner:
         does not fit it.
         """
         recipe.check(network)
-        return cls(network.copy(), np.random.default_rng(rng))
+        return cls(network.copy(), generator(rng))
 
     def begin_epoch(self, samples: int, recipe: Recipe) -> EpochState:
         """The epoch that was left unfinished, or a new one drawn from `rng`. Raises

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from small_data import sha256, write
 
-from fsp_dynamics.datasets import Split, dataset_from_arrays, load_dataset
+from fsp_dynamics.datasets import Split, dataset_from_arrays, load_dataset, read_dataset
 from fsp_dynamics.datasets.arrays import spread
 from fsp_dynamics.datasets.digits import taking_turns
 from fsp_dynamics.datasets.registry import SOURCES
-from fsp_dynamics.errors import ConfigurationError, DatasetError, NotFiniteError, ShapeError
+from fsp_dynamics.errors import ConfigurationError, DatasetError, DataWarning, NotFiniteError, ShapeError
 
 
 def test_digits_are_split_the_same_way_every_time() -> None:
@@ -287,3 +287,95 @@ def test_a_notebook_shows_a_table() -> None:
 def test_what_is_no_data_set_is_refused(changed, error, said) -> None:
     with pytest.raises(error, match=said):
         dataset_from_arrays(**own(**changed))
+
+
+ORDERS = {
+    "ascending": lambda y: np.argsort(y, kind="stable"),
+    "descending": lambda y: np.argsort(-y, kind="stable"),
+    "blocks in any order": lambda y: np.argsort((7 * y + 3) % 10, kind="stable"),
+    "two sources": lambda y: np.concatenate([2 * np.argsort(y[::2], kind="stable"), 2 * np.argsort(y[1::2]) + 1]),
+    "sorted but for a few": lambda y: np.roll(np.argsort(y, kind="stable"), 1),
+    "the last class at the end": lambda y: np.concatenate([np.flatnonzero(y != 4), np.flatnonzero(y == 4)]),
+}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_classes_that_come_in_order_are_trained_chosen_by_and_tested(name) -> None:
+    rng = np.random.default_rng(2)
+    images, labels = rng.random((600, 4)), rng.integers(0, 10, 600)
+    order = ORDERS[name](labels)
+    data = dataset_from_arrays(images[order], labels[order], images[:50], labels[:50])
+    for part in (data.train, data.valid):
+        share = np.bincount(part.labels, minlength=10) / len(part)
+        assert abs(share - np.bincount(labels, minlength=10) / 600).max() < 0.02
+    assert data.notes == ("the images were put into a fixed shuffled order: they were sorted by class",)
+    again = np.concatenate([data.train.images, data.valid.images])
+    assert sorted(map(tuple, again)) == sorted(map(tuple, images.astype(np.float32)))
+    limited = dataset_from_arrays(images[order], labels[order], images[:50], labels[:50], validation=0, limit=60)
+    if name != "the last class at the end":  # whose first 60 are as good as shuffled
+        assert len(np.unique(limited.train.labels)) == 10
+
+
+def test_shuffled_classes_keep_their_order() -> None:
+    rng = np.random.default_rng(3)
+    for count, classes in ((60, 2), (60, 10), (600, 3), (5000, 47)):
+        images, labels = rng.random((count, 4)), rng.integers(0, classes, count)
+        data = dataset_from_arrays(images, labels, images[:5], labels[:5], classes=classes)
+        np.testing.assert_array_equal(data.train.images, images[: len(data.train)].astype(np.float32))
+        assert data.notes == ()
+
+
+def test_files_that_are_split_otherwise_than_before_are_known_by_their_digests(tmp_path) -> None:
+    rng = np.random.default_rng(2)
+    images, labels = rng.random((60, 4)), np.repeat([2, 0, 1], 20)
+    for name, order in (("blocks", np.arange(60)), ("sorted", np.argsort(labels)), ("mixed", rng.permutation(60))):
+        given = {"images": images[order], "labels": labels[order]}
+        np.savez(tmp_path / f"{name}.npz", **given, test_images=images[:4], test_labels=labels[:4])
+    blocks, by_class, mixed = (read_dataset(tmp_path / f"{name}.npz") for name in ("blocks", "sorted", "mixed"))
+    assert set(blocks.train.labels) == set(blocks.valid.labels) == {0, 1, 2}
+    assert [len(data.digests) for data in (blocks, by_class, mixed)] == [2, 1, 1]
+    blocks.check_fingerprint(read_dataset(tmp_path / "blocks.npz").fingerprint())
+    before = {"blocks.npz": blocks.digests["blocks.npz"]}
+    with pytest.raises(DatasetError, match="in their own order, which leaves classes untrained; train from the beginn"):
+        blocks.check_fingerprint(before)
+
+
+def test_bytes_of_0_and_1_are_truth_values() -> None:
+    masks = np.random.default_rng(0).random((6, 4)) > 0.5
+    data = dataset_from_arrays(**own(images=masks.astype(np.uint8), test_images=masks[:2].astype(np.uint8)))
+    np.testing.assert_array_equal(data.train.images, masks[:5].astype(np.float32))
+    assert data.notes == ("bytes that are only 0 and 1 were taken as truth values, not divided by 255",)
+    assert dataset_from_arrays(**own(images=masks.astype(np.uint8))).train.images.max() == 1
+    grey = masks.astype(np.uint8) * 255
+    assert dataset_from_arrays(**own(images=masks.astype(np.uint8), test_images=grey[:2])).train.images.max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"images": np.full((6, 4), 16, np.uint8)}, "bytes reach only 16 and are divided by 255; .* give images / 16"),
+        ({"images": np.full((6, 4), 1 / 255), "test_images": np.zeros((2, 4))}, "pixels reach only 0.0039 of"),
+        ({"labels": np.array([0, 1, 3, 0, 1, 3]), "test_labels": np.array([0, 1])}, "1 of 4 classes have no image"),
+        ({"labels": np.array([1, 0, 1, 0, 0, 2]), "test_labels": np.array([0, 1])}, "class 2 has no training image"),
+    ],
+)
+def test_what_is_probably_not_meant_is_warned_about(changed, said) -> None:
+    with pytest.warns(DataWarning, match=said) as seen:
+        dataset_from_arrays(**own(**changed))
+    assert {each.filename for each in seen} == {__file__}
+
+
+def test_sparse_class_numbers_are_refused() -> None:
+    labels = 1000 * (np.arange(9100) % 10)
+    images = np.zeros((9100, 1))
+    with pytest.raises(ConfigurationError, match="labels reach 9000, but hold 10 different numbers") as caught:
+        dataset_from_arrays(images, labels)
+    assert "np.unique(labels, return_inverse=True)[1]" in str(caught.value)
+    data = dataset_from_arrays(images, np.unique(labels, return_inverse=True)[1])  # as the message advises
+    assert data.classes == 10
+
+
+def test_sparse_class_numbers_of_a_file_name_it(tmp_path) -> None:
+    np.savez(tmp_path / "own.npz", images=np.zeros((9100, 1)), labels=1000 * (np.arange(9100) % 10))
+    with pytest.raises(DatasetError, match=r"own\.npz: labels reach 9000, but hold 10 different"):
+        read_dataset(tmp_path / "own.npz")

@@ -12,6 +12,7 @@ from fsp_dynamics.kernels.products import add_product
 from fsp_dynamics.learning.phases import Phases
 from fsp_dynamics.learning.rules import Contrast, Rule, Term, checked_terms
 from fsp_dynamics.models.network import Array, Network, Weights
+from fsp_dynamics.models.rate import checked_images
 from fsp_dynamics.solvers.equilibrium import Equilibrium
 
 NOISE = 0.3  # of the outputs' move: residuals above which an update is called noisy
@@ -102,6 +103,10 @@ def rule_update(
     that the rule cannot train.
     """
     rule.check(network)
+    images = checked_images(network, images)
+    for name, phase in (("free", free), ("nudged", nudged), ("opposite", opposite)):
+        if not isinstance(phase, Equilibrium) and not (phase is None and name == "opposite"):
+            raise ConfigurationError(f"{name} is of type {type(phase).__name__}, expected an Equilibrium; relax it")
     beta = nudged.beta if beta is None else beta
     if not np.isfinite(beta) or beta == 0:
         raise ConfigurationError(
