@@ -26,9 +26,9 @@ def heeding(check: Callable[[], None] | None) -> Iterator[None]:
         _check.reset(token)
 
 
-def is_heeding() -> bool:
-    """Whether there is a check."""
-    return _check.get() is not None
+def heeded() -> Callable[[], None] | None:
+    """The check that is made here, if there is one."""
+    return _check.get()
 
 
 def heed() -> None:

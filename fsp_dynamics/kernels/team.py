@@ -27,7 +27,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fsp_dynamics.kernels.field import Array, inner, jit
-from fsp_dynamics.kernels.heed import heed, is_heeding
+from fsp_dynamics.kernels.heed import heed, heeded
 
 # indices into the counters: the first two on cache lines of their own; LOST is not 0 once a process
 # that shares them has ended, STOP once the kernels shall end, and STOPPED, with the next, once the
@@ -225,7 +225,7 @@ class Team:
         total = here if self._total is None else self._total
         if self._alone:
             self.counters[LOST] = self.counters[STOP] = self.counters[STOPPED] = self.counters[STOPPED + 1] = 0
-        listens = work > BRIEF and can_synchronise() and (_in_main_thread() or is_heeding())
+        listens = work > BRIEF and can_synchronise() and (_in_main_thread() or heeded() is not None)
         if listens:
             _compile(kernel, 0, total, self.counters, *args)
         others: list[Future[None]] = []

@@ -43,6 +43,7 @@ import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError, check_choice
 from fsp_dynamics.kernels.anderson import GROWTH, anderson
+from fsp_dynamics.kernels.heed import heed
 from fsp_dynamics.kernels.relax import CompilationError
 from fsp_dynamics.kernels.status import CONVERGED, OUT_OF_STEPS
 from fsp_dynamics.models.network import Array, Network
@@ -194,6 +195,7 @@ class _Relaxation:
         for k in range(0 if given else 1, max_passes + 1):
             if passes.rows.size == 0:
                 return
+            heed()
             target, size, norm = passes.run(given=k == 0)
             status = judge(size, norm, self.tolerance)
             leaving = (status != OUT_OF_STEPS) | (k == max_passes)

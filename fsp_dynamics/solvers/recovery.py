@@ -7,6 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.kernels.heed import heed
 from fsp_dynamics.kernels.status import CONVERGED, OSCILLATES, OUT_OF_STEPS
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, residual
@@ -70,6 +71,7 @@ class Recovery:
         in time are accepted.
         """
         for row in rows[:, None]:
+            heed()
             state, nudge = tuple(s[row] for s in self.state), self.nudge_of(row)
             found, steps = newton(self.network, self.drive[row], state, nudge, self.tolerance)
             self.steps[row] += steps

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fsp_dynamics.kernels.heed import heed
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, flatten, layers
@@ -135,6 +136,7 @@ class ReferenceSolver:
             for taken in range(1, max_steps + 1):
                 if not rows.size:
                     break
+                heed()
                 working = _RunningRows(self, network, drive[rows], None if nudge is None else nudge.rows(rows))
                 allowed = working.allowance(state[rows], residual[rows])
                 state[rows], h[rows], _ = working.advance(state[rows], h[rows], allowed)
@@ -172,6 +174,7 @@ class ReferenceSolver:
         working = _RunningRows(self, network, drive, nudge)
         h = np.full((len(state), 1), duration / count, state.dtype)
         for _ in range(count):
+            heed()
             state, _, _ = working.advance(state, h)
         state[~np.isfinite(state).all(-1)] = np.nan
         return state
@@ -189,6 +192,7 @@ class ReferenceSolver:
             rows = np.flatnonzero((left > 0) & (h > shortest))
             if not rows.size:
                 break
+            heed()
             working = _RunningRows(self, network, drive[rows], None if nudge is None else nudge.rows(rows))
             last = h[rows] >= left[rows]
             trial = np.where(last, left[rows], h[rows])

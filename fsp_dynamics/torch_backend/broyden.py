@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from fsp_dynamics.kernels.heed import heed
 from fsp_dynamics.kernels.status import ABSENT, CONVERGED, NOT_FINITE, OUT_OF_STEPS, RUNNING
 from fsp_dynamics.models.rate import unit_target
 from fsp_dynamics.torch_backend.passes import Criterion, NetworkPass
@@ -125,6 +126,7 @@ def relax(network: DeviceNetwork, whole: BroydenRelaxation, beta: float, criteri
     began = running = whole.running
     part, rows, share, passes = whole, None, 1.0, 0
     while bool(running.any()):
+        heed()
         if criterion.cut and int(running.sum()) < share * len(running):
             if rows is not None:
                 whole.put(rows, part)

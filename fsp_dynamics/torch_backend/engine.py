@@ -163,17 +163,20 @@ class TorchEngine:
         samples = tensor(state.order, self.device_network.device)
         statistics = DeviceStatistics(state.statistics, self.device_network.device)
         with one_number_of_threads(self.threads):
-            for number in range(state.done, len(state.betas)):
-                batch = samples[number * state.batch : (number + 1) * state.batch]
-                with torch.no_grad(), precision("highest"):
-                    self._batch(number, batch, float(state.betas[number]), statistics)
-                state.done = number + 1
-                if interrupts.is_due(state.done):
-                    self._write_weights()
-                    interrupts.run_due(state.done)
-                if statistics.samples >= state.statistics.samples + CHUNK or state.finished:
-                    statistics.write_to(state.statistics)
-                    progress()
+            try:
+                while not state.finished:
+                    batch = samples[state.done * state.batch : (state.done + 1) * state.batch]
+                    with torch.no_grad(), precision("highest"):
+                        self._batch(batch, state, statistics, interrupts)
+                    if interrupts.is_due(state.done):
+                        with state.changing():
+                            self._write_weights()
+                            interrupts.run_due(state.done)
+                    if statistics.samples >= state.statistics.samples + CHUNK or state.finished:
+                        statistics.write_to(state.statistics)
+                        progress()
+            finally:
+                statistics.write_to(state.statistics)
 
     def mirror(self, samples: Array) -> None:
         """See `training.engine.Engine.mirror`."""
@@ -198,20 +201,26 @@ class TorchEngine:
         for name, w in self.device_network.weights.parameters().items():
             _copy(w, self.learner.network.parameters()[name])
 
-    def _batch(self, number: int, samples: torch.Tensor, beta: float, statistics: DeviceStatistics) -> None:
-        """Both phases of a batch, in parts where ranks share it, and one step of the optimiser
-        from them.
+    def _batch(
+        self, samples: torch.Tensor, state: EpochState, statistics: DeviceStatistics, interrupts: Interrupts
+    ) -> None:
+        """Both phases of the next batch, in parts where ranks share it, and one step of the
+        optimiser from them.
         """
         images, labels = self.images[samples].to(self.device_network.dtype), self.labels[samples]
-        found = self._phases(images, self.targets[labels], beta, samples)
-        self._refuse_not_finite(found, number, samples)
-        if self.warm_start is not None:
-            self.warm_start.keep(samples, found)
-        contrast = found.contrast(self.device_network.rho, beta)
-        output_rates: Any = contrast.free[-1]
-        statistics.add(found, output_rates, labels)
-        self.sgd.step(self.recipe.rule, images, contrast, found.learns)
-        self.device_network.refresh()
+        beta = float(state.betas[state.done])
+        with interrupts.relaxing():
+            found = self._phases(images, self.targets[labels], beta, samples)
+        with state.changing():
+            self._refuse_not_finite(found, state.done, samples)
+            if self.warm_start is not None:
+                self.warm_start.keep(samples, found)
+            contrast = found.contrast(self.device_network.rho, beta)
+            output_rates: Any = contrast.free[-1]
+            statistics.add(found, output_rates, labels)
+            self.sgd.step(self.recipe.rule, images, contrast, found.learns)
+            self.device_network.refresh()
+            state.done += 1
 
     def _phases(self, images: torch.Tensor, target: torch.Tensor, beta: float, samples: torch.Tensor) -> DevicePhases:
         """The phases of the batch: all of them here, or this rank's shards, and the others' as

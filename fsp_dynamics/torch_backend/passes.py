@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from fsp_dynamics.kernels.anderson import GROWTH
+from fsp_dynamics.kernels.heed import heed
 from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE, OUT_OF_STEPS, RUNNING
 from fsp_dynamics.models.rate import unit_field
 from fsp_dynamics.solvers.equilibrium import Tolerance
@@ -200,6 +201,7 @@ def relax(
         running = part.running
         if not bool(running.any()):
             break
+        heed()
         if criterion.cut and not bool(running.all()):
             whole = part if rows is None else whole.with_rows(rows, part)
             keep = running.nonzero()[:, 0]

@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from torchdiffeq import odeint
 
+from fsp_dynamics.kernels.heed import heed
 from fsp_dynamics.kernels.status import CONVERGED, NOT_FINITE
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
@@ -212,6 +213,7 @@ class StepGroup:
         """Called by torchdiffeq before it tries a step of `dt` from `state` (b, N). Raises
         StopIntegration where it must not.
         """
+        heed()
         self.state, self.time = state, float(time)
         if self.time >= self.span:
             self.h = max(self.h, float(dt))  # a step cut short is no guide to the next

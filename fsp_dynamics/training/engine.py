@@ -68,6 +68,9 @@ class Engine(Protocol):
 
         Between two batches `interrupts` are run where they are due, then, every few batches,
         `progress`; either may raise, and the epoch can go on from `state` after `write_back`.
+        So it can where the phases of a batch are left, which relax in `interrupts.relaxing()`:
+        nothing but `state.done` says whether a batch is learned. What changes the learner is done
+        in `state.changing()`.
         Raises NotFiniteError, naming layer and batch, before a NaN or infinity is learned.
         """
         ...

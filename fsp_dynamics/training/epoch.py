@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fsp_dynamics.errors import NotFiniteError, RankLostError
+from fsp_dynamics.kernels.heed import heeded, heeding
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.models.network import Network
 from fsp_dynamics.solvers.packed_loop import PackedLoop
@@ -46,7 +48,8 @@ def train_epoch(
 
     on_batch(images done, images in all, percent wrong so far) is called every few batches. If it
         raises, `learner.unfinished` holds where the epoch stands, and the next call goes on from
-        there, to the same bits.
+        there, to the same bits. So it is where a check (kernels/heed.py) or Ctrl-C leaves the
+        relaxation of a batch, of which nothing is then kept.
     threads : of a loop's compiled batches; None: as many as Numba may use, one for small networks.
         The result does not depend on it.
     probe : is called after every `every` batches; it changes nothing.
@@ -61,20 +64,25 @@ def train_epoch(
     state = learner.begin_epoch(len(split.labels), recipe)
     engine = choose_engine(learner, split, recipe, threads, ranks)
     interrupts = interrupts_of(engine, state, recipe, probe, every)
+    interrupts.leave = heeded()
     before = time.perf_counter() - state.seconds
 
     def progress() -> None:
         state.seconds = time.perf_counter() - before
         if on_batch is not None and state.statistics.samples:
             samples = state.statistics.samples
-            try:
-                on_batch(samples, len(state.order), 100 * state.statistics.wrong / samples)
-            except BaseException:
-                engine.write_back()
-                learner.unfinished = state
-                raise
+            on_batch(samples, len(state.order), 100 * state.statistics.wrong / samples)
 
-    engine.learn(state, interrupts, progress)
+    try:
+        with heeding(None):
+            engine.learn(state, interrupts, progress)
+    except (NotFiniteError, RankLostError):
+        raise
+    except BaseException:
+        if state.whole:
+            engine.write_back()
+            learner.unfinished = state
+        raise
     engine.write_back()
     learner.epoch += 1
     check_learner(learner)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +21,8 @@ class EpochState:
     order : (N,) the samples in the order in which they are learned, drawn at the epoch's start.
     betas : (batches,) the nudge of each batch, its sign drawn there too where it is random.
     batch : samples of a batch; the last may have fewer. done : finished batches.
-    statistics : sums over their samples. seconds : spent on them.
+    statistics : sums over their samples. seconds : spent on them. whole : False where the epoch
+    was left with the learner half changed, and cannot go on.
     """
 
     order: Array
@@ -28,6 +31,7 @@ class EpochState:
     statistics: EpochStatistics
     done: int = 0
     seconds: float = field(default=0.0)
+    whole: bool = field(default=True)
 
     @classmethod
     def begin(
@@ -42,6 +46,13 @@ class EpochState:
     def finished(self) -> bool:
         """Whether every batch is done."""
         return self.done == len(self.betas)
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """The block in which an engine changes the learner; one who leaves it cannot go on."""
+        self.whole = False
+        yield
+        self.whole = True
 
     def samples(self, first: int, last: int) -> Array:
         """The samples of batches first, ..., last - 1."""

@@ -118,12 +118,14 @@ class LoopEngine:
                 last = min(batches, interrupts.after(state.done, piece))
                 betas = state.betas[state.done : last]
                 try:
-                    self._batches(state.samples(state.done, last), betas, settings, state.done)
+                    with interrupts.relaxing():  # what the kernel learns besides, it learns of whole batches
+                        self._batches(state.samples(state.done, last), betas, settings, state.done)
                 finally:
                     done, state.done = state.done, self._done
                     statistics.counts[:], statistics.strongest[:] = self.count, self.strongest
                 self.tuner.record(last - done, time.perf_counter() - begin)
-                interrupts.run_due(last)
+                with state.changing():
+                    interrupts.run_due(last)
                 progress()
 
     def mirror(self, samples: Array) -> None:

@@ -42,13 +42,15 @@ class PlainEngine:
         for number in range(state.done, len(state.betas)):
             index = state.samples(number, number + 1)
             images, labels = self.split.images[index].astype(network.dtype, copy=False), self.split.labels[index]
-            both = self._run_phases(images, self.targets[labels], float(state.betas[number]))
-            state.statistics.add(both, labels, network.rho)
-            check_phases(both, number, images)
-            image_norm = float(np.vdot(images, images)) / len(images)
-            recipe.optimiser.step(network, learner.velocity, recipe.rule, images, both, image_norm, learner.epoch)
-            state.done = number + 1
-            interrupts.run_due(state.done)
+            with interrupts.relaxing():
+                both = self._run_phases(images, self.targets[labels], float(state.betas[number]))
+            with state.changing():
+                state.statistics.add(both, labels, network.rho)
+                check_phases(both, number, images)
+                image_norm = float(np.vdot(images, images)) / len(images)
+                recipe.optimiser.step(network, learner.velocity, recipe.rule, images, both, image_norm, learner.epoch)
+                state.done = number + 1
+                interrupts.run_due(state.done)
             progress()
 
     def mirror(self, samples: Array) -> None:

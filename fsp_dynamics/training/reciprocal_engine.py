@@ -96,14 +96,17 @@ class ReciprocalEngine:
             for number in range(state.done, len(state.betas)):
                 index = state.samples(number, number + 1)
                 data = LayerData(*images_at(split.images, index, network.dtype))
-                both = self._run(index, data, float(state.betas[number]))
-                state.statistics.add(both, split.labels[index], network.rho)
-                check_phases(both, number, split.images[index])
-                self._learn(index, data, both)
-                state.done, done = number + 1, done + 1
-                if interrupts.is_due(state.done):
-                    self.write_back()
-                    interrupts.run_due(state.done)
+                with interrupts.relaxing():
+                    both = self._run(index, data, float(state.betas[number]))
+                with state.changing():
+                    self._keep_start(index, both.free)
+                    state.statistics.add(both, split.labels[index], network.rho)
+                    check_phases(both, number, split.images[index])
+                    self._learn(index, data, both)
+                    state.done, done = number + 1, done + 1
+                    if interrupts.is_due(state.done):
+                        self.write_back()
+                        interrupts.run_due(state.done)
                 progress()
                 if done == TUNED_EVERY:
                     now = time.perf_counter()
@@ -131,7 +134,6 @@ class ReciprocalEngine:
         self._relax(workspace, FROM_CUT, 0.0)
         free, recovered = self._found(workspace, everyone, None, None)
         kept, target = free.converged, self.targets[self.split.labels[index]]
-        self.warm_start.keep(index[kept], workspace.cut(slice(0, count))[kept], free.output[kept])
         rows, found = np.flatnonzero(kept & (free.output != target).any(1)), []
         for other, signed_beta in zip(self.workspaces[1:], (beta, -beta), strict=False):
             other.begin(rows)
@@ -140,6 +142,11 @@ class ReciprocalEngine:
             self._relax(other, FROM_STATE if recovered else FROM_INPUTS, signed_beta)
             found.append(self._found(other, rows, free, Nudge(signed_beta, target[rows]))[0])
         return Phases(beta, free, rows, found[0], found[1] if len(found) > 1 else None)
+
+    def _keep_start(self, index: Array, free: Equilibrium) -> None:
+        """Keep the free equilibria of the samples `index` for their next visit."""
+        kept, cut = free.converged, self.workspaces[0].cut(slice(0, len(index)))
+        self.warm_start.keep(index[kept], cut[kept], free.output[kept])
 
     def _found(
         self, workspace: LayerWorkspace, rows: Array, free: Equilibrium | None, nudge: Nudge | None

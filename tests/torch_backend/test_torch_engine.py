@@ -451,9 +451,10 @@ def test_masked_batches_read_flags_and_nothing_else(kind, monkeypatch) -> None:
     work = TorchEngine(learner, data, recipe)
     statistics = torch_engine.DeviceStatistics(EpochStatistics(10), work.device_network.device)
     passes.clear()
+    state = learner.begin_epoch(60, recipe)
     with Reads() as reads:
         for number in range(3):
-            work._batch(number, torch.arange(20 * number, 20 * number + 20), 0.5, statistics)
+            work._batch(torch.arange(20 * number, 20 * number + 20), state, statistics, Interrupts())
     phases_made = 3 * (3 if kind == "centred" else 2)
     assert reads.numbers == len(passes) + 2 * phases_made
     assert not crossed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 
 import numba
 import numpy as np
@@ -11,6 +12,8 @@ from epochs import only_plain
 
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.kernels import team
+from fsp_dynamics.kernels.heed import heeding
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.learning.rules import Rule, make_rule
@@ -183,8 +186,51 @@ def test_an_epoch_left_between_two_batches_goes_on_to_the_same_bits(case, monkey
 
     with pytest.raises(Stop):
         train_epoch(left, DIGITS, recipe, leave)
+    assert_it_goes_on(left, recipe, whole, reports[1])
+
+
+@compiled_only
+@pytest.mark.parametrize(
+    ("case", "how"), [*((case, "check") for case in CASES), ("loop", "Ctrl-C"), ("tied", "Ctrl-C")]
+)
+def test_a_batch_left_while_it_relaxes_was_never_begun(case, how, monkeypatch) -> None:
+    """A check, or a signal, in the middle of some batch, of whichever phase: the epoch goes on to
+    the same bits.
+    """
+    kind, options = CASES[case]
+    if options.get("solver") == "torch":
+        pytest.importorskip("torch")
+        options = {**options, "solver": fsp.make_solver("torch_fixed_point", device="cpu")}
+    monkeypatch.setattr(mirror, "PIECE", 40)
+    network = network_of(kind)
+    # of samples that Newton's method or integration brings to convergence many are left half-way
+    solver = options.pop("solver", None) or fsp.make_solver(method="anderson" if kind == "tied" else None, max_passes=4)
+    recipe = recipe_for(network, solver, **options)
+    whole = Learner.start(network, recipe, 3)
+    reports = [train_epoch(whole, DIGITS, recipe) for _ in range(2)]
+    monkeypatch.setattr(team, "BRIEF", 0)
+    monkeypatch.setattr(team, "POLL", 0)
+    for patience in (2, 7):
+        left = Learner.start(network, recipe, 3)
+        train_epoch(left, DIGITS, recipe)
+        calls = []
+
+        def leave(calls=calls, patience=patience):
+            calls.append(1)
+            if len(calls) == patience:
+                if how == "check":
+                    raise Stop
+                signal.raise_signal(signal.SIGINT)
+
+        with pytest.raises(Stop if how == "check" else KeyboardInterrupt), heeding(leave):
+            train_epoch(left, DIGITS, recipe)
+        assert_it_goes_on(left, recipe, whole, reports[1])
+
+
+def assert_it_goes_on(left, recipe, whole, report) -> None:
+    """From its state the epoch goes on to what `whole` learned and reported."""
     assert left.unfinished is not None
-    assert 0 < left.unfinished.done < len(left.unfinished.betas)
+    assert 0 <= left.unfinished.done < len(left.unfinished.betas)
     assert left.epoch == 1
     rng = np.random.default_rng()
     rng.bit_generator.state = left.rng.bit_generator.state
@@ -192,7 +238,7 @@ def test_an_epoch_left_between_two_batches_goes_on_to_the_same_bits(case, monkey
     velocity = {name: v.copy() for name, v in left.velocity.items()}
     warm_start = None if left.warm_start is None else type(left.warm_start).of(left.warm_start.arrays())
     again = Learner(left.network.copy(), rng, velocity, 1, warm_start, EpochState.of(arrays))
-    report = train_epoch(again, DIGITS, recipe)
+    found_report = train_epoch(again, DIGITS, recipe)
     for name, w in whole.network.parameters().items():
         assert w.tobytes() == again.network.parameters()[name].tobytes(), name
     for name, v in whole.velocity.items():
@@ -201,7 +247,7 @@ def test_an_epoch_left_between_two_batches_goes_on_to_the_same_bits(case, monkey
         for name, a in whole.warm_start.arrays().items():
             assert a.tobytes() == again.warm_start.arrays()[name].tobytes(), name
     assert whole.rng.bit_generator.state == again.rng.bit_generator.state
-    expected, found = ({k: v for k, v in r.as_dict().items() if "second" not in k} for r in (reports[1], report))
+    expected, found = ({k: v for k, v in r.as_dict().items() if "second" not in k} for r in (report, found_report))
     assert found == expected
     assert again.unfinished is None
 
