@@ -17,7 +17,15 @@ from fsp_dynamics.datasets.digits import PARTS, Pixels, read_digits
 from fsp_dynamics.datasets.files import read_dataset
 from fsp_dynamics.datasets.idx import read_idx
 from fsp_dynamics.datasets.records import Dataset, DatasetRecord, Split, check_count
-from fsp_dynamics.datasets.registry import SOURCES, Progress, fetch_published, find, places_searched, read_all
+from fsp_dynamics.datasets.registry import (
+    SOURCES,
+    Progress,
+    fetch_published,
+    find,
+    other_formats,
+    places_searched,
+    read_all,
+)
 from fsp_dynamics.errors import ConfigurationError, DatasetError, check_choice, nearest
 
 __all__ = [
@@ -142,9 +150,11 @@ def _published(name: str, data_dir: str | Path | None, download: bool) -> Pixels
         except DatasetError as error:
             refusal = str(error)
         if folder is None:
+            wanted = ", ".join(file.name for file in SOURCES[name].files)
             raise DatasetError(
                 f"{name} was not found; {searched}; {refusal}; "
-                f"put its {len(SOURCES[name].files)} IDX files (.gz or not) "
+                f"{other_formats(name, data_dir)}"
+                f"put its {len(SOURCES[name].files)} IDX files ({wanted}; .gz or not) "
                 f"into FOLDER/{name} and give --data-dir FOLDER or FSP_DATA=FOLDER, "
                 f"or run `fsp data fetch {name}` where there is a network"
             )

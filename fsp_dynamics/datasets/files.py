@@ -40,7 +40,8 @@ def read_dataset(
     an IDX file : the images, ``[SET-][train-]images-idx3-ubyte``, gzipped or not; the labels
         (``labels-idx1-ubyte``) lie beside it, and so do the test images (``t10k`` or ``test`` in
         place of ``train``) if there are any.
-    a folder : IDX files of one set under these names (as MNIST, KMNIST and EMNIST have); or folders
+    a folder : IDX files of one set under these names (as MNIST, KMNIST and EMNIST have), in it or
+        in its folder ``raw``; or folders
         ``train`` and, if there are such parts, ``test`` and ``valid``, or no such folders but
         those of the classes. Each class is a folder of pictures (PNG, JPEG, BMP, PGM, TIFF), all
         of one size; colours are turned into grey.
@@ -104,8 +105,8 @@ def _read(path: Path) -> Found:
 
 def _read_folder(folder: Path) -> Found:
     """IDX files if there are any, else pictures."""
-    matches = ((file, IDX_IMAGES.fullmatch(file.name)) for file in sorted(folder.iterdir()))
-    idx = {file: match for file, match in matches if match}
+    matches = ((_unnested(file), IDX_IMAGES.fullmatch(file.name)) for file in sorted(folder.iterdir()))
+    idx = {file: match for file, match in matches if match and file.is_file()}
     sets: dict[str, Path] = {}
     for file, match in idx.items():
         if match["part"] in (None, "train") and match["set"] not in sets:
@@ -119,6 +120,9 @@ def _read_folder(folder: Path) -> Found:
         raise DatasetError(
             f"{folder}: holds {next(iter(idx)).name}, expected training images (train-images-idx3-ubyte)"
         )
+    raw = folder / "raw"  # where torchvision puts them
+    if raw.is_dir() and any(IDX_IMAGES.fullmatch(file.name) for file in raw.iterdir()):
+        return _read_folder(raw)
     if not has_class_folders(folder):
         raise DatasetError(
             f"{folder}: holds neither IDX files (train-images-idx3-ubyte, .gz or not) nor class folders of pictures; "
@@ -170,9 +174,16 @@ def _idx_part(images: Path, digests: dict[str, str]) -> Part:
 
 
 def _beside(file: Path, name: str) -> Path | None:
-    """The file of that name in the same folder, unpacked or else gzipped, if there is one."""
-    bare = file.with_name(name.removesuffix(".gz"))
-    return next((path for path in (bare, bare.with_name(f"{bare.name}.gz")) if path.is_file()), None)
+    """The file of that name in the same folder, unpacked or else gzipped, if there is one; of a
+    file within a folder of its own name: in the folder that holds this one.
+    """
+    bare = (file.parent if file.parent.name == file.name else file).with_name(name.removesuffix(".gz"))
+    return next((path for path in (_unnested(bare), bare.with_name(f"{bare.name}.gz")) if path.is_file()), None)
+
+
+def _unnested(path: Path) -> Path:
+    """The file of the same name within a folder, as some archives unpack; else the path itself."""
+    return path / path.name if (path / path.name).is_file() else path
 
 
 def _read_npz(path: Path) -> Found:

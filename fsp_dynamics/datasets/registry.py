@@ -2,7 +2,8 @@
 and how they are fetched.
 
 Looked for in this order: ``data_dir`` (else ``$FSP_DATA``), in its folders ``NAME`` and
-torchvision's ``MNIST/raw``, ``FashionMNIST/raw``; the user's cache;
+torchvision's ``MNIST/raw``, ``FashionMNIST/raw``, then itself and ``raw`` if the files there are
+those of this set; the user's cache;
 ``/usr/share/datasets/fashion-mnist`` (Debian's dataset-fashion-mnist).
 """
 
@@ -26,6 +27,7 @@ from fsp_dynamics.errors import DatasetError
 Progress = bool | Callable[[str, int], None]
 """True: a bar on stderr. A callable is given the file's name and the bytes received so far."""
 
+OTHER_SUFFIXES = (".csv", ".csv.gz", ".npz", ".parquet", ".pkl", ".pkl.gz", ".mat", ".zip", ".arff")
 TIMEOUT = (10, 30)  # seconds to connect, and between two packets
 
 
@@ -163,7 +165,9 @@ def _places(name: str, data_dir: str | Path | None) -> Iterator[Path]:
     """The folders to look in, in order. pooch is imported only where one looks beyond the first."""
     source, root = SOURCES[name], data_dir or os.environ.get("FSP_DATA")
     if root:
-        yield from (Path(root).expanduser() / folder for folder in source.folders)
+        below = Path(root).expanduser()
+        yield from (below / folder for folder in source.folders)
+        yield from (folder for folder in (below, below / "raw") if _is_of(name, folder))
     yield _cache() / name
     yield from map(Path, source.system)
 
@@ -174,8 +178,47 @@ def _lacking(name: str, folder: Path) -> list[str]:
 
 
 def _held(folder: Path, name: str) -> Path | None:
-    """The unpacked or else the gzipped file of that name, if there is one."""
-    return next((path for path in (folder / name, folder / f"{name}.gz") if os.path.isfile(path)), None)
+    """The unpacked or else the gzipped file of that name, if there is one; also with a dot before
+    `idx`, and within a folder of its own name, as archives of others unpack.
+    """
+    dotted = name.replace("-idx", ".idx")
+    names = (name, f"{name}.gz", dotted, f"{dotted}.gz", f"{name}/{name}", f"{dotted}/{dotted}")
+    return next((folder / each for each in names if os.path.isfile(folder / each)), None)
+
+
+def _is_of(name: str, folder: Path) -> bool:
+    """Whether the smallest file there is that of this set: other sets have the same names."""
+    labels = SOURCES[name].files[3]
+    held = _held(folder, labels.name)
+    if held is None:
+        return False
+    try:
+        read_idx(held, labels.shape, labels.sha256)
+    except DatasetError:
+        return False
+    return True
+
+
+def other_formats(name: str, data_dir: str | Path | None) -> str:
+    """What lies in the data folder under a name of the set but in another format, for a message."""
+    root = data_dir or os.environ.get("FSP_DATA")
+    if not root:
+        return ""
+    below, found = Path(root).expanduser(), []
+    for folder in (below, *(below / each for each in SOURCES[name].folders)):
+        with contextlib.suppress(OSError):
+            found += [
+                folder / each
+                for each in sorted(os.listdir(folder))
+                if each.lower().endswith(OTHER_SUFFIXES) and _same_set(name, each, folder == below)
+            ]
+    return f"{found[0]} is of another format; " if found else ""
+
+
+def _same_set(name: str, file: str, shared: bool) -> bool:
+    """Whether a file may be of this set by its name; shared : the folder holds other sets too."""
+    words = file.lower().replace("_", "-")
+    return not shared or ("mnist" in words and ("fashion" in words) == ("fashion" in name))
 
 
 def _cache() -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from small_data import CONTENTS, IMAGES, NAMES, REAL_SOURCES, check_small, files_below, write
 
-from fsp_dynamics.datasets import DATASETS, fetch, list_datasets, load_dataset
+from fsp_dynamics.datasets import DATASETS, fetch, list_datasets, load_dataset, read_dataset
 from fsp_dynamics.datasets import registry as sources
 from fsp_dynamics.datasets.registry import SOURCES
 from fsp_dynamics.errors import ConfigurationError, DatasetError
@@ -276,3 +276,55 @@ def test_the_published_data_are_what_their_names_say(name, monkeypatch) -> None:
     )  # the means everybody quotes
     assert (data.train.images.min(), data.train.images.max()) == (0, 1)
     assert data.train.images.flags.c_contiguous
+
+
+def dotted(folder):
+    for name in NAMES:
+        (folder / name).rename(folder / name.replace("-idx", ".idx"))
+
+
+def nested(folder):
+    for name in NAMES:
+        (folder / name).rename(folder / "aside")
+        (folder / name).mkdir()
+        (folder / "aside").rename(folder / name / name)
+
+
+@pytest.mark.parametrize("rename", [lambda folder: None, dotted, nested])
+@pytest.mark.parametrize("below", ["mnist", "MNIST/raw", "raw", "."])
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_under_the_names_of_other_sources_are_found(world, monkeypatch, rename, below, packed) -> None:
+    folder = write(world / "data" / below, packed=packed and rename is not nested)
+    if not packed:
+        rename(folder)
+    elif rename is dotted:
+        for name in NAMES:
+            (folder / f"{name}.gz").rename(folder / f"{name.replace('-idx', '.idx')}.gz")
+    check_small(load_dataset("mnist", data_dir=world / "data", download=False))
+    monkeypatch.setenv("FSP_DATA", str(world / "data"))
+    check_small(load_dataset("mnist", download=False))
+    if not packed:
+        check_small(read_dataset(folder, name="mnist"))
+        check_small(read_dataset(folder.parent if below in ("MNIST/raw", "raw") else folder))
+
+
+def test_files_of_another_set_under_the_same_names_are_not_taken(world) -> None:
+    other = CONTENTS[NAMES[3]][:-1] + bytes([CONTENTS[NAMES[3]][-1] ^ 1])
+    write(world / "data", **{NAMES[3]: other})
+    with pytest.raises(DatasetError, match="mnist was not found"):
+        load_dataset("mnist", data_dir=world / "data", download=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("mnist", "mnist_train.csv"), ("fashion-mnist", "fashion-mnist_train.csv"), ("mnist", "mnist.npz")],
+)
+def test_the_names_wanted_are_said_beside_files_of_another_format(world, name, file) -> None:
+    (world / "data").mkdir()
+    (world / "data" / file).write_text("label,1x1")
+    (world / "data" / "other.csv").write_text("label,1x1")
+    with pytest.raises(DatasetError) as caught:
+        load_dataset(name, data_dir=world / "data", download=False)
+    message = str(caught.value)
+    assert f"{world / 'data' / file} is of another format; put its 4 IDX files (train-images-idx3-ubyte, " in message
+    assert "other.csv" not in message
