@@ -42,12 +42,12 @@ class Objects:
     """Where the objects of a configuration come from.
 
     allowed : modules that may be imported; None: any, for a configuration that the user wrote.
-    given : {text in the configuration: object} of those given in Python.
-    unreadable : {text in the configuration: why no import path leads back to the object}.
+    given : {(dotted key, text there): object} of those given in Python.
+    unreadable : {dotted key: why no import path leads back to its object}.
     """
 
     allowed: Sequence[str] | None = ()
-    given: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[tuple[str, str], Any] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def rule(self, text: str) -> Rule:
@@ -73,8 +73,8 @@ class Objects:
         return self._find(DATA, text, lambda name: None)
 
     def _find(self, key: str, text: str, named: Callable[[str], Any]) -> Any:
-        if text in self.given:
-            return self.given[text]
+        if (key, text) in self.given:
+            return self.given[key, text]
         if text.startswith(GIVEN):
             raise ConfigurationError(
                 f"{key} = {text!r} was given in Python, and no import path leads back to it; "

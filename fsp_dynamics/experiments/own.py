@@ -59,19 +59,20 @@ class OwnObjects:
 
     def objects(self, config: Config) -> Objects:
         """Where the objects of the configuration come from."""
-        given, unreadable = {}, {}
-        for value, describe in ((self.rule, rule_text), (self.activation, rho_text), (self._rho, rho_text)):
+        given: dict[tuple[str, str], Any] = {}
+        unreadable = {}
+        parts = ((RULE, self.rule, rule_text), (RHO, self.activation, rho_text), (RHO, self._rho, rho_text))
+        for key, value, describe in parts:
             if value is not None and not isinstance(value, str):
                 text, problem = describe(value)
-                given[text] = value
+                given[key, text] = value
                 if problem is not None:
-                    unreadable[text] = (
+                    unreadable[key] = (
                         f"{problem}. The run can be listed and compared; give the object again to resume or evaluate it"
                     )
         if isinstance(self.data, Dataset):
-            text = str(config.data.name)
-            given[text] = self.data
-            unreadable[text] = (
+            given[DATA, str(config.data.name)] = self.data
+            unreadable[DATA] = (
                 f"{DATA}: the images were given in Python and are not kept in the run folder. The run can be listed "
                 "and compared; to resume or evaluate it, give the data again (data=...)"
             )

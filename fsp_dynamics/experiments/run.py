@@ -192,6 +192,7 @@ def open_run(
         texts = {DATA: config.data.name, RULE: config.key(RULE), RHO: config.key(RHO)}
         given = {DATA: data, RULE: rule, RHO: activation}
         objects = Objects(
-            as_modules(allow_import), {str(texts[key]): thing for key, thing in given.items() if thing is not None}
+            as_modules(allow_import),
+            {(key, str(texts[key])): thing for key, thing in given.items() if thing is not None},
         )
     return Run(files.path, config, files.metrics(), files.summary(), objects)

@@ -125,7 +125,7 @@ def _stable_loop(network: Network, state: State, nudge: Nudge | None, drive: Arr
     # below 1 every |mu| < 1, and so is every product of |1 + lambda / kappa_k|
     found = np.einsum("bij,bij->b", matrices, matrices) < 1
     kappa = np.array(decay_rates(network, nudge))
-    for b in np.flatnonzero(~found):
+    for b in np.flatnonzero(~found & np.isfinite(matrices).all((1, 2))):
         mu = np.linalg.eigvals(matrices[b])
         large = mu[np.abs(mu) >= 1]
         roots = ring_eigenvalues(np.broadcast_to(kappa, (len(large), len(kappa))), large * kappa.prod())

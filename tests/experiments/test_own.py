@@ -168,6 +168,30 @@ def test_what_cannot_be_read_back_is_reported_listed_and_refused(blobs, tmp_path
     assert fsp.open_run(run.folder, data=blobs, rule=rule).evaluate().error == run.evaluate().error
 
 
+def test_parts_of_one_name_are_not_taken_for_each_other(tmp_path) -> None:
+    """Data, rule and firing rate may all be called the same; each is reported and read back."""
+    rng = np.random.default_rng(0)
+    data = fsp.dataset_from_arrays(rng.random((30, 4)), np.arange(30) % 3, name="mine")
+
+    class Mine(fsp.Rule):
+        name = "mine"
+
+        def terms(self, network, images, contrast):
+            yield from contrastive_terms(network, images, contrast.free, contrast.change)
+
+    known = fsp.models.activations.ACTIVATIONS["logistic"]
+    rho = Activation("mine", lambda s: known.rate(s), lambda s: known.slope(s), curvature=lambda s: known.curvature(s))
+    parts = {"data": data, "rule": Mine(), "activation": rho}
+    reference = {"solver.name": "reference", "network.hidden": [4], "probes.samples": 0}
+    with pytest.warns(UserWarning, match="given in Python") as noted:
+        quietly(**parts, out=tmp_path / "run", epochs=1, **reference)
+    told = " ".join(str(each.message) for each in noted)
+    assert all(key in told for key in ("data.name:", "learning.rule:", "network.rho:"))
+    again = quietly(tmp_path / "run", **parts, resume=True, epochs=2)
+    assert [record["epoch"] for record in again.metrics] == [1, 2]
+    assert fsp.open_run(tmp_path / "run", **parts).evaluate("test").error == again.metrics[1]["test_error"]
+
+
 def test_other_images_are_refused_when_a_run_is_resumed(blobs, tmp_path) -> None:
     quietly(data=blobs, epochs=1, out=tmp_path / "a", **{"network.hidden": 6})
     other = fsp.dataset_from_arrays(

@@ -199,8 +199,9 @@ def test_stability_depends_on_the_time_constants(r) -> None:
             time_constants=r,
         )
         halves = tuple(np.full((1, 1), 0.5) for _ in r)
-        assert residual(network, drive(network, np.zeros((1, 1))), halves)[0] < 1e-12 * gain
-        assert stable(network, halves).tolist() == [held], (gain, limit)
+        constant = drive(network, np.zeros((1, 1)))
+        assert residual(network, constant, halves)[0] < 1e-12 * gain
+        assert stable(network, halves, None, constant).tolist() == [held], (gain, limit)
 
 
 def test_an_oscillating_loop_is_reported_not_believed() -> None:
@@ -228,6 +229,18 @@ def test_nan_is_confined_to_its_sample() -> None:
         Status.CONVERGED,
         Status.CONVERGED,
     ]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_weights_that_are_no_numbers_are_a_status_and_no_error(method) -> None:
+    """In any matrix; the fallback integrates what passes leave."""
+    p = problems.problem("interior")
+    for name in ("forward[0]", "loop"):
+        broken = p.network.parameters()[name].copy()
+        broken[0, 1] = np.nan
+        network = p.network.with_parameters({name: broken})
+        found = make_solver("fixed_point", method=method).relax(network, p.drive, None, p.nudges["nudged"], TIGHT)
+        assert (found.status == Status.NOT_FINITE).all()
 
 
 def test_time_constants_and_smooth_rates_rest_with_a_strong_nudge() -> None:
