@@ -49,11 +49,16 @@ def network_with(config: RateConfig, parameters: dict[str, Array], objects: Obje
     """
     objects.activation(config.network.rho)  # refused as what it is
     try:
-        network, _ = build_network(config, *_ends(parameters), objects)
+        network, _ = build_network(config, *_ends(config, parameters), objects)
     except (FspError, KeyError) as error:
         raise CheckpointError(
             f"the checkpoint does not belong to this configuration: {error}; restore the run's config.toml"
         ) from None
+    for name in sorted({*parameters} - {*network.parameters()})[:1]:
+        raise CheckpointError(
+            f"the checkpoint does not belong to this configuration: it holds {name}, which the network does not have; "
+            "restore the run's config.toml"
+        )
     for name, expected in network.parameters().items():
         found = parameters.get(name)
         if found is None or (found.shape, found.dtype) != (expected.shape, expected.dtype):
@@ -65,10 +70,18 @@ def network_with(config: RateConfig, parameters: dict[str, Array], objects: Obje
     return network.with_parameters(parameters)
 
 
-def _ends(parameters: dict[str, Any]) -> tuple[int, int]:
-    """(pixels, classes) of a checkpoint's network."""
-    depth = sum(name.startswith("biases") for name in parameters)
-    return len(parameters["input"]), len(parameters[f"biases[{depth - 1}]"])
+def _ends(config: RateConfig, parameters: dict[str, Array]) -> tuple[int, int]:
+    """(pixels, classes) of a checkpoint's network, once its ends are known to be whole. Raises
+    CheckpointError.
+    """
+    hidden = config.network.hidden
+    first, last = parameters.get("input"), parameters.get(name := f"biases[{len(hidden)}]")
+    for key, array, wanted in (("input", first, (None, hidden[0])), (name, last, (None,))):
+        shape = () if array is None else array.shape
+        if len(shape) != len(wanted) or 0 in shape or shape[1:] != wanted[1:]:
+            what = "nothing" if array is None else f"{array.dtype} {shape}"
+            raise CheckpointError(f"{key} is {what}, expected {' x '.join(str(n or 'any') for n in wanted)}")
+    return len(parameters["input"]), len(parameters[name])
 
 
 def build_recipe(config: Config, backend: Backend = NUMBA, local_rank: int = 0, objects: Objects = NAMED) -> Recipe:

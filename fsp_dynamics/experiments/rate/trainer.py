@@ -14,6 +14,7 @@ from fsp_dynamics.experiments.objects import Objects
 from fsp_dynamics.experiments.rate.building import asked_tolerance, build_network, build_recipe, network_with
 from fsp_dynamics.experiments.rate.config import RateConfig
 from fsp_dynamics.experiments.rate.probing import Probing
+from fsp_dynamics.experiments.rate.restoring import check_state, restore_generator
 from fsp_dynamics.experiments.trainer import OnBatch, Record, Resources, TrainingState
 from fsp_dynamics.models.activations import ACTIVATIONS
 from fsp_dynamics.models.network import Array, Network
@@ -153,13 +154,16 @@ class RateTrainer:
     def restore(self, state: TrainingState) -> None:
         """See `Trainer.restore`."""
         learner, unfinished = self.learner, state.part("epoch")
-        learner.network = network_with(
+        network = network_with(
             self.config, {name: np.array(a) for name, a in state.parameters.items()}, self.resources.objects
         )
+        check_state(state, network, self.recipe, self.data)
+        restore_generator(learner.rng, state.values.get("rng"))
+        learner.network = network
         learner.velocity.clear()
-        learner.velocity.update({name: np.array(a) for name, a in state.part("velocity").items()})
+        if self.recipe.optimiser.momentum:
+            learner.velocity.update({name: np.array(a) for name, a in state.part("velocity").items()})
         learner.warm_start = warm_start_of(state.part("warm_start"))
-        learner.rng.bit_generator.state = state.values["rng"]
         learner.epoch = state.epoch
         learner.unfinished = EpochState.of(unfinished) if unfinished else None
         self.probing.waiting = list(state.values.get("probes", []))

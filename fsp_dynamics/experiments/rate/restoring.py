@@ -1,0 +1,130 @@
+"""What a checkpoint of a rate network must hold, array by array, before any of it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fsp_dynamics.datasets import Dataset
+from fsp_dynamics.errors import CheckpointError
+from fsp_dynamics.experiments.trainer import TrainingState
+from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.training.epoch_state import EpochState
+from fsp_dynamics.training.recipe import Recipe
+from fsp_dynamics.training.warm_start import UNSEEN, LoopWarmStart, ReciprocalWarmStart, WarmStart
+
+PARTS = ("parameters", "velocity", "warm_start", "epoch")
+REMEDY = "restore the checkpoint, or train again into another folder"
+
+
+def check_state(state: TrainingState, network: Network, recipe: Recipe, data: Dataset) -> None:
+    """Refuse a state that is not whole, or not of this network, recipe and data. Raises
+    CheckpointError naming the array.
+    """
+    samples, pixels = data.train.images.shape
+    if network.sizes[0] != pixels or network.sizes[-1] < data.classes:
+        raise CheckpointError(
+            f"the checkpoint holds a network of {network.sizes[0]} inputs and {network.sizes[-1]} outputs, but "
+            f"{data.name} has {pixels} pixels and {data.classes} classes; {REMEDY}"
+        )
+    for name in state.arrays:
+        if name.partition("/")[0] not in PARTS:
+            raise CheckpointError(f"the checkpoint holds {name}, which no state has; {REMEDY}")
+    expected = network.parameters()
+    _check_same("parameters", state.parameters, expected)
+    _check_velocity(state, expected, recipe)
+    _check_warm_start(state, network, samples)
+    if part := state.part("epoch"):
+        _check_epoch(part, network, recipe, samples, beta="learning.beta" not in state.changed)
+    probes = state.values.get("probes", [])
+    if not isinstance(probes, list) or not all(isinstance(each, dict) and "epoch" in each for each in probes):
+        raise CheckpointError(f"the checkpoint holds probes that are no records; {REMEDY}")
+
+
+def restore_generator(rng: np.random.Generator, found: Any) -> None:
+    """Put the generator into a state that it was in. Raises CheckpointError for what is none of its
+    own.
+    """
+    expected = rng.bit_generator.state
+    kind = found.get("bit_generator") if isinstance(found, dict) else None
+    if kind != expected["bit_generator"]:
+        what = "no state of its generator" if kind is None else f"the state of the generator {kind!r}"
+        raise CheckpointError(f"the checkpoint holds {what}, expected {expected['bit_generator']}; {REMEDY}")
+    limits = {"has_uint32": 2, "uinteger": 1 << 32}
+    inner = found.get("state")
+    whole = set(found) == set(expected) and all(_is_below(found[key], limit) for key, limit in limits.items())
+    if not whole or not isinstance(inner, dict) or set(inner) != set(expected["state"]):
+        raise CheckpointError(f"the state of the generator is not whole; {REMEDY}")
+    if not all(_is_below(value, 1 << 128) for value in inner.values()) or not inner["inc"] % 2:
+        raise CheckpointError(f"the state of the generator has numbers that it cannot have; {REMEDY}")
+    rng.bit_generator.state = found
+
+
+def _check_velocity(state: TrainingState, parameters: Mapping[str, Array], recipe: Recipe) -> None:
+    """All that learn have one, or none before the first batch and without momentum."""
+    found = state.part("velocity")
+    if {"learning.momentum", "learning.frozen"} & set(state.changed):
+        _check_same("velocity", found, {name: parameters[name] for name in found if name in parameters})
+        return
+    begun = state.epoch > 0 or bool(state.part("epoch"))
+    learning = [name for name in parameters if name not in recipe.optimiser.frozen]
+    needed = recipe.optimiser.momentum > 0 and (bool(found) or begun)
+    _check_same("velocity", found, {name: parameters[name] for name in learning} if needed else {})
+
+
+def _check_warm_start(state: TrainingState, network: Network, samples: int) -> None:
+    found = state.part("warm_start")
+    if not found:
+        return
+    kind: type[LoopWarmStart | ReciprocalWarmStart] = ReciprocalWarmStart if network.is_reciprocal else LoopWarmStart
+    expected: WarmStart = kind.empty(samples, network)
+    _check_same("warm_start", found, expected.arrays(), any_length="data.limit" in state.changed)
+    seen = found.get("seen")
+    if seen is not None and ((seen >= network.sizes[-1]) & (seen != UNSEEN)).any():
+        raise CheckpointError(f"warm_start/seen names outputs that the network does not have; {REMEDY}")
+
+
+def _check_epoch(found: Mapping[str, Array], network: Network, recipe: Recipe, samples: int, *, beta: bool) -> None:
+    classes, batches = network.sizes[-1], -(-samples // recipe.batch)
+    rng = np.random.default_rng(0)
+    _check_same(
+        "epoch", found, EpochState.begin(samples, classes, recipe.batch, recipe.beta, recipe.phases, rng).arrays()
+    )
+    batch, done = (int(n) for n in found["position"])
+    right = {
+        "order": np.array_equal(np.sort(found["order"]), np.arange(samples)),
+        "betas": not beta or bool((np.abs(found["betas"]) == abs(recipe.beta)).all()),
+        "position": batch == recipe.batch and 0 <= done <= batches,
+        "counts": bool((found["counts"] >= 0).all()),
+        "seconds": bool((found["seconds"] >= 0).all()),
+    }
+    for name, fine in right.items():
+        if not fine:
+            raise CheckpointError(f"epoch/{name} holds numbers that an unfinished epoch cannot have; {REMEDY}")
+
+
+def _check_same(
+    part: str, found: Mapping[str, Array], expected: Mapping[str, Array], *, any_length: bool = False
+) -> None:
+    """Refuse other names, shapes or dtypes. any_length : arrays may have more rows or fewer."""
+    for name in _first({*found} ^ {*expected}):
+        what = "is missing" if name in expected else "is none that this run has"
+        raise CheckpointError(f"the checkpoint does not belong to this run: {part}/{name} {what}; {REMEDY}")
+    for name, array in found.items():
+        shape, wanted = array.shape, expected[name].shape
+        alike = shape == wanted or (any_length and shape[1:] == wanted[1:] and len(shape) == len(wanted))
+        if not alike or array.dtype != expected[name].dtype:
+            raise CheckpointError(
+                f"the checkpoint does not belong to this run: {part}/{name} is {array.dtype} {shape}, "
+                f"expected {expected[name].dtype} {wanted}; {REMEDY}"
+            )
+
+
+def _first(names: Iterable[str]) -> list[str]:
+    return sorted(names)[:1]
+
+
+def _is_below(value: Any, limit: int) -> bool:
+    return type(value) is int and 0 <= value < limit
