@@ -73,7 +73,7 @@ def parse_json(content: bytes | str) -> Any:
         found = json.loads(content, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    if not _is_shallow(found, DEEPEST):
+    if not is_shallow(found, DEEPEST):
         raise ValueError("it is nested too deeply")
     return found
 
@@ -103,8 +103,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _is_shallow(value: Any, levels: int) -> bool:
+def is_shallow(value: Any, levels: int) -> bool:
+    """Whether tables and lists are nested in at most so many levels."""
     if not isinstance(value, (dict, list)):
         return True
     inner = value.values() if isinstance(value, dict) else value
-    return levels > 0 and all(_is_shallow(each, levels - 1) for each in inner)
+    return levels > 0 and all(is_shallow(each, levels - 1) for each in inner)

@@ -55,6 +55,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.NotAFileError, 7),
     (errors.FspError, 2),
     (OSError, 7),
+    (MemoryError, 7),
 )
 """Which error ends with which exit code: the first that fits. Anything else is an internal error,
 1.

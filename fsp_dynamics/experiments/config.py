@@ -25,6 +25,8 @@ ORDER = ("seed", "family", "data", "network", "learning", "solver", "probes", "n
 """The order of keys and tables in files, options and the names of a sweep's runs; what another
 family adds comes before [probes].
 """
+LARGE = 10**9
+"""What a whole number of a configuration is at most, where nothing else limits it."""
 
 
 def one_of(field: str, choices: Iterable[str]) -> AfterValidator:
@@ -68,9 +70,9 @@ class DataConfig(Section):
             description="in place of data.name: IDX file, .npz, or folder of IDX files or of class folders of images",
         ),
     ]
-    limit: Annotated[int | None, Field(None, ge=1, description="keep only so many training images")]
+    limit: Annotated[int | None, Field(None, ge=1, le=LARGE, description="keep only so many training images")]
     validation: Annotated[
-        int | None, Field(None, ge=0, description="training images set aside to choose the best epoch")
+        int | None, Field(None, ge=0, le=LARGE, description="training images set aside to choose the best epoch")
     ]
 
     @model_validator(mode="after")
@@ -89,10 +91,15 @@ class DataConfig(Section):
 class LearningConfig(Section):
     """How long it learns; a family adds how."""
 
-    epochs: Annotated[int, Field(ge=1, description="passes through the training images")]
+    epochs: Annotated[int, Field(ge=1, le=LARGE, description="passes through the training images")]
     patience: Annotated[
         int | None,
-        Field(None, ge=1, description="end early after so many epochs without a lower validation error; none: never"),
+        Field(
+            None,
+            ge=1,
+            le=LARGE,
+            description="end early after so many epochs without a lower validation error; none: never",
+        ),
     ]
 
 
@@ -102,13 +109,19 @@ class ProbesConfig(Section):
     samples: Annotated[
         int,
         Field(
-            50, ge=0, description="images whose angles, gradients and stability are measured after each epoch; 0: none"
+            50,
+            ge=0,
+            le=LARGE,
+            description="images whose angles, gradients and stability are measured after each epoch; 0: none",
         ),
     ]
     every: Annotated[
-        int, Field(0, ge=0, description="batches between two records of the loop's angles within an epoch; 0: none")
+        int,
+        Field(
+            0, ge=0, le=LARGE, description="batches between two records of the loop's angles within an epoch; 0: none"
+        ),
     ]
-    keep: Annotated[int, Field(0, ge=0, description="epochs between two kept networks; 0: none")]
+    keep: Annotated[int, Field(0, ge=0, le=LARGE, description="epochs between two kept networks; 0: none")]
 
 
 class NotesConfig(Section):
@@ -124,7 +137,9 @@ class NotesConfig(Section):
 class Config(Section):
     """One experiment, whole; the fields that all families share."""
 
-    seed: Annotated[int, Field(0, ge=0, description="seed of the initial weights and of the order of the images")]
+    seed: Annotated[
+        int, Field(0, ge=0, lt=1 << 128, description="seed of the initial weights and of the order of the images")
+    ]
     family: Annotated[
         str, one_of("family", TRAINERS), Field("rate", description=f"family of networks: {listing(TRAINERS)}")
     ]

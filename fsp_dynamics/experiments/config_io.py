@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from fsp_dynamics.errors import ConfigurationError, nearest
 from fsp_dynamics.experiments import former_names
 from fsp_dynamics.experiments.config import Config, config_of, fields, flatten
+from fsp_dynamics.experiments.toml_file import parse_toml, read_toml
 
 PRESETS = Path(__file__).parent / "presets"
 SHORT = {"epochs": "learning.epochs"}
@@ -84,8 +85,8 @@ def read_value(text: str) -> Any:
         return float(text)
     for candidate in (text, f"[{text}]" if "," in text else text):
         try:
-            table = tomllib.loads(f"value = {candidate}")
-        except tomllib.TOMLDecodeError:
+            table = parse_toml(f"value = {candidate}")
+        except ValueError:
             continue
         if list(table) == ["value"]:
             return table["value"]
@@ -123,11 +124,11 @@ def _family(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
 def _read(source: str | Path) -> tuple[str, str, dict[str, Any]]:
     path = Path(source)
     if str(source) in presets():
-        return str(source), f"preset {source}", _parse(PRESETS / f"{source}.toml")
+        return str(source), f"preset {source}", read_toml(PRESETS / f"{source}.toml")
     if path.is_dir() and (path / "config.toml").is_file():
-        return path.name, str(path / "config.toml"), _parse(path / "config.toml")
+        return path.name, str(path / "config.toml"), read_toml(path / "config.toml")
     if path.is_file():
-        table = _parse(path)
+        table = read_toml(path)
         _absolute_path(table, path.parent)  # a path in a file is relative to that file
         return path.stem, str(path), table
     if path.suffix == ".toml" or len(path.parts) > 1 or path.exists():
@@ -137,22 +138,6 @@ def _read(source: str | Path) -> tuple[str, str, dict[str, Any]]:
     raise ConfigurationError(
         f"preset {str(source)!r} is unknown; {nearest(str(source), presets())}, or give a file that ends in .toml"
     )
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except tomllib.TOMLDecodeError as error:
-        place = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
-        where = f"{path}:{place[1]}:{place[2]}" if place else str(path)
-        what = str(error).split(" (at ")[0]
-        raise ConfigurationError(f"{where}: not valid TOML: {what}; correct that line") from None
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(
-            f"{path}: not a text file in UTF-8 (byte {error.start}); save the TOML file in that encoding"
-        ) from None
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read ({error.strerror}); give a readable TOML file") from None
 
 
 def _copy(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,6 +173,7 @@ def _put(table: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _validate(kind: type[Config], label: str, table: dict[str, Any], overrides: Iterable[str]) -> Config:
+    _refuse_negative_zero(label, table, frozenset(overrides))
     try:
         return kind.model_validate(table)
     except ValidationError as error:
@@ -221,10 +207,30 @@ def _explain(known: Mapping[str, str], label: str, detail: ErrorDetails, overrid
             else f"{label}: the table [{key}] is missing; add it"
         )
     if not meaning:
-        return f"{label}: {key} = {detail['input']!r}, expected a table; write its keys under [{key}]"
+        return f"{label}: {key} = {_shown(detail['input'])}, expected a table; write its keys under [{key}]"
     expected = detail["msg"].removeprefix("Input should be ").removeprefix("Input should have ")
     remedy = "give another value" if key in overrides else f"change it there or override {key}"
-    return f"{label}: {key}{index} = {detail['input']!r}, expected {expected} ({meaning}); {remedy}"
+    return f"{label}: {key}{index} = {_shown(detail['input'])}, expected {expected} ({meaning}); {remedy}"
+
+
+def _refuse_negative_zero(label: str, table: Mapping[str, Any], overrides: frozenset[str]) -> None:
+    """-0.0 is 0 to every comparison and below it to what draws numbers."""
+    for key, value in flatten(table).items():
+        for number in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(number, float) and number == 0 and math.copysign(1, number) < 0:
+                remedy = "give 0.0" if key in overrides else f"write 0.0 there, or override {key}"
+                raise ConfigurationError(
+                    f"{_with(label, key in overrides, ())}: {key} = -0.0, expected a number without that sign; {remedy}"
+                )
+
+
+def _shown(value: Any) -> str:
+    """The value in at most a hundred characters."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, tables in tables
+        text = f"a {type(value).__name__} too long to show"
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _with(label: str, own: bool, overrides: Iterable[str]) -> str:

@@ -13,22 +13,23 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 
-from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError, NotFiniteError
+from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError, NotAFileError
 from fsp_dynamics.experiments.import_path import import_object, import_path_of, is_import_path
+from fsp_dynamics.experiments.payload import check_arrays, read_metadata, read_whole
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation
 from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.reading import parse_json
 from fsp_dynamics.writing import write_aside
 
 FORMAT = "fsp_dynamics.network/1"
 FIELDS = ("format", "topology", "time_constants", "rho")
 TOPOLOGIES = ("loop", "tied", "reciprocal", "feedforward")
-MATRIX = re.compile(r"(forward|backward|biases)\[(\d+)\]")
+MATRIX = re.compile(r"(forward|backward|biases)\[(\d{1,4})\]")
 
 
 def save_network(path: str | Path, network: Network) -> Path:
@@ -37,8 +38,9 @@ def save_network(path: str | Path, network: Network) -> Path:
     An activation of one's own is saved as its import path, so it must be defined at the top of a
     module that can be imported.
 
-    Raises NotFiniteError for NaN or infinity in the weights, ConfigurationError for an activation
-    without an import path, both before anything is written; OSError if the disk refuses.
+    Raises NotFiniteError for NaN, infinity and numbers beyond `payload.LARGEST` in the weights,
+    ConfigurationError for an activation without an import path, both before anything is written;
+    OSError if the disk refuses.
     """
     if not isinstance(network, Network):
         raise ConfigurationError(
@@ -47,9 +49,7 @@ def save_network(path: str | Path, network: Network) -> Path:
         )
     path = Path(path)
     arrays = {name: np.ascontiguousarray(array) for name, array in network.parameters().items()}
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise NotFiniteError(f"{name} is not finite; the network is not saved")
+    check_arrays(arrays, "; the network is not saved")
     fields = {
         "format": FORMAT,
         "topology": _topology(network),
@@ -67,8 +67,9 @@ def load_network(path: str | Path, *, allow_import: Sequence[str] = ()) -> Netwo
 
     allow_import : modules from which an activation that the file names may be imported.
 
-    Raises CheckpointError for a file that is missing, damaged, or no network; ConfigurationError
-    for an activation that is not allowed or not found.
+    Raises CheckpointError for a file that is missing, damaged, or no network; NotFiniteError for
+    weights that are not finite or beyond `payload.LARGEST`; NotAFileError for a pipe or a device;
+    ConfigurationError for an activation that is not allowed or not found.
     """
     path = Path(path)
     fields, arrays = _read(path)
@@ -86,7 +87,7 @@ def load_network(path: str | Path, *, allow_import: Sequence[str] = ()) -> Netwo
             loop=arrays.get("loop"),
             backward=backward or None,
             tied=fields["topology"] == "tied",
-            time_constants=tuple(json.loads(fields["time_constants"])),
+            time_constants=tuple(parse_json(fields["time_constants"])),
             rho=rho,
         )
         whole = set(network.parameters()) == set(arrays) and _topology(network) == fields["topology"]
@@ -139,17 +140,18 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
     """The verified metadata and arrays. Raises CheckpointError."""
     remedy = "give a file that save_network wrote"
     try:
-        content = path.read_bytes()
+        content = read_whole(path, remedy, follow=True)
     except FileNotFoundError:
         raise CheckpointError(f"the network is missing: no file {path}") from None
     except OSError as error:
+        if isinstance(error, NotAFileError):
+            raise
         raise CheckpointError(f"{path} cannot be read ({error.strerror}); {remedy}") from error
     try:
+        fields = read_metadata(content)
         arrays = safetensors.numpy.load(content)
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is not a safetensors file, or damaged ({error}); {remedy}") from error
-    header: dict[str, Any] = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    fields = header.get("__metadata__") or {}
     if fields.get("format") != FORMAT:
         raise CheckpointError(f"{path} has the format {fields.get('format')!r}, expected {FORMAT!r}; {remedy}")
     lacking = [name for name in (*FIELDS, "sha256") if name not in fields]
@@ -158,4 +160,5 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
         raise CheckpointError(f"{path} {wrong}: it is damaged; {remedy}")
     if _digest(fields, arrays) != fields["sha256"]:
         raise CheckpointError(f"{path} does not match its own SHA-256: it is damaged; {remedy}")
+    check_arrays(arrays, f"; {remedy}", start=f"{path}: ")
     return fields, arrays

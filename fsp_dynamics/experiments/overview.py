@@ -49,7 +49,7 @@ def describe(folder: str | Path) -> Record:
         "best_epoch": best.get("epoch"),
         **{key: best.get(key) for key in OUTCOME},
         "alignment_degrees": best.get("alignment_degrees") or {},
-        "seconds": sum(record["seconds"] for record in metrics),
+        "seconds": sum(record.get("seconds", 0.0) for record in metrics),
     }
 
 

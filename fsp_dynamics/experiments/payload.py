@@ -39,15 +39,7 @@ def read_payload(path: Path, size: int, sha256: str, remedy: str) -> tuple[dict[
 
     Raises CheckpointError where length, digest or format are wrong, and as `reading.open_file`.
     """
-    with open_file(path) as file:
-        found = os.fstat(file.fileno())
-        if found.st_size != size:
-            raise CheckpointError(
-                f"{path} has {found.st_size} bytes, expected {size} as in its manifest: it is damaged; {remedy}"
-            )
-        if size > HOLES and found.st_blocks * 512 < size // 4:
-            raise CheckpointError(f"{path} has {size} bytes, most of which are holes: it is damaged; {remedy}")
-        content = file.read(size)
+    content = read_whole(path, remedy, size=size)
     digest = hashlib.sha256(content).hexdigest()
     if digest != sha256:
         raise CheckpointError(
@@ -59,6 +51,21 @@ def read_payload(path: Path, size: int, sha256: str, remedy: str) -> tuple[dict[
         return dict(safetensors.numpy.load(content)), bound
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} does not hold arrays ({error}); {remedy}") from None
+
+
+def read_whole(path: Path, remedy: str, *, size: int | None = None, follow: bool = False) -> bytes:
+    """The content of a file of arrays. size : what it must have, in bytes. Raises CheckpointError
+    for another size and for a large file of holes, and as `reading.open_file`.
+    """
+    with open_file(path, follow=follow) as file:
+        found = os.fstat(file.fileno())
+        if size is not None and found.st_size != size:
+            raise CheckpointError(
+                f"{path} has {found.st_size} bytes, expected {size} as in its manifest: it is damaged; {remedy}"
+            )
+        if found.st_size > HOLES and found.st_blocks * 512 < found.st_size // 4:
+            raise CheckpointError(f"{path} has {found.st_size} bytes, most of them holes: it is damaged; {remedy}")
+        return file.read(found.st_size)
 
 
 def read_metadata(content: bytes) -> dict[str, str]:

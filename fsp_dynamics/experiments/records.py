@@ -80,7 +80,7 @@ PARTS: dict[str, Check] = {
 ENVIRONMENT: dict[str, Check] = {
     **dict.fromkeys(("command", "started", "commit", "platform", "cpu", "backend"), _TEXT),
     "arguments": (_list_of(_is_text), "a list of texts"),
-    "seed": _COUNT,
+    "seed": (lambda value: type(value) is int and value >= 0, "a whole number, 0 or more"),
     "cores": _COUNT,
     "processes": _COUNT,
     "versions": (_table_of(_or_none(_is_text)), "a table of texts"),

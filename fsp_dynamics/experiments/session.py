@@ -210,7 +210,7 @@ class Session:
                 **({"reason": reason} if reason else {}),
                 "epochs": len(self.metrics),
                 "epochs_asked": self.config.learning.epochs,
-                "seconds": sum(record["seconds"] for record in self.metrics),
+                "seconds": sum(record.get("seconds", 0.0) for record in self.metrics),
                 "best": best_of(self.metrics),
                 "last": self.metrics[-1] if self.metrics else None,
             },

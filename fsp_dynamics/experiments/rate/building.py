@@ -12,7 +12,7 @@ from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError
 from fsp_dynamics.experiments.backend import NUMBA, Backend
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.objects import Objects
-from fsp_dynamics.experiments.rate.config import RateConfig
+from fsp_dynamics.experiments.rate.config import RateConfig, check_weights
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.models.network import Array, Network, loop_network, reciprocal_network
 from fsp_dynamics.solvers.equilibrium import Tolerance
@@ -28,6 +28,8 @@ def build_network(
     from the seed. objects : where a firing rate of one's own comes from.
     """
     config = require_rate(config, "build_network")
+    check_weights("network.hidden", pixels, config.network.hidden[0])
+    check_weights("network.hidden", config.network.hidden[-1], classes)
     first, second = np.random.SeedSequence(config.seed).spawn(2)
     given = config.network
     settings: dict[str, Any] = given.model_dump(include={"forward_scale", "loop_scale", "tied"}, exclude_none=True)

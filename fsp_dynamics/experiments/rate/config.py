@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
-from fsp_dynamics.errors import check_choice
-from fsp_dynamics.experiments.config import Config, LearningConfig, Listed, Section, listing, one_of
+from fsp_dynamics.errors import ConfigurationError, check_choice
+from fsp_dynamics.experiments.config import LARGE, Config, LearningConfig, Listed, Section, listing, one_of
 from fsp_dynamics.experiments.objects import check_name
 from fsp_dynamics.learning.phases import KINDS
 from fsp_dynamics.learning.rules import RULES
@@ -20,9 +21,12 @@ TRAINING_SOLVERS = tuple(
     name for name in SOLVERS if name != "torch_fixed_point"
 )  # which is what backend torch makes of fixed_point
 
+MOST_UNITS = 10**6  # of one layer
+MOST_WEIGHTS = 1 << 31  # of one matrix
+
 _Rate = Annotated[float, Field(ge=0)]
 _Rates = Annotated[tuple[_Rate, ...], Listed]
-_Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Listed]
+_Sizes = Annotated[tuple[Annotated[int, Field(ge=1, le=MOST_UNITS)], ...], Listed]
 _Constants = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Listed]
 _Names = Annotated[tuple[str, ...], Listed]
 
@@ -31,7 +35,7 @@ class NetworkConfig(Section):
     """Which network. `loop_scale` belongs to the loop, `tied` to the reciprocal network."""
 
     kind: Annotated[str, one_of("network.kind", TOPOLOGIES), Field("loop", description="loop or reciprocal")]
-    hidden: Annotated[_Sizes, Field(min_length=1, description="units of each hidden layer")]
+    hidden: Annotated[_Sizes, Field(min_length=1, max_length=1000, description="units of each hidden layer")]
     rho: Annotated[
         str,
         AfterValidator(lambda text: check_name("network.rho", text, ACTIVATIONS)),
@@ -67,12 +71,23 @@ class NetworkConfig(Section):
                 f"network.{stray} = {getattr(self, stray)!r} belongs to network.kind = {owner!r}, "
                 f"not to {self.kind!r}; leave it out (network.{stray}=None)"
             )
+        for one, other in itertools.pairwise(self.hidden):
+            check_weights("network.hidden", one, other)
         if len(self.time_constants) not in (1, len(self.hidden) + 1):
             raise ValueError(
                 f"network.time_constants has {len(self.time_constants)} values, "
                 f"expected 1 or {len(self.hidden) + 1} (each hidden layer, the output)"
             )
         return self
+
+
+def check_weights(field: str, pre: int, post: int) -> None:
+    """Raises ConfigurationError for a matrix that no memory holds."""
+    if pre * post > MOST_WEIGHTS:
+        raise ConfigurationError(
+            f"{field}: {pre} units into {post} are {pre * post} weights, expected at most {MOST_WEIGHTS}; "
+            "give smaller layers"
+        )
 
 
 class RatesConfig(Section):
@@ -87,7 +102,7 @@ class RatesConfig(Section):
 class RateLearningConfig(LearningConfig):
     """How it learns."""
 
-    batch: Annotated[int, Field(20, ge=1, description="images for each weight update")]
+    batch: Annotated[int, Field(20, ge=1, le=LARGE, description="images for each weight update")]
     beta: Annotated[float, Field(1.0, description="strength of the nudge")]
     phases: Annotated[
         str, one_of("learning.phases", KINDS), Field("one-sided", description=f"sign of the nudge: {listing(KINDS)}")
@@ -140,10 +155,14 @@ class SolverConfig(Section):
         float | None, Field(None, ge=0, description="converged: ||field|| <= absolute + relative ||state||")
     ]
     relative: Annotated[float | None, Field(None, ge=0, description="see absolute")]
-    max_passes: Annotated[int | None, Field(None, ge=1, description="passes before a fixed point is given up")]
-    memory: Annotated[int | None, Field(None, ge=1, description="earlier passes that Anderson's method mixes")]
+    max_passes: Annotated[
+        int | None, Field(None, ge=1, le=10**6, description="passes before a fixed point is given up")
+    ]
+    memory: Annotated[int | None, Field(None, ge=1, le=100, description="earlier passes that Anderson's method mixes")]
     dt: Annotated[float | None, Field(None, gt=0, description="step size, in units of time")]
-    max_steps: Annotated[int | None, Field(None, ge=1, description="steps before an integration is given up")]
+    max_steps: Annotated[
+        int | None, Field(None, ge=1, le=10**12, description="steps before an integration is given up")
+    ]
     form: Annotated[str | None, Field(None, description="form of the field that is integrated")]
 
     @property

@@ -24,6 +24,7 @@ from fsp_dynamics.experiments import former_names
 from fsp_dynamics.experiments.config import Config, fields, flatten, format_differences
 from fsp_dynamics.experiments.config_io import SHORT, config_kind, load_config, read_value
 from fsp_dynamics.experiments.folder import Record, RunFolder, plain
+from fsp_dynamics.reading import parse_json, read_file
 from fsp_dynamics.writing import write_aside
 
 FILE = "sweep.json"
@@ -251,13 +252,13 @@ def read_sweep(out: Path) -> Record:
     Raises ConfigurationError where there is none, CheckpointError where it cannot be understood.
     """
     try:
-        found = former_names.sweep(json.loads((out / FILE).read_bytes()))
+        found = former_names.sweep(parse_json(read_file(out / FILE, 1 << 26)))
         return {**found, "members": _in_order(found["fields"], found["members"])}
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigurationError(
             f"{out} holds no sweep (no {FILE}); give the folder of one (by default in sweeps/)"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise CheckpointError(
             f"{out / FILE} is damaged; restore it, or remove it and sweep again: finished runs are kept"
         ) from None
