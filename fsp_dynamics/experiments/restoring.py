@@ -21,6 +21,7 @@ from fsp_dynamics.experiments.checkpoint import (
 )
 from fsp_dynamics.experiments.config import Config, fields, flatten, format_differences
 from fsp_dynamics.experiments.folder import Record, RunFolder
+from fsp_dynamics.experiments.records import METRICS, PROBES
 from fsp_dynamics.experiments.trainer import TrainingState
 from fsp_dynamics.reading import read_file
 
@@ -105,6 +106,8 @@ def _check_bound(
             if run.data.get(key) != environment.get("data", {}).get(key)
         )
         raise CheckpointError(f"{where}: data.{keys[0]} is not that of {path}; restore it")
+    if set(run.records) != {METRICS, PROBES}:
+        raise CheckpointError(f"{path}: run.records is not of {METRICS} and {PROBES}: it is damaged; restore it")
     recorded = _recorded(environment, manifest.epoch)
     refused = without({key: pair for key, pair in differing.items() if pair not in recorded.get(key, ())}, allow)
     if refused:
