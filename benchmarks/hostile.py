@@ -138,7 +138,7 @@ def contents(folder: Path) -> dict[str, Any]:
 
 
 def wrong(case: Case, command: str, outcome: Outcome, folder: Path, before: Any, whole: Any) -> str | None:
-    """What is wrong with how a case ended; None if nothing is. before : contents of the folder then.
+    """What is wrong with how a case ended; None if nothing is. before : contents of the folder.
     whole : metrics of the same run, resumed without the change.
     """
     lines = [line for line in outcome.text.splitlines() if line.startswith("fsp: ")]

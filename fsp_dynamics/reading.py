@@ -65,12 +65,12 @@ def read_file(
         return content
 
 
-def parse_json(content: bytes | str) -> Any:
-    """What the JSON says. Raises ValueError for what is none: NaN and infinity, one key twice, and
-    more than `DEEPEST` levels included.
+def parse_json(content: bytes | str, *, finite: bool = True) -> Any:
+    """What the JSON says. Raises ValueError for what is none: NaN and infinity (unless finite is
+    False), one key twice, and more than `DEEPEST` levels included.
     """
     try:
-        found = json.loads(content, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        found = json.loads(content, parse_constant=_refuse_constant if finite else float, object_pairs_hook=_unique)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not is_shallow(found, DEEPEST):

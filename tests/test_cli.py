@@ -24,6 +24,7 @@ from fsp_dynamics.cli.options import in_options
 from fsp_dynamics.errors import (
     CheckpointError,
     DatasetError,
+    NotAFileError,
     NotFiniteError,
     RunExistsError,
     RunLockedError,
@@ -221,7 +222,9 @@ def test_usage_and_configuration_end_with_2(trained, capsys, arguments, words):
         (OSError(28, "No space left on device"), 7),
         (KeyboardInterrupt(), 130),
         (TypeError("two\nlines"), 1),
-        (MemoryError(), 1),
+        (NotAFileError("x"), 7),
+        (MemoryError(), 7),
+        (RecursionError(), 1),
     ],
 )
 def test_every_error_has_its_exit_code(monkeypatch, capsys, error, code):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,10 @@ def in_options(message: str) -> str:
 
     >>> in_options("a is a run; resume it (resume=True) or give another folder (out=...)")
     'a is a run; resume it (--resume) or give another folder (--out)'
+    >>> in_options("begin anew: train('runs/a', out='NEW')")
+    'begin anew: fsp train runs/a --out NEW'
+    >>> in_options("allow it: train('runs/a', resume=True, allow=['seed', 'data.limit'])")
+    'allow it: fsp train runs/a --resume --allow seed data.limit'
     >>> in_options("try the best checkpoint (which='best')")
     'try the best checkpoint (fsp evaluate RUN --checkpoint best)'
     >>> in_options("leave it out (network.loop_scale=None)")
@@ -110,9 +115,14 @@ def in_options(message: str) -> str:
 
     text = re.sub(rf"\b({'|'.join(_OPTIONS)})=(True|\.\.\.|'[^']*')", option, message)
     text = re.sub(r"\b([a-z_]+(?:\.[a-z_]+)+)=None", r"--\1 none", text)
-    text = re.sub(r"\ballow='([^']*)'", r"--allow \1", text)
+    text = re.sub(r"\ballow=\[([^]]*)\]", lambda found: "--allow " + re.sub("[',]", "", found[1]), text)
+    text = re.sub(r"\btrain\('([^']*)', ([^()]*)\)", _as_command, text)
     text = re.sub(r"\ballow_import=\('([^']*)',\)", r"--allow-import \1", text)
     return text.replace("train_missing()", "--train")
+
+
+def _as_command(found: re.Match[str]) -> str:
+    return f"fsp train {shlex.quote(found[1])} {found[2].replace(',', '')}"
 
 
 _OPTIONS = {name: f"--{name.replace('_', '-')}" for name in ("resume", "out", "seeds", "data_dir")} | {

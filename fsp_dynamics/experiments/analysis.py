@@ -20,9 +20,10 @@ from fsp_dynamics.experiments.execution import NoConvergenceError
 from fsp_dynamics.experiments.folder import Record
 from fsp_dynamics.experiments.rate.building import build_recipe, require_rate
 from fsp_dynamics.experiments.rate.probing import first_images
+from fsp_dynamics.experiments.rate.restoring import require_fit
 from fsp_dynamics.experiments.run import Run, Which
 from fsp_dynamics.models import rate
-from fsp_dynamics.models.network import Array
+from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 
 MEASURED = 3  # samples whose settle time is also measured
@@ -58,8 +59,8 @@ def stability_of(
     converges, and what `Run.network` raises.
     """
     require_rate(run.config, "stability_of")
-    part, split = _first(run, samples, data_dir)
-    network = run.network(which).astype(np.float64)
+    part, split, network = _first(run, which, samples, data_dir)
+    network = network.astype(np.float64)
     with execution.thread_limit(threads):
         free = FixedPointSolver(max_passes=500).relax(network, rate.drive(network, split.images), None, None, EXACT)
         kept = np.flatnonzero(free.converged)
@@ -96,21 +97,22 @@ def gradients_of(
     and converges; and what `Run.network` raises.
     """
     config = require_rate(run.config, "gradients_of")
-    part, split = _first(run, samples, data_dir)
-    network = run.network(which)
+    part, split, network = _first(run, which, samples, data_dir)
     targets = np.eye(network.sizes[-1], dtype=network.dtype)[split.labels]
     with execution.thread_limit(threads):
         found = compare(network, split.images, targets, build_recipe(config, objects=run.objects))
     return {"images": part, "samples": len(split.labels), **asdict(found)}
 
 
-def _first(run: Run, samples: int, data_dir: str | Path | None) -> tuple[str, Split]:
-    """The name of a part of the run's data, and its first images. Raises ConfigurationError for
-    fewer than one.
+def _first(run: Run, which: Which, samples: int, data_dir: str | Path | None) -> tuple[str, Split, Network]:
+    """The name of a part of the run's data, its first images, and the network. Raises
+    ConfigurationError for fewer than one image, CheckpointError for a network of other images.
     """
     if samples < 1:
         raise ConfigurationError(f"samples = {samples}, expected 1 or more")
-    return first_images(run.data(data_dir), samples)
+    data, network = run.data(data_dir), run.network(which)
+    require_fit(network, data)
+    return *first_images(data, samples), network
 
 
 def _summary(values: Array) -> dict[str, float]:

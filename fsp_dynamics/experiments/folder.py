@@ -208,7 +208,6 @@ class RunFolder:
         checkpoint) and return the others. marked : the files of records as that checkpoint has
         them.
         """
-        self._clean()
         kept = [record for record in self.metrics() if record["epoch"] <= epoch]
         if len(kept) != epoch:
             raise CheckpointError(
@@ -218,6 +217,7 @@ class RunFolder:
         contents = {METRICS: _lines(kept), PROBES: _lines(probes)}
         for name, mark in (marked or {}).items():
             contents[name] = records.require_marked(self.path / name, self._content(name), mark)
+        self._clean()
         drop_kept(self.checkpoints, epoch)
         tidy(self.checkpoints)
         for name, content in contents.items():
@@ -233,7 +233,7 @@ class RunFolder:
             holds = ", ".join([*there[:4], *(["..."] if len(there) > 4 else [])]) or "no checkpoint"
             raise CheckpointError(
                 f"{self.path} has lost its last checkpoint: no file {self.checkpoints / 'last.json'}; there are "
-                f"{holds} and {epochs} epochs in {METRICS}; restore it, or begin anew: fsp train {self.path} --out NEW"
+                f"{holds} and {epochs} epochs in {METRICS}; restore it, or begin anew: train('{self.path}', out='NEW')"
             )
         self._clean()
         for name in (METRICS, PROBES):

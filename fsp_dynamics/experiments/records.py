@@ -117,7 +117,7 @@ def read_lines(path: Path, *, epochs: bool) -> list[Record]:
     for number, line in enumerate(content.split(b"\n")[:-1], 1):
         where = f"{path}:{number}"
         try:
-            record = parse_json(line)
+            record = parse_json(line, finite=False)
             epoch = record["epoch"]
         except (ValueError, KeyError, TypeError):
             raise CheckpointError(f"{where} is no record of an epoch; {REMEDY}") from None

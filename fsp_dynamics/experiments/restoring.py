@@ -37,15 +37,29 @@ def load_state(
     allow: Iterable[str] = (),
     note: Callable[[str], None] = warnings.warn,
 ) -> tuple[TrainingState, Manifest]:
-    """The state of a checkpoint ("last", "best") or of a kept network (its epoch), with its
-    manifest.
+    """The state of a checkpoint ("last", "best", "unfinished") or of a kept network (its epoch),
+    with its manifest. Raises as `read_bound` and as `checkpoint.load_checkpoint`.
+    """
+    manifest, changed = read_bound(files, which, config, allow=allow, note=note)
+    state = load_state_of(manifest)
+    return TrainingState(state.epoch, state.arrays, state.values, changed), manifest
+
+
+def read_bound(
+    files: RunFolder,
+    which: str | int,
+    config: Config,
+    *,
+    allow: Iterable[str] = (),
+    note: Callable[[str], None] = warnings.warn,
+) -> tuple[Manifest, tuple[str, ...]]:
+    """The manifest of a checkpoint, and the keys of the configuration that differ and may.
 
     config : that of the run, now. allow : dotted keys of it that may differ from the one that the
-    checkpoint was saved under; they are in `state.changed`. note : is told what is odd, and not
-    refused.
+    checkpoint was saved under. note : is told what is odd, and not refused.
 
     Raises CheckpointError where the checkpoint belongs to another run, other data or another
-    configuration, and as `checkpoint.load_checkpoint`.
+    configuration, and as `checkpoint.read_manifest`.
     """
     if files.checkpoints.is_symlink():
         raise NotAFileError(f"{files.checkpoints} is a link, expected a folder; put the folder itself in its place")
@@ -55,11 +69,10 @@ def load_state(
     environment = files.environment()
     if manifest.run is None:
         _check_unbound(files, manifest, environment, note)
-        return load_state_of(manifest), manifest
+        return manifest, ()
     changed = _check_bound(files, manifest, manifest.run, environment, config, {*allow})
-    _note_edited(files, environment, manifest.run, config, note)
-    state = load_state_of(manifest)
-    return TrainingState(state.epoch, state.arrays, state.values, changed), manifest
+    _note_edited(files, environment, manifest.run, note)
+    return manifest, changed
 
 
 def check_allowed(allow: Iterable[str], kind: type[Config]) -> tuple[str, ...]:
@@ -111,11 +124,10 @@ def _check_bound(
     recorded = _recorded(environment, manifest.epoch)
     refused = without({key: pair for key, pair in differing.items() if pair not in recorded.get(key, ())}, allow)
     if refused:
-        options = " ".join(f"--allow {key}" for key in refused)
         raise CheckpointError(
             f"{files.path / CONFIG} is not the configuration that {path} was saved under: "
             f"{format_differences(refused)}; put it back, "
-            f"or allow the change: fsp train {files.path} --resume {options}"
+            f"or allow the change: train('{files.path}', resume=True, allow={[*refused]})"
         )
     return tuple(differing)
 
@@ -137,9 +149,7 @@ def _recorded(environment: Record, epoch: int) -> dict[str, list[tuple[Any, Any]
     return found
 
 
-def _note_edited(
-    files: RunFolder, environment: Record, run: Binding, config: Config, note: Callable[[str], None]
-) -> None:
+def _note_edited(files: RunFolder, environment: Record, run: Binding, note: Callable[[str], None]) -> None:
     """Tell that config.toml has other bytes than the run has written."""
     path, written = files.path / CONFIG, environment.get("config_sha256")
     if written is None or hashlib.sha256(read_file(path, CONFIG_LONGEST)).hexdigest() == written:

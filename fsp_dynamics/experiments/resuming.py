@@ -15,8 +15,17 @@ from fsp_dynamics.experiments.checkpoint import has_checkpoint, latest
 from fsp_dynamics.experiments.config import Config, format_differences
 from fsp_dynamics.experiments.folder import Record, RunFolder
 from fsp_dynamics.experiments.progress import EpochReporter
-from fsp_dynamics.experiments.restoring import load_state
+from fsp_dynamics.experiments.restoring import load_state, read_bound
 from fsp_dynamics.experiments.trainer import Trainer
+
+
+def check(config: Config, folder: RunFolder, allow: Sequence[str]) -> None:
+    """Refuse to resume a run under another configuration, or from a checkpoint that is not its own,
+    before anything is loaded or compiled. Raises as `resume`.
+    """
+    _check_same(folder, config, allow)
+    if has_checkpoint(folder.checkpoints):
+        read_bound(folder, latest(folder.checkpoints), config, allow=allow, note=lambda text: None)
 
 
 def resume(
@@ -71,7 +80,7 @@ def _check_same(folder: RunFolder, config: Config, allow: Sequence[str]) -> dict
     if refused:
         raise ConfigurationError(
             f"{folder.path} was begun with another configuration: {format_differences(refused)}; "
-            f"resume with the same one, allow the change ({' '.join(f'allow={key!r}' for key in refused)}), "
+            f"resume with the same one, allow the change (allow={[*refused]}), "
             "or give another folder (out=...)"
         )
     return differing

@@ -12,7 +12,7 @@ from typing import Any
 
 from fsp_dynamics.datasets import Dataset
 from fsp_dynamics.errors import ConfigurationError, RunExistsError, check_positive
-from fsp_dynamics.experiments import execution
+from fsp_dynamics.experiments import execution, resuming
 from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
 from fsp_dynamics.experiments.callbacks import Callback, Callbacks, EarlyStopping
 from fsp_dynamics.experiments.config import Config
@@ -163,6 +163,8 @@ def run(
             backend.refuse_one_gpu_for_several(job.count)
             restored = resume and folder.holds_run()
             kind, allowed = trainer_of(config.family), check_allowed(allow, type(config))
+            if restored:
+                resuming.check(config, folder, allowed)
             resources = Resources(backend, job, ranks.local_rank(), objects=objects, restored=restored)
             kind.check(config, resources)
             hooks = Callbacks((*_early_stopping(config), *callbacks))

@@ -14,6 +14,7 @@ from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.own import fitted_rates
 from fsp_dynamics.experiments.rate.building import build_recipe, require_rate
+from fsp_dynamics.experiments.rate.restoring import require_fit
 from fsp_dynamics.experiments.run import Run, Which, open_run
 from fsp_dynamics.explorer.controls import ANY, RANDOM, Parameters
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
@@ -68,7 +69,10 @@ class Session:
         )
         if run is not None:
             recipe = build_recipe(run.config, objects=run.objects)
-            return cls(data, TRAINED, run.network(), recipe.optimiser, recipe.rule, recipe.batch, run)._fitting()
+            network = run.network()
+            if dataset is None:
+                require_fit(network, data)
+            return cls(data, TRAINED, network, recipe.optimiser, recipe.rule, recipe.batch, run)._fitting()
         pixels = data.test.images.shape[1]
         network = (
             given if given is not None else loop_network([pixels, *HIDDEN, data.classes], loop_scale=LOOP_SCALE, rng=0)

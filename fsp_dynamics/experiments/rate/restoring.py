@@ -23,12 +23,8 @@ def check_state(state: TrainingState, network: Network, recipe: Recipe, data: Da
     """Refuse a state that is not whole, or not of this network, recipe and data. Raises
     CheckpointError naming the array.
     """
-    samples, pixels = data.train.images.shape
-    if network.sizes[0] != pixels or network.sizes[-1] < data.classes:
-        raise CheckpointError(
-            f"the checkpoint holds a network of {network.sizes[0]} inputs and {network.sizes[-1]} outputs, but "
-            f"{data.name} has {pixels} pixels and {data.classes} classes; {REMEDY}"
-        )
+    require_fit(network, data)
+    samples = len(data.train.labels)
     for name in state.arrays:
         if name.partition("/")[0] not in PARTS:
             raise CheckpointError(f"the checkpoint holds {name}, which no state has; {REMEDY}")
@@ -41,6 +37,16 @@ def check_state(state: TrainingState, network: Network, recipe: Recipe, data: Da
     probes = state.values.get("probes", [])
     if not isinstance(probes, list) or not all(isinstance(each, dict) and "epoch" in each for each in probes):
         raise CheckpointError(f"the checkpoint holds probes that are no records; {REMEDY}")
+
+
+def require_fit(network: Network, data: Dataset) -> None:
+    """Raises CheckpointError for a checkpoint's network that is not for the images of its run."""
+    pixels = data.train.images.shape[1]
+    if network.sizes[0] != pixels or network.sizes[-1] < data.classes:
+        raise CheckpointError(
+            f"the checkpoint holds a network of {network.sizes[0]} inputs and {network.sizes[-1]} outputs, but "
+            f"{data.name} has {pixels} pixels and {data.classes} classes; {REMEDY}"
+        )
 
 
 def restore_generator(rng: np.random.Generator, found: Any) -> None:

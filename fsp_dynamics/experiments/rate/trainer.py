@@ -14,7 +14,7 @@ from fsp_dynamics.experiments.objects import Objects
 from fsp_dynamics.experiments.rate.building import asked_tolerance, build_network, build_recipe, network_with
 from fsp_dynamics.experiments.rate.config import RateConfig
 from fsp_dynamics.experiments.rate.probing import Probing
-from fsp_dynamics.experiments.rate.restoring import check_state, restore_generator
+from fsp_dynamics.experiments.rate.restoring import check_state, require_fit, restore_generator
 from fsp_dynamics.experiments.trainer import OnBatch, Record, Resources, TrainingState
 from fsp_dynamics.models.activations import ACTIVATIONS
 from fsp_dynamics.models.network import Array, Network
@@ -71,7 +71,7 @@ class RateTrainer:
                 "give it again (network=...), or leave the key out to draw one from the seed"
             )
         if network is not None:
-            _check_fits(network, data)
+            (require_fit if resources.restored else _check_fits)(network, data)
         return cls(config, data, resources, recipe, Learner.start(network or drawn, recipe, rng))
 
     @classmethod
