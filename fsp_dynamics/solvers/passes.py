@@ -1,11 +1,16 @@
 """One pass around a network: from the states of the cut to all other layers and back to the fixed
 point of the cut with these as input.
+
+Products are those of kernels/panels.py, in which a row has the same bits beside any others: whether
+a sample converges, and where, does not depend on the rest of its batch.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from fsp_dynamics.kernels.loop_products import times
+from fsp_dynamics.kernels.panels import padded, to_panels
 from fsp_dynamics.kernels.units import settle_kernel
 from fsp_dynamics.models.network import Array, Network, cut_layers
 from fsp_dynamics.models.rate import Nudge, State, beta_of, unit_field
@@ -31,12 +36,13 @@ class CutPasses:
         # the drive contains the first bias
         self._biases = (np.zeros(network.sizes[1], network.dtype), *network.biases[1:])
         self._incoming = [
-            [(c.pre, c.weight) for c in network.connections() if c.post == k] for k in range(network.depth)
+            [(c.pre, to_panels(c.weight)) for c in network.connections() if c.post == k] for k in range(network.depth)
         ]
         self._settle = settle_kernel(network.rho.rate, network.rho.slope, network.rho.projected)
         self._inputs = [np.empty((len(drive), n), network.dtype) for n in network.sizes[1:]]
+        self._products = [np.empty((len(drive), padded(n, network.dtype)), network.dtype) for n in network.sizes[1:]]
         # the root of a smooth unit is sought from its last state
-        self._states = [np.array(s, network.dtype) for s in start]
+        self._states = [np.array(s, network.dtype, order="C") for s in start]
         self._rates = self._states if network.rho.projected else [np.empty_like(s) for s in self._states]
 
     def run(self, given: bool = False) -> tuple[Array, Array, Array]:
@@ -91,14 +97,11 @@ class CutPasses:
 
     def _input(self, k: int, count: int) -> None:
         """The drive and the weighted rates that enter layer k (its bias is added later)."""
-        a, incoming = self._inputs[k][:count], self._incoming[k]
-        if k == 0:
-            a[:] = self._drive
-        else:
-            pre, weight = incoming[0]
-            np.matmul(self._rates[pre][:count], weight, out=a)
-        for pre, weight in incoming[k > 0 :]:
-            a += self._rates[pre][:count] @ weight
+        a, everyone = self._inputs[k][:count], np.arange(count)
+        a[:] = self._drive if k == 0 else 0
+        for pre, weight in self._incoming[k]:
+            times(self._rates[pre], everyone, weight, self._products[k])
+            a += self._products[k][:count, : a.shape[1]]
 
     def _settle_layer(self, k: int, count: int, s: Array, rates: Array) -> None:
         beta, d = self._nudge_of(k)
