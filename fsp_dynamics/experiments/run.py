@@ -33,7 +33,7 @@ UNITS = {
     **dict.fromkeys(
         ("alignment_degrees", "alignment.degrees", "samples.mean", "samples.std", "gradient.degrees"), "degrees"
     ),
-    **{"residual": "1 / time", "stability.abscissa": "1 / time", "stability.settle_time": "time"},
+    **{"residual": "1", "stability.abscissa": "1 / time", "stability.settle_time": "time"},
     **{"seconds": "s", "images_per_second": "1 / s"},
 }
 EIGENVALUES = "stability.eigenvalues"  # lists of pairs, which are no column of a table

@@ -23,7 +23,7 @@ from fsp_dynamics.solvers.numba_ode import NumbaSolver
 from fsp_dynamics.solvers.reference import ReferenceSolver
 
 POINTS = 160  # approximate number of saved times
-SETTLED = 1e-4  # ||ds/dt|| at which a phase counts as settled, as in the presets
+SETTLED = 1e-4  # residual at which a phase counts as settled, as in the presets
 # of the equilibria
 TOLERANCES = {np.dtype(np.float32): Tolerance(1e-5, 1e-6), np.dtype(np.float64): Tolerance(1e-10)}
 

@@ -45,7 +45,7 @@ class Trajectory:
     phase : (T,) index of the piece of the protocol; the border of two pieces belongs to the one
         that ends there.
     betas : strength of the nudge in each piece, 0 in a free one.
-    residual : (T, B) ||ds/dt|| (rate form, per unit time) under the piece's own nudge; NaN where
+    residual : (T, B) as `models.rate.residual`, under the piece's own nudge; NaN where
         the solver gave up.
     rho : the activation of the network.
     """
@@ -105,7 +105,7 @@ class Trajectory:
 
         names = layer_names(len(self.states))
         variables: dict[str, Any] = {
-            "residual": (("time", "sample"), self.residual, {"units": "1 / time", "long_name": "2-norm of ds/dt"})
+            "residual": (("time", "sample"), self.residual, {"units": "1", "long_name": "distance left to go"})
         }
         for name, s, r in zip(names, self.states, self.rates, strict=True):
             variables[f"state_{name}"] = (
@@ -136,7 +136,7 @@ class Trajectory:
         of the hidden layers too. `.to_csv(path)` saves it.
 
         Columns time (unit of the time constants), phase, beta (per unit time), sample, layer,
-        unit, state (1), rate (1), residual (per unit time); what belongs to a time and sample
+        unit, state (1), rate (1), residual (1); what belongs to a time and sample
         stands in all of their rows. Units are in `attrs["units"]` too.
         """
         import pandas

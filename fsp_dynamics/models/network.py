@@ -194,7 +194,7 @@ class Network:
         ----------
         passes : None: until every sample has converged. A number: exactly so many passes from
             silence, which can be exported (ONNX).
-        tolerance : a sample has converged when ||ds/dt|| is within it, per unit time; None: what
+        tolerance : a sample has converged when its residual is within it; None: what
             rounding allows, 1e-12 + 1e-13 ||s|| in float64 and 1e-5 + 1e-6 ||s|| in all else.
             Given passes are made whatever it is; `equilibrium` reports how near they came.
         max_passes : mixed passes for a sample before it is followed through time, in 20 steps for

@@ -164,7 +164,7 @@ def _draw_settling(ax: Axes, trajectory: Trajectory, sample: int) -> None:
             )
     ax.plot(trajectory.times, positive[:, sample], label=str(sample))
     ax.set_yscale("log")
-    ax.set_ylabel("residual ‖ds/dt‖\n(per unit time)")
+    ax.set_ylabel("residual\n‖ds/dt / (1/r + β)‖")
     ax.legend(title="sample", loc="center left", bbox_to_anchor=(1.01, 0.5))
     _shade_pieces(ax, trajectory, named=False)
 

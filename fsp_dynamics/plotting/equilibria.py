@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
     from fsp_dynamics.solvers.equilibrium import Equilibrium
 
-MARKS = {"converged": ("o", 3.5, COLOURS[0]), "out of steps": ("X", 6, COLOURS[1]), "not finite": ("^", 6, "#000000")}
+MARKS = {
+    "converged": ("o", 3.5, COLOURS[0]),
+    "out of steps": ("X", 6, COLOURS[1]),
+    "oscillates": ("D", 4.5, COLOURS[3]),
+    "not finite": ("^", 6, "#000000"),
+}
 ZERO = ("v", 4, COLOURS[2])
 FEW = 30  # units up to which each one is marked
 
@@ -81,7 +86,7 @@ def _draw_residuals(ax: Axes, equilibrium: Equilibrium) -> None:
             ax.plot(sample[chosen], place, marker, label=f"{name}, {where} ({chosen.sum()})", **look)
     ax.set_yscale("log")
     ax.set_xlim(-0.5, len(residual) - 0.5)
-    ax.set_ylabel("residual ‖ds/dt‖\n(per unit time)")
+    ax.set_ylabel("residual\n‖ds/dt / (1/r + β)‖")
     title = f"{_phase(equilibrium)}: {equilibrium.converged.sum()} of {len(residual)} samples converged"
     ax.legend(title=title, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
 

@@ -4,7 +4,7 @@ equilibrium, in the free phase.
 It relaxes by passes y -> T(y) around the network (`torch_backend.passes`), in one of two ways:
 
 `passes=None`
-    Each sample mixes its own last passes (`torch_backend.anderson`) until its ||ds/dt|| is within
+    Each sample mixes its own last passes (`torch_backend.anderson`) until its residual is within
     the tolerance; one that does not converge in `max_passes` is followed through time. Gradients by
     implicit differentiation at the equilibrium (`torch_backend.adjoint`): they take the memory of
     one pass, and are of first order; a second is refused.
