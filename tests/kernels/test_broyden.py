@@ -77,17 +77,19 @@ def test_the_mean_slope_is_a_regression() -> None:
 
 def test_only_what_may_come_back_larger_is_doubted() -> None:
     """Never silent where an eigenvalue between moving outputs reaches 1; silent where the fourth
-    power is small, and for outputs at their walls.
+    power is small, and for outputs that their input holds at a wall, wherever their state still
+    is.
     """
-    powers, inside = np.zeros((2, N, N)), np.full(PADDED, 0.5)
+    powers, inside, d = np.zeros((2, N, N)), np.full(PADDED, 0.5), np.full(PADDED, 0.7)
     for _ in range(200):
         slope = np.zeros((N, PADDED))
         slope[:, :N] = RNG.normal(size=(N, N)) * RNG.uniform(0.1, 1)
         largest = np.abs(np.linalg.eigvals(slope[:, :N])).max()
         fourth = np.linalg.norm(np.linalg.matrix_power(slope[:, :N] / 1.5, 4))
-        doubted = may_amplify(slope, inside, 1.5, N, powers)
+        doubted = may_amplify(slope, inside, 1.0, 0.5, d, N, powers)
         assert doubted or largest < 1.5
         assert not doubted or fourth >= 1
     slope[:, :N] = 9
-    assert may_amplify(slope, inside, 1.5, N, powers)
-    assert not may_amplify(slope, np.tile([0.0, 1.0], PADDED // 2), 1.5, N, powers)
+    assert may_amplify(slope, inside, 1.0, 0.5, d, N, powers)
+    walls = np.tile([-0.35, 1.15], PADDED // 2)  # (u + beta d) / kappa is 0 and 1
+    assert not may_amplify(slope, walls - np.tile([1e-9, -1e-9], PADDED // 2), 1.0, 0.5, d, N, powers)

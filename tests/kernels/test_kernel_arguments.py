@@ -15,7 +15,7 @@ from fsp_dynamics.solvers.equilibrium import Status
 
 PACKAGE = Path(kernels.__file__).parents[1]
 KERNELS = sorted((PACKAGE / "kernels").glob("*.py"))
-STATUSES = {"CONVERGED", "OUT_OF_STEPS", "NOT_FINITE", "RUNNING", "ABSENT"}
+STATUSES = {"CONVERGED", "OUT_OF_STEPS", "NOT_FINITE", "OSCILLATES", "RUNNING", "ABSENT"}
 
 
 def records() -> set[str]:
@@ -69,6 +69,6 @@ def test_statuses_are_defined_once() -> None:
         }
         assert defined == (STATUSES if file.name == "status.py" else set()), file
     assert {member.name: int(member) for member in Status} == {
-        name: getattr(status, name) for name in ("CONVERGED", "OUT_OF_STEPS", "NOT_FINITE")
+        name: getattr(status, name) for name in STATUSES - {"RUNNING", "ABSENT"}
     }
     assert max(status.RUNNING, status.ABSENT) < 0
