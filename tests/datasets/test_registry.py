@@ -193,8 +193,9 @@ def test_mirrors_are_tried_in_turn_and_the_one_that_answers_is_kept(world, mirro
         (b"<html>", "starts with"),
         (gzip.compress(IMAGES)[:40], "truncated"),
         (bytes(1 << 20), "sends more than 65624 bytes"),
+        (gzip.compress(IMAGES[:-1] + bytes([IMAGES[-1] ^ 1])), "SHA-256 of the unpacked bytes"),
     ],
-    ids=["absent", "a page", "half", "endless"],
+    ids=["absent", "a page", "half", "endless", "other images"],
 )
 def test_what_cannot_be_verified_is_not_kept(world, mirror, answer, said) -> None:
     mirror[0][f"/good/{NAMES[0]}.gz"] = answer

@@ -4,6 +4,7 @@ expectation and remedy.
 
 from __future__ import annotations
 
+import re
 import tomllib
 
 import pytest
@@ -185,6 +186,17 @@ def test_a_file_that_is_no_toml_is_named_with_its_line(tmp_path):
     assert "UTF-8" in refusal(path)
     assert "no such file" in refusal(tmp_path / "other.toml")
     assert "no such file or run folder" in refusal(tmp_path)
+
+
+def test_a_path_in_a_file_is_relative_to_that_file_and_one_of_an_override_to_the_folder(tmp_path, monkeypatch):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    text = (PRESETS / "digits.toml").read_text()
+    path = tmp_path / "files" / "mine.toml"
+    path.write_text(re.sub(r'name = "digits"', 'path = "images"', text, count=1))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_config(path)[1].data.path == str(tmp_path / "files" / "images")
+    assert load_config("digits", {"data.path": "images"})[1].data.path == str(tmp_path / "elsewhere" / "images")
 
 
 def test_a_fault_in_a_file_names_the_file_and_an_override_names_itself(tmp_path):

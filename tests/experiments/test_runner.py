@@ -194,6 +194,23 @@ def test_the_best_network_gives_the_error_that_chose_it(tiny, tmp_path):
         run.evaluate("tests")
 
 
+def test_the_best_network_is_that_of_its_epoch_and_not_the_last(tiny, tmp_path, monkeypatch):
+    """By validation errors that someone else decides."""
+    real, errors = rate_trainer.RateTrainer.evaluate, {1: 30.0, 2: 10.0, 3: 20.0}
+
+    def evaluate(self, part):
+        found = real(self, part)
+        return dataclasses.replace(found, error=errors[self.finished]) if part == "valid" else found
+
+    monkeypatch.setattr(rate_trainer.RateTrainer, "evaluate", evaluate)
+    run = quietly(tiny(probes={"keep": 1}), out=tmp_path)
+    assert (run.summary["best"]["epoch"], run.summary["last"]["epoch"]) == (2, 3)
+    for which, epoch in (("best", 2), ("last", 3)):
+        for name, w in run.network(epoch).parameters().items():
+            assert w.tobytes() == run.network(which).parameters()[name].tobytes()
+    assert not np.array_equal(run.network("best").input, run.network("last").input)
+
+
 def test_it_learns(tiny, tmp_path):
     run = quietly(tiny(data={"limit": 600}), out=tmp_path, epochs=4)
     assert run.summary["best"]["test_error"] < 40 < run.metrics[0]["train_error"]

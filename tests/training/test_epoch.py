@@ -12,6 +12,7 @@ import pytest
 
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError, ShapeError
+from fsp_dynamics.kernels.loop_learning import COUNTED
 from fsp_dynamics.learning import phases
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.learning.rules.hebbian import HEBBIAN
@@ -22,6 +23,7 @@ from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.training.epoch import train_epoch
 from fsp_dynamics.training.evaluation import evaluate
 from fsp_dynamics.training.recipe import Learner, Recipe
+from fsp_dynamics.training.report import EpochStatistics
 
 SGD = Sgd(LearningRates(2.0, (2.0, 1.0), 0.1), output_step=0.1)
 RECIPE = Recipe(SGD, FixedPointSolver(), Tolerance(1e-6), batch=10)
@@ -127,6 +129,28 @@ def test_evaluation_is_what_relax_says() -> None:
     for s, (zero, one) in zip(rest.state, found.saturation.values(), strict=True):
         assert zero == pytest.approx(np.mean(s == 0), abs=0.01)
         assert one == pytest.approx(np.mean(s == 1), abs=0.01)
+
+
+def test_what_is_counted_of_parts_is_that_of_the_whole() -> None:
+    """An evaluation in small batches, and sums over parts of an epoch: largest values stay the
+    largest.
+    """
+    data, net = prototypes(samples=57), network(3)
+    loose = dataclasses.replace(RECIPE, solver=FixedPointSolver("picard"), tolerance=Tolerance(1e-2))
+    whole, small = (evaluate(net, data, loose, batch=batch) for batch in (57, 8))
+    assert small.residual_max == pytest.approx(whole.residual_max, rel=1e-4) != 0
+    assert (small.error, small.unconverged, small.dead_outputs) == (whole.error, whole.unconverged, whole.dead_outputs)
+    assert small.residual == pytest.approx(whole.residual, rel=1e-4)
+    statistics, largest = EpochStatistics(2), COUNTED.index("residual_max")
+    for residual, strongest in ((0.25, [0.5, 0.0]), (0.5, [0.25, 0.0]), (0.125, [0.0, 0.0])):
+        counts = np.ones(len(COUNTED))
+        counts[largest] = residual
+        statistics.merge(counts, np.array(strongest))
+    assert statistics.samples == 3
+    assert statistics["residual_max"] == 0.5
+    report = statistics.report(np.array([0, 0, 0]), 1.0)
+    assert (report.residual_max, report.dead_outputs) == (0.5, ())
+    assert statistics.report(np.array([0, 1, 1]), 1.0).dead_outputs == (1,)
 
 
 def test_a_dead_output_is_named_and_one_whose_class_is_absent_is_not() -> None:

@@ -51,11 +51,12 @@ def recipe_for(sizes, kind="one-sided", tolerance=1e-13, solver=None, rate=1.0, 
     )
 
 
-def test_a_small_epoch_is_that_of_the_plain_loop(monkeypatch) -> None:
+@pytest.mark.parametrize("kind", ["one-sided", "centred"])
+def test_a_small_epoch_is_that_of_the_plain_loop(kind, monkeypatch) -> None:
     """As below, small enough to run without the compiler too."""
     check_twins(
         fsp.loop_network([64, 12, 9, 10], rng=1, dtype=np.float64, loop_scale=0.5),
-        recipe_for(SIZES[1]),
+        recipe_for(SIZES[1], kind),
         DIGITS.train.limit(25),
         monkeypatch,
     )
