@@ -8,5 +8,6 @@ checks, no messages, no classes but NamedTuples.
 `layer_learning` do so for a reciprocal network. `field`, `step_arrays`, `steps` and `relax`
 integrate in time, each sample with its own step, with `exponential` for smooth activations;
 `units` and `anderson` are the elementwise part of a pass and the mixing of passes; `products` adds
-updates to weights in place, `loop_products` multiplies along a loop.
+updates to weights in place, `loop_products` multiplies along a loop. `heed` is what a kernel's
+caller listens to, `heed_compiler` the same while a kernel is compiled.
 """

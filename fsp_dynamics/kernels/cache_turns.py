@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from fsp_dynamics import locks
+from fsp_dynamics.kernels.heed import heed
 
 PATIENCE = 120.0  # seconds in all that a process waits for others
 POLL = 0.05
@@ -66,5 +67,6 @@ class Waiting:
         """Until it is this process's turn, there are none, or its patience is at an end."""
         begin = time.monotonic()
         while turn.take() is False and time.monotonic() - begin < self.left:
+            heed()
             time.sleep(POLL)
         self.left -= min(self.left, time.monotonic() - begin)

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError, wait
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numba
 import numpy as np
@@ -28,6 +27,7 @@ from numba.extending import intrinsic
 
 from fsp_dynamics.kernels.field import Array, inner, jit
 from fsp_dynamics.kernels.heed import heed, heeded
+from fsp_dynamics.kernels.heed_compiler import compile_heeding
 
 # indices into the counters: the first two on cache lines of their own; LOST is not 0 once a process
 # that shares them has ended, STOP once the kernels shall end, and STOPPED, with the next, once the
@@ -37,7 +37,6 @@ ARRIVED, BARRIERS, LOST, STOP, STOPPED = 0, 16, 24, 25, 26
 SMALL = 2_000_000
 BRIEF = 500_000_000  # multiplications that one thread does in a tenth of a second
 POLL = 0.1  # seconds between two checks while kernels run
-_compiled: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()  # of which dtypes
 SPINS = 20_000  # reads of a counter before the processor is yielded
 
 
@@ -227,7 +226,7 @@ class Team:
             self.counters[LOST] = self.counters[STOP] = self.counters[STOPPED] = self.counters[STOPPED + 1] = 0
         listens = work > BRIEF and can_synchronise() and (_in_main_thread() or heeded() is not None)
         if listens:
-            _compile(kernel, 0, total, self.counters, *args)
+            compile_heeding(kernel, 0, total, self.counters, *args)
         others: list[Future[None]] = []
         complete = False
         try:
@@ -261,27 +260,6 @@ def _await(running: Future[None]) -> None:
             return running.result(POLL)  # in steps: on Windows no signal ends a wait
         except TimeoutError:
             heed()
-
-
-def _compile(kernel: Any, *args: Any) -> None:
-    """Compile the kernel for such arguments, or load it, in this thread: between two steps of the
-    compiler signals are heard.
-    """
-    if not hasattr(kernel, "py_func"):
-        return
-    # Numba's own look at the types takes longer than many a kernel
-    kind, known = "".join(_dtypes(args)), _compiled.setdefault(kernel, set())
-    if kind not in known:
-        kernel.compile(tuple(numba.typeof(arg) for arg in args))
-        known.add(kind)
-
-
-def _dtypes(args: tuple[Any, ...]) -> Iterator[str]:
-    for arg in args:
-        if isinstance(arg, tuple):
-            yield from _dtypes(arg)
-        elif isinstance(arg, np.ndarray):
-            yield arg.dtype.char
 
 
 class ThreadTuner:

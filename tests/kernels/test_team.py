@@ -137,6 +137,28 @@ def test_a_handler_that_raises_nothing_interrupts_nothing(monkeypatch: pytest.Mo
     assert time.monotonic() - begin >= 1
 
 
+def test_what_a_check_raises_leaves_the_compiler() -> None:
+    """After some passes; the kernel is as good as before, and compiles when it is wanted again."""
+
+    def kernel(thread: int, threads: int, counters: Array, rounds: Array) -> None:
+        rounds[thread] += 1
+
+    compiling, calls = jitted(kernel, nogil=True), []
+
+    def check() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise EnoughError
+
+    rounds = np.zeros(1, np.int64)
+    with Team(1) as team:
+        with heeding(check), pytest.raises(EnoughError):
+            team.run(compiling, rounds)
+        assert not compiling.signatures
+        team.run(compiling, rounds)
+    assert rounds[0] == 1
+
+
 def test_work_that_is_brief_stays_in_the_calling_thread() -> None:
     where: list[str] = []
 
