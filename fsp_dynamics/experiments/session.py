@@ -71,7 +71,7 @@ class Session:
     drawn: tuple[float, float] = (0.0, 0.0)
     # when a state was saved, how long it took to judge the last epoch, whether the present one was
     # saved after its last batch, and whether all ranks have agreed to end
-    saved: float = field(default_factory=time.monotonic)
+    saved: float = field(default_factory=lambda: time.monotonic())
     judging: float = math.inf
     complete: bool = False
     ends: bool = False
