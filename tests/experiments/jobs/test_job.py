@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.kills import differences
 from fsp_dynamics.errors import ConfigurationError, RankLostError
 from fsp_dynamics.experiments.jobs import ranks
 from fsp_dynamics.experiments.jobs.shared_memory import SharedMemory, shared_array, shared_file, size_of
@@ -219,6 +220,72 @@ def test_a_signal_stops_all_of_them_after_saving(tmp_path) -> None:
     assert code != 0
     assert "stopped by a signal in epoch" in err
     assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
+
+
+LEFT = """
+import os, signal, sys
+import fsp_dynamics as fsp
+from fsp_dynamics.experiments.session import Session
+from fsp_dynamics.experiments.stopping import Interrupted
+from fsp_dynamics.training import loop_engine
+
+out, kind, stop = sys.argv[1:]
+loop_engine.CHUNK = loop_engine.TRIAL = 20
+real = Session._on_batch
+
+def on_batch(self, done, total, error):
+    if stop == "stop" and os.environ["RANK"] == "1" and (self.trainer.finished, done) == (1, 200):
+        for number in (signal.SIGTERM, signal.SIGTERM):  # as torchrun and the terminal send it
+            os.kill(os.getpid(), number)
+    real(self, done, total, error)
+
+Session._on_batch = on_batch
+given = {"data.limit": 400, "learning.momentum": 0.5, "learning.phases": "random-sign", "learning.beta": 0.3}
+if kind == "reciprocal":
+    given |= {"network.kind": "reciprocal", "network.loop_scale": None, "learning.rates.loop": 0.0}
+if kind == "torch":
+    from fsp_dynamics.torch_backend import engine
+    engine.CHUNK = 20
+    given |= {"backend": "torch", "device": "cpu"}
+minutes = 1e-9 if stop == "save" else 5
+try:
+    fsp.train("digits", out=out, epochs=3, progress=False, resume=True, save_minutes=minutes, **given)
+except Interrupted as stopped:
+    print(stopped, file=sys.stderr)
+    sys.exit(128 + stopped.signum)
+"""
+
+
+def whole_alone(folder):
+    """That run in this process, never left."""
+    given = {"data.limit": 400, "learning.momentum": 0.5, "learning.phases": "random-sign", "learning.beta": 0.3}
+    return train("digits", out=folder, epochs=3, progress=False, **given).folder
+
+
+@in_processes
+@pytest.mark.rare
+@pytest.mark.parametrize("kind", ["loop", "reciprocal", "torch"])
+def test_a_job_that_is_left_within_an_epoch_goes_on_there_to_the_same_folder(kind, tmp_path) -> None:
+    """A signal reaches one of the processes, twice: all leave at the same batch, after the first
+    has saved.
+    """
+    script, cut = tmp_path / "left.py", tmp_path / "cut"
+    script.write_text(LEFT)
+
+    def job(folder, what):
+        return finished(torchrun(2, str(folder), kind, what, module=(str(script),)))
+
+    code, _, err = job(cut, "stop")
+    assert code != 0
+    assert "exitcode  : 143" in err, err
+    assert re.search(r"stopped by a signal in epoch 2; .* the 1 finished epochs and a part of the next", err), err
+    assert (cut / "checkpoints" / "unfinished.json").is_file()
+    for folder, what in ((cut, "go on"), (tmp_path / "often", "save")):
+        code, _, err = job(folder, what)
+        assert code == 0, err
+    assert differences(tmp_path / "often", cut) == []
+    if kind == "loop":
+        assert weights(cut) == weights(whole_alone(tmp_path / "whole"))
 
 
 @in_processes
