@@ -40,9 +40,10 @@ SAVE_MINUTES = 5.0  # from one checkpoint to the next, within an epoch
 LONG = 5.0
 
 
-class _Pause(Exception):
+class _Pause(BaseException):
     """Leaves the epoch between two batches, to save its state. signum : of the signal that then
-    ends the run, or 0. complete : no batch is left.
+    ends the run, or 0. complete : no batch is left. A compiler that it leaves too must not catch
+    it.
     """
 
     def __init__(self, signum: int, complete: bool) -> None:
@@ -75,6 +76,8 @@ class Session:
     judging: float = math.inf
     complete: bool = False
     ends: bool = False
+    # whether batches were learned since it was last left because it was late
+    advanced: bool = False
 
     @property
     def writes(self) -> bool:
@@ -174,7 +177,7 @@ class Session:
         """(the signal that asks to stop, or 0; whether the state is to be saved), alike in all
         ranks: what is due, and when, is decided by the first of them.
         """
-        late = self.writes and (due or time.monotonic() - self.saved >= 60 * self.save_minutes)
+        late = self.writes and (due or self._is_late())
         asked = ranks.largest(self.ranks, 2 * (self.stop.signum or 0) + int(self.stop.save or late))
         return asked // 2, asked > 0
 
@@ -238,7 +241,8 @@ class Session:
         self.complete = False
         while True:
             try:
-                return self.trainer.epoch(self._on_batch)
+                # in a job all ranks leave at the same batch
+                return self.trainer.epoch(self._on_batch, self._leave if self.ranks.count == 1 else None)
             except _Pause as left:
                 pause = left
             self.save([UNFINISHED])
@@ -252,6 +256,7 @@ class Session:
         """
         if self.complete:
             return
+        self.advanced = True
         try:
             self.reporter.batch(done, total, error)
         except KeyboardInterrupt as stopped:  # a sweep was stopped
@@ -259,6 +264,18 @@ class Session:
         signum, due = self._asked(done == total and self.judging > LONG)
         if due:
             raise _Pause(signum, done == total)
+
+    def _leave(self) -> None:
+        """Raises _Pause while phases relax, on a signal or because it is late; the batch is then
+        begun again, for nothing of it was kept.
+        """
+        late = self.advanced and self._is_late()
+        if self.stop.signum or self.stop.save or late:
+            self.advanced = False
+            raise _Pause(self.stop.signum or 0, False)
+
+    def _is_late(self) -> bool:
+        return time.monotonic() - self.saved >= 60 * self.save_minutes
 
     def _write(self, record: Record, probed: list[Record]) -> None:
         """Bring what an epoch has yielded to the disk."""

@@ -2,7 +2,8 @@
 
 SIGINT, SIGTERM and SIGHUP stop it, SIGUSR1 saves its state and lets it go on. Where stopping at
 once is harmless they raise `Interrupted` there; elsewhere they are noted, and `Stop.check` raises
-it at the next place that is. A second one stops at once, wherever it arrives.
+it at the next place that is. Where a computation heeds a check (kernels/heed.py), the check is made
+as well, so that it ends there. A second one stops at once, wherever it arrives.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
+
+from fsp_dynamics.kernels.heed import heed
 
 STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 SAVING = "SIGUSR1"
@@ -46,12 +49,13 @@ class Stop:
         """The signal handler."""
         if signum == getattr(signal, SAVING, None):
             self.save = True
-            return
+            return heed()
         now, first = time.monotonic(), self.signum is None
         if first:
             self.signum, self._first = signum, now
         if self.at_once or (not first and now - self._first >= self.patience):
             raise Interrupted(signum)
+        heed()
 
     def check(self) -> None:
         """Raises Interrupted if a signal has arrived."""

@@ -9,7 +9,7 @@ The runner calls, in this order:
     trainer = kind.build(config, data, resources)
     trainer.restore(state)                          # where a run is resumed
     for each epoch:
-        report = trainer.epoch(on_batch)
+        report = trainer.epoch(on_batch, leave)
         probed = trainer.probe()
         seen = {part: trainer.evaluate(part) for part in ("valid", "test")}
         record = {**report, valid_error, test_error, **trainer.metrics(seen, probed[-1])}
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 OnBatch = Callable[[int, int, float], None]
 """on_batch(images done, images in all, percent wrong so far), between two batches; it may raise."""
+Leave = Callable[[], None]
+"""leave(), where a batch can be left as if it had never begun; it may raise."""
 
 PARAMETERS = "parameters/"
 """How the names of the arrays begin that are the network; all others serve the next epoch alone."""
@@ -164,13 +166,15 @@ class Trainer(Protocol):
         """Finished epochs."""
         ...
 
-    def epoch(self, on_batch: OnBatch | None = None) -> Record:
+    def epoch(self, on_batch: OnBatch | None = None, leave: Leave | None = None) -> Record:
         """One pass over the training images, or the rest of the one that was left between two
         batches; its report.
 
         on_batch may raise whatever it likes. Then the epoch is left there: `state` gives the state
         between those two batches, and the next call of `epoch`, here or in another process after
-        `restore`, finishes the epoch to the same bits and the same report.
+        `restore`, finishes the epoch to the same bits and the same report. So it is with `leave`,
+        which a trainer calls several times a second where its batches last longer than that, and
+        need not call otherwise.
 
         The report holds `train_error` (percent, of the predictions made while learning), `seconds`,
         `images_per_second`, and what else the family wants in metrics.jsonl. Raises NotFiniteError

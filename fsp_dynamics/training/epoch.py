@@ -42,19 +42,22 @@ def train_epoch(
     probe: Probe | None = None,
     every: int = 100,
     ranks: Ranks = ALONE,
+    leave: Callable[[], None] | None = None,
 ) -> EpochReport:
     """One pass over the images in a random order drawn from `learner.rng`; the learner is changed
     in place.
 
     on_batch(images done, images in all, percent wrong so far) is called every few batches. If it
         raises, `learner.unfinished` holds where the epoch stands, and the next call goes on from
-        there, to the same bits. So it is where a check (kernels/heed.py) or Ctrl-C leaves the
-        relaxation of a batch, of which nothing is then kept.
+        there, to the same bits. So it is where `leave` or Ctrl-C leaves the relaxation of a batch,
+        of which nothing is then kept.
     threads : of a loop's compiled batches; None: as many as Numba may use, one for small networks.
         The result does not depend on it.
     probe : is called after every `every` batches; it changes nothing.
     ranks : the processes that train together; every one of them calls this with the same learner,
         data and recipe, and learns the same.
+    leave : a check that is made while phases relax, and there alone; by default the one that is
+        heeded where this is called (kernels/heed.py).
 
     Raises NotFiniteError, naming layer and batch, before a NaN or infinity is learned;
     ConfigurationError for empty data, labels that the output has no unit for, and an unfinished
@@ -64,7 +67,7 @@ def train_epoch(
     state = learner.begin_epoch(len(split.labels), recipe)
     engine = choose_engine(learner, split, recipe, threads, ranks)
     interrupts = interrupts_of(engine, state, recipe, probe, every)
-    interrupts.leave = heeded()
+    interrupts.leave = leave or heeded()
     before = time.perf_counter() - state.seconds
 
     def progress() -> None:
@@ -80,6 +83,7 @@ def train_epoch(
         raise
     except BaseException:
         if state.whole:
+            state.seconds = time.perf_counter() - before
             engine.write_back()
             learner.unfinished = state
         raise

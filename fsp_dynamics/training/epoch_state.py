@@ -22,7 +22,8 @@ class EpochState:
     betas : (batches,) the nudge of each batch, its sign drawn there too where it is random.
     batch : samples of a batch; the last may have fewer. done : finished batches.
     statistics : sums over their samples. seconds : spent on them. whole : False where the epoch
-    was left with the learner half changed, and cannot go on.
+        was left with the learner half changed, and cannot go on. owed : what is due after so many
+        batches (`training.interrupts`) has not been done yet.
     """
 
     order: Array
@@ -32,6 +33,7 @@ class EpochState:
     done: int = 0
     seconds: float = field(default=0.0)
     whole: bool = field(default=True)
+    owed: bool = field(default=False)
 
     @classmethod
     def begin(
@@ -65,7 +67,7 @@ class EpochState:
             "betas": self.betas,
             "counts": self.statistics.counts,
             "strongest": self.statistics.strongest,
-            "position": np.array([self.batch, self.done], np.int64),
+            "position": np.array([self.batch, self.done, self.owed], np.int64),
             "seconds": np.array([self.seconds]),
         }
 
@@ -74,6 +76,6 @@ class EpochState:
         """The state that `arrays` were taken from. Raises KeyError if one is missing."""
         statistics = EpochStatistics(len(arrays["strongest"]))
         statistics.merge(arrays["counts"], arrays["strongest"])
-        batch, done = (int(n) for n in arrays["position"])
+        batch, done, *owed = (int(n) for n in arrays["position"])
         order, betas = (np.array(arrays[name]) for name in ("order", "betas"))
-        return cls(order, betas, batch, statistics, done, float(arrays["seconds"][0]))
+        return cls(order, betas, batch, statistics, done, float(arrays["seconds"][0]), owed=any(owed))

@@ -113,6 +113,8 @@ class LoopEngine:
         settings = _settings(self.learner, self.recipe)
         self.call = state.done, self.call[1]
         with self.team, self.ranks.watching(self.team.counters):
+            if state.owed:  # it was left when the last of them had just been learned
+                self._attend(state, interrupts)
             while state.done < batches:
                 begin, piece = time.perf_counter(), max(1, (TRIAL if self.tuner.trial else CHUNK) // batch)
                 last = min(batches, interrupts.after(state.done, piece))
@@ -122,11 +124,17 @@ class LoopEngine:
                         self._batches(state.samples(state.done, last), betas, settings, state.done)
                 finally:
                     done, state.done = state.done, self._done
+                    state.owed = state.done > done
                     statistics.counts[:], statistics.strongest[:] = self.count, self.strongest
                 self.tuner.record(last - done, time.perf_counter() - begin)
-                with state.changing():
-                    interrupts.run_due(last)
+                self._attend(state, interrupts)
                 progress()
+
+    def _attend(self, state: EpochState, interrupts: Interrupts) -> None:
+        """Do what is due after the batches that are done."""
+        with state.changing():
+            interrupts.run_due(state.done)
+            state.owed = False
 
     def mirror(self, samples: Array) -> None:
         """See `engine.Engine.mirror`."""

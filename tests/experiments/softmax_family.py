@@ -50,7 +50,7 @@ class SoftmaxTrainer:
     description = "numpy"
     network = property(lambda self: self.weights)
 
-    def epoch(self, on_batch=None):
+    def epoch(self, on_batch=None, leave=None):
         split, size, begin = self.data.train, self.config.learning.batch, time.perf_counter()
         order, done, wrong = self.place or (self.rng.permutation(len(split.labels)), 0, 0)
         while done < len(order):

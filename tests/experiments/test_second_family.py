@@ -108,7 +108,7 @@ def test_it_is_resumed_to_the_bit(tmp_path):
 def test_a_signal_stops_it_after_a_batch_and_it_goes_on(tmp_path, monkeypatch):
     whole, real = quietly(SOFTMAX, out=tmp_path / "whole"), softmax_family.SoftmaxTrainer.epoch
 
-    def signalled(self, on_batch=None):
+    def signalled(self, on_batch=None, leave=None):
         os.kill(os.getpid(), signal.SIGINT)
         return real(self, on_batch)
 

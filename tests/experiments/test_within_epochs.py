@@ -21,7 +21,10 @@ from fsp_dynamics.experiments.progress import Output, RunReporter
 from fsp_dynamics.experiments.rate.trainer import RateTrainer
 from fsp_dynamics.experiments.runner import open_run, train
 from fsp_dynamics.experiments.stopping import Interrupted
+from fsp_dynamics.kernels.heed import heed
 from fsp_dynamics.training import loop_engine
+from fsp_dynamics.training.plain_engine import PlainEngine
+from fsp_dynamics.training.reciprocal_engine import ReciprocalEngine
 
 # so little training may leave an output silent
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* output", "ignore:.*no compiled engine")
@@ -220,6 +223,55 @@ def test_a_reporter_that_stops_the_run_loses_nothing_either(tiny, tmp_path, whol
     quietly(tiny, "loop", tmp_path, watch, resume=True)
     assert watch.seen[0] == (2, 80)
     assert differences(whole("loop"), tmp_path) == []
+
+
+def relaxing(variant):
+    """(class, name) of the method in which the phases of a batch relax."""
+    if variant.startswith("torch"):
+        from fsp_dynamics.torch_backend.engine import TorchEngine
+
+        return TorchEngine, "_phases"
+    return {"plain": (PlainEngine, "_run_phases"), "reciprocal": (ReciprocalEngine, "_run")}.get(
+        variant, (loop_engine.LoopEngine, "_batches")
+    )
+
+
+@each(("loop", "after"), ("plain", "before"), ("mirror", "after"), when=("before", "after"))
+def test_a_signal_while_a_batch_relaxes_leaves_it_at_once(tiny, tmp_path, whole, variant, when, monkeypatch):
+    """Also when all of it is learned, and what is due between batches is not done yet."""
+    owner, name = relaxing(variant)
+    real, calls, watch = getattr(owner, name), [], Watch(lambda *place: None)
+
+    def relax(self, *given, **more):
+        calls.append(watch.epoch)
+        kicks = calls.count(2) == 2
+        if kicks and when == "before":
+            os.kill(os.getpid(), signal.SIGTERM)
+        found = real(self, *given, **more)
+        if kicks:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, relax)
+        with pytest.raises(Interrupted, match=r"in epoch 2; .* the 1 finished epochs and a part of the next"):
+            quietly(tiny, variant, tmp_path, watch)
+    assert calls.count(2) == 2
+    assert len([place for place in watch.seen if place[0] == 2]) == 1
+    quietly(tiny, variant, tmp_path, resume=True)
+    assert differences(whole(variant), tmp_path) == []
+
+
+def test_a_batch_that_lasts_longer_than_the_minutes_is_finished_nevertheless(tiny, tmp_path, whole, monkeypatch):
+    real = PlainEngine._run_phases
+
+    def relax(self, *given):
+        heed()
+        return real(self, *given)
+
+    monkeypatch.setattr(PlainEngine, "_run_phases", relax)
+    quietly(tiny, "plain", tmp_path, save_minutes=1e-9)
+    assert differences(whole("plain"), tmp_path) == []
 
 
 def judging(monkeypatch, act, epoch=2):

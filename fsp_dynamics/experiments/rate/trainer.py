@@ -15,7 +15,7 @@ from fsp_dynamics.experiments.rate.building import asked_tolerance, build_networ
 from fsp_dynamics.experiments.rate.config import RateConfig
 from fsp_dynamics.experiments.rate.probing import Probing
 from fsp_dynamics.experiments.rate.restoring import check_state, require_fit, restore_generator
-from fsp_dynamics.experiments.trainer import OnBatch, Record, Resources, TrainingState
+from fsp_dynamics.experiments.trainer import Leave, OnBatch, Record, Resources, TrainingState
 from fsp_dynamics.models.activations import ACTIVATIONS
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.training.engine import engine_of, slow_rule
@@ -96,7 +96,7 @@ class RateTrainer:
         """Finished epochs."""
         return self.learner.epoch
 
-    def epoch(self, on_batch: OnBatch | None = None) -> Record:
+    def epoch(self, on_batch: OnBatch | None = None, leave: Leave | None = None) -> Record:
         """One epoch; `EpochReport` as a mapping."""
         number, split = self.learner.epoch + 1, self.data.train
         report = train_epoch(
@@ -107,6 +107,7 @@ class RateTrainer:
             probe=self.probing.within(number, resumed=self.learner.unfinished is not None),
             every=self.probing.every or 1,
             ranks=self.resources.ranks,
+            leave=leave,
         )
         if report.unconverged >= len(split.labels):
             raise NoConvergenceError(f"no sample of epoch {number} converged, nothing was learned; {_CONVERGE}")
