@@ -69,14 +69,13 @@ def restore_generator(rng: np.random.Generator, found: Any) -> None:
 
 
 def _check_velocity(state: TrainingState, parameters: Mapping[str, Array], recipe: Recipe) -> None:
-    """All that learn have one, or none before the first batch and without momentum."""
+    """All that learn have one, or none without momentum and where nothing was learned yet."""
     found = state.part("velocity")
     if {"learning.momentum", "learning.frozen"} & set(state.changed):
         _check_same("velocity", found, {name: parameters[name] for name in found if name in parameters})
         return
-    begun = state.epoch > 0 or bool(state.part("epoch"))
     learning = [name for name in parameters if name not in recipe.optimiser.frozen]
-    needed = recipe.optimiser.momentum > 0 and (bool(found) or begun)
+    needed = recipe.optimiser.momentum > 0 and (bool(found) or state.epoch > 0)
     _check_same("velocity", found, {name: parameters[name] for name in learning} if needed else {})
 
 
@@ -98,11 +97,11 @@ def _check_epoch(found: Mapping[str, Array], network: Network, recipe: Recipe, s
     _check_same(
         "epoch", found, EpochState.begin(samples, classes, recipe.batch, recipe.beta, recipe.phases, rng).arrays()
     )
-    batch, done = (int(n) for n in found["position"])
+    batch, done, owed = (int(n) for n in found["position"])
     right = {
         "order": np.array_equal(np.sort(found["order"]), np.arange(samples)),
         "betas": not beta or bool((np.abs(found["betas"]) == abs(recipe.beta)).all()),
-        "position": batch == recipe.batch and 0 <= done <= batches,
+        "position": batch == recipe.batch and 0 <= done <= batches and owed in (0, 1),
         "counts": bool((found["counts"] >= 0).all()),
         "seconds": bool((found["seconds"] >= 0).all()),
     }
