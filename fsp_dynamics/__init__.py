@@ -92,7 +92,8 @@ def __getattr__(name: str) -> Any:
 
         found: Any = version(__name__)
     elif name in _ROOM_OF:
-        found = getattr(importlib.import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+        imported = importlib.import_module(f"{__name__}.settings").imported
+        found = getattr(imported(f"{__name__}.{_ROOM_OF[name]}"), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = found

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from fsp_dynamics.errors import ConfigurationError
 
@@ -46,10 +47,15 @@ def expanded(path: str | Path, field: str) -> Path:
         named = Path(os.path.expanduser(first))
         found, why = (named if named.is_absolute() else None), f"the system knows no user {first[1:]!r}"
     if found is None:
-        raise ConfigurationError(
-            f"{field} = {str(path)!r}, but {why}; give the whole path (./~ is a folder of that name)"
-        )
+        raise ConfigurationError(f"{field} = {str(path)!r}, but {why}; give the whole path")
     return found.joinpath(*rest)
+
+
+def expanded_source(source: Any, field: str) -> Any:
+    """What may be a path or something else, a path with its tilde replaced. Raises
+    ConfigurationError.
+    """
+    return expanded(source, field) if isinstance(source, str | Path) and str(source).startswith("~") else source
 
 
 def user_cache() -> Path | None:

@@ -29,6 +29,8 @@ LAYERS = {
     "writing": 1,
     "folders": 1,
     "locks": 1,
+    "streams": 1,
+    "settings": 1,
     "plotting": 1,
     "models": 2,
     "datasets": 2,
@@ -95,7 +97,7 @@ FILE_EXCEPTIONS = {
         "(files(__package__) / 'script' / 'explorer.css').read_text",
         "model.path(given).to_xarray().to_netcdf",  # into memory: the browser saves it
     ],
-    "cli": ["os.open"],  # the null device, once the reader of a pipe has gone
+    "streams": ["open", "os.open", "open", "os.open"],  # the null device
 }
 FILE_METHODS = {
     *(

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
-from fsp_dynamics import errors
+from fsp_dynamics import errors, streams
 from fsp_dynamics.cli import analysis, data, sweep, tools
 from fsp_dynamics.cli.options import (
     SEVERAL,
@@ -41,6 +41,7 @@ from fsp_dynamics.cli.options import (
 )
 from fsp_dynamics.experiments.config_io import presets
 from fsp_dynamics.experiments.execution import NoConvergenceError
+from fsp_dynamics.settings import explained
 from fsp_dynamics.tables import outcome, print_json, print_table, shown
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
@@ -266,21 +267,29 @@ def compare(first: RunPath, second: RunPath, /, *, as_json: Json = False) -> Non
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Raises nothing, except under FSP_DEBUG=1."""
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *rest, **more: report(f"note: {in_options(str(message))}")
+    streams.open_missing()
+    with warnings.catch_warnings(), streams.guarded():
+        warnings.showwarning = lambda message, *rest, **more: report(f"note: {in_options(_first_line(message))}")
         try:
             _check_arguments(sys.argv[1:] if arguments is None else arguments)
             code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
             sys.stdout.flush()
             return code if isinstance(code, int) else 0
-        except BrokenPipeError:
-            # the reader of the pipe has closed it
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+        except streams.OutputError as error:
+            streams.give_up_stdout()
+            if error.broken:  # its reader has seen enough
+                return 0
+            report(f"fsp: {error}; what the command wrote to files is whole")
+            return 7
         except (Exception, KeyboardInterrupt) as error:
             if os.environ.get("FSP_DEBUG") == "1":
                 raise
             return _refuse(error)
+
+
+def _first_line(message: object) -> str:
+    """A warning in one line; Numba's go on with a traceback."""
+    return str(message).strip().partition("\n")[0]
 
 
 def _check_arguments(words: Sequence[str]) -> None:
@@ -302,12 +311,28 @@ def _check_arguments(words: Sequence[str]) -> None:
             )
 
 
+def _misses_working_folder(error: BaseException) -> bool:
+    """Whether the error comes from a working folder that no longer exists."""
+    chain: list[BaseException | None] = [error, error.__cause__, error.__context__]
+    if not any(isinstance(each, FileNotFoundError) and each.filename is None for each in chain):
+        return False
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
 def _refuse(error: BaseException) -> int:
     """Report in one line what was wrong; the exit code."""
+    error = explained(error) or error
     text = in_options(" ".join(str(error).split()))
     if isinstance(error, KeyboardInterrupt):
         report(f"fsp: {text or 'stopped'}")
         return 128 + int(getattr(error, "signum", signal.SIGINT))
+    if _misses_working_folder(error):
+        report("fsp: the working folder has been deleted; change to another one (cd)")
+        return 7
     if isinstance(error, CycloptsError):
         report(f"fsp: {text} (fsp {' '.join(error.command_chain or ())} --help shows more)".replace("  ", " "))
         return 2

@@ -22,6 +22,7 @@ from fsp_dynamics.cli.options import (
 )
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.config_io import read_value
+from fsp_dynamics.folders import expanded
 from fsp_dynamics.tables import print_json, print_table, shown
 
 Name = Literal["alignment", "subspace", "gradients", "spectra", "errors"]
@@ -84,7 +85,7 @@ def figure(
     if train:
         if len(folders) > 1:
             raise ConfigurationError(f"--train stores runs in one folder, --runs names {len(folders)}; give one")
-        if RunFolder(Path(preset)).holds_run():  # whose names would be imported
+        if RunFolder(expanded(preset, "--preset")).holds_run():  # whose names would be imported
             raise ConfigurationError(f"--preset {preset} is the folder of a run; expected a preset or a TOML file")
         _, base = load_config(preset, changed)
         how = {"report": report, "data_dir": data_dir, "threads": threads}

@@ -7,13 +7,13 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from fsp_dynamics import streams
 from fsp_dynamics.experiments import former_names
 from fsp_dynamics.experiments.config import all_fields
 from fsp_dynamics.experiments.config_io import SHORT, read_value
@@ -88,7 +88,7 @@ def reporter(progress: bool) -> RunReporter:
 
 def report(text: str) -> None:
     """One line on stderr, now."""
-    print(text, file=sys.stderr, flush=True)
+    print(text, file=streams.stderr(), flush=True)
 
 
 def in_options(message: str) -> str:

@@ -18,6 +18,7 @@ from fsp_dynamics.datasets.idx import LARGEST, digest_of, parse_idx
 from fsp_dynamics.datasets.pictures import has_class_folders, read_pictures
 from fsp_dynamics.datasets.records import Dataset
 from fsp_dynamics.errors import ConfigurationError, DatasetError, NotFiniteError, ShapeError
+from fsp_dynamics.folders import expanded
 
 IDX_IMAGES = re.compile(r"(?P<set>.*?)[-_]?(?P<part>train|t10k|test)?[-_]?images[-._]idx3[-._]ubyte(?:\.gz)?")
 NPZ_KEYS = {
@@ -62,7 +63,7 @@ def read_dataset(
     Raises DatasetError for files that are missing, damaged or not as described,
     ConfigurationError for an impossible number.
     """
-    path = Path(path).expanduser()
+    path = expanded(path, "path")
     kind, given, digests, class_names, notes = _read(path)
     parts = Parts(*given)
     _check(parts, path)

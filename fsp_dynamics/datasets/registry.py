@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from fsp_dynamics.datasets.idx import GZIP, SLACK, parse_idx, read_idx
 from fsp_dynamics.errors import DatasetError
+from fsp_dynamics.folders import NO_HOME, expanded, user_cache
 
 Progress = bool | Callable[[str, int], None]
 """True: a bar on stderr. A callable is given the file's name and the bytes received so far."""
@@ -96,7 +97,7 @@ def fetch_published(name: str, data_dir: str | Path | None, progress: Progress) 
     """`fetch` for a name among `SOURCES`. A file is written aside, verified and renamed: nothing
     half-written is ever found.
     """
-    destination = (_cache() if data_dir is None else Path(data_dir).expanduser()) / name
+    destination = _destination(data_dir) / name
     found = find(name, data_dir)
     if found is not None and found != destination and (data_dir is None or destination.parent in found.parents):
         read_all(name, found)
@@ -118,6 +119,16 @@ def fetch_published(name: str, data_dir: str | Path | None, progress: Progress) 
                 folder.rmdir()
         raise
     return destination
+
+
+def _destination(data_dir: str | Path | None) -> Path:
+    """The folder below which files are put. Raises DatasetError where none was named and there is
+    no home folder.
+    """
+    folder = _cache() if data_dir is None else expanded(data_dir, "data_dir")
+    if folder is None:
+        raise DatasetError(f"{NO_HOME}, so data have no place of their own; name a folder (--data-dir)")
+    return folder
 
 
 def _complete(name: str, destination: Path, progress: Progress) -> None:
@@ -157,18 +168,22 @@ def places_searched(name: str, data_dir: str | Path | None) -> str:
         lacking = _lacking(name, place)
         what = ", ".join(lacking) if len(lacking) < len(SOURCES[name].files) else "all of its files"
         places.append(f"{place} ({f'lacks {what}' if os.path.isdir(place) else 'no such folder'})")
-    unset = "" if data_dir or os.environ.get("FSP_DATA") else " (FSP_DATA is not set)"
-    return f"looked in {', '.join(places)}{unset}"
+    missing = [] if data_dir or os.environ.get("FSP_DATA") else ["FSP_DATA is not set"]
+    missing += [] if _cache() else ["there is no home folder"]
+    remark = f" ({', '.join(missing)})" if missing else ""
+    return f"looked in {', '.join(places) or 'no folder'}{remark}"
 
 
 def _places(name: str, data_dir: str | Path | None) -> Iterator[Path]:
-    """The folders to look in, in order. pooch is imported only where one looks beyond the first."""
+    """The folders to look in, in order. Raises ConfigurationError for a tilde without a home."""
     source, root = SOURCES[name], data_dir or os.environ.get("FSP_DATA")
     if root:
-        below = Path(root).expanduser()
+        below = expanded(root, "data_dir" if data_dir else "FSP_DATA")
         yield from (below / folder for folder in source.folders)
         yield from (folder for folder in (below, below / "raw") if _is_of(name, folder))
-    yield _cache() / name
+    own = _cache()
+    if own is not None:
+        yield own / name
     yield from map(Path, source.system)
 
 
@@ -204,7 +219,7 @@ def other_formats(name: str, data_dir: str | Path | None) -> str:
     root = data_dir or os.environ.get("FSP_DATA")
     if not root:
         return ""
-    below, found = Path(root).expanduser(), []
+    below, found = expanded(root, "data_dir" if data_dir else "FSP_DATA"), []
     for folder in (below, *(below / each for each in SOURCES[name].folders)):
         with contextlib.suppress(OSError):
             found += [
@@ -221,11 +236,9 @@ def _same_set(name: str, file: str, shared: bool) -> bool:
     return not shared or ("mnist" in words and ("fashion" in words) == ("fashion" in name))
 
 
-def _cache() -> Path:
-    """The user's cache folder of this package; it may not exist yet."""
-    import pooch
-
-    return Path(pooch.os_cache("fsp_dynamics"))
+def _cache() -> Path | None:
+    """The user's cache folder of this package; it may not exist yet, or not at all."""
+    return user_cache()
 
 
 def _fetch_file(file: File, mirrors: Sequence[str], folder: Path, progress: Progress) -> tuple[Path, str]:

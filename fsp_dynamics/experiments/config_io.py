@@ -19,6 +19,7 @@ from fsp_dynamics.errors import ConfigurationError, nearest
 from fsp_dynamics.experiments import former_names
 from fsp_dynamics.experiments.config import Config, config_of, fields, flatten
 from fsp_dynamics.experiments.toml_file import parse_toml, read_toml
+from fsp_dynamics.folders import expanded
 
 PRESETS = Path(__file__).parent / "presets"
 SHORT = {"epochs": "learning.epochs"}
@@ -114,7 +115,7 @@ def _absolute_path(table: dict[str, Any], folder: Path) -> None:
     """Make data.path absolute, so that the run can be resumed from anywhere."""
     data = table.get("data")
     if isinstance(data, dict) and isinstance(data.get("path"), str) and data["path"]:
-        data["path"] = str((folder / Path(data["path"]).expanduser()).absolute())
+        data["path"] = str((folder / expanded(data["path"], "data.path")).absolute())
 
 
 def _family(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
@@ -122,7 +123,7 @@ def _family(table: Mapping[str, Any], overrides: Mapping[str, Any]) -> str:
 
 
 def _read(source: str | Path) -> tuple[str, str, dict[str, Any]]:
-    path = Path(source)
+    path = expanded(source, "source")
     if str(source) in presets():
         return str(source), f"preset {source}", read_toml(PRESETS / f"{source}.toml")
     if path.is_dir() and (path / "config.toml").is_file():

@@ -18,6 +18,7 @@ from fsp_dynamics.errors import ConfigurationError, FspError
 from fsp_dynamics.experiments.config import Config, DataConfig
 from fsp_dynamics.experiments.objects import GIVEN, Objects
 
+KERNELS = "fsp_dynamics.kernels.thread_number"
 PACKAGES = ("numpy", "scipy", "numba", "safetensors", "scikit-learn", "threadpoolctl")
 
 
@@ -57,22 +58,23 @@ def thread_limit(threads: int | None, kernels: int | None = None) -> Iterator[No
     check_threads(threads)
     import threadpoolctl
 
-    numba = sys.modules.get("numba")  # loaded with the kernels, or there is nothing to limit
+    compiled = sys.modules.get(KERNELS)  # loaded with the kernels, or there is nothing to limit
     torch = sys.modules.get("torch")
-    before, before_torch = numba.get_num_threads() if numba else 0, torch.get_num_threads() if torch else 0
+    before = compiled.number_of_threads() if compiled else 0
+    before_torch = torch.get_num_threads() if torch else 0
     pools = threadpoolctl.ThreadpoolController()
     of_scipy = [pool.filepath for pool in pools.lib_controllers if Path(pool.filepath).parent.name == "scipy.libs"]
     limit = pools.limit(limits=min(threads or 1, os.cpu_count() or 1), user_api="blas" if threads is None else None)
     with limit, pools.select(filepath=of_scipy).limit(limits=1):
-        if numba and (given := threads or kernels):
-            numba.set_num_threads(min(given, numba.config.NUMBA_NUM_THREADS))
+        if compiled and (given := threads or kernels):
+            compiled.set_number_of_threads(min(given, compiled.most_threads()))
         if torch:
             torch.set_num_threads(min(threads or 1, os.cpu_count() or 1))
         try:
             yield
         finally:
-            if numba:
-                numba.set_num_threads(before)
+            if compiled:
+                compiled.set_number_of_threads(before)
             if torch:
                 torch.set_num_threads(before_torch)
 
@@ -171,5 +173,5 @@ def _threads() -> dict[str, int]:
 
     pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
     found = {Path(pool["filepath"]).name.split("-")[0]: int(pool["num_threads"]) for pool in pools}
-    numba = sys.modules.get("numba")
-    return found | ({"numba": int(numba.get_num_threads())} if numba else {})
+    compiled = sys.modules.get(KERNELS)
+    return found | ({"numba": compiled.number_of_threads()} if compiled else {})

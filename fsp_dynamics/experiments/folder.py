@@ -23,11 +23,13 @@ import json
 import math
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fsp_dynamics import locks
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, NotAFileError, RunExistsError, RunLockedError
 from fsp_dynamics.experiments import former_names, records
 from fsp_dynamics.experiments.binding import Binding, new_identity
@@ -94,21 +96,25 @@ class RunFolder:
         """Hold the folder for this process alone; it is made if need be. Raises RunLockedError if
         another process holds it, NotAFileError where its lock leads elsewhere.
         """
-        import fcntl
-
         self.path.mkdir(parents=True, exist_ok=True)
         path = self.path / ".lock"
         with open_file(path, flags=os.O_RDWR | os.O_CREAT | os.O_APPEND, mode="ab+") as file:
             if os.fstat(file.fileno()).st_nlink > 1:
                 raise NotAFileError(f"{path} is a second name of another file, expected a file; remove it")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            taken = locks.take(file.fileno())
+            if taken is False:
                 file.seek(0)
                 owner = file.read(200).decode(errors="replace").strip() or "another process"
                 raise RunLockedError(
                     f"{self.path} is being written by {owner}; wait for it or give another folder (out=...)"
-                ) from None
+                )
+            if taken is None:
+                warnings.warn(
+                    f"{self.path}: there are no locks here (the file system or the operating system has none), so "
+                    "nothing keeps a second process from writing to this run; start one at a time",
+                    UserWarning,
+                    stacklevel=2,
+                )
             self._refuse_link()
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())

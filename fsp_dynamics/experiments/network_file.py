@@ -21,6 +21,7 @@ import safetensors.numpy
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError, NotAFileError
 from fsp_dynamics.experiments.import_path import import_object, import_path_of, is_import_path
 from fsp_dynamics.experiments.payload import check_arrays, read_metadata, read_whole
+from fsp_dynamics.folders import expanded
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.reading import parse_json
@@ -47,7 +48,7 @@ def save_network(path: str | Path, network: Network) -> Path:
             f"network is of type {type(network).__name__}, expected a Network; the path comes first: "
             "save_network(path, network)"
         )
-    path = Path(path)
+    path = expanded(path, "path")
     arrays = {name: np.ascontiguousarray(array) for name, array in network.parameters().items()}
     check_arrays(arrays, "; the network is not saved")
     fields = {
@@ -71,7 +72,7 @@ def load_network(path: str | Path, *, allow_import: Sequence[str] = ()) -> Netwo
     weights that are not finite or beyond `payload.LARGEST`; NotAFileError for a pipe or a device;
     ConfigurationError for an activation that is not allowed or not found.
     """
-    path = Path(path)
+    path = expanded(path, "path")
     fields, arrays = _read(path)
     rho = rho_of(fields["rho"], allow_import, field=f"{path}: rho")
     groups: dict[str, dict[int, Array]] = {"forward": {}, "backward": {}, "biases": {}}

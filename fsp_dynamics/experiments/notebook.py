@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.folder import RunFolder
+from fsp_dynamics.folders import expanded
 
 NOTEBOOK = Path("notebooks") / "02_explore.ipynb"
 RUN = "FSP_RUN"  # where the notebook looks for the run to explore
@@ -49,7 +50,7 @@ def prepared(
     environment = dict(os.environ)
     environment.pop(RUN, None)
     if run is not None:
-        environment[RUN] = str(RunFolder(Path(run)).require_run().path.resolve())
+        environment[RUN] = str(RunFolder(expanded(run, "run")).require_run().path.resolve())
     command = [
         sys.executable,
         "-m",

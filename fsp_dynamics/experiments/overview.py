@@ -7,6 +7,7 @@ from typing import Any
 
 from fsp_dynamics.errors import ConfigurationError, FspError
 from fsp_dynamics.experiments.folder import Record, RunFolder, best_of
+from fsp_dynamics.folders import expanded
 
 OUTCOME = ("train_error", "valid_error", "test_error")
 
@@ -17,7 +18,7 @@ def list_runs(folder: str | Path) -> list[Record]:
 
     Raises ConfigurationError if there is no such folder.
     """
-    root = Path(folder)
+    root = expanded(folder, "folder")
     if not root.is_dir():
         raise ConfigurationError(f"{root} is no folder; give the folder that holds the runs (by default runs/)")
     records = []
@@ -35,7 +36,7 @@ def describe(folder: str | Path) -> Record:
     """Family, status, epochs, and the best epoch's errors of one run; its hidden layers and angles
     where the family has them. Raises ConfigurationError if there is no run.
     """
-    files = RunFolder(Path(folder)).require_run()
+    files = RunFolder(expanded(folder, "run")).require_run()
     config, metrics = files.config(), files.metrics()
     best = best_of(metrics) or {}
     return {
@@ -57,7 +58,7 @@ def compare_runs(first: str | Path, second: str | Path) -> dict[str, dict[str, t
     """{"configuration": {dotted key: (first, second)} where they differ, "outcome": {quantity:
     (first, second)}}. The runs may be of two families.
     """
-    here, there = (RunFolder(Path(folder)).require_run().config() for folder in (first, second))
+    here, there = (RunFolder(expanded(folder, "run")).require_run().config() for folder in (first, second))
     one, other = describe(first), describe(second)
     differing = here.differences(there)
     if here.learning.epochs != there.learning.epochs:

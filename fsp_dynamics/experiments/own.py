@@ -17,6 +17,7 @@ from fsp_dynamics.errors import ConfigurationError, nearest
 from fsp_dynamics.experiments.config import Config, flatten
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.objects import DATA, GIVEN, RHO, RULE, Objects, rho_text, rule_text
+from fsp_dynamics.folders import expanded
 from fsp_dynamics.learning.optimisers import LearningRates
 from fsp_dynamics.models.activations import Activation
 from fsp_dynamics.models.network import Network
@@ -112,7 +113,7 @@ class OwnObjects:
             raise ConfigurationError(
                 f"data = {self.data!r} is neither a data set nor a path here; {nearest(self.data, DATASETS)}"
             )
-        return {"data.path": str(Path(str(self.data)).expanduser().resolve()), "data.name": None}
+        return {"data.path": str(expanded(str(self.data), "data").resolve()), "data.name": None}
 
 
 def _refuse_both(own: OwnObjects, changes: Mapping[str, Any], flat: Mapping[str, Any]) -> None:

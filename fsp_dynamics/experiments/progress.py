@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
+from fsp_dynamics import streams
+
 Record = dict[str, Any]
 Progress = bool | Callable[[Record], None]
 """True: bars, and a line for each record. False: nothing. A callable receives each record."""
@@ -87,9 +89,9 @@ class StderrOutput(Output):
 
     def report(self, text: str) -> None:
         if self._bar is None or self._bar.disable:
-            print(text, file=sys.stderr, flush=True)
+            print(text, file=streams.stderr(), flush=True)
         else:
-            self._bar.write(text, file=sys.stderr)
+            self._bar.write(text, file=streams.stderr())
 
     def note(self, text: str) -> None:
         self.report(f"note: {text}")
@@ -99,7 +101,7 @@ class StderrOutput(Output):
         if self.bars:
             from tqdm.auto import tqdm
 
-            shown: dict[str, Any] = {"leave": False, "disable": None, "file": sys.stderr}
+            shown: dict[str, Any] = {"leave": False, "disable": None, "file": streams.stderr()}
             self._bar = tqdm(total=total, initial=done, desc=title, unit=unit, **shown)
 
     def move_bar(self, done: int, text: str = "") -> None:

@@ -12,6 +12,7 @@ from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.progress import EpochReporter
 from fsp_dynamics.experiments.runner import Run, run
+from fsp_dynamics.folders import expanded
 
 PICTURE = "quickstart.png"
 _OWN = (
@@ -32,7 +33,7 @@ def quickstart(out: str | Path, reporter: EpochReporter, threads: int | None = N
 
     Raises RunExistsError if `out` holds a run that is no quickstart.
     """
-    folder = RunFolder(Path(out))
+    folder = RunFolder(expanded(out, "out"))
     _, config = load_config("digits")
     if folder.holds_run():
         _clear(folder)

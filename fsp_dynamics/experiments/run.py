@@ -19,6 +19,7 @@ from fsp_dynamics.experiments.import_path import as_modules
 from fsp_dynamics.experiments.objects import DATA, GIVEN, RHO, RULE, Objects
 from fsp_dynamics.experiments.restoring import load_state
 from fsp_dynamics.experiments.trainer import Resources, trainer_of
+from fsp_dynamics.folders import expanded
 from fsp_dynamics.training.ranks import ALONE
 
 if TYPE_CHECKING:
@@ -158,7 +159,8 @@ class Run:
         from fsp_dynamics.plotting import plot_run
 
         if path is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            path = expanded(path, "path")
+            path.parent.mkdir(parents=True, exist_ok=True)
         return plot_run(self.metrics, ax, path=path)
 
 
@@ -182,7 +184,7 @@ def open_run(
     DatasetError for other images than the run began with. What cannot be read back is refused
     where it is needed: the metrics of any run can be read.
     """
-    files = RunFolder(Path(folder)).require_run()
+    files = RunFolder(expanded(folder, "run")).require_run()
     config = files.config()
     if data is not None and not str(config.data.name).startswith(GIVEN):
         raise ConfigurationError(f"data: {files.path} reads its own images, {config.data.label}; leave data out")

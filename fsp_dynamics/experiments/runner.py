@@ -27,6 +27,7 @@ from fsp_dynamics.experiments.run import Run, open_run
 from fsp_dynamics.experiments.session import SAVE_MINUTES, Session
 from fsp_dynamics.experiments.stopping import SAME, Interrupted, stoppable
 from fsp_dynamics.experiments.trainer import Resources, trainer_of
+from fsp_dynamics.folders import expanded, expanded_source
 
 
 def train(
@@ -97,7 +98,7 @@ def train(
     before stays); RankLostError where another process of the job is gone; Interrupted, a
     KeyboardInterrupt, after a signal.
     """
-    backend = backend_of(backend, device, products)
+    backend, source = backend_of(backend, device, products), expanded_source(source, "source")
     is_run = isinstance(source, str | Path) and RunFolder(Path(source)).holds_run()
     if isinstance(network, Mapping):  # the table [network] of the configuration
         network, overrides = None, {**overrides, "network": network}
@@ -120,7 +121,7 @@ def train(
         raise ConfigurationError(f"callbacks = {callbacks!r}, expected a list of functions, such as [{callbacks!r}]")
     means |= {"objects": own.objects(config), "network": network, "callbacks": tuple(callbacks)}
     means["save_minutes"] = save_minutes
-    return run(config, RunFolder(Path(out)), reporter, resume=resume, allow=allow, **means)
+    return run(config, RunFolder(expanded(out, "out")), reporter, resume=resume, allow=allow, **means)
 
 
 def _is_from_a_run(source: object) -> bool:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from fsp_dynamics import settings
 from fsp_dynamics.datasets import Dataset
 from fsp_dynamics.errors import RankLostError
 from fsp_dynamics.experiments.callbacks import Callbacks
@@ -293,10 +294,18 @@ class Session:
             self._draw()
 
     def _draw(self) -> None:
-        if not self.writes:
+        if not self.writes or self.drawn[1] == math.inf:
             return
         begin = time.monotonic()
-        from fsp_dynamics.plotting.showing import apart
+        try:
+            from fsp_dynamics.plotting.showing import apart
+        except Exception as error:
+            trouble = settings.explained(error)
+            if trouble is None:
+                raise
+            self.reporter.note(f"no pictures are drawn: {trouble}")
+            self.drawn = (begin, math.inf)
+            return
 
         with apart():
             open_run(self.folder.path).plot(path=self.folder.figures / "learning.png")

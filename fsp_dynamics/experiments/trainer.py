@@ -21,13 +21,13 @@ A family is registered in `TRAINERS` and named by the key `family` of a configur
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from fsp_dynamics.errors import check_choice
 from fsp_dynamics.experiments.objects import Objects
+from fsp_dynamics.settings import imported
 
 if TYPE_CHECKING:
     from fsp_dynamics.datasets import Dataset
@@ -222,5 +222,5 @@ class Trainer(Protocol):
 def trainer_of(family: str) -> type[Trainer]:
     """The trainer of a family, imported now. Raises ConfigurationError for an unknown one."""
     module, name = TRAINERS[check_choice("family", family, TRAINERS)].trainer.split(":")
-    found: type[Trainer] = getattr(importlib.import_module(module), name)
+    found: type[Trainer] = getattr(imported(module), name)
     return found

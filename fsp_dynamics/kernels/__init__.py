@@ -1,5 +1,5 @@
 """How fast: the only modules that import numba. Arrays and numbers in, arrays and numbers out; no
-checks, no messages, no classes but NamedTuples.
+checks, no messages, no classes but NamedTuples (but for what surrounds the kernels, named last).
 
 `vectors`, `tiles`, `turned_tiles` and `panels` are products with weights that are kept in panels;
 `team` is threads that run one kernel together; `status` the status of a sample. `broyden`,
@@ -10,4 +10,7 @@ integrate in time, each sample with its own step, with `exponential` for smooth 
 `units` and `anderson` are the elementwise part of a pass and the mixing of passes; `products` adds
 updates to weights in place, `loop_products` multiplies along a loop. `heed` is what a kernel's
 caller listens to, `heed_compiler` the same while a kernel is compiled.
+
+`disk_cache`, `cache_places` and `cache_turns` keep on disk what Numba compiles, `thread_number` is
+how many threads there are.
 """

@@ -45,8 +45,8 @@ class Place:
     not tried). unusual : whether the user should know of that.
     """
 
-    def __init__(self, folder: Path, given: bool = False, refused: str | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, given: bool = False, refused: str | None = None, temporary: bool = False) -> None:
+        self.folder, self.temporary = folder, temporary
         self.refused = refused or self._distrust()
         self.unwritable, self._tried = self.refused, self.refused is not None
         self.unusual = given or (self.refused is not None and os.path.isdir(folder))
@@ -172,7 +172,7 @@ class Places:
             with contextlib.suppress(OSError):
                 number = os.geteuid() if hasattr(os, "geteuid") else ""
                 folder = Path(tempfile.gettempdir()).absolute() / f"fsp_dynamics-{number}" / "kernels"
-                self.places.append(Place(folder, given=True))
+                self.places.append(Place(folder, temporary=True))
                 yield self.places[-1]
 
     def readable(self) -> Iterator[Place]:
@@ -201,7 +201,7 @@ class Places:
                 f"compiled kernels are kept nowhere and every process compiles its own ({reasons}); "
                 "name a folder that you alone can write to in NUMBA_CACHE_DIR"
             )
-        elif any(place.unusual for place in passed):
+        elif any(place.unusual for place in passed) or kept.temporary:
             self.tell(
                 f"compiled kernels are kept in {kept.folder} ({reasons}); "
                 "name a folder that you alone can write to in NUMBA_CACHE_DIR"

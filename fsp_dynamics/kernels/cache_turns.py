@@ -69,4 +69,5 @@ class Waiting:
         while turn.take() is False and time.monotonic() - begin < self.left:
             heed()
             time.sleep(POLL)
+            heed()
         self.left -= min(self.left, time.monotonic() - begin)

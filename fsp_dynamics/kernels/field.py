@@ -22,10 +22,13 @@ from numba.core.errors import NumbaError
 
 from fsp_dynamics.kernels.disk_cache import keep
 from fsp_dynamics.models import activations, rate
+from fsp_dynamics.settings import checked_features
 
 Array = npt.NDArray[Any]
 Unit = Callable[[Any], Any]
 
+# before anything is compiled
+FEATURES = checked_features(getattr(numba.config, "CPU_FEATURES", None))
 INNER: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 BARE: dict[str, Any] = INNER | {"_nrt": False}
 # x / 0 is inf or NaN, as in arrays: nothing inside a loop can raise

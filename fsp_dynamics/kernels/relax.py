@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numba
 import numpy as np
 from numba.core.errors import NumbaError as CompilationError
 
@@ -51,6 +50,7 @@ from fsp_dynamics.kernels.step_arrays import (
 )
 from fsp_dynamics.kernels.steps import STEPS, add_stages, attempt, copy, norm, sum_of_squares
 from fsp_dynamics.kernels.team import announce_stop, barrier, has_stopped, must_stop, partition
+from fsp_dynamics.kernels.thread_number import number_of_threads, set_number_of_threads
 
 __all__ = ["CompilationError", "integrator", "threads"]
 
@@ -353,9 +353,9 @@ def threads(count: int | None) -> Iterator[None]:
     At most NUMBA_NUM_THREADS, which is the number of processors unless the environment says
     otherwise.
     """
-    before = numba.get_num_threads()
-    numba.set_num_threads(before if count is None else count)
+    before = number_of_threads()
+    set_number_of_threads(before if count is None else count)
     try:
         yield
     finally:
-        numba.set_num_threads(before)
+        set_number_of_threads(before)

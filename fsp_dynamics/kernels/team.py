@@ -18,7 +18,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError, wait
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -28,6 +27,7 @@ from numba.extending import intrinsic
 from fsp_dynamics.kernels.field import Array, inner, jit
 from fsp_dynamics.kernels.heed import heed, heeded
 from fsp_dynamics.kernels.heed_compiler import compile_heeding
+from fsp_dynamics.kernels.thread_number import number_of_threads
 
 # indices into the counters: the first two on cache lines of their own; LOST is not 0 once a process
 # that shares them has ended, STOP once the kernels shall end, and STOPPED, with the next, once the
@@ -163,7 +163,7 @@ def partition(count: int, part: int, parts: int) -> tuple[int, int]:
 
 def available() -> int:
     """How many threads kernels may use: Numba's number, which `kernels.relax.threads` sets."""
-    return int(numba.get_num_threads())
+    return number_of_threads()
 
 
 def useful_threads(multiplications: float) -> int:

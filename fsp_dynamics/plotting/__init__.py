@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError, check_shape
+from fsp_dynamics.folders import expanded
 from fsp_dynamics.plotting.style import COLOURS as COLOURS
 from fsp_dynamics.plotting.style import FORMATS, GREY, SHADE, styled
 from fsp_dynamics.plotting.style import STYLE as STYLE
@@ -87,7 +88,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     """Save a figure of the package in the format given by the extension; a file that was there is
     replaced whole or not at all. Raises ConfigurationError unless it is .png, .svg or .pdf.
     """
-    path = Path(path)
+    path = expanded(path, "path")
     if path.suffix.lower() not in FORMATS:
         raise ConfigurationError(f"figure {path.name!r} ends in {path.suffix!r}, expected one of: {', '.join(FORMATS)}")
     drawn = io.BytesIO()

@@ -13,13 +13,13 @@ solver                 choose it when
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from typing import Any
 
 from fsp_dynamics.errors import ConfigurationError, check_choice, nearest
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, drive
+from fsp_dynamics.settings import imported
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance, state_of
 from fsp_dynamics.solvers.stability import certified
 
@@ -51,7 +51,7 @@ def make_solver(name: str = "fixed_point", **settings: Any) -> Solver:
     'rk4'
     """
     module, _, class_name = SOLVERS[check_choice("solver", name, SOLVERS)].partition(":")
-    kind = getattr(importlib.import_module(module), class_name)
+    kind = getattr(imported(module), class_name)
     known = list(inspect.signature(kind).parameters)
     for key in settings:
         if key not in known:

@@ -18,12 +18,12 @@ is one file behind `Engine` and one line in `ENGINES`.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Callable
 from typing import ClassVar, Protocol
 
 from fsp_dynamics.learning.rules import make_rule
 from fsp_dynamics.models.network import Array, Network
+from fsp_dynamics.settings import imported
 from fsp_dynamics.solvers.packed_loop import PackedLoop
 from fsp_dynamics.training.epoch_state import EpochState
 from fsp_dynamics.training.interrupts import Interrupts
@@ -116,5 +116,5 @@ def slow_rule(network: Network, recipe: Recipe, ranks: Ranks = ALONE) -> str | N
 
 def _load(path: str) -> type[Engine]:
     module, _, name = path.partition(":")
-    kind: type[Engine] = getattr(importlib.import_module(module), name)
+    kind: type[Engine] = getattr(imported(module), name)
     return kind

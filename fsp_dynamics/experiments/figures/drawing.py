@@ -26,6 +26,7 @@ from fsp_dynamics.experiments.figures.curves import Row
 from fsp_dynamics.experiments.progress import EpochReporter
 from fsp_dynamics.experiments.rate.building import require_rate
 from fsp_dynamics.experiments.rate.config import RateConfig
+from fsp_dynamics.folders import expanded
 from fsp_dynamics.writing import write_aside
 
 
@@ -132,7 +133,7 @@ def make(name: str, folders: Sequence[str | Path], out: str | Path, *, seeds: Co
         idle = next(m.folder for m in members if not m.epochs)
         raise ConfigurationError(f"{idle} has finished no epoch yet; wait for it or leave it out")
     rows = kind.rows(members, last)
-    target = Path(out)
+    target = expanded(out, "out")
     target.mkdir(parents=True, exist_ok=True)
     files = {end: target / f"{name}.{end}" for end in ("png", "svg", "csv", "txt")}
     _draw(name, rows, members, [files["png"], files["svg"]])

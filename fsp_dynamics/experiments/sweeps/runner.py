@@ -36,6 +36,7 @@ from fsp_dynamics.experiments.sweeps.reporter import MemberReporter, sweep_repor
 from fsp_dynamics.experiments.sweeps.table import points, to_csv
 from fsp_dynamics.experiments.sweeps.workers import Attempt, Pool, Processes, ThisProcess, run_members
 from fsp_dynamics.experiments.trainer import Resources, trainer_of
+from fsp_dynamics.folders import expanded, expanded_source
 from fsp_dynamics.training.ranks import ALONE
 from fsp_dynamics.writing import write_aside
 
@@ -134,7 +135,8 @@ class Sweep:
 
         figure = plot_sweep(self.fields, [member.row() for member in self.members], self.points(), ax)
         if path is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            path = expanded(path, "path")
+            path.parent.mkdir(parents=True, exist_ok=True)
             save_figure(figure, path)
         return figure
 
@@ -189,12 +191,12 @@ def sweep(
     ConnectionError where a scheduler is lost; Interrupted, a KeyboardInterrupt, after a signal:
     what was finished or saved is kept, and the same call continues.
     """
-    backend = backend_of(backend, device, products)
+    backend, source = backend_of(backend, device, products), expanded_source(source, "source")
     plan = make_plan(source, seeds, grid or {}, overrides)
-    folder = Path("sweeps") / plan.source if out is None else Path(out)
+    folder = Path("sweeps") / plan.source if out is None else expanded(out, "out")
     plan = with_known_names(folder, plan)
     data = data_dir or os.environ.get("FSP_DATA")
-    data_dir = None if not data else str(Path(data).expanduser().absolute())
+    data_dir = None if not data else str(expanded(data, "data_dir" if data_dir else "FSP_DATA").absolute())
     _check_means(jobs, scheduler, threads)
     reporter = sweep_reporter(progress)
     waiting = [member for member in plan.members if not _finished(folder / member.name, member.config)]
@@ -235,8 +237,9 @@ def open_sweep(folder: str | Path) -> Sweep:
     """The sweep in that folder, as it is now. Raises ConfigurationError if there is none,
     CheckpointError if it is damaged.
     """
-    stored = read_sweep(Path(folder))
-    return _sweep(Path(folder), tuple(stored["fields"]), stored["members"], {})
+    folder = expanded(folder, "sweep")
+    stored = read_sweep(folder)
+    return _sweep(folder, tuple(stored["fields"]), stored["members"], {})
 
 
 def _sweep(folder: Path, fields: tuple[str, ...], members: list[Record], attempts: Mapping[str, Attempt]) -> Sweep:

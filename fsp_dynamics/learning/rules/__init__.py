@@ -17,7 +17,6 @@ explorer take it from the recipe; a rule without a compiled engine trains on the
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -25,6 +24,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from fsp_dynamics.errors import ConfigurationError, ShapeError, check_choice, nearest
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State
+from fsp_dynamics.settings import imported
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance
 from fsp_dynamics.solvers.response import Gains, response
 
@@ -130,7 +130,7 @@ def make_rule(name: str) -> Rule:
     'hebbian'
     """
     module, _, kind = RULES[check_choice("rule", name, RULES)].partition(":")
-    rule: Rule = getattr(importlib.import_module(module), kind)()
+    rule: Rule = getattr(imported(module), kind)()
     return rule
 
 
