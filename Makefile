@@ -17,7 +17,7 @@ KERNELS := tests/kernels $(addprefix tests/,solvers/test_numba_ode.py solvers/te
 .DEFAULT_GOAL := quickstart
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help quickstart explore test rest test-all mutants lint format docs bench clean
+.PHONY: help quickstart explore test rest test-all mutants fuzz lint format docs bench clean
 
 help:
 	@echo "make           set up .venv and train the first network (fsp quickstart)"
@@ -25,6 +25,7 @@ help:
 	@echo "make test      set up .venv, then lint, types and tests: ten minutes on two cores"
 	@echo "make test-all  that, then what is slow and rare, kernels as plain Python and with checked indices, coverage, and docs"
 	@echo "make mutants   plant more than a hundred defects, one at a time, each of which a test must notice (half an hour; make mutants MUTANTS='--only rho')"
+	@echo "make fuzz      hand a million mutated files to the readers of IDX, TOML and checkpoints (half an hour; make fuzz FUZZ='toml --runs 20000')"
 	@echo "make lint      ruff and mypy alone"
 	@echo "make format    let ruff rewrite what it can"
 	@echo "make docs      the documentation, notebooks executed, in docs/_build/html"
@@ -57,6 +58,9 @@ test-all: test rest docs
 # Outside the continuous integration: what the tests themselves are worth. A run that was stopped goes on where it was.
 mutants: $(VENV)/ready-for-tests
 	$(ONE_THREAD) nice $(BIN)/python tests/mutants.py $(MUTANTS)
+
+fuzz: $(VENV)/ready-for-fuzzing
+	$(ONE_THREAD) nice $(BIN)/python tests/fuzzing.py $(FUZZ)
 
 lint: $(VENV)/ready-for-tests
 	$(BIN)/ruff check .
@@ -98,3 +102,7 @@ $(VENV)/ready-for-tests: $(VENV)/made $(FACTS)
 	@echo "Setting up $(VENV) for tests: a few minutes, once"
 	@$(INSTALL) '.[torch,notebook,test,docs,cluster,onnx]'
 	@touch $(VENV)/ready $(VENV)/ready-for-notebooks $@
+
+$(VENV)/ready-for-fuzzing: $(VENV)/ready-for-tests
+	@$(INSTALL) '.[fuzz]'
+	@touch $@

@@ -26,7 +26,8 @@ class Arrays(NamedTuple):
 def checked_split(network: Network, split: LabelledImages) -> LabelledImages:
     """The images and labels as arrays, if the network can learn from them or be judged by them.
 
-    Raises ConfigurationError, ShapeError; warns (DataWarning) of pixels far outside [0, 1].
+    Raises ConfigurationError, ShapeError, NotFiniteError for infinite pixels; warns (DataWarning)
+    of pixels far outside [0, 1].
     """
     if not (hasattr(split, "images") and hasattr(split, "labels")):
         raise ConfigurationError(
@@ -40,6 +41,8 @@ def checked_split(network: Network, split: LabelledImages) -> LabelledImages:
     if split.labels.dtype.kind not in "iu":
         raise ConfigurationError(f"labels are {split.labels.dtype}, expected whole numbers, the classes from 0 on")
     check_shape("images", split.images, (len(split.labels), network.sizes[0]))
+    if np.isinf(split.images).any():  # NaN is found by its batch, but states that infinity saturates are finite
+        check_finite("images", split.images)
     check_pixels("images", split.images)
     low, high = int(split.labels.min()), int(split.labels.max())
     if low < 0 or high >= network.sizes[-1]:

@@ -200,6 +200,17 @@ def test_nan_stops_the_epoch_and_names_the_place() -> None:
     assert all(np.isfinite(w).all() for w in learner.network.parameters().values())
 
 
+def test_infinite_pixels_are_refused_before_an_epoch() -> None:
+    """They would saturate units, whose states are finite."""
+    data = prototypes()
+    data.images[50, 3] = -np.inf
+    learner = Learner.start(network(), RECIPE, 0)
+    for act in (lambda: train_epoch(learner, data, RECIPE), lambda: evaluate(learner.network, data, RECIPE)):
+        with pytest.raises(NotFiniteError, match=r"images\[50, 3\] = -inf"):
+            act()
+    assert learner.epoch == 0
+
+
 def test_weights_that_overflow_are_refused() -> None:
     wild = dataclasses.replace(RECIPE, optimiser=Sgd(LearningRates(1e40, (1e40, 1e40), 1e40), normalised=False))
     learner = Learner.start(network(), wild, 0)
