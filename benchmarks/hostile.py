@@ -218,7 +218,7 @@ def try_flips(count: int, seed: int) -> int:
         for file in files:
             path, taken = run / file, 0
             content = path.read_bytes()
-            tried = count // len(files)
+            tried = -(-count // len(files))
             for _ in range(tried):
                 place = rng.randrange(len(content))
                 changed = bytearray(content)
@@ -231,7 +231,7 @@ def try_flips(count: int, seed: int) -> int:
             silent += taken
             print(f"{file}: {tried} flips, {taken} taken in silence", flush=True)
         assert taken_in_silence(run), "the run itself is taken without a word"
-    print(f"{count // len(files) * len(files)} flips, {silent} taken in silence")
+    print(f"{-(-count // len(files)) * len(files)} flips, {silent} taken in silence")
     return silent
 
 

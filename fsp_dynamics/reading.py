@@ -45,9 +45,10 @@ def open_file(path: Path, *, follow: bool = False, flags: int = os.O_RDONLY, mod
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV):
             raise NotAFileError(_no_file(path)) from None
         raise
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise NotAFileError(_no_file(path))
     with os.fdopen(number, mode) as file:
-        if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise NotAFileError(_no_file(path))
         yield file
 
 

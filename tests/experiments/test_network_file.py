@@ -177,16 +177,13 @@ def test_a_changed_byte_is_refused(tmp_path_factory, place, change) -> None:
         load_network(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80\x04}.", b"\xff" * 64, None])
+@pytest.mark.parametrize("content", [b"", b"\x80\x04}.", b"\xff" * 64])
 def test_what_is_no_network_is_refused(tmp_path, content) -> None:
     path = tmp_path / "n.safetensors"
     with pytest.raises(CheckpointError, match="the network is missing: no file"):
         load_network(path)
-    if content is None:
-        path.mkdir()
-    else:
-        path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"n\.safetensors (is not a safetensors file|cannot be read)"):
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"n\.safetensors is not a safetensors file"):
         load_network(path)
 
 
