@@ -25,10 +25,18 @@ class OutputError(OSError):
 
 
 class _Stream:
-    """A stream with everything that the other has but for `write` and `flush`."""
+    """A stream with everything that the other has but for `write` and `flush`. Two around one are
+    equal: a bar is cleared for a line on its own stream.
+    """
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
+
+    def __eq__(self, other: object) -> bool:
+        return self.stream is getattr(other, "stream", other)
+
+    def __hash__(self) -> int:
+        return hash(id(self.stream))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
