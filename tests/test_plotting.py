@@ -100,7 +100,10 @@ def test_a_run_is_drawn_as_it_was(records, tmp_path):
     assert [label.split()[0] for label in lines] == ["train", "valid", "test"]
     for label, (x, y) in lines.items():
         np.testing.assert_array_equal(x, range(1, 9))
-        np.testing.assert_array_equal(y, [r[f"{label.split()[0]}_error"] for r in records])
+        errors = [r[f"{label.split()[0]}_error"] for r in records]
+        np.testing.assert_array_equal(y, errors)
+        assert label == f"{label.split()[0]} ({errors[-1]:.2f} %)", "the legend gives the last values"
+        assert errors[0] != errors[-1]
     lines = drawn(angles)
     assert [label.split()[0] for label in lines] == ["W1", "W2", "loop"]
     np.testing.assert_array_equal(lines["loop (58.0°)"][1], [r["alignment_degrees"]["loop"] for r in records])

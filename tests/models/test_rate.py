@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import oracles
 import problems
@@ -11,7 +13,7 @@ from scipy.optimize import brentq
 
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError, ShapeError
 from fsp_dynamics.models import rate
-from fsp_dynamics.models.network import Network
+from fsp_dynamics.models.network import Network, loop_network, reciprocal_network
 from fsp_dynamics.models.rate import Nudge
 
 ROUNDING = {np.dtype(np.float32): 4e-6, np.dtype(np.float64): 1e-14}
@@ -70,6 +72,17 @@ def test_eq_13_with_its_clip_rests_where_the_rate_form_does(name, phase):
         assert np.abs(f[(s > 0) & (s < 1)]).max(initial=0) < 1e-13
         assert (f[s == 0] < 1e-13).all()
         assert (f[s == 1] > -1e-13).all()
+
+
+@pytest.mark.parametrize("make", [loop_network, reciprocal_network, partial(reciprocal_network, tied=False)])
+def test_square_matrices_act_in_their_direction(make):
+    """Between layers of one width a matrix and its transpose both fit."""
+    network = make([3, 4, 4, 4], dtype=np.float64, rng=0)
+    rng = np.random.default_rng(1)
+    images, state = rng.random((2, 3)), tuple(rng.random((2, 4)) for _ in range(3))
+    found = rate.total_input(network, rate.drive(network, images), state)
+    for a, twin in zip(found, oracles.total_input(network, images, state), strict=True):
+        np.testing.assert_allclose(a, twin, atol=1e-14)
 
 
 def test_the_nudge_pulls_each_output_by_its_own_error_and_nothing_else():
