@@ -20,6 +20,7 @@ from fsp_dynamics.learning.rules.update import update
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
+from fsp_dynamics.training.checks import check_learner
 from fsp_dynamics.training.epoch import train_epoch
 from fsp_dynamics.training.evaluation import evaluate
 from fsp_dynamics.training.recipe import Learner, Recipe
@@ -198,6 +199,20 @@ def test_nan_stops_the_epoch_and_names_the_place() -> None:
     with pytest.raises(NotFiniteError, match=rf"images of batch {batch}\[\d, 3\] = nan"):
         train_epoch(learner, data, RECIPE)
     assert all(np.isfinite(w).all() for w in learner.network.parameters().values())
+
+
+@pytest.mark.parametrize(("part", "name"), [("velocity", "loop"), ("warm start", "moves")])
+def test_velocity_and_warm_start_that_are_not_finite_end_the_epoch(part, name) -> None:
+    """Or the next one would begin with them."""
+    learner = Learner.start(network(), RECIPE, 0)
+    train_epoch(learner, prototypes(), RECIPE)
+    check_learner(learner)
+    if part == "velocity":
+        learner.velocity[name] = np.full((4, 30), np.inf, np.float32)
+    else:
+        learner.warm_start.moves[3, 0, 1] = np.nan
+    with pytest.raises(NotFiniteError, match=f"the {part} of {name} is not finite after epoch 1"):
+        check_learner(learner)
 
 
 def test_infinite_pixels_are_refused_before_an_epoch() -> None:
