@@ -191,10 +191,10 @@ def before_an_epoch(arrays: Callable[[Any], Any]):
         poison.epoch = max(2, poison.epoch)
         real = rate_trainer.RateTrainer.epoch
 
-        def epoch(self, on_batch=None):
+        def epoch(self, *given, **options):
             if self.learner.epoch + 1 == poison.epoch:
                 poison.put(arrays(self.learner))
-            return real(self, on_batch)
+            return real(self, *given, **options)
 
         monkeypatch.setattr(rate_trainer.RateTrainer, "epoch", epoch)
         return {}
@@ -265,10 +265,10 @@ def by_a_part(part):
                 return dataclasses.replace(recipe, rule=PoisonedRule(poison))
             return dataclasses.replace(recipe, solver=PoisonedSolver(recipe.solver, poison, part))
 
-        def epoch(self, on_batch=None):
+        def epoch(self, *given, **options):
             poison.now = self.learner.epoch + 1
             try:
-                return real_epoch(self, on_batch)
+                return real_epoch(self, *given, **options)
             finally:
                 poison.now = 0
 
@@ -293,9 +293,9 @@ def by_a_firing_rate(poison, monkeypatch, setting):
                 r[..., 0] = poison.value
         return r
 
-    def epoch(self, on_batch=None):
+    def epoch(self, *given, **options):
         poison.now = self.learner.epoch + 1
-        return real(self, on_batch)
+        return real(self, *given, **options)
 
     monkeypatch.setattr(rate_trainer.RateTrainer, "epoch", epoch)
     return {"activation": Activation("own", rate, known.slope, curvature=known.curvature)}
