@@ -20,7 +20,7 @@ def no_files() -> Iterator[Case]:
     """Pipes, folders, links, devices and sockets where files must be; nothing elsewhere changes."""
     readers = {
         "checkpoints/last.json": (RESUME,),
-        "checkpoints/best.json": (EVALUATE,),
+        "checkpoints/best.json": OPENING,
         "payload": (RESUME, EVALUATE),
         "environment.json": OPENING,
         "metrics.jsonl": OPENING,
@@ -61,6 +61,8 @@ def lost() -> Iterator[Case]:
         ("config.toml", (2,), OPENING),
     ):
         yield Case(f"{file} is lost", lambda b, f=file: b.replace(f, "nothing"), codes, commands)
+    best = "checkpoints/best.json"
+    yield Case(f"{best} is lost when it goes on", lambda b: b.replace(best, "nothing"), (0,), (RESUME,), noted=True)
     yield Case("summary.json is lost", lambda b: (b.folder / "summary.json").unlink(), (0,), same=True)
     yield Case("figures are lost", lambda b: shutil.rmtree(b.folder / "figures"), (0,), same=True)
     yield Case(".lock is lost", lambda b: (b.folder / ".lock").unlink(), (0,), same=True)
@@ -277,7 +279,7 @@ def others() -> Iterator[Case]:
         for files, commands in (
             (("checkpoints",), LOADING),
             (("checkpoints/last.json",), (RESUME,)),
-            (("checkpoints/best.json",), (EVALUATE,)),
+            (("checkpoints/best.json",), OPENING),
             (("checkpoints", "metrics.jsonl", "probes.jsonl"), OPENING),
             (("environment.json",), OPENING),
             (("checkpoints", "environment.json"), OPENING),
@@ -287,6 +289,12 @@ def others() -> Iterator[Case]:
     yield Case(
         "config.toml of the seed", copy_from("seed", "config.toml"), commands=LOADING, words=("seed was 0, now 1",)
     )
+    earlier = copy_from("earlier", "checkpoints")
+    yield Case("checkpoints of an earlier time", earlier, (0,), (RESUME,), same=True)
+    for file in ("metrics.jsonl", "probes.jsonl"):
+        yield Case(f"{file} of an earlier time", copy_from("earlier", file), commands=(RESUME,), words=(file,))
+    yield Case("summary.json of an earlier time", copy_from("earlier", "summary.json"), (0,), same=True)
+    yield Case("summary.json of the twin", copy_from("twin", "summary.json"), commands=(EVALUATE,))
     yield Case("config.toml of the twin", copy_from("twin", "config.toml"), (0,), same=True)
     yield Case("probes.jsonl of the twin", copy_from("twin", "probes.jsonl"), (0, 5), (RESUME,), same=True)
 

@@ -24,7 +24,7 @@ import math
 import os
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -257,15 +257,21 @@ class RunFolder:
         """environment.json, as `read_json` reads it."""
         return self.read_json("environment.json")
 
-    def summary(self) -> Record:
-        """summary.json, as `read_json` reads it."""
-        found = self.read_json("summary.json")
-        where = str(self.path / "summary.json")
+    def summary(self, metrics: Sequence[Record] = ()) -> Record:
+        """summary.json, as `read_json` reads it. Raises CheckpointError also where its epochs are
+        not those of the metrics.
+        """
+        found, path = self.read_json("summary.json"), self.path / "summary.json"
         epochs = {
-            key: records.checked(former_names.record(found[key]), records.FIELDS, f"{where}: {key}")
+            key: records.checked(former_names.record(found[key]), records.FIELDS, f"{path}: {key}")
             for key in ("best", "last")
             if isinstance(found.get(key), dict)
         }
+        for key, record in epochs.items():
+            number = record.get("epoch", 0)
+            known = type(number) is int and number >= 1
+            if not known or (number <= len(metrics) and record != metrics[number - 1]):
+                raise CheckpointError(f"{path}: {key} is not that epoch of {METRICS}; {records.REMEDY}")
         return {**found, **epochs}
 
     def write_json(self, name: str, content: Record) -> None:

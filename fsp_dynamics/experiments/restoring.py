@@ -13,6 +13,7 @@ from fsp_dynamics.errors import CheckpointError, ConfigurationError, NotAFileErr
 from fsp_dynamics.experiments.binding import Binding, without
 from fsp_dynamics.experiments.checkpoint import (
     FORMAT,
+    NAMES,
     Manifest,
     kept_name,
     load_state_of,
@@ -20,7 +21,7 @@ from fsp_dynamics.experiments.checkpoint import (
     require_kept,
 )
 from fsp_dynamics.experiments.config import Config, fields, flatten, format_differences
-from fsp_dynamics.experiments.folder import Record, RunFolder
+from fsp_dynamics.experiments.folder import Record, RunFolder, best_of
 from fsp_dynamics.experiments.records import METRICS, PROBES
 from fsp_dynamics.experiments.trainer import TrainingState
 from fsp_dynamics.reading import read_file
@@ -72,6 +73,7 @@ def read_bound(
         return manifest, ()
     changed = _check_bound(files, manifest, manifest.run, environment, config, {*allow})
     _note_edited(files, environment, manifest.run, note)
+    _note_other_epoch(files, manifest, note)
     return manifest, changed
 
 
@@ -158,3 +160,25 @@ def _note_edited(files: RunFolder, environment: Record, run: Binding, note: Call
     differing = {key: (before.get(key), now.get(key)) for key in {**before, **now} if before.get(key) != now.get(key)}
     what = format_differences(differing) if differing else "its values are the same"
     note(f"{path} was edited since the run wrote it: {what}")
+
+
+def _note_other_epoch(files: RunFolder, manifest: Manifest, note: Callable[[str], None]) -> None:
+    """Tell that the last or best checkpoint is not of the epoch that the metrics give: a copy of
+    another time. A run that was killed, or trains now, may be an epoch ahead in either.
+    """
+    name, metrics = manifest.path.stem, files.metrics()
+    if name not in NAMES:
+        return
+    here, before = (_epoch_of(name, found) for found in (metrics, metrics[:-1]))
+    right = {here, before, *([len(metrics) + 1] if name == "best" else [])}
+    if manifest.epoch not in right:
+        note(
+            f"{manifest.path} is of epoch {manifest.epoch}, but the {name} of {files.path / METRICS} is epoch {here}: "
+            "it is a copy of another time"
+        )
+
+
+def _epoch_of(name: str, metrics: list[Record]) -> int:
+    """The epoch of that checkpoint by the metrics; 0 before the first."""
+    found = best_of(metrics) if name == "best" else metrics[-1] if metrics else None
+    return int(found["epoch"]) if found else 0

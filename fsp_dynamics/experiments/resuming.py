@@ -4,7 +4,7 @@ trainer with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fsp_dynamics.datasets import Dataset
@@ -19,13 +19,21 @@ from fsp_dynamics.experiments.restoring import load_state, read_bound
 from fsp_dynamics.experiments.trainer import Trainer
 
 
-def check(config: Config, folder: RunFolder, allow: Sequence[str]) -> None:
-    """Refuse to resume a run under another configuration, or from a checkpoint that is not its own,
-    before anything is loaded or compiled. Raises as `resume`.
+def check(config: Config, folder: RunFolder, allow: Sequence[str], note: Callable[[str], None]) -> None:
+    """Refuse to resume a run under another configuration, or with checkpoints that are not its own,
+    before anything is loaded or compiled. note : is told what is odd. Raises as `resume`.
     """
     _check_same(folder, config, allow)
-    if has_checkpoint(folder.checkpoints):
-        read_bound(folder, latest(folder.checkpoints), config, allow=allow, note=lambda text: None)
+    if not has_checkpoint(folder.checkpoints):
+        return
+    told: list[str] = []
+    manifest, _ = read_bound(folder, latest(folder.checkpoints), config, allow=allow, note=told.append)
+    if has_checkpoint(folder.checkpoints, "best"):
+        read_bound(folder, "best", config, allow=allow, note=told.append)
+    elif manifest.epoch:
+        told.append(f"{folder.checkpoints / 'best.json'} is lost: there is no best network until an epoch is better")
+    for text in dict.fromkeys(told):
+        note(text)
 
 
 def resume(
@@ -47,7 +55,7 @@ def resume(
         data.check_fingerprint(before["data"])
     if not has_checkpoint(folder.checkpoints):
         return folder.start_again()
-    saved, manifest = load_state(folder, latest(folder.checkpoints), config, allow=allow, note=reporter.note)
+    saved, manifest = load_state(folder, latest(folder.checkpoints), config, allow=allow, note=lambda text: None)
     if config.learning.epochs < saved.epoch:
         raise ConfigurationError(
             f"learning.epochs = {config.learning.epochs}, but {folder.path} has finished {saved.epoch}; "

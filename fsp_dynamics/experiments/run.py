@@ -197,4 +197,5 @@ def open_run(
             as_modules(allow_import),
             {(key, str(texts[key])): thing for key, thing in given.items() if thing is not None},
         )
-    return Run(files.path, config, files.metrics(), files.summary(), objects)
+    metrics = files.metrics()
+    return Run(files.path, config, metrics, files.summary(metrics), objects)

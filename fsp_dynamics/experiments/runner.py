@@ -164,8 +164,8 @@ def run(
             backend.refuse_one_gpu_for_several(job.count)
             restored = resume and folder.holds_run()
             kind, allowed = trainer_of(config.family), check_allowed(allow, type(config))
-            if restored:
-                resuming.check(config, folder, allowed)
+            if restored and job.rank == 0:
+                resuming.check(config, folder, allowed, reporter.note)
             resources = Resources(backend, job, ranks.local_rank(), objects=objects, restored=restored)
             kind.check(config, resources)
             hooks = Callbacks((*_early_stopping(config), *callbacks))

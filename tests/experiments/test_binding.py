@@ -337,3 +337,42 @@ def resigned_bare(path):
 
     found = json.loads(path.read_text())
     path.write_bytes(_text({**found, "manifest_sha256": _digest(found)}))
+
+
+def test_checkpoints_of_another_time_are_told_and_go_on_to_the_same_bits(tiny, tmp_path, unbroken):
+    quietly(tiny(), out=tmp_path, epochs=1)
+    shutil.copytree(tmp_path / "checkpoints", tmp_path / "kept aside")
+    whole = quietly(tiny(), out=tmp_path, resume=True)
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "kept aside").rename(tmp_path / "checkpoints")
+    _, told = notes(open_run(tmp_path).network, "last")
+    assert len(told) == 1
+    assert "last.json is of epoch 1, but the last of" in told[0]
+    assert "is epoch 3: it is a copy of another time" in told[0]
+    again, told = notes(quietly, tiny(), out=tmp_path, resume=True)
+    assert any("copy of another time" in text for text in told)
+    assert timeless(again.metrics) == timeless(whole.metrics)
+    assert same_bits(again, unbroken(tiny()), "last")
+    assert same_bits(again, unbroken(tiny()), "best")
+
+
+def test_a_best_network_that_is_lost_is_told(copied):
+    (copied / "checkpoints" / "best.json").unlink()
+    _, told = notes(quietly, copied, resume=True, epochs=2)
+    assert any("best.json is lost" in text for text in told)
+
+
+def test_a_summary_of_other_metrics_is_refused(copied):
+    found = json.loads((copied / "summary.json").read_text())
+    found["best"]["test_error"] = 1.0
+    (copied / "summary.json").write_text(json.dumps(found))
+    with pytest.raises(CheckpointError, match=r"summary\.json: best is not that epoch of metrics\.jsonl"):
+        open_run(copied)
+    (copied / "summary.json").unlink()
+    assert open_run(copied).summary == {}
+
+
+def test_a_tolerance_below_rounding_is_told(tiny, tmp_path):
+    with pytest.warns(UserWarning, match=r"solver\.absolute = 1e-30 is below the rounding of float32"):
+        run = quietly(tiny(solver={"absolute": 1e-30}, probes={"samples": 0}), out=tmp_path, epochs=1)
+    assert run.metrics[0]["unconverged"] == 0
