@@ -28,6 +28,8 @@ from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.folders import expanded, user_cache
 
 KERNELS = Path(__file__).parent
+# one folder for each place where the package stands
+NAME = f"kernels_{hashlib.sha256(str(KERNELS).encode()).hexdigest()[:16]}"
 MOST = 1 << 28  # bytes of a file; a kernel has less than a million
 PROBE = 1 << 16  # bytes that must find room before a folder is chosen
 STALE = 3600.0  # seconds after which a temporary file is one that a killed process left
@@ -221,13 +223,12 @@ def places() -> Places:
 
 @lru_cache(maxsize=8)
 def _places(given: str, cache: str) -> Places:
-    name = f"kernels_{hashlib.sha256(str(KERNELS).encode()).hexdigest()[:16]}"
     found = [Place(KERNELS / "__pycache__" / "kernels")]
     if cache:
-        found.append(Place(Path(cache) / name))
+        found.append(Place(Path(cache) / NAME))
     if given:
         try:
-            found.insert(0, Place(expanded(given, "NUMBA_CACHE_DIR").absolute() / name, given=True))
+            found.insert(0, Place(expanded(given, "NUMBA_CACHE_DIR").absolute() / NAME, given=True))
         except (ConfigurationError, OSError) as error:
             found.insert(0, Place(Path(given), given=True, refused=describe(error)))
     return Places(found)
