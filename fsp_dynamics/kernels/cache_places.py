@@ -193,6 +193,14 @@ class Places:
         """The folder to write to; None if there is none."""
         return next((place for place in self._all() if place.can_write()), None)
 
+    def write(self, name: str, content: bytes) -> None:
+        """Make a file in the first folder that takes it, if any does."""
+        for place in self._all():
+            if place.can_write():
+                if place.write(name, content):
+                    return
+                self.explain()
+
     def explain(self) -> None:
         """Tell the user where kernels are kept if that is not the usual place."""
         kept = self.writable()

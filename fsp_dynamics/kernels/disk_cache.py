@@ -112,11 +112,7 @@ class KernelCache:
         except Exception as error:
             known.tell(f"the compiled kernel {self._name} cannot be kept ({type(error).__name__}: {error})")
             return
-        content = packed(payload)
-        while (place := known.writable()) is not None:
-            if place.write(self._file(key), content):
-                return
-            known.explain()
+        known.write(self._file(key), packed(payload))
 
     def end_turn(self) -> None:
         """Let other processes compile."""

@@ -9,6 +9,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -396,6 +397,37 @@ def test_nobody_waits_for_ever(given, again, monkeypatch) -> None:
     assert time.monotonic() - begin < 10
     assert disk_cache.WAITING.left == 0
     first.end()
+
+
+def test_nobody_waits_for_a_process_that_was_stopped(given, again, monkeypatch) -> None:
+    """It keeps the lock, and gives no sign of life."""
+    monkeypatch.setattr(cache_turns, "SILENCE", 0.3)
+    monkeypatch.setattr(cache_turns, "BEAT", 3600)
+    run()
+    path = kept(given)
+    path.unlink()
+    first = cache_turns.Turn(path.with_name(f"{path.name}.lock"))
+    assert first.take() is True
+    assert again() == (0, 1, [])
+    assert disk_cache.WAITING.left == 0
+    first.end()
+
+
+def test_a_process_that_lives_is_waited_for(given, again, monkeypatch) -> None:
+    """Longer than it may be silent."""
+    monkeypatch.setattr(cache_turns, "SILENCE", 0.6)
+    monkeypatch.setattr(cache_turns, "BEAT", 0.05)
+    run()
+    path = kept(given)
+    content = path.read_bytes()
+    path.unlink()
+    first = cache_turns.Turn(path.with_name(f"{path.name}.lock"))
+    assert first.take() is True
+    ready = threading.Timer(1.5, lambda: (path.write_bytes(content), first.end()))
+    ready.start()
+    assert again() == (1, 0, [])
+    ready.join()
+    assert disk_cache.WAITING.left > cache_turns.PATIENCE - 60
 
 
 @pytest.mark.parametrize("refusal", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, None])
