@@ -9,6 +9,7 @@ as well, so that it ends there. A second one stops at once, wherever it arrives.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -21,6 +22,7 @@ STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
 SAVING = "SIGUSR1"
 # a shell, torchrun and a scheduler each pass the same signal on to the processes of a job
 SAME = 5.0  # seconds
+AGAIN = 0.02  # seconds until a signal is sent again that arrived where nothing can be raised
 
 
 class Interrupted(KeyboardInterrupt):
@@ -44,18 +46,24 @@ class Stop:
         self.outer = outer
         self.signum: int | None = None if outer is None else outer.signum
         self.save, self.at_once, self.patience, self._first = False, False, patience, 0.0
+        self._repeated = False
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """The signal handler."""
         if signum == getattr(signal, SAVING, None):
             self.save = True
-            return heed()
-        now, first = time.monotonic(), self.signum is None
+            return None if _swallows(frame) else heed()
+        now, first = time.monotonic(), self.signum is None or self._repeated
+        self._repeated = _swallows(frame)
         if first:
             self.signum, self._first = signum, now
+        if self._repeated:
+            again = threading.Timer(AGAIN, os.kill, (os.getpid(), signum))
+            again.daemon = True
+            return again.start()
         if self.at_once or (not first and now - self._first >= self.patience):
             raise Interrupted(signum)
-        heed()
+        return heed()
 
     def check(self) -> None:
         """Raises Interrupted if a signal has arrived."""
@@ -99,6 +107,18 @@ def stoppable(*, at_once: bool = False, patience: float = 0.0) -> Iterator[Stop]
             signal.signal(number, handler)
         if stop.outer is not None:
             stop.outer.signum = stop.signum
+
+
+def _swallows(frame: FrameType | None) -> bool:
+    """Whether Python is called back by LLVM here, which ignores what is raised. It is the first
+    thing that the interpreter does after the longest steps of the compiler.
+    """
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if frame.f_code.co_name.startswith("_raw_") and name.partition(".")[0] == "llvmlite":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _numbers() -> list[int]:
