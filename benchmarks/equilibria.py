@@ -79,7 +79,7 @@ class Sample:
     @property
     def period(self) -> float:
         """NaN unless the package reported one."""
-        return float(getattr(self.found, "period", [np.nan])[0])
+        return np.nan if self.found.period is None else float(self.found.period[0])
 
     @property
     def hard(self) -> bool:
