@@ -171,9 +171,9 @@ def integrate(
 
     measure(network numbers, s, f) -> (scale, done), both (b, D): a step's error is kept within
     `tolerance` times the scale, and a path that is done is not followed further. watch(network
-    numbers, t, s, f) sees every step of the networks that are still followed. Steps of a hard
-    sigmoid are never cut below 1/50 of its fastest time, at which even first order is exact enough
-    for a path that meets a bound.
+    numbers, t, s, f) sees every step of the networks that are still followed. Where a path of a
+    hard sigmoid meets a bound its steps are of first order only; they are never cut below what is
+    exact enough there, 1/50 of the fastest time at a tolerance of 1e-3.
     """
     batch, number, _ = states.shape
     out = Paths(
@@ -184,7 +184,7 @@ def integrate(
     h = np.repeat(0.1 / systems.stiff[:, None], number, 1)
     steps = np.zeros((batch, number), int)
     scale, done = measure(rows, s, f)
-    floor = 0.02 / systems.stiff[:, None] if systems.hard else 1e-9 / systems.stiff[:, None]
+    floor = (0.02 * (tolerance / 1e-3) ** 0.5 if systems.hard else 1e-9) / systems.stiff[:, None]
     for _ in range(max_steps):
         going = ~done & (t < until[rows, None])
         alive = going.any(1)
