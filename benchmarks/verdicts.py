@@ -178,11 +178,11 @@ def _run(
     ends[chosen], still[chosen] = paths.states, paths.done[:, 0]
 
 
-def periods(systems: Systems, states: Array, expected: Array) -> Array:
+def periods(systems: Systems, states: Array, expected: Array, *, transient: float = 0.0) -> Array:
     """(B,) the shortest time after which the path from each of the `states` (B, N) repeats itself,
     within a twentieth of how far it goes; NaN without one below 1.5 times the `expected` (B,).
 
-    It is looked for after ten of these, which take what is left of the transient.
+    It is looked for after ten of these, and after `transient` slowest time constants.
     """
 
     def measure(rows: Array, s: Array, f: Array) -> tuple[Array, Array]:
@@ -196,7 +196,7 @@ def periods(systems: Systems, states: Array, expected: Array) -> Array:
             if t[place, 0] > path[row][-1][0]:
                 path[row].append((t[place, 0], s[place, 0], f[place, 0]))
 
-    start = follow(states[:, None], 10 * expected)
+    start = follow(states[:, None], np.maximum(10 * expected, transient / systems.kappa.min((1, 2))))
     field = systems.field(start)
     path = [[(0.0, start[row, 0], field[row, 0])] for row in range(len(states))]
     follow(start, 3.0 * expected, keep)

@@ -23,6 +23,7 @@ from fsp_dynamics.solvers.stability import always_stable, stable
 
 SOON = 1000  # steps after which a sample is asked for the first time whether it oscillates
 KICK = 1e-3  # 2-norm of the perturbation that leaves an unstable equilibrium
+BACK = 0.1  # of the kick: distance of a sample that has come back
 KICKS = 3  # unstable equilibria that a sample may leave
 LARGE = 100.0  # tolerances that an oscillation must exceed, lest rounding be one
 
@@ -96,10 +97,14 @@ class _Work:
         if not found.converged.any() or always_stable(self.network, self.nudge, self.drive):
             return found
         rows = np.flatnonzero(found.converged)
+        before = np.full((len(found.status), sum(self.network.sizes[1:])), np.inf)
         for kick in range(KICKS + 1):
             part = found.rows(rows)
             held = stable(self.network, part.state, self._pull(rows), self.drive[rows])
+            # what came back to where it was before the kick: units at a bound that cannot leave it
+            held |= np.linalg.norm(flatten(part.state) - before[rows], axis=1) < BACK * KICK
             rows, part = rows[~held], part.rows(~held)
+            before[rows] = flatten(part.state)
             if not rows.size:
                 break
             if kick == KICKS:

@@ -18,7 +18,7 @@ import numpy as np
 from fsp_dynamics.display import brief
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, decay_rates, flatten, layers
-from fsp_dynamics.solvers.response import Gains, clipped_gains, gains
+from fsp_dynamics.solvers.response import Gains, clipped_gains, gains, unsaturated
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,16 +92,21 @@ class Linearisation:
         return np.asarray(total)
 
 
-def linearised(network: Network, state: State, nudge: Nudge | None, drive: Array, *, held: bool) -> Linearisation:
+def linearised(
+    network: Network, state: State, nudge: Nudge | None, drive: Array, *, held: bool, bounds: bool = False
+) -> Linearisation:
     """The field linearised at these states (B, n_k); drive (B, n_1).
 
     held : they are equilibria, so that units of a hard sigmoid are inside (0, 1) where their input
-    holds them there; else where their state is.
+    holds them there; else where their state is. bounds : and where it holds them exactly at a bound
+    (`response.unsaturated`).
 
     Raises ConfigurationError for a rho without curvature.
     """
     if network.rho.projected and not held:
         found = clipped_gains(network, tuple(((s > 0) & (s < 1)).astype(np.float64) for s in state), nudge)
+    elif network.rho.projected:
+        found = clipped_gains(network, unsaturated(network, state, nudge, drive, bounds=bounds), nudge)
     else:
         found = gains(network, state, nudge, drive)
     kappa = decay_rates(network, nudge)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State
+from fsp_dynamics.models.rate import Nudge, State, layers
 from fsp_dynamics.solvers.equilibrium import Integrator
 
 # A ring of many units has a period of twice the sum of their time constants. The window has room
 # for several such periods, then for slower ones.
 WINDOWS = ((16, 512), (256, 2048))  # (length in sums of the time constants, times looked at)
 ALIKE = 0.02  # of the amplitude: how well one period repeats another
+# A fast path is sampled too coarsely there to repeat itself but after several of its periods; over
+# as many of what was found as needed it is sampled finely, and so again until nothing changes.
+FINE, TURNS = (4.5, 8192), 5
 NUMBERS = 2**24  # of the paths that are held at once
 
 
@@ -26,15 +29,35 @@ def periods(
     amplitude must be the same at both ends of the window: a decaying spiral does not oscillate.
     """
     found, rows = np.full(len(drive), np.nan), np.arange(len(drive))
+    last = np.empty((len(drive), sum(network.sizes[1:])), network.dtype)
     for length, count in WINDOWS:
         times = np.linspace(0, length * sum(network.time_constants), count)
         together = max(1, NUMBERS // (count * sum(network.sizes[1:])))
         for some in np.array_split(rows, -(-len(rows) // together)) if rows.size else ():
             start, pull = tuple(s[some] for s in state), None if nudge is None else nudge.rows(some)
-            path = integrator.follow(network, drive[some], start, pull, times).astype(np.float64)
+            path = integrator.follow(network, drive[some], start, pull, times)
+            last[some], path = path[-1], path.astype(np.float64)
             found[some] = [recurrence(path[:, b], least[row]) * times[1] for b, row in enumerate(some)]
         rows = rows[np.isnan(found[rows])]
+    for row in np.flatnonzero(np.isfinite(found))[:, None]:
+        pull = None if nudge is None else nudge.rows(row)
+        found[row] = _shortest(integrator, network, drive[row], layers(network, last[row]), pull, found[row[0]])
     return found
+
+
+def _shortest(
+    integrator: Integrator, network: Network, drive: Array, state: State, nudge: Nudge | None, period: float
+) -> float:
+    """The period of one sample, of which a multiple may have been found, from its last state."""
+    length, count = FINE
+    for _ in range(TURNS):
+        times = np.linspace(0, length * period, count)
+        path = integrator.follow(network, drive, state, nudge, times).astype(np.float64)
+        shorter = recurrence(path[:, 0], 0.0) * times[1]
+        if not shorter < 0.9 * period:
+            break
+        period = shorter
+    return period
 
 
 def recurrence(path: Array, least: float) -> float:

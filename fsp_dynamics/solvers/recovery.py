@@ -13,7 +13,7 @@ from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, residual
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance, judge, prepare
 from fsp_dynamics.solvers.loop_newton import newton
-from fsp_dynamics.solvers.stability import always_stable, growing_units, stable
+from fsp_dynamics.solvers.stability import always_stable, growing_units, silent_layers, stable
 
 
 class Recovery:
@@ -59,6 +59,8 @@ class Recovery:
         if not self.network.rho.projected:
             with np.errstate(all="ignore"):
                 self.doubts = self.doubts + growing_units(self.network, self.state, self.nudge, self.drive)
+        else:
+            self.doubts = self.doubts + silent_layers(self.network, self.state)
         doubtful = np.flatnonzero((self.doubts > 0) & (self.status == CONVERGED))
         if doubtful.size and not always_stable(self.network, self.nudge, self.drive):
             held = self._stable(doubtful, tuple(s[doubtful] for s in self.state))
@@ -83,9 +85,10 @@ class Recovery:
         found = fallback.relax(self.network, self.drive[rows], start, self.nudge_of(rows), self.tolerance)
         self.steps[rows] += found.steps
         self.accept(rows, found.state, np.ones(rows.size, bool))
-        # a small residual alone is not what the fallback means by converged
-        judged = self.status[rows]
-        self.status[rows] = np.where(found.converged, judged, found.status)
+        # a small residual alone is not what the fallback means by converged, and one that rounds to
+        # a hair above the tolerance here is within it there
+        self.residual[rows] = np.where(found.converged, found.residual, self.residual[rows])
+        self.status[rows] = found.status
         self.period[rows] = np.nan if found.period is None else found.period
 
     def accept(self, rows: Array, state: State, accepted: Array) -> None:

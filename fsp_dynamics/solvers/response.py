@@ -59,15 +59,18 @@ class Gains:
         return Gains(tuple(p[index] for p in self.slope), tuple(h[index] for h in self.answer))
 
 
-def unsaturated(network: Network, state: State, nudge: Nudge | None, drive: Array) -> State:
+def unsaturated(network: Network, state: State, nudge: Nudge | None, drive: Array, *, bounds: bool = False) -> State:
     """p of a hard sigmoid's units at these equilibria, (B, n_k) float64: 1 where the input of a
-    unit, drive (B, n_1) and the nudge included, holds it strictly inside (0, 1), else 0.
+    unit, drive (B, n_1) and the nudge included, holds it strictly inside (0, 1), else 0. With
+    `bounds` also where it holds it exactly at 0 or 1, from which it moves one way at once: so are
+    the units above a silent layer, if their bias is 0.
 
     The input decides, not the state: an integrator approaches a bound without reaching it, and
     leaves 1e-20 where an equilibrium has 0.
     """
     aims = resting_inputs(network, drive, [network.rho.rate(s) for s in state], nudge)
-    return tuple(((u > 0) & (u < 1)).astype(np.float64) for u in aims)
+    inside = (((u >= 0) & (u <= 1)) if bounds else ((u > 0) & (u < 1)) for u in aims)
+    return tuple(each.astype(np.float64) for each in inside)
 
 
 def gains(network: Network, state: State, nudge: Nudge | None, drive: Array) -> Gains:

@@ -13,6 +13,10 @@ networks J is needed, over the units that are coupled at all. It is not where
 
 is positive definite (a Cholesky factorisation), which is sufficient (Lyapunov), and with H = I
 necessary as well where J is symmetric, as for tied weights.
+
+A unit of a hard sigmoid whose input holds it exactly at a bound moves one way at once, and not the
+other: it counts as free. Where it is part of what grows the eigenvalues are an upper bound, and a
+perturbation decides (solvers/confirmation.py).
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, decay_rates, total_input
 from fsp_dynamics.solvers.equilibrium import Equilibrium
 from fsp_dynamics.solvers.linearisation import Linearisation, linearised, rightmost, ring_eigenvalues
-from fsp_dynamics.solvers.response import gains, loop_matrix
+from fsp_dynamics.solvers.response import Gains, clipped_gains, loop_matrix, unsaturated
 
 DENSE = 600  # coupled units up to which all eigenvalues of J are computed
 STEP = 1e-4  # of the difference that stands in for a missing curvature of rho
@@ -36,7 +40,7 @@ def stable(network: Network, state: State, nudge: Nudge | None, drive: Array) ->
     """(B,) bool: whether every small perturbation of these equilibria decays; drive (B, n_1)."""
     if network.is_hard_sigmoid_loop:
         return _stable_loop(network, state, nudge, drive)
-    linear = linearised(with_curvature(network), state, nudge, drive, held=True)
+    linear = linearised(with_curvature(network), state, nudge, drive, held=True, bounds=True)
     return np.array([_stable_matrix(linear, b) for b in range(len(drive))], bool)
 
 
@@ -50,10 +54,10 @@ def abscissa(network: Network, state: State, nudge: Nudge | None, drive: Array) 
     slowest = -min(decay_rates(network, nudge))
     if network.is_hard_sigmoid_loop:
         kappa = np.array(decay_rates(network, nudge))
-        mu = np.linalg.eigvals(loop_matrix(network, gains(network, state, nudge, drive)))
+        mu = np.linalg.eigvals(loop_matrix(network, _free(network, state, nudge, drive)))
         roots = ring_eigenvalues(np.broadcast_to(kappa, (*mu.shape, len(kappa))), mu * kappa.prod())
         return np.maximum(roots.real.max((1, 2), initial=-np.inf), slowest)
-    linear = linearised(with_curvature(network), state, nudge, drive, held=True)
+    linear = linearised(with_curvature(network), state, nudge, drive, held=True, bounds=True)
     uncoupled = slowest if network.rho.projected else -np.inf
     return np.array([max(uncoupled, _abscissa_of(linear, b)) for b in range(len(drive))])
 
@@ -120,8 +124,21 @@ def with_curvature(network: Network) -> Network:
     return dataclasses.replace(network, rho=dataclasses.replace(rho, curvature=curvature))
 
 
+def silent_layers(network: Network, state: State) -> Array:
+    """(B,) bool: whether a layer of a hard sigmoid is silent altogether at these states. The input
+    of those that it alone excites is then their bias, and if that is 0 they are at a bound, from
+    which passes do not see them move.
+    """
+    return np.any([~(s != 0).any(1) for s in state], axis=0)
+
+
+def _free(network: Network, state: State, nudge: Nudge | None, drive: Array) -> Gains:
+    """p and h of a hard sigmoid's units, those held exactly at a bound included."""
+    return clipped_gains(network, unsaturated(network, state, nudge, drive, bounds=True), nudge)
+
+
 def _stable_loop(network: Network, state: State, nudge: Nudge | None, drive: Array) -> Array:
-    matrices = loop_matrix(network, gains(network, state, nudge, drive))
+    matrices = loop_matrix(network, _free(network, state, nudge, drive))
     # below 1 every |mu| < 1, and so is every product of |1 + lambda / kappa_k|
     found = np.einsum("bij,bij->b", matrices, matrices) < 1
     kappa = np.array(decay_rates(network, nudge))

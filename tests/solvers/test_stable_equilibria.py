@@ -316,6 +316,29 @@ def test_a_firing_rate_without_curvature_is_tested_too() -> None:
     assert np.abs(flatten(found.state)).min() > 0.2
 
 
+def silent_pair(weight, bias=0.0):
+    """Two units that excite each other, without images, and their biases."""
+    network = reciprocal_network([1, 1, 1], dtype=np.float64, rng=0)
+    biases = {f"biases[{k}]": np.full(1, bias) for k in (0, 1)}
+    return network.with_parameters({"input": np.zeros((1, 1)), "forward[0]": np.full((1, 1), weight), **biases})
+
+
+@pytest.mark.parametrize("name", ["fixed_point", "numba_ode", "reference", "torch_fixed_point", "torch_ode"])
+@pytest.mark.parametrize(
+    ("weight", "bias", "expected"),
+    [
+        (2.0, 0.0, 1.0),  # silence is left: each of the two wakes the other
+        (2.0, -1e-9, 0.0),  # below the threshold
+        (0.5, 0.0, 0.0),
+        (-2.0, 0.0, 0.0),  # what would grow has units of opposite sign, and none goes below 0
+    ],
+)
+def test_units_held_exactly_at_a_bound_can_move_one_way(name, weight, bias, expected) -> None:
+    found = relax(silent_pair(weight, bias), np.zeros((2, 1)), solver=make_solver(name))
+    assert found.converged.all()
+    np.testing.assert_allclose(flatten(found.state), expected, atol=1e-10)
+
+
 @pytest.mark.parametrize("period", [3.7, 24.0, 60.3])
 def test_a_period_is_found_and_a_spiral_is_none(period) -> None:
     t = np.arange(512.0)
