@@ -13,10 +13,11 @@ import contextlib
 import math
 import os
 import secrets
+import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -270,15 +271,23 @@ def _fetch_file(file: File, mirrors: Sequence[str], folder: Path, progress: Prog
 
 
 def _download(url: str, target: Path, most: int, progress: Progress) -> None:
-    """Write what `url` gives to the new file `target`. Raises DatasetError above `most` bytes,
-    what requests raises otherwise.
+    """Write what `url` gives to the new file `target`. Raises DatasetError above `most` bytes and
+    where the server redirects to an address without encryption, what requests raises otherwise.
     """
     import pooch
 
     with open(target, "xb") as out:
-        pooch.HTTPDownloader(progressbar=progress is True, chunk_size=1 << 16, timeout=TIMEOUT)(
+        how: dict[str, Any] = {"timeout": TIMEOUT, "hooks": {"response": _refuse_plain}}
+        pooch.HTTPDownloader(progressbar=progress is True, chunk_size=1 << 16, **how)(
             url, _Capped(out, url, most, progress), None
         )
+
+
+def _refuse_plain(answer: Any, **how: Any) -> None:
+    """Called with each answer, before a redirect is followed."""
+    there = urllib.parse.urljoin(answer.url, answer.headers.get("location", ""))
+    if answer.is_redirect and answer.url.startswith("https:") and not there.startswith("https:"):
+        raise DatasetError(f"{answer.url}: redirects to {there}, expected an address with https")
 
 
 class _Capped:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fsp_dynamics import settings
 from fsp_dynamics.datasets import Dataset
-from fsp_dynamics.errors import RankLostError
+from fsp_dynamics.errors import CheckpointError, RankLostError
 from fsp_dynamics.experiments.callbacks import Callbacks
 from fsp_dynamics.experiments.checkpoint import (
     UNFINISHED,
@@ -79,6 +81,7 @@ class Session:
     ends: bool = False
     # whether batches were learned since it was last left because it was late
     advanced: bool = False
+    identity: Any = None  # of the run in the folder
 
     @property
     def writes(self) -> bool:
@@ -114,8 +117,29 @@ class Session:
 
     def work(self) -> None:
         """Epoch after epoch to the last one; each ends with its metrics and checkpoint on the
-        disk.
+        disk. Raises FileNotFoundError where the folder was removed meanwhile, or is another run's
+        by now.
         """
+        self.identity = self.folder.environment().get("identity")
+        try:
+            self._work()
+        except Exception:
+            self._require_own()
+            raise
+
+    def _require_own(self) -> None:
+        """Raises FileNotFoundError where the folder is no longer that of the run."""
+        if not self.writes:
+            return
+        try:
+            own = self.folder.holds_run() and self.folder.environment().get("identity") == self.identity
+        except (CheckpointError, OSError):
+            own = False
+        if not own:
+            what = "it is no longer the folder of this run: it was removed, moved or replaced while it trained"
+            raise FileNotFoundError(errno.ENOENT, what, str(self.folder.path)) from None
+
+    def _work(self) -> None:
         if self.ranks.count > 1:
             self.stop.at_once = False  # the others would wait for this one
         try:
@@ -194,6 +218,7 @@ class Session:
     def save(self, names: list[str]) -> None:
         """Write the checkpoint, under these names."""
         if self.writes:
+            self._require_own()
             save_checkpoint(self.folder.checkpoints, self.trainer.state(), names, self.folder.binding(self.config))
         self.saved, self.stop.save = time.monotonic(), False
 
@@ -280,6 +305,7 @@ class Session:
 
     def _write(self, record: Record, probed: list[Record]) -> None:
         """Bring what an epoch has yielded to the disk."""
+        self._require_own()
         self._note(record)
         self.folder.append_probes(probed)
         self.folder.append_metrics(record)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import io
 import os
 import socket
 import time
 
 import numpy as np
 import pytest
+import requests
 from small_data import CONTENTS, IMAGES, NAMES, REAL_SOURCES, check_small, files_below, write
 
 from fsp_dynamics.datasets import DATASETS, fetch, list_datasets, load_dataset, read_dataset
@@ -329,3 +331,40 @@ def test_the_names_wanted_are_said_beside_files_of_another_format(world, name, f
     message = str(caught.value)
     assert f"{world / 'data' / file} is of another format; put its 4 IDX files (train-images-idx3-ubyte, " in message
     assert "other.csv" not in message
+
+
+class Moved(requests.adapters.BaseAdapter):
+    """A server that answers every address with a redirect, and a host of plain http that has all
+    files.
+    """
+
+    def __init__(self, there: str) -> None:
+        super().__init__()
+        self.there, self.asked = there, []
+
+    def send(self, request, **options):
+        self.asked.append(request.url)
+        answer = requests.Response()
+        answer.url, answer.request = request.url, request
+        answer.status_code, answer.headers["location"] = (302, self.there) if len(self.asked) < 3 else (200, "")
+        name = request.url.rpartition("/")[2].removesuffix(".gz")
+        answer.raw = io.BytesIO(gzip.compress(CONTENTS.get(name, b"")))
+        return answer
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("there", ["http://elsewhere/file", "//elsewhere/file", "ftp://elsewhere/file"])
+def test_a_redirect_to_an_address_without_encryption_is_refused(world, monkeypatch, there) -> None:
+    """One to https is followed ("//" keeps what it was)."""
+    server = Moved(there)
+    monkeypatch.setattr(requests.Session, "get_adapter", lambda self, url: server)
+    source = dataclasses.replace(SOURCES["mnist"], mirrors=("https://mirror/",))
+    monkeypatch.setitem(SOURCES, "mnist", source)
+    with pytest.raises(DatasetError) as caught:
+        fetch("mnist")
+    followed = there.startswith("//")
+    assert (f"redirects to {there}, expected an address with https" in str(caught.value)) != followed
+    assert any(url.startswith("https://elsewhere") for url in server.asked) == followed
+    assert not any(url.startswith(("http:", "ftp:")) for url in server.asked)

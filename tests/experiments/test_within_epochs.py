@@ -8,6 +8,7 @@ import importlib.util
 import itertools
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -466,3 +467,47 @@ def test_minutes_are_a_number_above_zero(tiny, tmp_path, minutes):
     with pytest.raises(ConfigurationError, match=r"^save_minutes = .*, expected a finite number above 0"):
         quietly(tiny, "loop", tmp_path / "run", save_minutes=minutes)
     assert not (tmp_path / "run").exists()
+
+
+# A folder that is gone
+
+
+def replaced(tiny, folder):
+    shutil.rmtree(folder)
+    with pytest.raises(Interrupted):
+        quietly(tiny, "plain", folder, at(1, 60, kicked(signal.SIGINT)))
+
+
+GONE = {
+    "removed": lambda tiny, folder: shutil.rmtree(folder),
+    "moved": lambda tiny, folder: folder.rename(folder.with_name("moved")),
+    "replaced": replaced,
+}
+
+
+@pytest.mark.parametrize("how", GONE)
+@pytest.mark.parametrize("when", ["batch", "judging", "signal"])
+def test_a_folder_that_is_removed_while_its_run_trains_ends_it(tiny, tmp_path, monkeypatch, how, when):
+    """With one error of the disk, and nothing is written where it was."""
+    folder, there = tmp_path / "run", []
+
+    def lose(*place):
+        if not there:
+            there.append(None)
+            GONE[how](tiny, folder)
+            there[0] = content(folder)
+            if when == "signal":
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    if when == "judging":
+        judging(monkeypatch, lose)
+    reporter = False if when == "judging" else at(2, 60, lose)
+    minutes = 1e-9 if when == "batch" else 5.0
+    with pytest.raises(FileNotFoundError, match="is no longer the folder of this run") as caught:
+        quietly(tiny, "loop", folder, reporter, save_minutes=minutes)
+    assert caught.value.filename == str(folder)
+    assert content(folder) == there[0]
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
