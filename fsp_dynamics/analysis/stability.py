@@ -39,6 +39,7 @@ from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
 
 DIRECTIONS = ("random", "slowest")
 POINTS = 64  # distances sampled in each segment of a measured trajectory
+LONGEST = 2000  # time constants for which a perturbation is followed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -281,7 +282,7 @@ def measured_settle_time(
     direction: str = "slowest",
     rng: Rng = 0,
     solver: Integrator | None = None,
-    longest: float = 2000.0,
+    longest: float | None = None,
 ) -> Array:
     """(B,) the time in which a perturbation of the equilibrium decays by `factor`, measured by
     integrating the field (rate form).
@@ -297,13 +298,13 @@ def measured_settle_time(
     direction : "slowest", the slowest mode; or "random", drawn from `rng`, which also contains
         faster modes.
     solver : the integrator; None: dopri5 with adaptive steps and a tolerance of 1e-11.
-        longest : in the unit of the time constants.
+    longest : in the unit of the time constants; None: 2000 times the longest of them.
 
     Raises NotConvergedError, ShapeError, ConfigurationError.
     """
     settle_time(np.zeros(1), factor)  # checks the factor
     check_positive("size", size)
-    check_positive("longest", longest)
+    longest = LONGEST * max(network.time_constants) if longest is None else check_positive("longest", longest)
     check_choice("direction", direction, DIRECTIONS)
     linear = linearise(network, images, equilibrium.require_converged(), nudge)
     exact, fixed = linear.network, flatten(equilibrium.state).astype(np.float64)

@@ -19,6 +19,7 @@ from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, layers
 from fsp_dynamics.plotting import plot_trajectory
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, layer_names, prepare, state_of
+from fsp_dynamics.solvers.integration import longest_step
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
 from fsp_dynamics.solvers.reference import ReferenceSolver
 from fsp_dynamics.solvers.tableaux import TABLEAUX
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 
 Piece = tuple[float, Nudge | None]
 
-STEP = 0.05  # of a tableau that estimates no error, when none is chosen
+# shortest time constants in a step, where none is chosen and the tableau estimates no error
+STEP = 0.05
+MOST_STEPS = 10_000  # between two saved times, when not chosen
 POINTS = 200  # saved times when none are chosen
 MOST_POINTS = 1_000_000
 
@@ -170,6 +173,7 @@ def simulate(
     dt: float | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    max_steps: int | None = None,
     start: State | Equilibrium | None = None,
     save: float | npt.ArrayLike | None = None,
 ) -> Trajectory:
@@ -185,10 +189,13 @@ def simulate(
         every step, in constant steps of `rk4`; with rtol or atol it follows the rate form, which
         has the same equilibria and reaches them on another path, in controlled steps of `bosh3` (at
         kinks the estimate of dopri5 misses too much). With dt it is `rk4` for both.
-    dt : constant step of the tableau. None: steps are controlled, or 0.05 long where the tableau
-        estimates no error.
+    dt : constant step of the tableau. None: steps are controlled, or, where the tableau estimates
+        no error, a twentieth of the shortest time constant in each piece, 1 / (1/r + beta) of a
+        nudged output included.
     rtol, atol : error allowed in a controlled step, for each unit atol + rtol |s|, as root mean
-    square; None as in `NumbaSolver`.
+        square; None as in `NumbaSolver`.
+    max_steps : steps a sample may take between two saved times; 10,000 if None. Constant steps
+        that would need more are refused; controlled ones that did, end in NaN, with a warning.
     start : the states at time 0, an equilibrium, or a trajectory, which goes on; zeros if None.
     save : interval between saved times, or the times themselves, from 0 to the protocol's end.
         Default: 200 intervals. The borders of the pieces are always saved.
@@ -197,8 +204,9 @@ def simulate(
     first used on a machine), and by `ReferenceSolver`, in NumPy, for an activation of your own,
     for which compiling would be due in every process; give `NumbaSolver(...)` to have it compiled.
 
-    Raises ConfigurationError, ShapeError or NotFiniteError for unusable input, never for a path
-    that ends in NaN.
+    The path of a sample has the same bits in any batch, unless an integrator of other kind is
+    given. Raises ConfigurationError, ShapeError or NotFiniteError for unusable input, never for a
+    path that ends in NaN.
 
     >>> from fsp_dynamics.models.network import loop_network
     >>> network, images = loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
@@ -207,9 +215,9 @@ def simulate(
     >>> path.times.tolist(), path.states[-1].shape, path.labels[-1].item()
     ([0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0], (7, 2, 3), 'nudged')
     """
-    drive = rate.drive(network, images)
+    drive = rate.drive_of_each(network, images)
     pieces = _check_protocol(network, protocol, len(drive))
-    integrator = _integrator(network, solver, dt, rtol, atol)
+    integrators = [_integrator(network, nudge, solver, dt, rtol, atol, max_steps) for _, nudge in pieces]
     state = prepare(network, drive, None if start is None else state_of(network, start, len(drive)), None)
     for k, s in enumerate(state):
         check_finite(f"start[{k}]", s)
@@ -218,15 +226,14 @@ def simulate(
 
     paths: list[list[Array]] = []
     residuals: list[Array] = []
-    for (_, nudge), (begin, end) in zip(pieces, itertools.pairwise(borders), strict=True):
+    for (_, nudge), integrator, (begin, end) in zip(pieces, integrators, itertools.pairwise(borders), strict=True):
         here = times[(begin <= times) & (times <= end)]
         path = layers(network, integrator.follow(network, drive, state, nudge, here))
         state = tuple(s[-1] for s in path)
         # the first row of a later piece is the last of the one before
         kept = slice(1 if paths else 0, None)
         paths.append([s[kept] for s in path])
-        with np.errstate(over="ignore", invalid="ignore"):
-            residuals.append(rate.residual(network, drive, tuple(paths[-1]), nudge))
+        residuals.append(_residual(network, drive, tuple(paths[-1]), nudge))
     return Trajectory(
         times=times,
         states=tuple(np.concatenate(parts) for parts in zip(*paths, strict=True)),
@@ -235,6 +242,16 @@ def simulate(
         residual=np.concatenate(residuals),
         rho=network.rho,
     )
+
+
+def _residual(network: Network, drive: Array, path: State, nudge: Nudge | None) -> Array:
+    """(T, B) residual along a path, sample by sample: the bits of each are its own."""
+    found = np.empty(path[0].shape[:2], network.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for b, constant in enumerate(drive):
+            own = tuple(s[:, b] for s in path)
+            found[:, b] = rate.residual(network, constant, own, None if nudge is None else nudge.rows(b))
+    return found
 
 
 def _check_protocol(network: Network, protocol: Sequence[Piece], batch: int) -> list[Piece]:
@@ -259,16 +276,22 @@ def _check_protocol(network: Network, protocol: Sequence[Piece], batch: int) -> 
 
 
 def _integrator(
-    network: Network, solver: str | Integrator | None, dt: float | None, rtol: float | None, atol: float | None
+    network: Network,
+    nudge: Nudge | None,
+    solver: str | Integrator | None,
+    dt: float | None,
+    rtol: float | None,
+    atol: float | None,
+    max_steps: int | None,
 ) -> Integrator:
-    """The integrator that the arguments of `simulate` choose."""
+    """The integrator that the arguments of `simulate` choose for one piece."""
     if solver is not None and not isinstance(solver, str):
         if not isinstance(solver, Integrator):
             raise ConfigurationError(
                 f"solver is {type(solver).__name__}, which has no time axis; "
                 f"give an Integrator or one of: {', '.join(TABLEAUX)}"
             )
-        for name, value in (("dt", dt), ("rtol", rtol), ("atol", atol)):
+        for name, value in (("dt", dt), ("rtol", rtol), ("atol", atol), ("max_steps", max_steps)):
             if value is not None:
                 raise ConfigurationError(
                     f"{name} = {value!r} beside a {type(solver).__name__}, which has settings of its own; set it there"
@@ -278,9 +301,9 @@ def _integrator(
         literal = network.rho.projected and rtol is None and atol is None
         solver = "rk4" if dt is not None or literal else "bosh3" if network.rho.projected else "dopri5"
     if dt is None and TABLEAUX[check_choice("solver", solver, TABLEAUX)].error is None:
-        dt = STEP
+        dt = STEP * longest_step(network, nudge)
     kind = NumbaSolver if network.rho in ACTIVATIONS.values() else ReferenceSolver
-    return kind(solver, dt=dt, rtol=rtol, atol=atol)
+    return kind(solver, dt=dt, rtol=rtol, atol=atol, max_steps=MOST_STEPS if max_steps is None else max_steps)
 
 
 def _saved_times(save: float | npt.ArrayLike | None, borders: Array) -> Array:

@@ -119,6 +119,14 @@ def drive(network: Network, images: Array) -> Array:
     return images.astype(network.dtype, copy=False) @ network.input + network.biases[0]
 
 
+def drive_of_each(network: Network, images: Array) -> Array:
+    """`drive`, with a product for each image, so that no bit of its row depends on the others. Two
+    to four times the time of one product, a hundredth of what it takes to converge.
+    """
+    images = np.ascontiguousarray(checked_images(network, images), network.dtype)
+    return (images[:, None] @ network.input)[:, 0] + network.biases[0]
+
+
 def checked_images(network: Network, images: Array) -> Array:
     """The images (B, n_in) as an array, whatever `arrays` takes for one. Raises as `drive` does."""
     images = pixels("images", images)

@@ -18,7 +18,7 @@ from typing import Any
 
 from fsp_dynamics.errors import ConfigurationError, check_choice, nearest
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, drive
+from fsp_dynamics.models.rate import Nudge, State, drive_of_each
 from fsp_dynamics.settings import imported
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance, state_of
 from fsp_dynamics.solvers.stability import certified
@@ -99,7 +99,7 @@ def relax(
         solver = make_solver() if solver is None else make_solver(solver)
     if tolerance is not None:
         tolerance = tolerance.attainable(network.dtype, sum(network.sizes[1:]))
-    constant = drive(network, images)
+    constant = drive_of_each(network, images)
     state = None if start is None else state_of(network, start, len(constant))
     found = solver.relax(network, constant, state, nudge, tolerance)
     return certified(network, found, nudge, constant) if certify else found

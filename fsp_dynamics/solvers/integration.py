@@ -4,7 +4,7 @@ precision.
 
 from __future__ import annotations
 
-import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,6 +119,25 @@ def check_times(times: Array) -> Array:
     return times
 
 
-def equal_steps(duration: float, dt: float) -> int:
-    """How many equal steps of at most dt fill the duration, to one part in 1e9 (rounding)."""
-    return max(1, math.ceil(duration / dt * (1 - 1e-9)))
+def equal_steps(durations: Array, dt: float, max_steps: int) -> Array:
+    """How many equal steps of at most dt fill each of the durations, to one part in 1e9
+    (rounding). Raises ConfigurationError for more than max_steps.
+    """
+    counts = np.maximum(1, np.ceil(durations / dt * (1 - 1e-9)))
+    if counts.size and counts.max() > max_steps:
+        raise ConfigurationError(
+            f"{counts.max():.6g} steps of dt = {dt:.3g} lie between two of the times, expected at most max_steps = "
+            f"{max_steps:,}; follow a shorter time, save more often, take longer steps (dt) or allow more (max_steps)"
+        )
+    return counts.astype(np.int64)
+
+
+def warn_of_late(late: Array, max_steps: int) -> None:
+    """Warn of the samples that were `late` (B,): whose controlled steps did not suffice."""
+    if late.any():
+        warnings.warn(
+            f"{int(late.sum())} of {late.size} samples needed more than {max_steps:,} steps between two of the times "
+            "and are NaN from there on; save more often, or allow more (max_steps)",
+            UserWarning,
+            stacklevel=3,
+        )

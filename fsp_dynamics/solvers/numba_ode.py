@@ -25,6 +25,7 @@ from fsp_dynamics.kernels.step_arrays import (
     RESIDUAL,
     SIZE,
     STEPS_IN_ALL,
+    TRIED,
     H,
     IntegrationScratch,
     S,
@@ -50,11 +51,11 @@ from fsp_dynamics.solvers.integration import (
     equal_steps,
     longest_step,
     uncompilable,
+    warn_of_late,
 )
 from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
 
 NEVER = StopBound(-1.0, 0.0)  # a tolerance that no residual meets
-UNLIMITED = 2**62
 # units and weights of all samples, below which a second thread costs more than it gains
 FEW = 8_000
 STEP_WORK = 20_000  # multiplications that take as long as the rest of a step of one sample
@@ -72,7 +73,7 @@ class NumbaSolver:
     method : name of a tableau (`solvers.tableaux`).
     dt : constant step, in the time unit of the time constants; None: controlled, for methods with
         an error estimate.
-    max_steps : steps a sample may try, in a relaxation or, controlled, between two saved times.
+    max_steps : steps a sample may try, in a relaxation or between two saved times.
     form : "rate", "projected" (eq. 13 literally, every state clipped to [0, 1], stages included)
         or None: projected for constant steps, rate for controlled ones. For a smooth rho all mean
         eq. 13.
@@ -156,7 +157,9 @@ class NumbaSolver:
         """The flat states (T, B, N) at the increasing `times`.
 
         Constant steps are at most dt long and equal between two times. A sample that stops being
-        finite or, controlled, needs more than max_steps between two times is NaN from there on.
+        finite or, controlled, needs more than max_steps between two times, of which a warning
+        tells, is NaN from there on. Raises ConfigurationError for more than max_steps constant
+        ones.
         """
         return self.integrate(network, drive, start, nudge, times).states
 
@@ -168,9 +171,8 @@ class NumbaSolver:
         times = check_times(times)
         longest, eps = longest_step(network, nudge), float(np.finfo(network.dtype).eps)
         rtol, atol = accuracy(network.dtype, self.rtol, self.atol)
-        dt, limit = np.zeros(len(times) - 1), int(self.max_steps)
-        if self.dt is not None:
-            dt[:], limit = [span / equal_steps(span, self.dt) for span in np.diff(times)], UNLIMITED
+        spans, limit = np.diff(times), int(self.max_steps)
+        dt = np.zeros_like(spans) if self.dt is None else spans / equal_steps(spans, self.dt, limit)
         h = dt[0] if self.dt is not None and len(dt) else 0.1 * longest
         arrays = _PathArrays.of(network, start, times, h, keep=True)
         if len(dt):
@@ -179,6 +181,7 @@ class NumbaSolver:
             control = StepControl(atol, rtol, 0.0, np.inf, eps * longest)
             self._integrate(arrays, network, drive, nudge, NEVER, control, dt, dense, limit)
         arrays.path[np.arange(len(times))[:, None] > arrays.count[REACHED]] = np.nan
+        warn_of_late((arrays.count[REACHED] < len(dt)) & (arrays.count[TRIED] >= limit), limit)
         steps = arrays.count[STEPS_IN_ALL]
         stages = len(extended(TABLEAUX[self.method], False).A) - 1
         return IntegrationResult(arrays.path, steps, len(dt[:1]) + stages * steps)

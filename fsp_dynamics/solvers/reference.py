@@ -10,7 +10,6 @@ rho both names mean eq. 13 itself.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +29,7 @@ from fsp_dynamics.solvers.integration import (
     equal_steps,
     in_precision,
     longest_step,
+    warn_of_late,
 )
 from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
 
@@ -73,7 +73,7 @@ class ReferenceSolver:
     method : name of a tableau (`solvers.tableaux`).
     dt : constant step, in the time unit of the time constants; None: controlled. Then each sample
         has its own step size, clock and stop; it needs a method with an error estimate.
-    max_steps : steps a sample may try, in a relaxation or, controlled, between two saved times.
+    max_steps : steps a sample may try, in a relaxation or between two saved times.
     form : "rate", "projected", or None: projected for constant steps, rate for controlled ones. A
         controlled step in the projected form creeps at kinks.
     rtol, atol : error allowed in a controlled step along a path, for each unit atol + rtol |s|, as
@@ -150,7 +150,9 @@ class ReferenceSolver:
         """The flat states (T, B, N) at the increasing `times`, each of them hit exactly.
 
         Constant steps are at most dt long and equal between two times. A sample that stops being
-        finite or, controlled, needs more than max_steps between two times is NaN from there on.
+        finite or, controlled, needs more than max_steps between two times, of which a warning
+        tells, is NaN from there on. Raises ConfigurationError for more than max_steps constant
+        ones.
         """
         start = prepare(network, drive, start, nudge)
         times = check_times(times)
@@ -158,19 +160,23 @@ class ReferenceSolver:
         path = np.empty((len(times), *state.shape), state.dtype)
         path[0] = state
         h = np.full((len(state), 1), 0.1 * longest_step(network, nudge), state.dtype)
+        late, spans = np.zeros(len(state), bool), np.diff(times)
+        counts = None if self.dt is None else equal_steps(spans, self.dt, int(self.max_steps))
         with np.errstate(over="ignore", invalid="ignore"):
-            for i, (begin, end) in enumerate(itertools.pairwise(times)):
-                if self.dt is None:
-                    path[i + 1] = self._controlled(network, drive, nudge, path[i], float(end - begin), h)
+            for i, span in enumerate(spans):
+                if counts is None:
+                    path[i + 1] = self._controlled(network, drive, nudge, path[i], float(span), h, late)
                 else:
-                    path[i + 1] = self._constant(network, drive, nudge, path[i], float(end - begin))
+                    path[i + 1] = self._constant(network, drive, nudge, path[i], float(span), int(counts[i]))
+        warn_of_late(late, int(self.max_steps))
         return path
 
-    def _constant(self, network: Network, drive: Array, nudge: Nudge | None, state: Array, duration: float) -> Array:
-        """The state `duration` later, by equal steps of at most dt; NaN for a sample that stops
-        being finite.
+    def _constant(
+        self, network: Network, drive: Array, nudge: Nudge | None, state: Array, duration: float, count: int
+    ) -> Array:
+        """The state `duration` later, by so many equal steps; NaN for a sample that stops being
+        finite.
         """
-        count = equal_steps(duration, self.dt or duration)
         working = _RunningRows(self, network, drive, nudge)
         h = np.full((len(state), 1), duration / count, state.dtype)
         for _ in range(count):
@@ -180,10 +186,10 @@ class ReferenceSolver:
         return state
 
     def _controlled(
-        self, network: Network, drive: Array, nudge: Nudge | None, state: Array, duration: float, h: Array
+        self, network: Network, drive: Array, nudge: Nudge | None, state: Array, duration: float, h: Array, late: Array
     ) -> Array:
         """The state `duration` later; `h` (B, 1), each sample's step size, is carried on in place
-        from call to call.
+        from call to call. late (B,) <- True where max_steps do not suffice.
         """
         state = state.copy()
         left = np.full((len(state), 1), duration)
@@ -200,6 +206,7 @@ class ReferenceSolver:
             left[rows] = np.where(accepted, np.where(last, 0, left[rows] - trial), left[rows])
             # the size of a step that was cut short is no estimate
             h[rows] = np.where(last & accepted, np.maximum(h[rows], proposed), proposed)
+        late |= ((left > 0) & (h > shortest))[:, 0]
         state[(left > 0)[:, 0]] = np.nan
         return state
 

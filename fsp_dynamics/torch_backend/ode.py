@@ -39,7 +39,14 @@ from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, layers
 from fsp_dynamics.solvers.confirmation import relax_confirmed
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance, prepare
-from fsp_dynamics.solvers.integration import IntegrationResult, accuracy, check_settings, check_times, equal_steps
+from fsp_dynamics.solvers.integration import (
+    IntegrationResult,
+    accuracy,
+    check_settings,
+    check_times,
+    equal_steps,
+    warn_of_late,
+)
 from fsp_dynamics.torch_backend.products import precision
 from fsp_dynamics.torch_backend.steps import CONSTANT, CONTROLLED, Batch, StepGroup
 from fsp_dynamics.torch_backend.tensors import array, chosen_device
@@ -56,7 +63,7 @@ class TorchSolver:
     method : a name of the table above.
     dt : constant step, in the time unit of the time constants, for the methods that take one; None
         for the controlled ones.
-    max_steps : steps a sample may try, in a relaxation or, controlled, between two saved times.
+    max_steps : steps a sample may try, in a relaxation or between two saved times.
     rtol, atol : error allowed in a controlled step along a path, for each unit atol + rtol |s|, as
         root mean square over the units of each sample; for implicit_adams, how much the last
         correction may change. None: rtol 1e-9 (float32: 1e-6), atol as rtol.
@@ -170,7 +177,8 @@ class TorchSolver:
 
         Constant steps are at most dt long and equal between two times. A sample that stops being
         finite, or whose step falls below rounding, is NaN from there on; so are all remaining ones
-        where controlled steps, which they share, need more than max_steps between two times.
+        where controlled steps, which they share, need more than max_steps between two times, of
+        which a warning tells. Raises ConfigurationError for more than max_steps constant ones.
         """
         return self.integrate(network, drive, start, nudge, times).states
 
@@ -186,16 +194,18 @@ class TorchSolver:
             path = np.full((len(times), *batch.state.shape), np.nan, network.dtype)
             path[0] = array(batch.state)
             group = StepGroup.of(batch, np.arange(len(drive)), self.method, self.dt, exact, None)
-            for i, span in enumerate(np.diff(times), 1):
-                limit = int(self.max_steps)
+            late, spans, limit = np.zeros(len(drive), bool), np.diff(times), int(self.max_steps)
+            counts = np.full(len(spans), limit) if self.dt is None else equal_steps(spans, self.dt, limit)
+            for i, (span, count) in enumerate(zip(spans, counts, strict=True), 1):
                 if self.dt is not None:
-                    limit = equal_steps(span, self.dt)
-                    group.h = span / limit
-                if not group.advance(float(span), limit):
+                    group.h = span / count
+                if not group.advance(float(span), int(count)):
+                    late[group.rows] = group.controlled
                     break
                 path[i, group.rows] = array(group.state)
             group.leave(group.running)
         path[1:][~np.isfinite(path[1:]).all(-1)] = np.nan
+        warn_of_late(late, limit)
         return IntegrationResult(path, batch.steps, batch.fields)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import oracles
 import pytest
@@ -12,7 +14,9 @@ from fsp_dynamics.learning.simulation import simulate
 from fsp_dynamics.models.activations import Activation
 from fsp_dynamics.models.network import loop_network
 from fsp_dynamics.models.rate import Nudge, flatten
+from fsp_dynamics.solvers import relax
 from fsp_dynamics.solvers.equilibrium import Tolerance
+from fsp_dynamics.solvers.numba_ode import NumbaSolver
 from fsp_dynamics.solvers.reference import ReferenceSolver
 
 
@@ -240,3 +244,87 @@ def test_an_activation_of_ones_own_is_not_compiled_unasked(monkeypatch):
     monkeypatch.setattr("fsp_dynamics.learning.simulation.NumbaSolver", None)
     path = simulate(network, images, [(2.0, None)], start=start)
     np.testing.assert_allclose(flatten(path.states), flatten(known.states), atol=1e-7)
+
+
+def in_unit(network, unit):
+    """The network with time counted in another unit: rates per unit time are so much smaller."""
+    scaled = network.with_parameters({name: w / w.dtype.type(unit) for name, w in network.parameters().items()})
+    return dataclasses.replace(scaled, time_constants=tuple(r * unit for r in network.time_constants))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("rho", "settings"),
+    [("hard_sigmoid", {}), ("hard_sigmoid", {"rtol": 1e-4}), ("logistic", {}), ("logistic", {"solver": "euler"})],
+)
+def test_nothing_depends_on_the_unit_of_time(rho, settings, dtype):
+    """Seconds, or units of 2^-10 and 2^7 seconds: the same states to the bit, at times and with a
+    residual in that unit.
+    """
+    network = loop_network([5, 7, 6, 3], rng=3, rho=rho, loop_scale=0.5, dtype=dtype)
+    network = dataclasses.replace(network, time_constants=(0.5, 1.0, 0.25))
+    images, target = np.random.default_rng(0).random((4, 5)), np.eye(3)[[0, 1, 2, 0]]
+
+    def follow(unit, **more):
+        pieces = [(8.0 * unit, None), (4.0 * unit, Nudge(6.0 / unit, target))]
+        return simulate(in_unit(network, unit), images, pieces, save=0.5 * unit, **settings, **more)
+
+    here = follow(1.0)
+    for unit in (2.0**-10, 2.0**7):
+        there = follow(unit)
+        np.testing.assert_array_equal(there.times, unit * here.times)
+        for a, b in zip(there.states, here.states, strict=True):
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(there.residual, here.residual, rtol=1e-6)
+
+
+@pytest.mark.parametrize("save", [None, 0.01])
+@pytest.mark.parametrize(("r", "beta"), [(0.01, 1.0), (1.0, 200.0)])
+def test_the_default_step_follows_fast_units_and_strong_nudges(r, beta, save):
+    network = in_unit(loop_network([5, 7, 3], rng=3, loop_scale=0.2, dtype=np.float64), r)
+    images, nudge = np.random.default_rng(0).random((4, 5)), Nudge(beta, np.eye(3)[[0, 1, 2, 0]])
+    path = simulate(network, images, [(2.0, None), (20.0 * r, nudge)], save=save, start=relax(network, images))
+    last = np.flatnonzero(path.phase == 0)[-1]
+    for index, phase in ((last, None), (-1, nudge)):
+        for s, known in zip(path.states, relax(network, images, nudge=phase).state, strict=True):
+            np.testing.assert_allclose(s[index], known, atol=1e-6)
+
+
+def test_more_steps_than_allowed_are_refused_or_told_of():
+    images = np.full((3, 4), 0.5)
+    for kind, settings in (("hard_sigmoid", {}), ("logistic", {"solver": ReferenceSolver("rk4", dt=0.1)})):
+        network = loop_network([4, 5, 3], rng=0, rho=kind)
+        with pytest.raises(ConfigurationError, match=r"e\+1[01] steps of dt = .* expected at most max_steps = 10,000"):
+            simulate(network, images, [(1e12, None)], **settings)
+    with pytest.raises(ConfigurationError, match="max_steps = 7"):
+        simulate(network, images, [(10.0, None)], solver="rk4", max_steps=7, save=5.0)
+    for solver in (NumbaSolver(max_steps=200), ReferenceSolver(max_steps=200)):
+        with pytest.warns(UserWarning, match="3 of 3 samples needed more than 200 steps between two of the times"):
+            path = simulate(network, images, [(1e6, None)], solver=solver, save=[1.0, 1e6])
+        assert np.isfinite(path.states[0][1]).all()
+        assert np.isnan(path.states[0][2]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rho", ["hard_sigmoid", "logistic"])
+def test_a_sample_has_the_same_bits_alone_and_in_company(rho, dtype):
+    network = loop_network([37, 20, 15, 5], rng=0, rho=rho, loop_scale=0.3, dtype=dtype)
+    images, nudge = np.random.default_rng(1).random((23, 37)), Nudge(0.5, np.eye(5)[np.arange(23) % 5])
+
+    def follow(rows):
+        return simulate(network, images[rows], [(2.0, None), (1.0, nudge.rows(rows))], save=0.5)
+
+    whole = follow(slice(None))
+    found = {solver: relax(network, images, nudge=nudge, solver=solver) for solver in ("numba_ode", "fixed_point")}
+    for rows in (slice(4, 5), slice(0, 1), slice(7, 19)):
+        part = follow(rows)
+        for a, b in zip((*part.states, part.residual), (*whole.states, whole.residual), strict=True):
+            np.testing.assert_array_equal(a, b[:, rows])
+        for solver, them in found.items():
+            if solver == "fixed_point" and rho == "logistic":
+                continue  # its passes are products of the whole batch
+            own = relax(network, images[rows], nudge=nudge.rows(rows), solver=solver)
+            for a, b in zip(
+                (*own.state, own.residual, own.steps), (*them.state, them.residual, them.steps), strict=True
+            ):
+                np.testing.assert_array_equal(a, b[rows])

@@ -174,9 +174,13 @@ def test_a_step_is_at_most_the_fastest_time_constant() -> None:
 
 
 def test_equal_steps_fill_a_duration_and_are_not_longer_than_dt() -> None:
-    assert [equal_steps(1.0, dt) for dt in (0.3, 0.5, 0.9, 1.0, 7.0)] == [4, 2, 2, 1, 1]
-    assert equal_steps(0.3, 0.1) == 3, "0.3 / 0.1 is 2.9999999999999996"
-    assert equal_steps(0.7, 0.1) == 7, "0.7 / 0.1 is 6.999999999999999"
+    assert [equal_steps(np.array([1.0]), dt, 4)[0] for dt in (0.3, 0.5, 0.9, 1.0, 7.0)] == [4, 2, 2, 1, 1]
+    # 0.3 / 0.1 is 2.9999999999999996 and 0.7 / 0.1 6.999999999999999
+    assert equal_steps(np.array([0.3, 0.7]), 0.1, 7).tolist() == [3, 7]
+    with pytest.raises(
+        ConfigurationError, match=r"7 steps of dt = 0.1 .* at most max_steps = 6; follow a shorter time"
+    ):
+        equal_steps(np.array([0.3, 0.7]), 0.1, 6)
 
 
 def test_each_sample_has_its_own_step_size():
