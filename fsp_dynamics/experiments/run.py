@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fsp_dynamics.datasets import Dataset
 from fsp_dynamics.display import html_table
-from fsp_dynamics.errors import ConfigurationError, check_choice
+from fsp_dynamics.errors import CheckpointError, ConfigurationError, check_choice
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
 from fsp_dynamics.experiments.checkpoint import kept_epochs
@@ -93,6 +94,8 @@ class Run:
 
         A `models.network.Network` where the family is "rate".
         """
+        if which in ("best", "last"):
+            _require_checkpoint(RunFolder(self.folder), str(which))
         state, _ = load_state(RunFolder(self.folder), which, self.config)
         return trainer_of(self.config.family).network_of(self.config, state.parameters, self.objects)
 
@@ -162,6 +165,19 @@ class Run:
             path = expanded(path, "path")
             path.parent.mkdir(parents=True, exist_ok=True)
         return plot_run(self.metrics, ax, path=path)
+
+
+def _require_checkpoint(files: RunFolder, which: str) -> None:
+    """Raises CheckpointError, with what there is instead, where that checkpoint is missing."""
+    path = files.checkpoints / f"{which}.json"
+    if os.path.lexists(path):
+        return
+    remedy = "restore it"
+    if which == "best" and (files.checkpoints / "last.json").is_file():
+        remedy = "take the last network (which='last')"
+    elif not files.metrics():
+        remedy = f"no epoch is finished, so begin with that: fsp train {files.path} --resume"
+    raise CheckpointError(f"the {which} checkpoint is missing: no file {path}; {remedy}")
 
 
 def open_run(

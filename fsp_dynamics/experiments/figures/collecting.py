@@ -40,6 +40,11 @@ class FigureRun:
     environment: Record
 
     @property
+    def has_gain(self) -> bool:
+        """Whether the gain of its loop is measured: where a hard sigmoid makes it piecewise linear."""
+        return self.config.network.kind == "loop" and self.config.network.rho == "hard_sigmoid"
+
+    @property
     def epochs(self) -> int:
         """How many it has finished."""
         return len(self.metrics)

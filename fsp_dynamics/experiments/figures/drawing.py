@@ -126,12 +126,12 @@ def make(name: str, folders: Sequence[str | Path], out: str | Path, *, seeds: Co
     collecting.check_alike(members, kind.tuned)
     if not kind.partial:
         collecting.check_complete(name, members, kind.wanted(members[0].config))
-    if kind.records:
-        curves.require_records(members, *kind.records)
     last = min(m.epochs for m in members)
     if last == 0:
         idle = next(m.folder for m in members if not m.epochs)
         raise ConfigurationError(f"{idle} has finished no epoch yet; wait for it or leave it out")
+    if kind.records:
+        curves.require_records(members, *kind.records)
     rows = kind.rows(members, last)
     target = expanded(out, "out")
     target.mkdir(parents=True, exist_ok=True)

@@ -68,7 +68,7 @@ def make_plan(
     seeds : how many, from 0 on, or which. grid : {dotted key, or the end of one that no other key
     has: values}.
     """
-    given = {SHORT.get(key, key) for key in flatten(dict(overrides))}
+    given = {SHORT.get(key, key) for key, value in flatten(dict(overrides)).items() if value is not None}
     if "seed" in given:
         raise ConfigurationError(
             "seed is given for the whole sweep, whose members differ in it; give seeds (seeds=...)"

@@ -1,0 +1,843 @@
+"""What messages advise: for each, a way to meet the message and the advice followed.
+
+`ADVICE` holds entries (says, meet, follow): `says` is a piece of the message's text in the source,
+`meet` raises the message, `follow` does what it advises and must succeed. `ELSEWHERE` names the
+tests that follow the others, `UNFOLLOWED` says why an advice is not followed in a test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from problems import one_hot
+
+import fsp_dynamics as fsp
+from fsp_dynamics.analysis.continuation import continuation
+from fsp_dynamics.analysis.gradients import compare, true_gradient
+from fsp_dynamics.analysis.plane import principal_plane
+from fsp_dynamics.analysis.spectra import linearise, spectrum
+from fsp_dynamics.analysis.stability import admissible_beta
+from fsp_dynamics.cli import main
+from fsp_dynamics.cli.options import reporter
+from fsp_dynamics.datasets import Split, read_dataset
+from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.experiments.callbacks import Callbacks
+from fsp_dynamics.experiments.config_io import load_config, to_toml
+from fsp_dynamics.experiments.figures.drawing import make
+from fsp_dynamics.experiments.overview import list_runs
+from fsp_dynamics.experiments.quickstart import quickstart
+from fsp_dynamics.experiments.run import open_run
+from fsp_dynamics.experiments.sweeps.runner import open_sweep, sweep
+from fsp_dynamics.learning.optimisers import LearningRates, Sgd
+from fsp_dynamics.models.activations import Activation
+from fsp_dynamics.solvers.reference import ReferenceSolver
+from fsp_dynamics.training.epoch import train_epoch
+from fsp_dynamics.training.recipe import Learner, Recipe
+
+
+class Advice(NamedTuple):
+    says: str
+    meet: Callable[[Path], Any]
+    follow: Callable[[Path], Any]
+
+
+NET = fsp.loop_network([4, 5, 3], loop_scale=0.2, dtype="float64", rng=0)
+WITHOUT_LOOP = dataclasses.replace(NET, loop=None)
+RECIPROCAL = fsp.reciprocal_network([4, 5, 3], dtype="float64", rng=0)
+X = np.random.default_rng(0).choice([0.0, 0.25, 0.5, 1.0], (6, 4))
+Y = np.arange(6) % 3
+D = one_hot(Y, 3)
+RATES = LearningRates(1.0, (1.0,), 0.5)
+RECIPE = Recipe(Sgd(RATES), fsp.make_solver())
+RK4 = ReferenceSolver("rk4", dt=0.1)
+FREE = fsp.relax(NET, X)
+NUDGED = fsp.relax(NET, X, nudge=fsp.Nudge(0.5, D), start=FREE)
+SMOOTH = Activation("square_root", lambda s: s / np.sqrt(1 + s * s), lambda s: (1 + s * s) ** -1.5)
+CURVED = Activation("square_root", SMOOTH.rate, SMOOTH.slope, curvature=lambda s: -3 * s * (1 + s * s) ** -2.5)
+SOFT = dataclasses.replace(NET, rho="logistic")
+TINY = {
+    "data.limit": 60,
+    "network.hidden": 5,
+    "learning.rates.forward": 7.0,
+    "probes": {"samples": 0},
+    "progress": False,
+    "threads": 1,
+}
+
+
+def train(place: Path, name: str = "run", source: Any = "digits", **changes: Any) -> Any:
+    return fsp.train(source, out=place / name, **{"epochs": 1, **TINY, **changes})
+
+
+def again(place: Path, **changes: Any) -> Any:
+    return fsp.train(place / "run", **{"progress": False, "threads": 1, "resume": True, **changes})
+
+
+def swept(place: Path, **changes: Any) -> Any:
+    return sweep("digits", **{"out": place / "sweep", "seeds": 1, "epochs": 1, **TINY, **changes})
+
+
+def config(**changes: Any) -> Any:
+    return load_config("digits", changes)
+
+
+def command(*words: Any) -> None:
+    """A command line that succeeds; its message as an error where it does not."""
+    import contextlib
+    import io
+
+    lines = io.StringIO()
+    with contextlib.redirect_stderr(lines), contextlib.redirect_stdout(io.StringIO()):
+        code = main([str(word) for word in words])
+    if code:
+        raise ConfigurationError(lines.getvalue())
+
+
+def file(place: Path, name: str, content: bytes) -> Path:
+    path = place / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def picture(place: Path, name: str, size: tuple[int, int] = (3, 2), mode: str = "L") -> None:
+    from PIL import Image
+
+    path = place / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size).save(path)
+
+
+def pictures(place: Path) -> Path:
+    """A folder of pictures that can be read."""
+    for label in "ab":
+        for i in range(8):
+            picture(place / "set", f"{label}/{i}.png")
+    return place / "set"
+
+
+def own(**changed: Any) -> Any:
+    given = {"images": X, "labels": Y, "test_images": X, "test_labels": Y}
+    return fsp.dataset_from_arrays(**{**given, **changed})
+
+
+def npz(place: Path, **arrays: Any) -> Any:
+    np.savez(place / "own.npz", **arrays)
+    return read_dataset(place / "own.npz")
+
+
+def toml(place: Path, encoding: str = "utf-8", extra: str = "") -> Any:
+    path = file(place, "own.toml", (to_toml(load_config("digits")[1]) + extra).encode(encoding))
+    return load_config(path)
+
+
+def removed(path: Path) -> None:
+    path.unlink()
+
+
+RELAX = [
+    Advice(
+        "expected numbers; convert them first",
+        lambda p: fsp.relax(NET, X.astype(str)),
+        lambda p: fsp.relax(NET, X.astype(str).astype(float)),
+    ),
+    Advice(
+        "give .filled(0), or leave those samples out",
+        lambda p: fsp.relax(NET, np.ma.masked_less(X, 0.3)),
+        lambda p: fsp.relax(NET, np.ma.masked_less(X, 0.3).filled(0)),
+    ),
+    Advice(
+        "give rows of one length, of numbers",
+        lambda p: fsp.relax(NET, [*X.tolist(), [0.0]]),
+        lambda p: fsp.relax(NET, X.tolist()),
+    ),
+    Advice(
+        "it holds rows of different lengths; give rows of one length",
+        lambda p: fsp.relax(NET, np.array([[0.0], [0.0, 1.0]], object)),
+        lambda p: fsp.relax(NET, np.array(X.tolist(), object)),
+    ),
+    Advice(
+        "expected numbers in [0, 1]; give images / 255",
+        lambda p: fsp.relax(NET, (255 * X).astype(np.uint8)),
+        lambda p: fsp.relax(NET, (255 * X).astype(np.uint8) / 255),
+    ),
+    Advice(
+        ", expected numbers; clean the data first",
+        lambda p: fsp.relax(NET, np.where(X > 0.3, X, None)),
+        lambda p: fsp.relax(NET, np.where(X > 0.3, X, 0.0)),
+    ),
+    Advice(
+        "are not); clean the data first",
+        lambda p: fsp.relax(NET, np.where(X > 0.3, X, np.nan)),
+        lambda p: fsp.relax(NET, np.nan_to_num(np.where(X > 0.3, X, np.nan))),
+    ),
+    Advice(
+        "give a dense tensor of numbers",
+        lambda p: fsp.relax(NET, torch.tensor(X).to_sparse()),
+        lambda p: fsp.relax(NET, torch.tensor(X).to_sparse().to_dense()),
+    ),
+    Advice("leave the nudge out for a free phase", lambda p: fsp.Nudge(0.0, D), lambda p: fsp.relax(NET, X)),
+    Advice(
+        "allow more steps, a looser tolerance or a weaker loop",
+        lambda p: fsp.relax(NET, X, solver=ReferenceSolver("rk4", dt=0.1, max_steps=2)).require_converged(),
+        lambda p: [
+            fsp.relax(NET, X, solver=ReferenceSolver("rk4", dt=0.1, max_steps=9999)).require_converged(),
+            fsp.relax(
+                NET, X, solver=ReferenceSolver("rk4", dt=0.1, max_steps=2), tolerance=fsp.Tolerance(10.0)
+            ).require_converged(),
+        ],
+    ),
+    Advice(
+        "tolerance absolute = relative = 0 can never be met; give one of them a positive value",
+        lambda p: fsp.Tolerance(0.0, 0.0),
+        lambda p: fsp.Tolerance(0.0, 1e-6),
+    ),
+    Advice(
+        "needs a loop and a hard sigmoid; use 'anderson' or 'picard' for this network",
+        lambda p: fsp.relax(RECIPROCAL, X, solver=fsp.make_solver(method="broyden")),
+        lambda p: [fsp.relax(RECIPROCAL, X, solver=fsp.make_solver(method=m)) for m in ("anderson", "picard")],
+    ),
+    Advice(
+        "allows no error at all; give one of them a positive value",
+        lambda p: ReferenceSolver("bosh3", rtol=0.0, atol=0.0),
+        lambda p: ReferenceSolver("bosh3", rtol=1e-6, atol=0.0),
+    ),
+    Advice(
+        "estimates no error to control its step by; give dt, or take one of",
+        lambda p: ReferenceSolver("rk4"),
+        lambda p: [ReferenceSolver("rk4", dt=0.1), ReferenceSolver("bosh3")],
+    ),
+    Advice(
+        "but constant steps estimate no error; leave out one of them",
+        lambda p: ReferenceSolver("bosh3", dt=0.1, rtol=1e-3),
+        lambda p: [ReferenceSolver("bosh3", dt=0.1), ReferenceSolver("bosh3", rtol=1e-3)],
+    ),
+    Advice(
+        "which has no time axis; give an Integrator or one of",
+        lambda p: fsp.simulate(NET, X, [(1.0, None)], solver=fsp.make_solver()),
+        lambda p: [fsp.simulate(NET, X, [(1.0, None)], solver=s) for s in (RK4, "rk4")],
+    ),
+    Advice(
+        "; save less often",
+        lambda p: fsp.simulate(NET, X, [(1.0, None)], save=1e-9, solver=RK4),
+        lambda p: fsp.simulate(NET, X, [(1.0, None)], save=0.1, solver=RK4),
+    ),
+    Advice(
+        "which has settings of its own; set it there",
+        lambda p: fsp.simulate(NET, X, [(1.0, None)], dt=0.1, solver=RK4),
+        lambda p: fsp.simulate(NET, X, [(1.0, None)], solver=ReferenceSolver("rk4", dt=0.1)),
+    ),
+    Advice(
+        "the network has no loop (loop = None); give one made by loop_network",
+        lambda p: fsp.loop_gain(WITHOUT_LOOP),
+        lambda p: fsp.loop_gain(fsp.loop_network([4, 5, 3], rng=0)),
+    ),
+    Advice(
+        "; leave projected out",
+        lambda p: Activation("mine", SMOOTH.rate, SMOOTH.slope, projected=True),
+        lambda p: Activation("mine", SMOOTH.rate, SMOOTH.slope),
+    ),
+    Advice(
+        ", expected an Equilibrium; relax it",
+        lambda p: fsp.hebbian_update(NET, X, FREE.state, NUDGED),
+        lambda p: fsp.hebbian_update(NET, X, FREE, NUDGED),
+    ),
+    Advice(
+        "relax with nudge=Nudge(beta, target)",
+        lambda p: fsp.hebbian_update(NET, X, FREE, FREE),
+        lambda p: fsp.hebbian_update(NET, X, FREE, fsp.relax(NET, X, nudge=fsp.Nudge(0.5, D))),
+    ),
+    Advice(
+        "a tied matrix is presynaptic at both ends; use rule 'hebbian', or a network with tied = False",
+        lambda p: Learner.start(
+            RECIPROCAL, Recipe(Sgd(LearningRates(1.0, (1.0,))), RECIPE.solver, rule="mean_subtracted")
+        ),
+        lambda p: [
+            Learner.start(RECIPROCAL, Recipe(Sgd(LearningRates(1.0, (1.0,))), RECIPE.solver, rule="hebbian")),
+            Learner.start(
+                fsp.reciprocal_network([4, 5, 3], tied=False, rng=0),
+                Recipe(Sgd(LearningRates(1.0, (1.0,), backward=(1.0,))), RECIPE.solver, rule="mean_subtracted"),
+            ),
+        ],
+    ),
+    Advice(
+        "needs the curvature of rho: give Activation(..., curvature=...)",
+        lambda p: true_gradient(dataclasses.replace(NET, rho=SMOOTH), X, D, FREE, unconverged=True),
+        lambda p: true_gradient(dataclasses.replace(NET, rho=CURVED), X, D, FREE, unconverged=True),
+    ),
+]
+
+
+def ring(gain: float) -> fsp.Network:
+    """Three units in a ring that inhibits; it oscillates above a gain of 2."""
+    weight = np.full((1, 1), gain)
+    biases = (np.full(1, 0.5 + gain / 2), np.full(1, 0.5 - gain / 2), np.full(1, 0.5 - gain / 2))
+    return fsp.Network(np.zeros((4, 1)), (weight, weight), biases, loop=-weight)
+
+
+ANALYSIS = [
+    Advice(
+        "needs its curvature: give Activation(..., curvature=...)",
+        lambda p: continuation(dataclasses.replace(NET, rho=SMOOTH), X[0], "loop", (0.0, 0.5)),
+        lambda p: continuation(dataclasses.replace(NET, rho=CURVED), X[0], "loop", (0.0, 0.5)),
+    ),
+    Advice(
+        "use method='dense' for all",
+        lambda p: spectrum(NET, X, FREE, method="rightmost", count=99),
+        lambda p: spectrum(NET, X, FREE, method="dense").all(),
+    ),
+    Advice(
+        "rightmost eigenvalues, expected all; use method='dense'",
+        lambda p: spectrum(NET, X, FREE, method="rightmost", count=1).all(),
+        lambda p: spectrum(NET, X, FREE, method="dense").all(),
+    ),
+    Advice(
+        "needs a loop and a hard sigmoid; use 'dense' or 'rightmost' for this network",
+        lambda p: spectrum(RECIPROCAL, X, fsp.relax(RECIPROCAL, X), method="exact"),
+        lambda p: [spectrum(RECIPROCAL, X, fsp.relax(RECIPROCAL, X), method=m) for m in ("dense", "rightmost")],
+    ),
+    Advice(
+        "compute the spectrum of this network at each beta instead",
+        lambda p: admissible_beta(linearise(RECIPROCAL, X, fsp.relax(RECIPROCAL, X))),
+        lambda p: spectrum(RECIPROCAL, X, fsp.relax(RECIPROCAL, X, nudge=fsp.Nudge(0.5, D)), fsp.Nudge(0.5, D)),
+    ),
+    Advice(
+        "spans no plane; use a smaller step or a weaker loop",
+        lambda p: principal_plane(np.full((4, 8), np.nan)),
+        lambda p: principal_plane(fsp.simulate(NET, X[:1], [(2.0, None)], solver=RK4).states[0][:, 0]),
+    ),
+    Advice(
+        "compare: no sample both has an error and converges in both phases; weaken the loop",
+        lambda p: compare(ring(3.0), X, D[:, :1], RECIPE),
+        lambda p: compare(ring(1.0), X, D[:, :1], RECIPE),
+    ),
+]
+TRAINING = [
+    Advice(
+        "give datasets.Split(images, labels)",
+        lambda p: train_epoch(Learner.start(NET, RECIPE, 0), (X, Y), RECIPE),
+        lambda p: train_epoch(Learner.start(NET, RECIPE, 0), Split(X, Y), RECIPE),
+    ),
+    Advice(
+        "the data hold no images; give at least one",
+        lambda p: train_epoch(Learner.start(NET, RECIPE, 0), Split(X[:0], Y[:0]), RECIPE),
+        lambda p: train_epoch(Learner.start(NET, RECIPE, 0), Split(X[:1], Y[:1]), RECIPE),
+    ),
+    Advice(
+        ", but the network has no loop that could follow; leave it out",
+        lambda p: Learner.start(RECIPROCAL, Recipe(Sgd(LearningRates(1.0, (1.0,))), RECIPE.solver, mirror=0.5)),
+        lambda p: Learner.start(RECIPROCAL, Recipe(Sgd(LearningRates(1.0, (1.0,))), RECIPE.solver)),
+    ),
+    Advice(
+        "; lower its learning rate",
+        lambda p: [train_epoch(*started(1e200)) for _ in range(3)],
+        lambda p: train_epoch(*started(1.0)),
+    ),
+]
+
+
+def started(rate: float) -> tuple[Learner, Split, Recipe]:
+    recipe = Recipe(Sgd(LearningRates(rate, (rate,), rate), normalised=False), RECIPE.solver)
+    network = NET.astype("float32")
+    return Learner.start(network, recipe, 0), Split(X, Y), recipe
+
+
+DATA = [
+    Advice(
+        "give test_images and test_labels, or neither",
+        lambda p: own(test_labels=None),
+        lambda p: [own(), own(test_images=None, test_labels=None)],
+    ),
+    Advice(
+        "give `classes` if so many are meant",
+        lambda p: own(labels=Y * 1000),
+        lambda p: own(labels=Y * 1000, classes=2001),
+    ),
+    Advice(
+        "give labels - 1, ",
+        lambda p: own(labels=Y + 1, test_labels=Y + 1),
+        lambda p: [own(labels=Y, test_labels=Y), own(labels=Y + 1, test_labels=Y + 1, classes=4)],
+    ),
+    Advice(
+        "if these are meant",
+        lambda p: own(labels=np.repeat([0, 5], 3), test_labels=np.repeat([0, 5], 3)),
+        lambda p: [
+            own(labels=np.repeat([0, 5], 3), test_labels=np.repeat([0, 5], 3), classes=6),
+            own(labels=np.unique(np.repeat([0, 5], 3), return_inverse=True)[1], test_labels=[0, 1, 0, 1, 0, 1]),
+        ],
+    ),
+    Advice("add what is lacking, then ", lambda p: own(images=X - 0.5), lambda p: own(images=((X - 0.5) + 0.5) / 1.0)),
+    Advice(
+        "number them from 0",
+        lambda p: npz(p, images=X, labels=np.repeat([0, 5], 3)),
+        lambda p: npz(p, images=X, labels=np.unique(np.repeat([0, 5], 3), return_inverse=True)[1]),
+    ),
+    Advice(
+        "); save it again with numpy.savez",
+        lambda p: read_dataset(file(p, "own.npz", b"PK\x03\x04 damaged")),
+        lambda p: npz(p, images=X, labels=Y),
+    ),
+    Advice(
+        "give the folder or file that does",
+        lambda p: (
+            read_dataset((pictures(p) / "a").parent / "a" / "nothing")
+            if (pictures(p) / "a" / "nothing").mkdir()
+            else read_dataset(p / "set" / "a" / "nothing")
+        ),
+        lambda p: read_dataset(pictures(p / "good")),
+    ),
+    Advice(
+        "fill or remove it",
+        lambda p: [pictures(p), (p / "set" / "c").mkdir(), read_dataset(p / "set")],
+        lambda p: [(p / "set" / "c").rmdir(), read_dataset(p / "set")],
+    ),
+    Advice(
+        "; put it into the folder of its class",
+        lambda p: [pictures(p), picture(p / "set", "x.png"), read_dataset(p / "set")],
+        lambda p: [(p / "set" / "x.png").rename(p / "set" / "a" / "x.png"), read_dataset(p / "set")],
+    ),
+    Advice(
+        "as the first picture; bring all pictures to one size",
+        lambda p: [pictures(p), picture(p / "set", "b/x.png", (4, 4)), read_dataset(p / "set")],
+        lambda p: [picture(p / "set", "b/x.png"), read_dataset(p / "set")],
+    ),
+    Advice(
+        "without transparency; save it so",
+        lambda p: [pictures(p), picture(p / "set", "b/x.png", mode="RGBA"), read_dataset(p / "set")],
+        lambda p: [picture(p / "set", "b/x.png", mode="RGB"), read_dataset(p / "set")],
+    ),
+    Advice(
+        "); move it elsewhere",
+        lambda p: [pictures(p), file(p, "set/a/notes.txt", b""), read_dataset(p / "set")],
+        lambda p: [(p / "set" / "a" / "notes.txt").rename(p / "notes.txt"), read_dataset(p / "set")],
+    ),
+    Advice(
+        "expected test or valid; move it elsewhere",
+        lambda p: [
+            pictures(p).rename(p / "train"),
+            file(p, "more/train/x", b""),
+            beside_train(p),
+            read_dataset(p / "all"),
+        ],
+        lambda p: [(p / "all" / "notes").rename(p / "notes"), read_dataset(p / "all")],
+    ),
+    Advice(
+        "or is damaged; put the undamaged file in its place",
+        lambda p: [pictures(p), file(p, "set/a/0.png", b"no picture"), read_dataset(p / "set")],
+        lambda p: [picture(p / "set", "a/0.png"), read_dataset(p / "set")],
+    ),
+    Advice(
+        "these are test images; give the file of the training images, or the folder",
+        lambda p: [idx_files(p), read_dataset(p / "idx" / "t10k-images-idx3-ubyte")],
+        lambda p: [read_dataset(p / "idx" / "train-images-idx3-ubyte"), read_dataset(p / "idx")],
+    ),
+    Advice(
+        "sets of IDX files; give one of these files",
+        lambda p: [idx_files(p), idx_files(p, "other-"), read_dataset(p / "idx")],
+        lambda p: [
+            read_dataset(p / "idx" / name) for name in ("train-images-idx3-ubyte", "other-train-images-idx3-ubyte")
+        ],
+    ),
+    Advice(
+        "; put the undamaged file in its place",
+        lambda p: [idx_files(p), file(p, "idx/train-labels-idx1-ubyte", b"\0\0"), read_dataset(p / "idx")],
+        lambda p: [idx_files(p), read_dataset(p / "idx")],
+    ),
+]
+
+
+def beside_train(place: Path) -> None:
+    (place / "all").mkdir()
+    (place / "train").rename(place / "all" / "train")
+    (place / "all" / "notes").mkdir()
+
+
+def idx_files(place: Path, start: str = "") -> None:
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 30), ("t10k", 6)):
+        images, labels = rng.integers(0, 256, (count, 2, 2)).astype(np.uint8), (np.arange(count) % 3).astype(np.uint8)
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+            file(place, f"idx/{start}{part}-{kind}-ubyte", header + array.tobytes())
+
+
+def chosen(key: str, value: Any, **rest: Any) -> Any:
+    return config(**{key: value, **rest})
+
+
+TWO_KINDS = {"network.kind": "reciprocal", "network.loop_scale": None, "learning.rates.loop": None}
+CONFIGURATION = [
+    Advice(
+        "given, expected exactly one; give one of the two",
+        lambda p: load_config(
+            {
+                "data": {},
+                "learning": {"epochs": 1, "rates": {"input": 1.0, "forward": [1.0]}},
+                "network": {"hidden": [3]},
+            }
+        ),
+        lambda p: config(**{"data.name": "digits"}),
+    ),
+    Advice(
+        "leaves no validation images to judge by; give some, or leave patience out",
+        lambda p: config(**{"learning.patience": 1, "data.validation": 0}),
+        lambda p: [
+            config(**{"learning.patience": 1, "data.validation": 10}),
+            config(**{"learning.patience": None, "data.validation": 0}),
+        ],
+    ),
+    Advice("or give a file that ends in .toml", lambda p: load_config("no-preset"), lambda p: toml(p)),
+    Advice(
+        "give a TOML file, a run folder or a preset",
+        lambda p: load_config(p / "none.toml"),
+        lambda p: [toml(p), train(p), load_config(p / "run"), load_config("digits")],
+    ),
+    Advice("; correct that line", lambda p: toml(p, extra="\nx = ="), lambda p: toml(p)),
+    Advice("save the TOML file in that encoding", lambda p: toml(p, "utf-16"), lambda p: toml(p, "utf-8-sig")),
+    Advice(
+        "; leave it out (network.", lambda p: config(**{"network.kind": "reciprocal"}), lambda p: config(**TWO_KINDS)
+    ),
+    Advice(
+        "has no loop; leave it out (learning.rates.loop=None)",
+        lambda p: config(**{**TWO_KINDS, "learning.rates.loop": 0.5}),
+        lambda p: config(**TWO_KINDS),
+    ),
+    Advice(
+        "has no loop that could follow; leave it out (learning.mirror=None)",
+        lambda p: config(**TWO_KINDS, **{"learning.mirror": 0.5}),
+        lambda p: config(**TWO_KINDS, **{"learning.mirror": None}),
+    ),
+    Advice(
+        "so nothing would learn; leave some out",
+        lambda p: config(**{"learning.frozen": list(NAMES)}),
+        lambda p: config(**{"learning.frozen": list(NAMES[:-1])}),
+    ),
+    Advice(
+        "choose another rule, or network.tied = false",
+        lambda p: config(**TWO_KINDS, **{"learning.rule": "mean_subtracted"}),
+        lambda p: [
+            config(**TWO_KINDS, **{"learning.rule": "hebbian"}),
+            config(
+                **TWO_KINDS,
+                **{"learning.rule": "mean_subtracted", "network.tied": False, "learning.rates.backward": [1.0, 1.0]},
+            ),
+        ],
+    ),
+    Advice(
+        "give a number other than 0, such as 1.0",
+        lambda p: config(**{"learning.beta": 0.0}),
+        lambda p: config(**{"learning.beta": 1.0}),
+    ),
+    Advice(
+        "are both 0, which can never be met; ",
+        lambda p: config(**{"solver.absolute": 0.0}),
+        lambda p: config(**{"solver.absolute": 1e-4}),
+    ),
+    Advice(
+        "or choose another solver",
+        lambda p: config(**{"solver.dt": 0.1}),
+        lambda p: [
+            config(**{"solver.dt": None}),
+            config(**{"solver.dt": 0.1, "solver.name": "numba_ode", "solver.method": "rk4"}),
+        ],
+    ),
+    Advice(
+        "give learning.rule = 'hebbian' or 'mean_subtracted'",
+        lambda p: config(**{"learning.presynaptic": "other"}),
+        lambda p: [config(**{"learning.rule": rule}) for rule in ("hebbian", "mean_subtracted")],
+    ),
+    Advice(
+        "choose one of the two rules",
+        lambda p: config(**{"learning.presynaptic": "deviation", "learning.rule": "products"}),
+        lambda p: [config(**{"learning.rule": rule}) for rule in ("products", "mean_subtracted")],
+    ),
+]
+NAMES = ("input", "forward[0]", "forward[1]", "loop", "biases[0]", "biases[1]", "biases[2]")
+RUNS = [
+    Advice(
+        "is a run; resume it (resume=True) or give a folder for another one of the same kind (out=...)",
+        lambda p: [train(p), fsp.train(p / "run", progress=False)],
+        lambda p: [again(p, epochs=2), fsp.train(p / "run", out=p / "other", progress=False, threads=1)],
+    ),
+    Advice(
+        "already holds a run; resume it (resume=True) or give another folder (out=...)",
+        lambda p: [train(p), train(p)],
+        lambda p: [train(p, resume=True, epochs=2), train(p, "other")],
+    ),
+    Advice(
+        "; ask for as many or more",
+        lambda p: [train(p, epochs=2), again(p, epochs=1)],
+        lambda p: [again(p, epochs=2), again(p, epochs=3)],
+    ),
+    Advice(
+        "; resume with the same one, allow the change (",
+        lambda p: [train(p), again(p, epochs=2, **{"learning.beta": 0.5})],
+        lambda p: [train(p, "other", **{"learning.beta": 0.5}), again(p, epochs=2)],
+    ),
+    Advice(
+        "take the last network (which='last')",
+        lambda p: [train(p), removed(p / "run/checkpoints/best.json"), open_run(p / "run").network()],
+        lambda p: open_run(p / "run").evaluate(which="last"),
+    ),
+    Advice(
+        "; choose another part",
+        lambda p: train(p, **{"data.validation": 0}).evaluate("valid"),
+        lambda p: open_run(p / "run").evaluate("test"),
+    ),
+    Advice(
+        "; leave data out",
+        lambda p: [train(p), open_run(p / "run", data=own())],
+        lambda p: open_run(p / "run").evaluate(),
+    ),
+    Advice(
+        "no folder; give the folder that holds the runs (by default runs/)",
+        lambda p: list_runs(p / "none"),
+        lambda p: [train(p), list_runs(p)],
+    ),
+    Advice(
+        "holds a run that is no quickstart; give another folder (out=...)",
+        lambda p: [train(p), quickstart(p / "run", reporter(False))],
+        lambda p: quickstart(p / "other", reporter(False)),
+    ),
+    Advice(
+        "expected a folder; give one, or leave the option out (an unset shell variable?)",
+        lambda p: command("runs", "--out", ""),
+        lambda p: command("runs", p),
+    ),
+    Advice(
+        "expected a list; give callbacks=[...]",
+        lambda p: Callbacks(print_nothing),
+        lambda p: Callbacks([print_nothing]),
+    ),
+    Advice(
+        "if you trust it, give allow_import=(",
+        lambda p: [train(p, activation=SMOOTH), again(p, epochs=2)],
+        lambda p: again(p, epochs=2, allow_import=("advice",)),
+    ),
+    Advice(
+        "expected a list of functions, such as [",
+        lambda p: train(p, callbacks=print_nothing),
+        lambda p: train(p, callbacks=[print_nothing]),
+    ),
+    Advice(
+        "activation beside network, which has one of its own; leave activation out",
+        lambda p: mine(p, network=own_network(), activation="logistic"),
+        lambda p: mine(p, network=own_network()),
+    ),
+    Advice("a Dataset that is split already; leave ", lambda p: mine(p, **{"data.limit": 10}), lambda p: mine(p)),
+    Advice(
+        "neither a loop nor backward connections, so a nudge of the output would reach ",
+        lambda p: mine(p, network=dataclasses.replace(own_network(), loop=None)),
+        lambda p: mine(p, network=own_network()),
+    ),
+    Advice(
+        "; give a network for these data",
+        lambda p: mine(p, network=fsp.loop_network([5, 5, 3], rng=0)),
+        lambda p: mine(p, network=own_network()),
+    ),
+    Advice(
+        "has no curvature, which the probes' gradients need; ",
+        lambda p: train(p, activation=SMOOTH, probes={"samples": 5}),
+        lambda p: [train(p, activation=SMOOTH), train(p, "curved", activation=CURVED, probes={"samples": 5})],
+    ),
+    Advice(
+        "and no import path leads back to it; in Python, give it again",
+        lambda p: [train(p, activation=nameless()), again(p, epochs=2)],
+        lambda p: again(p, epochs=2, activation=nameless()),
+    ),
+]
+
+
+def mine(place: Path, **parts: Any) -> Any:
+    """A training on own data."""
+    options: dict[str, Any] = {"epochs": 1, "probes": {"samples": 0}, "progress": False, "threads": 1}
+    return fsp.train(out=place / "run", data=small_set(), **options, **parts)
+
+
+def nameless() -> Activation:
+    return Activation("nameless", SMOOTH.rate, SMOOTH.slope)
+
+
+def print_nothing(record: Any, network: Any) -> None:
+    """A callback."""
+
+
+def own_network() -> Any:
+    return fsp.loop_network([4, 5, 3], loop_scale=0.2, rng=0)
+
+
+def small_set() -> Any:
+    rng = np.random.default_rng(0)
+    return fsp.dataset_from_arrays(rng.random((30, 4)), np.arange(30) % 3)
+
+
+GRID = {"beta": [0.5]}
+SWEEPS = [
+    Advice(
+        "whose members differ in it; give seeds (seeds=...)", lambda p: swept(p, seed=3), lambda p: swept(p, seeds=[3])
+    ),
+    Advice(
+        "give them as seeds (seeds=...)", lambda p: swept(p, grid={"seed": [1, 2]}), lambda p: swept(p, seeds=[1, 2])
+    ),
+    Advice(
+        "is ambiguous; give one of: ",
+        lambda p: swept(p, grid={"name": ["digits"]}),
+        lambda p: swept(p, grid={"data.name": ["digits"]}),
+    ),
+    Advice(
+        "by the grid and beside it; leave one out",
+        lambda p: swept(p, grid=GRID, **{"learning.beta": 1.0}),
+        lambda p: [swept(p, grid=GRID), swept(p, out=p / "other", **{"learning.beta": 1.0})],
+    ),
+    Advice(
+        "; the rates fit one depth, so compare depths in one sweep each (out=...), ",
+        lambda p: swept(p, grid={"hidden": [[5], [5, 5]]}, **{"network.hidden": None}),
+        lambda p: [
+            swept(
+                p,
+                out=p / str(n),
+                grid={"hidden": [[5] * n]},
+                **{"network.hidden": None, "learning.rates.forward": [7.0] * n},
+            )
+            for n in (1, 2)
+        ],
+    ),
+    Advice(
+        "is given twice; give all its values at once",
+        lambda p: swept(p, grid={"beta": [0.5], "learning.beta": [1.0]}),
+        lambda p: swept(p, grid={"beta": [0.5, 1.0]}),
+    ),
+    Advice(
+        "has no values; give one or more, or leave it out",
+        lambda p: swept(p, grid={"beta": []}),
+        lambda p: [swept(p, grid=GRID), swept(p, out=p / "other")],
+    ),
+    Advice("twice; give each value once", lambda p: swept(p, grid={"beta": [0.5, 0.5]}), lambda p: swept(p, grid=GRID)),
+    Advice(
+        "is a run, not the folder of a sweep; give another folder (out=...)",
+        lambda p: [train(p), swept(p, out=p / "run")],
+        lambda p: swept(p),
+    ),
+    Advice(
+        "give the same one, with more seeds or values, or another folder (out=...)",
+        lambda p: [swept(p, grid=GRID), swept(p, grid={"batch": [10]})],
+        lambda p: [swept(p, grid={"beta": [0.5, 1.0]}, seeds=2), swept(p, grid={"batch": [10]}, out=p / "other")],
+    ),
+    Advice(
+        "; move it away, or give another folder (out=...)",
+        lambda p: [swept(p), (p / "sweep/sweep.json").unlink(), swept(p, **{"learning.beta": 0.5})],
+        lambda p: [
+            (p / "sweep/seed=0").rename(p / "away"),
+            swept(p, **{"learning.beta": 0.5}),
+            swept(p, out=p / "other", **{"learning.beta": 0.5}),
+        ],
+    ),
+    Advice(
+        "); give the folder of one (by default in sweeps/)",
+        lambda p: open_sweep(p),
+        lambda p: [swept(p), open_sweep(p / "sweep")],
+    ),
+    Advice(
+        "is damaged; restore it, or remove it and sweep again: finished runs are kept",
+        lambda p: [swept(p), file(p, "sweep/sweep.json", b"{"), open_sweep(p / "sweep")],
+        lambda p: [(p / "sweep/sweep.json").unlink(), swept(p), open_sweep(p / "sweep")],
+    ),
+    Advice(
+        "so there is nothing to draw; run the sweep again to continue it",
+        lambda p: [swept(p), (p / "sweep/seed=0/summary.json").unlink(), open_sweep(p / "sweep").plot()],
+        lambda p: swept(p).plot(),
+    ),
+]
+
+
+def drawn(place: Path, *folders: Path, name: str = "errors", **options: Any) -> Any:
+    return make(name, folders, place / "figures", **options)
+
+
+FIGURES = [
+    Advice(
+        "in a loop with a hard sigmoid alone, and its network has ",
+        lambda p: drawn(p, train(p, probes={"samples": 20}, **{"network.rho": "logistic"}).folder, name="spectra"),
+        lambda p: drawn(p, train(p, "other", probes={"samples": 20}).folder, name="spectra"),
+    ),
+    Advice(
+        "train it again with probes.samples = 100",
+        lambda p: drawn(p, train(p).folder, name="spectra"),
+        lambda p: drawn(p, train(p, "other", probes={"samples": 100}).folder, name="spectra"),
+    ),
+    Advice(
+        "; give runs that share the rest of their configuration",
+        lambda p: drawn(p, train(p, "a", seed=0).folder, train(p, "b", seed=1, **{"learning.batch": 10}).folder),
+        lambda p: drawn(p, p / "a", train(p, "c", seed=1).folder),
+    ),
+    Advice(
+        "); give one of them",
+        lambda p: drawn(p, train(p, "a").folder, train(p, "b").folder),
+        lambda p: drawn(p, p / "a"),
+    ),
+    Advice(
+        "so there are no runs; give the folder of a run or of runs, or ",
+        lambda p: drawn(p, p / "none"),
+        lambda p: [train(p), drawn(p, p / "run"), drawn(p, p)],
+    ),
+]
+TORCH = [
+    Advice(
+        "give passes=K for higher ones", lambda p: second(SOFT.to_torch()), lambda p: second(SOFT.to_torch(passes=20))
+    ),
+    Advice(
+        "or take what was reached with require_converged=False",
+        lambda p: module(max_passes=1)(torch.tensor(X)),
+        lambda p: module(max_passes=1, require_converged=False)(torch.tensor(X)),
+    ),
+    Advice(
+        "makes exactly so many; leave max_passes = ",
+        lambda p: NET.to_torch(passes=3, max_passes=5),
+        lambda p: NET.to_torch(passes=3),
+    ),
+    Advice(
+        "which smooth units need here; give Activation(..., curvature=...)",
+        lambda p: dataclasses.replace(NET, rho=SMOOTH).to_torch(),
+        lambda p: dataclasses.replace(NET, rho=CURVED).to_torch(),
+    ),
+    Advice(
+        "expected a tensor; make one with torch.as_tensor",
+        lambda p: NET.to_torch()(X),
+        lambda p: NET.to_torch()(torch.as_tensor(X)),
+    ),
+    Advice(
+        "expected float32 or float64; call .float() or .double() first",
+        lambda p: NET.to_torch().half()(torch.tensor(X)),
+        lambda p: [NET.to_torch().half().float()(torch.tensor(X)), NET.to_torch().half().double()(torch.tensor(X))],
+    ),
+    Advice(
+        "weights, expected float32; use products = 'full'",
+        lambda p: fsp.relax(NET, X, solver=fsp.make_solver("torch_fixed_point", products="tf32", device="cpu")),
+        lambda p: fsp.relax(NET, X, solver=fsp.make_solver("torch_fixed_point", products="full", device="cpu")),
+    ),
+    Advice(
+        "; use cpu or auto",
+        lambda p: fsp.relax(NET, X, solver=fsp.make_solver("torch_fixed_point", device="cuda:99")),
+        lambda p: [fsp.relax(NET, X, solver=fsp.make_solver("torch_fixed_point", device=d)) for d in ("cpu", "auto")],
+    ),
+]
+
+
+def module(**options: Any) -> Any:
+    return NET.with_parameters({"loop": 4 * NET.loop}).to_torch(**options)
+
+
+def second(made: Any) -> Any:
+    images = torch.tensor(X, requires_grad=True)
+    (first,) = torch.autograd.grad(made(images).sum(), images, create_graph=True)
+    return torch.autograd.grad(first.square().sum(), images)
+
+
+ADVICE = [*RELAX, *ANALYSIS, *TRAINING, *DATA, *CONFIGURATION, *RUNS, *SWEEPS, *FIGURES, *TORCH]
+ELSEWHERE: dict[str, str] = {}
+UNFOLLOWED: dict[str, str] = {}
