@@ -7,7 +7,10 @@ tests that follow the others, `UNFOLLOWED` says why an advice is not followed in
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,17 +27,23 @@ from fsp_dynamics.analysis.spectra import linearise, spectrum
 from fsp_dynamics.analysis.stability import admissible_beta
 from fsp_dynamics.cli import main
 from fsp_dynamics.cli.options import reporter
-from fsp_dynamics.datasets import Split, read_dataset
-from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.datasets import Split, list_datasets, read_dataset
+from fsp_dynamics.datasets.pictures import read_pictures
+from fsp_dynamics.errors import ConfigurationError, DataWarning
+from fsp_dynamics.experiments.backend import backend_of
 from fsp_dynamics.experiments.callbacks import Callbacks
 from fsp_dynamics.experiments.config_io import load_config, to_toml
 from fsp_dynamics.experiments.figures.drawing import make
+from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.overview import list_runs
 from fsp_dynamics.experiments.quickstart import quickstart
 from fsp_dynamics.experiments.run import open_run
 from fsp_dynamics.experiments.sweeps.runner import open_sweep, sweep
+from fsp_dynamics.explorer.session import Session
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
+from fsp_dynamics.learning.rules.hebbian import HebbianRule
 from fsp_dynamics.models.activations import Activation
+from fsp_dynamics.sklearn import LoopClassifier
 from fsp_dynamics.solvers.reference import ReferenceSolver
 from fsp_dynamics.training.epoch import train_epoch
 from fsp_dynamics.training.recipe import Learner, Recipe
@@ -88,7 +97,6 @@ def config(**changes: Any) -> Any:
 
 def command(*words: Any) -> None:
     """A command line that succeeds; its message as an error where it does not."""
-    import contextlib
     import io
 
     lines = io.StringIO()
@@ -160,11 +168,6 @@ RELAX = [
         "it holds rows of different lengths; give rows of one length",
         lambda p: fsp.relax(NET, np.array([[0.0], [0.0, 1.0]], object)),
         lambda p: fsp.relax(NET, np.array(X.tolist(), object)),
-    ),
-    Advice(
-        "expected numbers in [0, 1]; give images / 255",
-        lambda p: fsp.relax(NET, (255 * X).astype(np.uint8)),
-        lambda p: fsp.relax(NET, (255 * X).astype(np.uint8) / 255),
     ),
     Advice(
         ", expected numbers; clean the data first",
@@ -838,6 +841,377 @@ def second(made: Any) -> Any:
     return torch.autograd.grad(first.square().sum(), images)
 
 
-ADVICE = [*RELAX, *ANALYSIS, *TRAINING, *DATA, *CONFIGURATION, *RUNS, *SWEEPS, *FIGURES, *TORCH]
-ELSEWHERE: dict[str, str] = {}
-UNFOLLOWED: dict[str, str] = {}
+def told(call: Callable[[], Any]) -> None:
+    """The first warning of a call as an error."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        call()
+    for each in seen:
+        raise ConfigurationError(str(each.message))
+
+
+def silent(call: Callable[[], Any]) -> None:
+    """A call that gives no warning about data or phases."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        warnings.filterwarnings("error", "beta = ")
+        call()
+
+
+class Odd:
+    def __float__(self) -> float:
+        raise ValueError("no number after all")
+
+
+def interrupted() -> Learner:
+    """A learner that was left in the middle of an epoch."""
+    recipe = dataclasses.replace(RECIPE, batch=2)
+    learner = Learner.start(NET, recipe, 0)
+    with contextlib.suppress(KeyboardInterrupt):
+        train_epoch(learner, Split(X, Y), recipe, stop)
+    return learner
+
+
+def stop(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+LOOSE = fsp.Tolerance(1e-4)
+KINDS = (("a", {}), ("b", TWO_KINDS))
+MORE = [
+    Advice(
+        "expected numbers in [0, 1]; give ",
+        lambda p: fsp.relax(NET, (255 * X).astype(np.uint8)),
+        lambda p: fsp.relax(NET, (255 * X).astype(np.uint8) / 255),
+    ),
+    Advice(
+        "are whole numbers above 1, expected numbers in [0, 1]; divide by the largest possible value",
+        lambda p: told(lambda: fsp.relax(NET, (255 * X).astype(int))),
+        lambda p: silent(lambda: fsp.relax(NET, (255 * X).astype(int) / 255)),
+    ),
+    Advice(
+        ", expected numbers in [0, 1]; divide by the largest possible value",
+        lambda p: told(lambda: fsp.relax(NET, 16 * X)),
+        lambda p: silent(lambda: fsp.relax(NET, 16 * X / 16)),
+    ),
+    Advice(
+        "holds what is no number (",
+        lambda p: fsp.relax(NET, np.array([[Odd()] * 4], object)),
+        lambda p: fsp.relax(NET, np.array([[0.5] * 4], object)),
+    ),
+    Advice(
+        "; raise beta, or relax both phases with a lower tolerance",
+        lambda p: told(lambda: updated(1e-6, LOOSE)),
+        lambda p: [silent(lambda: updated(1.0, LOOSE)), silent(lambda: updated(1e-6, fsp.Tolerance(1e-12)))],
+    ),
+    Advice(
+        "; raise beta, or lower the tolerance below ",
+        lambda p: Learner.start(NET, dataclasses.replace(RECIPE, beta=1e-5)),
+        lambda p: [
+            Learner.start(NET, dataclasses.replace(RECIPE, beta=1.0)),
+            Learner.start(NET, dataclasses.replace(RECIPE, beta=1e-5, tolerance=fsp.Tolerance(1e-10))),
+        ],
+    ),
+    Advice(
+        "were given; go on with the same data and recipe",
+        lambda p: train_epoch(interrupted(), Split(X[:4], Y[:4]), dataclasses.replace(RECIPE, batch=2)),
+        lambda p: train_epoch(interrupted(), Split(X, Y), dataclasses.replace(RECIPE, batch=2)),
+    ),
+    Advice(
+        "set aside; give more of it, or a smaller validation",
+        lambda p: told(lambda: own(labels=[1, 0, 1, 0, 0, 2])),
+        lambda p: [
+            silent(lambda: own(labels=[1, 0, 1, 0, 0, 2], validation=0)),
+            silent(lambda: own(labels=[1, 0, 2, 0, 0, 2])),
+        ],
+    ),
+    Advice(
+        "of [0, 1]; if they were divided twice, divide them once",
+        lambda p: told(lambda: own(images=X / 255, test_images=X / 255)),
+        lambda p: silent(lambda: own(images=X, test_images=X)),
+    ),
+    Advice(
+        "are divided by 255; if that is white, give images / ",
+        lambda p: told(lambda: own(images=(16 * X).astype(np.uint8), test_images=(16 * X).astype(np.uint8))),
+        lambda p: silent(
+            lambda: own(images=(16 * X).astype(np.uint8) / 16, test_images=(16 * X).astype(np.uint8) / 16)
+        ),
+    ),
+    Advice(
+        "bytes; use smaller or fewer pictures",
+        lambda p: read_pictures(pictures(p), 95),
+        lambda p: read_pictures(p / "set", 96),
+    ),
+    Advice(
+        "cannot be read as a picture (",
+        lambda p: [
+            pictures(p),
+            file(p, "set/a/0.png", (p / "set/a/1.png").read_bytes()[:20]),
+            read_dataset(p / "set"),
+        ],
+        lambda p: [picture(p / "set", "a/0.png"), read_dataset(p / "set")],
+    ),
+    Advice(
+        "put the former ones back, or train from the beginning in another folder",
+        lambda p: [mine(p, network=own_network()), open_run(p / "run", data=own())],
+        lambda p: [
+            open_run(p / "run", data=small_set()).evaluate(),
+            fsp.train(data=own(), out=p / "other", progress=False, epochs=1, probes={"samples": 0}),
+        ],
+    ),
+    Advice(
+        "belongs to backend torch, not to ",
+        lambda p: train(p, device="cpu"),
+        lambda p: [train(p, "a", device="cpu", backend="torch"), train(p, "b")],
+    ),
+    Advice(
+        "does not run on backend torch; choose one of: ",
+        lambda p: train(p, backend="torch", **{"solver.name": "reference"}),
+        lambda p: [train(p, "a", backend="torch", **{"solver.name": "fixed_point"}), train(p, "b")],
+    ),
+    Advice(
+        "does not run on backend torch; use backend numba, or leave it out",
+        lambda p: train(p, backend="torch", device="cpu", **{"solver.method": "newton"}),
+        lambda p: [
+            train(p, "a", **{"solver.method": "newton", "data.limit": 20}),
+            train(p, "b", backend="torch", device="cpu"),
+        ],
+    ),
+    Advice(
+        "belongs to solver fixed_point, not to torch_ode; leave it out",
+        lambda p: backend_of("torch", "cpu", "tf32").solver(torch_ode()),
+        lambda p: backend_of("torch", "cpu").solver(torch_ode()),
+    ),
+    Advice(
+        ", which controls its step; leave dt out, or take one of: ",
+        lambda p: fsp.make_solver("torch_ode", method="dopri5", dt=0.1),
+        lambda p: [fsp.make_solver("torch_ode", method="dopri5"), fsp.make_solver("torch_ode", method="rk4", dt=0.1)],
+    ),
+    Advice(
+        " does not control its step; give dt, or take one of: ",
+        lambda p: fsp.make_solver("torch_ode", method="rk4"),
+        lambda p: [fsp.make_solver("torch_ode", method="rk4", dt=0.1), fsp.make_solver("torch_ode", method="dopri5")],
+    ),
+    Advice(
+        "and --runs without --train makes nothing; leave them out",
+        lambda p: [train(p), command("figure", "errors", "--runs", p / "run", "--epochs", "1", "--out", p / "f")],
+        lambda p: command("figure", "errors", "--runs", p / "run", "--out", p / "f"),
+    ),
+    Advice(
+        ", or train them (",
+        lambda p: drawn(p, train(p, "all/a", probes={"samples": 20}).folder, name="alignment"),
+        lambda p: [
+            train(p, "all/b", probes={"samples": 20}, **{"learning.frozen": ["loop"]}),
+            train(p, "all/c", probes={"samples": 20}, **{"learning.frozen": ["forward[0]"]}),
+            drawn(p, p / "all", name="alignment"),
+        ],
+    ),
+    Advice(
+        "; leave it out, or give a folder of runs",
+        lambda p: drawn(
+            p, *(train(p, f"all/{n}", probes={"samples": 20}, **k).folder for n, k in KINDS), name="spectra"
+        ),
+        lambda p: [drawn(p, p / "all/a", name="spectra"), drawn(p, p / "all", name="spectra")],
+    ),
+    Advice(
+        "has finished no epoch yet; wait for it or leave it out",
+        lambda p: drawn(p, train(p, "a").folder, unfinished(p).folder),
+        lambda p: [drawn(p, p / "a"), again(p), drawn(p, p / "a", p / "run")],
+    ),
+    Advice(
+        "; give the folder of a run",
+        lambda p: open_run(p / "none"),
+        lambda p: [train(p), open_run(p / "run")],
+    ),
+    Advice(
+        "restore it, or give another folder (out=...)",
+        lambda p: [train(p), (p / "run/config.toml").rename(p / "config.toml"), train(p)],
+        lambda p: [train(p, "other"), (p / "config.toml").rename(p / "run/config.toml"), again(p, epochs=2)],
+    ),
+    Advice(
+        "is a link, expected a file; put the file itself in its place",
+        lambda p: [train(p), linked(p / "run/config.toml"), again(p, epochs=2)],
+        lambda p: [(p / "run/aside").replace(p / "run/config.toml"), again(p, epochs=2)],
+    ),
+    Advice(
+        "; wait for it or give another folder (out=...)",
+        lambda p: [train(p), while_locked(p, lambda: again(p, epochs=2))],
+        lambda p: [while_locked(p, lambda: train(p, "other")), again(p, epochs=2)],
+    ),
+    Advice(
+        "restore it, or begin anew: fsp train ",
+        lambda p: [train(p), (p / "run/checkpoints/last.json").rename(p / "last.json"), again(p, epochs=2)],
+        lambda p: [
+            command("train", p / "run", "--out", p / "new", "--no-progress"),
+            (p / "last.json").rename(p / "run/checkpoints/last.json"),
+            again(p, epochs=2),
+        ],
+    ),
+    Advice(
+        "put it back, or allow the change: fsp train ",
+        lambda p: [train(p), edited(p / "run/config.toml", "beta = 1.0", "beta = 0.5"), again(p, epochs=2)],
+        lambda p: command("train", p / "run", "--resume", "--epochs", 2, "--allow", "learning.beta", "--no-progress"),
+    ),
+    Advice(
+        "or name its folder in PYTHONPATH",
+        lambda p: train(p, rule="own_of_advice:Mine"),
+        lambda p: [
+            file(p, "parts/own_of_advice.py", RULE.encode()),
+            with_path(p / "parts", lambda: train(p, rule="own_of_advice:Mine")),
+        ],
+    ),
+    Advice(
+        "; give an object of it",
+        lambda p: train(p, rule=Needs),
+        lambda p: train(p, rule=Needs(0)),
+    ),
+    Advice(
+        ", which decides it; leave one of the two out",
+        lambda p: train(p, rule="products", **{"learning.rule": "hebbian"}),
+        lambda p: [train(p, "a", rule="products"), train(p, "b", **{"learning.rule": "hebbian"})],
+    ),
+    Advice(
+        "give it again (network=...), or leave the key out to draw one from the seed",
+        lambda p: [mine(p, network=own_network()), copied(p)],
+        lambda p: [copied(p, "a", network=own_network()), copied(p, "b", **{"network.initial": None})],
+    ),
+    Advice(
+        " epochs that are not among those asked for now (",
+        lambda p: [swept(p, grid={"beta": [0.5, 1.0]}), swept(p, grid=GRID, epochs=2)],
+        lambda p: [swept(p, grid={"beta": [0.5, 1.0]}, epochs=2), swept(p, grid=GRID, epochs=3, out=p / "other")],
+    ),
+    Advice(
+        "; pass dataset= the matching name or Dataset",
+        lambda p: Session.of(own_network()),
+        lambda p: Session.of(own_network(), small_set()),
+    ),
+    Advice(
+        "; give the whole path (./~ is a folder of that name)",
+        lambda p: list_datasets("~nobody-of-that-name/x"),
+        lambda p: [list_datasets(p / "x"), list_datasets("./~nobody-of-that-name/x")],
+    ),
+    Advice(
+        "; call fit, which creates a new one, or restore the value",
+        lambda p: classifier().set_params(hidden=(6,)).partial_fit(X, Y),
+        lambda p: [
+            classifier().set_params(hidden=(6,)).fit(X, Y),
+            classifier().set_params(hidden=(6,)).set_params(hidden=(5,)).partial_fit(X, Y),
+        ],
+    ),
+]
+RULE = """
+import fsp_dynamics as fsp
+from fsp_dynamics.learning.rules.hebbian import HebbianRule
+
+class Mine(HebbianRule):
+    name = "mine"
+"""
+
+
+class Needs(HebbianRule):
+    name = "needs"
+
+    def __init__(self, value: int) -> None:
+        """One that cannot be made without an argument."""
+
+
+def updated(beta: float, tolerance: fsp.Tolerance) -> Any:
+    free = fsp.relax(NET, X, tolerance=tolerance)
+    nudged = fsp.relax(NET, X, nudge=fsp.Nudge(beta, D), start=free, tolerance=tolerance)
+    return fsp.hebbian_update(NET, X, free, nudged)
+
+
+def torch_ode() -> Any:
+    return config(**{"solver.name": "torch_ode", "solver.method": "dopri5"})[1].solver
+
+
+def unfinished(place: Path) -> Any:
+    """A run that was stopped in its first epoch."""
+    with contextlib.suppress(KeyboardInterrupt):
+        train(place, seed=1, progress=stop)
+    return open_run(place / "run")
+
+
+def linked(path: Path) -> None:
+    path.rename(path.with_name("aside"))
+    path.symlink_to("aside")
+
+
+def while_locked(place: Path, call: Callable[[], Any]) -> None:
+    with RunFolder(place / "run").locked():
+        call()
+
+
+def edited(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+def with_path(folder: Path, call: Callable[[], Any]) -> None:
+    sys.path.insert(0, str(folder))
+    try:
+        call()
+    finally:
+        sys.path.remove(str(folder))
+
+
+def copied(place: Path, name: str = "copy", **changes: Any) -> Any:
+    """Another run of the configuration of `mine`."""
+    table = load_config(place / "run")[1].table(exclude_none=True)
+    table["data"] = {"name": "digits"}
+    return fsp.train(table, out=place / name, data=small_set(), progress=False, threads=1, **changes)
+
+
+def classifier() -> LoopClassifier:
+    return LoopClassifier(hidden=(5,), epochs=1, random_state=0, scale=None).partial_fit(X, Y, classes=[0, 1, 2])
+
+
+ADVICE = [*RELAX, *ANALYSIS, *TRAINING, *DATA, *CONFIGURATION, *RUNS, *SWEEPS, *FIGURES, *TORCH, *MORE]
+ELSEWHERE = {
+    "IDX files ({}; .gz or not) into FOLDER/": "datasets/test_registry.py::test_files_under_the_names_of_other_sources_are_found",
+    "; delete it and fetch it again": "datasets/test_registry.py::test_fetch_replaces_only_what_is_damaged",
+    "; name a folder you may write to (--data-dir)": "datasets/test_registry.py::test_fetch_goes_where_it_is_told_and_reports",
+    "train from the beginning in another folder": (
+        "datasets/test_datasets.py::test_files_that_are_split_otherwise_than_before_are_known_by_their_digests"
+    ),
+    "; save it again with save_network": "experiments/test_network_file.py::test_a_network_comes_back_to_the_bit",
+    "; restore it or train again": "experiments/test_runner.py::test_killed_between_metrics_and_checkpoint",
+    "; give a readable TOML file": "experiments/test_config.py::test_a_file_may_begin_with_a_byte_order_mark",
+    "--nthreads 1": "experiments/sweeps/test_sweep_cluster.py::test_a_worker_killed_while_it_trains_costs_no_run_and_no_bit",
+    "start one (dask scheduler)": "experiments/sweeps/test_sweep_cluster.py::test_a_worker_killed_while_it_trains_costs_no_run_and_no_bit",
+    "; lower the learning rates": "experiments/test_runner.py::test_it_learns",
+    "; lower output_step or the rates": "test_sklearn.py::test_an_ordinary_fit_does_not_warn",
+    "; lower loop_scale or the rate of the loop": "test_sklearn.py::test_an_ordinary_fit_does_not_warn",
+}
+"""{a piece of a message: the test in which what it advises is done}."""
+UNFOLLOWED = {
+    "pip install": "it changes what is installed",
+    "reinstall scikit-learn": "it changes what is installed",
+    "install fsp_dynamics[notebook]": "it changes what is installed",
+    "run fsp bench from a clone": "tests run in a clone, where the message does not come",
+    "notebooks come with the sources": "tests run in a clone, where the message does not come",
+    "only fsp train runs in several, start this one alone": "started alone is how every other test starts it",
+    "--runs names {}; give one": "one folder is what every other test gives",
+    "whose variants are trained; give another preset": "it trains the variants of a preset, for minutes",
+    "registered in this process alone; leave out jobs and scheduler": "without them is how every other test sweeps",
+    "leave jobs out": "it needs a cluster",
+    "in rank {} is not finite": "it ends a job of several processes; alone the same advice is followed",
+    "one of them is of another time or run; restore": "what was changed from outside is put back",
+    "use the version of fsp_dynamics that wrote it": "it needs another version",
+    "a second name of another file, expected a file; remove it": "what was changed from outside is put back",
+    "expected a folder; put the folder itself": "what was changed from outside is put back",
+    "restore the run's config.toml": "what was changed from outside is put back",
+    "it belongs to another run; put its own one back": "what was changed from outside is put back",
+    "cannot be verified; restore it": "what was changed from outside is put back",
+    "; put its own checkpoints back": "what was changed from outside is put back",
+    "is not that of {}; restore it": "what was changed from outside is put back",
+    "use a shorter step": "of degree: where a branch is lost depends on the network",
+    "or another span": "of degree: which start is near depends on the network",
+    "did not converge; use method='dense'": "LAPACK's failure is not met on purpose",
+    "use a smaller beta": "of degree: which beta has an equilibrium depends on the network",
+    "weaken its weights": "of degree: which weights amplify depends on the network",
+    "does not converge; weaken the loop": "of degree: which loop converges depends on the network",
+    "expected frame, sweep, learn": "no advice: the kinds of a message of the page",
+}
+"""{a piece of a message: why its advice is not followed in a test}."""
