@@ -476,6 +476,11 @@ def chosen(key: str, value: Any, **rest: Any) -> Any:
 TWO_KINDS = {"network.kind": "reciprocal", "network.loop_scale": None, "learning.rates.loop": None}
 CONFIGURATION = [
     Advice(
+        "; give smaller layers",
+        lambda p: config(**{"network.hidden": [10**6, 10**6]}),
+        lambda p: config(**{"network.hidden": [1000, 1000]}),
+    ),
+    Advice(
         "given, expected exactly one; give one of the two",
         lambda p: load_config(
             {
@@ -764,7 +769,7 @@ def drawn(place: Path, *folders: Path, name: str = "errors", **options: Any) -> 
 
 FIGURES = [
     Advice(
-        "in a loop with a hard sigmoid alone, and its network has ",
+        "in a loop with a hard sigmoid alone, and its network ",
         lambda p: drawn(p, train(p, probes={"samples": 20}, **{"network.rho": "logistic"}).folder, name="spectra"),
         lambda p: drawn(p, train(p, "other", probes={"samples": 20}).folder, name="spectra"),
     ),
@@ -877,7 +882,7 @@ def stop(*_: Any) -> None:
 
 
 LOOSE = fsp.Tolerance(1e-4)
-KINDS = (("a", {}), ("b", TWO_KINDS))
+KINDS, SOME = (("a", {}), ("b", TWO_KINDS)), {"samples": 20}
 MORE = [
     Advice(
         "expected numbers in [0, 1]; give ",
@@ -1008,15 +1013,8 @@ MORE = [
     ),
     Advice(
         "; leave it out, or give a folder of runs",
-        lambda p: drawn(
-            p, *(train(p, f"all/{n}", probes={"samples": 20}, **k).folder for n, k in KINDS), name="spectra"
-        ),
+        lambda p: drawn(p, *(train(p, f"all/{n}", probes=SOME, **k).folder for n, k in KINDS), name="spectra"),
         lambda p: [drawn(p, p / "all/a", name="spectra"), drawn(p, p / "all", name="spectra")],
-    ),
-    Advice(
-        "has finished no epoch yet; wait for it or leave it out",
-        lambda p: drawn(p, train(p, "a").folder, unfinished(p).folder),
-        lambda p: [drawn(p, p / "a"), again(p), drawn(p, p / "a", p / "run")],
     ),
     Advice(
         "; give the folder of a run",
@@ -1039,7 +1037,7 @@ MORE = [
         lambda p: [while_locked(p, lambda: train(p, "other")), again(p, epochs=2)],
     ),
     Advice(
-        "restore it, or begin anew: fsp train ",
+        "restore it, or begin anew: ",
         lambda p: [train(p), (p / "run/checkpoints/last.json").rename(p / "last.json"), again(p, epochs=2)],
         lambda p: [
             command("train", p / "run", "--out", p / "new", "--no-progress"),
@@ -1048,7 +1046,7 @@ MORE = [
         ],
     ),
     Advice(
-        "put it back, or allow the change: fsp train ",
+        "put it back, or allow the change: ",
         lambda p: [train(p), edited(p / "run/config.toml", "beta = 1.0", "beta = 0.5"), again(p, epochs=2)],
         lambda p: command("train", p / "run", "--resume", "--epochs", 2, "--allow", "learning.beta", "--no-progress"),
     ),
@@ -1086,7 +1084,7 @@ MORE = [
         lambda p: Session.of(own_network(), small_set()),
     ),
     Advice(
-        "; give the whole path (./~ is a folder of that name)",
+        "; give the whole path",
         lambda p: list_datasets("~nobody-of-that-name/x"),
         lambda p: [list_datasets(p / "x"), list_datasets("./~nobody-of-that-name/x")],
     ),
@@ -1125,13 +1123,6 @@ def torch_ode() -> Any:
     return config(**{"solver.name": "torch_ode", "solver.method": "dopri5"})[1].solver
 
 
-def unfinished(place: Path) -> Any:
-    """A run that was stopped in its first epoch."""
-    with contextlib.suppress(KeyboardInterrupt):
-        train(place, seed=1, progress=stop)
-    return open_run(place / "run")
-
-
 def linked(path: Path) -> None:
     path.rename(path.with_name("aside"))
     path.symlink_to("aside")
@@ -1167,25 +1158,33 @@ def classifier() -> LoopClassifier:
     return LoopClassifier(hidden=(5,), epochs=1, random_state=0, scale=None).partial_fit(X, Y, classes=[0, 1, 2])
 
 
-ADVICE = [*RELAX, *ANALYSIS, *TRAINING, *DATA, *CONFIGURATION, *RUNS, *SWEEPS, *FIGURES, *TORCH, *MORE]
+TRAINED = [*RUNS, *SWEEPS, *FIGURES, *MORE]
+ADVICE = [*RELAX, *ANALYSIS, *TRAINING, *DATA, *CONFIGURATION, *TORCH, *TRAINED]
+CLUSTER = "experiments/sweeps/test_sweep_cluster.py::test_a_worker_killed_while_it_trains_costs_no_run_and_no_bit"
+REGISTRY, SKLEARN = "datasets/test_registry.py", "test_sklearn.py"
 ELSEWHERE = {
-    "IDX files ({}; .gz or not) into FOLDER/": "datasets/test_registry.py::test_files_under_the_names_of_other_sources_are_found",
-    "; delete it and fetch it again": "datasets/test_registry.py::test_fetch_replaces_only_what_is_damaged",
-    "; name a folder you may write to (--data-dir)": "datasets/test_registry.py::test_fetch_goes_where_it_is_told_and_reports",
+    "IDX files ({}; .gz or not) into FOLDER/": f"{REGISTRY}::test_files_under_the_names_of_other_sources_are_found",
+    "; delete it and fetch it again": f"{REGISTRY}::test_fetch_replaces_only_what_is_damaged",
+    "; name a folder you may write to (--data-dir)": f"{REGISTRY}::test_fetch_goes_where_it_is_told_and_reports",
     "train from the beginning in another folder": (
         "datasets/test_datasets.py::test_files_that_are_split_otherwise_than_before_are_known_by_their_digests"
     ),
     "; save it again with save_network": "experiments/test_network_file.py::test_a_network_comes_back_to_the_bit",
     "; restore it or train again": "experiments/test_runner.py::test_killed_between_metrics_and_checkpoint",
     "; give a readable TOML file": "experiments/test_config.py::test_a_file_may_begin_with_a_byte_order_mark",
-    "--nthreads 1": "experiments/sweeps/test_sweep_cluster.py::test_a_worker_killed_while_it_trains_costs_no_run_and_no_bit",
-    "start one (dask scheduler)": "experiments/sweeps/test_sweep_cluster.py::test_a_worker_killed_while_it_trains_costs_no_run_and_no_bit",
+    "--nthreads 1": CLUSTER,
+    "start one (dask scheduler)": CLUSTER,
     "; lower the learning rates": "experiments/test_runner.py::test_it_learns",
-    "; lower output_step or the rates": "test_sklearn.py::test_an_ordinary_fit_does_not_warn",
-    "; lower loop_scale or the rate of the loop": "test_sklearn.py::test_an_ordinary_fit_does_not_warn",
+    "; lower output_step or the rates": f"{SKLEARN}::test_an_ordinary_fit_does_not_warn",
+    "; lower loop_scale or the rate of the loop": f"{SKLEARN}::test_an_ordinary_fit_does_not_warn",
 }
 """{a piece of a message: the test in which what it advises is done}."""
 UNFOLLOWED = {
+    "so data have no place of their own; name a folder": "it needs a user without a home folder",
+    "keeps a second process from writing to this run; start one at a time": "it needs a system without locks",
+    "it is damaged; restore it": "what was changed from outside is put back",
+    "not a configuration: {}; correct it": "as for a file that is no TOML",
+    "has finished no epoch yet; wait for it": "it is a matter of waiting",
     "pip install": "it changes what is installed",
     "reinstall scikit-learn": "it changes what is installed",
     "install fsp_dynamics[notebook]": "it changes what is installed",

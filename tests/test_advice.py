@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from pathlib import Path
 
 import pytest
-from advice import ADVICE, ELSEWHERE, UNFOLLOWED
+from advice import ADVICE, ELSEWHERE, TRAINED, UNFOLLOWED
 
 from fsp_dynamics.errors import FspError
 
@@ -55,10 +56,25 @@ def advising() -> dict[str, str]:
     }
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("entry", ADVICE, ids=lambda entry: entry.says[-60:].strip("; ."))
+def each(entries):
+    """A parameter for each entry."""
+    return pytest.mark.parametrize("entry", entries, ids=lambda entry: entry.says[-60:].strip("; ."))
+
+
+@pytest.mark.rare
+@each(TRAINED)
+def test_advice_about_runs_that_is_followed_helps(entry, tmp_path, monkeypatch):
+    follow(entry, tmp_path, monkeypatch)
+
+
+@each([entry for entry in ADVICE if entry not in TRAINED])
 def test_advice_that_is_followed_helps(entry, tmp_path, monkeypatch):
+    follow(entry, tmp_path, monkeypatch)
+
+
+def follow(entry, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    warnings.simplefilter("ignore")
     with pytest.raises((FspError, ValueError, OSError)) as caught:
         entry.meet(tmp_path)
     assert entry.says.strip() in str(caught.value)

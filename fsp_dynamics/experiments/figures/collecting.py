@@ -41,7 +41,7 @@ class FigureRun:
 
     @property
     def has_gain(self) -> bool:
-        """Whether the gain of its loop is measured: where a hard sigmoid makes it piecewise linear."""
+        """Whether the gain of its loop is measured: a hard sigmoid makes it piecewise linear."""
         return self.config.network.kind == "loop" and self.config.network.rho == "hard_sigmoid"
 
     @property

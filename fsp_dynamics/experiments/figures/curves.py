@@ -147,8 +147,9 @@ def require_records(members: Sequence[FigureRun], *keys: str) -> None:
         if not any(_reach(record, *keys) for record in m.probes):
             if keys[0] == "stability" and not m.has_gain:
                 raise ConfigurationError(
-                    f"{m.folder}: {'.'.join(keys)} is measured in a loop with a hard sigmoid alone, and its network has "
-                    f"network.kind = {m.config.network.kind!r}, network.rho = {m.config.network.rho!r}; leave it out"
+                    f"{m.folder}: {'.'.join(keys)} is measured in a loop with a hard sigmoid alone, and its network "
+                    f"has network.kind = {m.config.network.kind!r}, network.rho = {m.config.network.rho!r}; "
+                    "leave it out"
                 )
             why = "probes.samples is 0" if m.config.probes.samples == 0 else f"{len(m.probes)} records"
             what = f"{m.folder} has no records of {'.'.join(keys)} in its probes.jsonl ({why})"
