@@ -31,7 +31,7 @@ from fsp_dynamics.training import epoch as epoch_module
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:.*(output|compiled engine|given in Python|import path|RuntimeWarning)"),
-    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore:images reach beyond"),
 ]
 CASES, USUAL = 200, 20
 EPOCHS, BATCH, TRAIN = 3, 5, 25
