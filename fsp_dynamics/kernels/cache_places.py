@@ -186,7 +186,7 @@ class Places:
                 yield place
                 if place.can_write():
                     return
-            elif place.unusual:
+            if place.unusual:
                 self.explain()
 
     def writable(self) -> Place | None:

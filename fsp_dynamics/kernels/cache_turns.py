@@ -33,7 +33,7 @@ class Turn:
 
     def take(self) -> bool | None:
         """True: it is this process's turn. False: another's. None: there are no turns here."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):  # no more files, no more threads
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
             found = locks.take(file)
             if found and self._is_there(file):

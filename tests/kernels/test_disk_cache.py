@@ -264,7 +264,7 @@ def test_from_a_full_disk_it_is_moved(given, again, monkeypatch) -> None:
     assert "No space left on device" in notes[0]
     assert "package/__pycache__/kernels" in notes[0]
     hits, misses, notes = again()
-    assert (hits, misses, len(notes)) == (1, 0, 0), "the next process finds it"
+    assert (hits, misses, len(notes)) == (1, 0, 1), "the next process finds it"
 
 
 def test_a_full_disk_under_the_package_is_told_too(given, tmp_path, monkeypatch) -> None:
