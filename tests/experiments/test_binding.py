@@ -202,7 +202,7 @@ def test_a_change_that_nobody_allowed_is_no_change_that_somebody_did(copied):
         open_run(copied).network("last")
 
 
-@pytest.mark.parametrize(("before", "now"), [(0.0, 0.5), (0.5, 0.0)])
+@pytest.mark.parametrize(("before", "now"), [pytest.param(0.0, 0.5, marks=pytest.mark.rare), (0.5, 0.0)])
 def test_momentum_may_be_switched_on_and_off(tiny, tmp_path, before, now):
     quietly(tiny(learning={"momentum": before}), out=tmp_path, epochs=1)
     with pytest.warns(UserWarning, match="as allowed"):
@@ -211,6 +211,7 @@ def test_momentum_may_be_switched_on_and_off(tiny, tmp_path, before, now):
     assert len(run.metrics) == 2
 
 
+@pytest.mark.rare
 def test_other_numbers_of_images_may_be_allowed(tiny, tmp_path):
     quietly(tiny(), out=tmp_path, epochs=1)
     with pytest.warns(UserWarning, match=r"data\.limit was 60, now 50"):
@@ -280,7 +281,7 @@ def test_a_run_without_checkpoints_begins_again_only_where_nothing_was_learned(c
     assert [record["epoch"] for record in resumed.probes] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("left", ["best.json", "payload"])
+@pytest.mark.parametrize("left", ["best.json", pytest.param("payload", marks=pytest.mark.rare)])
 def test_what_is_left_of_its_checkpoints_is_named(tiny, tmp_path, left):
     run = quietly(tiny(), out=tmp_path, epochs=1)
     kept = run.folder / "checkpoints" / (manifest(tmp_path)["payload"] if left == "payload" else left)

@@ -72,6 +72,7 @@ EVERY_DAY = (
     "environment: data removed",
     "temporary files of a killed process",
     "checkpoints of the twin",
+    "checkpoints and metrics.jsonl and probes.jsonl of the twin",
     "checkpoints of an earlier time",
     "summary.json of the twin",
     "checkpoints and environment.json of the twin",
