@@ -34,6 +34,7 @@ from benchmarks import hostile_folders as folders
 from benchmarks import hostile_payloads
 from benchmarks.hostile_cases import EVALUATE, EXPLORE, GRADIENTS, RESUME, STABILITY, Bench, Case, manifests
 from fsp_dynamics.cli import _refuse, main
+from fsp_dynamics.experiments.progress import Output, RunReporter
 from fsp_dynamics.experiments.runner import open_run, train
 
 SECONDS, GIGABYTES = 10, 6
@@ -64,18 +65,33 @@ class Outcome:
 
 
 def make_runs(folder: Path) -> dict[str, Path]:
-    """The finished runs of `RUNS`, below the folder; "earlier" is the first after one epoch."""
+    """The finished runs of `RUNS`, below the folder; "earlier" is the first after one
+    epoch, "left" the first within its third.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         train(SMALL, out=folder / "loop", progress=False, epochs=1)
         shutil.copytree(folder / "loop", folder / "earlier")
         made = {name: train(table, out=folder / name, progress=False, resume=True) for name, table in RUNS.items()}
-        return {"earlier": folder / "earlier", **{name: run.folder for name, run in made.items()}}
+        shutil.copytree(folder / "loop", folder / "left")
+        with contextlib.suppress(KeyboardInterrupt):
+            train(folder / "left", resume=True, epochs=3, progress=Leaving(Output()))
+        found = {name: run.folder for name, run in made.items()}
+        return {"earlier": folder / "earlier", "left": folder / "left", **found}
+
+
+class Leaving(RunReporter):
+    """Stops the run, as Ctrl-C does, in the first epoch that it sees."""
+
+    def batch(self, done: int, total: int, error: float) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
 
 
 def all_cases(runs: dict[str, Path]) -> list[Case]:
     """Every case; arrays are those of the runs."""
-    names = {run: sorted(safetensors.numpy.load_file(Bench(runs[run]).payload())) for run in ("loop", "tied")}
+    where = {"loop": "last", "tied": "last", "left": "unfinished"}
+    names = {run: sorted(safetensors.numpy.load_file(Bench(runs[run]).payload(name))) for run, name in where.items()}
+    names["left"] = [name for name in names["left"] if name.startswith("epoch/")]
     found = [*manifests(), *hostile_payloads.arrays(names), *hostile_payloads.payloads()]
     parts = (folders.no_files, folders.lost, folders.configurations, folders.records, folders.others)
     return [*found, *(case for part in parts for case in part())]
@@ -168,7 +184,7 @@ def try_case(case: Case, command: str, runs: dict[str, Path], place: Path, whole
     """A case and one of its commands in a fresh copy; what is wrong, or None."""
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(runs[case.run], place / "run")
-    case.change(Bench(place / "run", runs))
+    case.change(Bench(place / "run", runs, ("unfinished",) if case.run == "left" else ("last", "best")))
     before = contents(place / "run")
     return wrong(case, command, run_command(command, place / "run"), place / "run", before, whole[case.run])
 
@@ -176,7 +192,7 @@ def try_case(case: Case, command: str, runs: dict[str, Path], place: Path, whole
 def wholes(runs: dict[str, Path], place: Path) -> dict[str, Any]:
     """The metrics of runs that were resumed without a change."""
     found = {}
-    for name in ("loop", "tied"):
+    for name in ("loop", "tied", "left"):
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(runs[name], place / "run")
         outcome = run_command(RESUME, place / "run")

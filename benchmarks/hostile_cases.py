@@ -48,10 +48,13 @@ class Case:
 
 @dataclass
 class Bench:
-    """A copy of a finished run in `folder`, and the other runs (`others`) to take files from."""
+    """A copy of a run in `folder`, and the other runs (`others`) to take files from. names : of the
+    checkpoints whose arrays are changed.
+    """
 
     folder: Path
     others: dict[str, Path] = field(default_factory=dict)
+    names: tuple[str, ...] = ("last", "best")
 
     @property
     def checkpoints(self) -> Path:
@@ -92,7 +95,7 @@ class Bench:
 
     def arrays(self, change: Callable[[dict[str, Any]], Any]) -> None:
         """The arrays of both checkpoints changed in place, bound to the run as they must be."""
-        for name in ("last", "best"):
+        for name in self.names:
             found, arrays = self.manifest(name), safetensors.numpy.load_file(self.payload(name))
             arrays = {key: np.array(array) for key, array in arrays.items()}
             change(arrays)

@@ -43,12 +43,16 @@ def arrays(names: dict[str, list[str]]) -> Iterator[Case]:
             commands = LOADING if read and run == "loop" else OPENING if read else (RESUME,)
             for what, change in _spoilt(name).items():
                 yield Case(f"{run}: {name} {what}", change, commands=commands, run=run)
-            for value in () if "seen" in name or "apart" in name else (np.nan, np.inf, 3e38):
-                large = filled(1e300 if value == 3e38 and "sums" in name else value)
+            whole = name.endswith(("seen", "apart", "order", "position"))
+            for value in () if whole else (np.nan, np.inf, 3e38):
+                large = filled(1e300 if value == 3e38 and ("sums" in name or run == "left") else value)
                 words = (name,)
                 yield Case(
                     f"{run}: {name} with {value}", array_to(name, large), (4,), commands=commands, words=words, run=run
                 )
+    for name, value in {"order": 3, "betas": 0.5, "position": 99, "counts": -1.0, "seconds": -1.0}.items():
+        change = array_to(f"epoch/{name}", filled(value))
+        yield Case(f"left: epoch/{name} with {value}", change, commands=(RESUME,), run="left")
     for name in ("parameters/extra", "parameters/forward[7]", "velocity/extra", "warm_start/extra", "other/x", "x"):
 
         def add(bench: Bench, name: str = name) -> None:
