@@ -28,8 +28,7 @@ from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, flatten
 from fsp_dynamics.solvers.equilibrium import Equilibrium, prepare, state_of
-from fsp_dynamics.solvers.linearisation import Linearisation, fixed_vector, linearised, rightmost, ring_eigenvalues
-from fsp_dynamics.solvers.response import loop_matrix
+from fsp_dynamics.solvers.linearisation import Linearisation, fixed_vector, linearised, loop_eigenvalues, rightmost
 
 METHODS = ("dense", "exact", "rightmost")
 DENSE = 400  # units up to which J is formed
@@ -137,18 +136,9 @@ def eigenvalues(linear: Linearisation, method: str | None = None, count: int = 6
 
 
 def _exact(linear: Linearisation) -> Spectrum:
-    """Every eigenvalue mu of G_D corresponds to a ring of L single units with loop gain mu; there
-    are as many non-zero ones as the layer with the fewest unsaturated units has of them.
-    """
-    network, kappa = linear.network, np.array(linear.kappa)
-    mu = by_decreasing(np.linalg.eigvals(loop_matrix(network, linear.gains)), np.abs)[:, : min(network.sizes[1:])]
-    rank = np.min([p.sum(1) for p in linear.slope], axis=0)
-    mu[np.arange(mu.shape[1]) >= rank[:, None]] = 0  # exactly 0, despite rounding
-    values = ring_eigenvalues(np.broadcast_to(kappa, (*mu.shape, len(kappa))), mu * kappa.prod()).reshape(
-        len(mu), mu.shape[1] * len(kappa)
-    )
-    uncoupled = tuple((k, n - mu.shape[1]) for k, n in zip(linear.kappa, network.sizes[1:], strict=True))
-    return Spectrum(by_decreasing(values, np.real), uncoupled, complete=True)
+    """`linearisation.loop_eigenvalues`."""
+    values, uncoupled = loop_eigenvalues(linear.network, linear.gains, linear.kappa)
+    return Spectrum(by_decreasing(values, np.real), tuple(uncoupled), complete=True)
 
 
 def _arnoldi(linear: Linearisation, sample: int, count: int) -> tuple[Array, Array]:

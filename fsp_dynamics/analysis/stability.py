@@ -24,7 +24,6 @@ from fsp_dynamics.analysis.spectra import (
     eigenvalues,
     linearise,
     numerical_abscissa,
-    ring_eigenvalues,
     slowest_mode,
 )
 from fsp_dynamics.arrays import generator as make_generator
@@ -34,6 +33,7 @@ from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network, Rng
 from fsp_dynamics.models.rate import Nudge, State, beta_of, flatten, layers
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator
+from fsp_dynamics.solvers.linearisation import ring_eigenvalues
 from fsp_dynamics.solvers.response import chain, loop_matrix
 from fsp_dynamics.solvers.tableaux import TABLEAUX, Tableau
 

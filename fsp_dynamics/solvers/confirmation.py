@@ -48,12 +48,20 @@ class Reaching(Integrator, Protocol):
 
 
 def relax_confirmed(
-    integrator: Reaching, network: Network, drive: Array, start: State, nudge: Nudge | None, tolerance: Tolerance
+    integrator: Reaching,
+    network: Network,
+    drive: Array,
+    start: State,
+    nudge: Nudge | None,
+    tolerance: Tolerance,
+    follower: Integrator | None = None,
 ) -> Equilibrium:
     """The equilibria that the integrator reaches from `start` and that are stable; samples that
     repeat themselves end with status OSCILLATES and their period.
+
+    follower : follows their paths; None: the integrator itself.
     """
-    work = _Work(integrator, network, drive, nudge, tolerance)
+    work = _Work(integrator, follower or integrator, network, drive, nudge, tolerance)
     most = int(integrator.max_steps)
     found = integrator.reach(network, drive, start, nudge, tolerance, min(most, SOON))
     found = work.mark_oscillations(found)
@@ -68,9 +76,15 @@ class _Work:
     """One relaxation: its arguments, and the steps in which its result is confirmed."""
 
     def __init__(
-        self, integrator: Reaching, network: Network, drive: Array, nudge: Nudge | None, tolerance: Tolerance
+        self,
+        integrator: Reaching,
+        follower: Integrator,
+        network: Network,
+        drive: Array,
+        nudge: Nudge | None,
+        tolerance: Tolerance,
     ) -> None:
-        self.integrator, self.network, self.drive = integrator, network, drive
+        self.integrator, self.follower, self.network, self.drive = integrator, follower, network, drive
         self.nudge, self.tolerance = nudge, tolerance
 
     def go_on(self, found: Equilibrium, rows: Array, state: State, tolerance: Tolerance, steps: int) -> Equilibrium:
@@ -86,7 +100,7 @@ class _Work:
         part = found.rows(rows)
         size = np.sqrt(sum((s.astype(np.float64) ** 2).sum(1) for s in part.state))
         least = LARGE * self.tolerance.bound(size)
-        period = periods(self.integrator, self.network, self.drive[rows], part.state, self._pull(rows), least)
+        period = periods(self.follower, self.network, self.drive[rows], part.state, self._pull(rows), least)
         status = np.where(np.isfinite(period), OSCILLATES, part.status).astype(np.uint8)
         return found.with_rows(rows, replace(part, status=status, period=period))
 

@@ -45,7 +45,7 @@ from fsp_dynamics.errors import ConfigurationError, check_choice
 from fsp_dynamics.kernels.anderson import GROWTH, anderson
 from fsp_dynamics.kernels.heed import heed
 from fsp_dynamics.kernels.relax import CompilationError
-from fsp_dynamics.kernels.status import CONVERGED, OUT_OF_STEPS
+from fsp_dynamics.kernels.status import OUT_OF_STEPS
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, unit_target
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance, judge, prepare
@@ -106,6 +106,7 @@ class FixedPointSolver:
                 passes = CutPasses(network, drive, begin, nudge, norms=tolerance.relative > 0)
                 memory = self.memory if method == "anderson" else 0
                 relaxation.iterate(passes, memory, 1 if method == "newton" else self.max_passes, start is not None)
+                relaxation.recovery.doubts += relaxation.recovery.steps < 2 + (start is not None)
         except CompilationError as error:
             raise uncompilable(network, error) from error
         return relaxation.recovery.finish(self.fallback)
@@ -200,8 +201,6 @@ class _Relaxation:
             status = judge(size, norm, self.tolerance)
             leaving = (status != OUT_OF_STEPS) | (k == max_passes)
             self._store(passes, status, leaving, size, 0 if k == 0 else k + int(given))
-            if k < 2:
-                self.recovery.doubts[self.recovery.status == CONVERGED] = 1
             if memory:
                 ys, fs, doubts = history[0], history[1], self.recovery.doubts
                 anderson(passes.rows, passes.y, target[~leaving], ys, fs, sizes, count, doubts, floor, ceiling)

@@ -18,7 +18,7 @@ import numpy as np
 from fsp_dynamics.display import brief
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, decay_rates, flatten, layers
-from fsp_dynamics.solvers.response import Gains, clipped_gains, gains, unsaturated
+from fsp_dynamics.solvers.response import Gains, clipped_gains, gains, loop_matrix, unsaturated
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,6 +115,23 @@ def linearised(
     else:
         decay = tuple(1 / h for h in found.answer)
     return Linearisation(network, kappa, found.slope, decay)
+
+
+def loop_eigenvalues(network: Network, found: Gains, kappa: Sequence[float]) -> tuple[Array, list[tuple[float, int]]]:
+    """All eigenvalues of J of a loop with a hard sigmoid, from n_L x n_L matrices: (values (B, M)
+    complex, [(kappa, multiplicity)] of the eigenvalues -kappa that every sample has besides).
+
+    Every eigenvalue mu of G_D corresponds to a ring of L single units with loop gain mu; there are
+    as many non-zero ones as the layer with the fewest unsaturated units has of them.
+    """
+    sizes, rates = network.sizes[1:], np.array(kappa)
+    mu: Array = np.linalg.eigvals(loop_matrix(network, found))
+    mu = np.take_along_axis(mu, np.argsort(-np.abs(mu), axis=1, kind="stable"), axis=1)[:, : min(sizes)]
+    rank = np.min([p.sum(1) for p in found.slope], axis=0)
+    mu[np.arange(mu.shape[1]) >= rank[:, None]] = 0  # exactly 0, despite rounding
+    values = ring_eigenvalues(np.broadcast_to(rates, (*mu.shape, len(rates))), mu * rates.prod())
+    uncoupled = [(k, n - mu.shape[1]) for k, n in zip(kappa, sizes, strict=True)]
+    return values.reshape(len(mu), mu.shape[1] * len(rates)), uncoupled
 
 
 def ring_eigenvalues(kappa: Array, gain: Array) -> Array:

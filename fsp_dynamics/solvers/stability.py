@@ -29,7 +29,7 @@ import numpy as np
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, decay_rates, total_input
 from fsp_dynamics.solvers.equilibrium import Equilibrium
-from fsp_dynamics.solvers.linearisation import Linearisation, linearised, rightmost, ring_eigenvalues
+from fsp_dynamics.solvers.linearisation import Linearisation, linearised, loop_eigenvalues, rightmost, ring_eigenvalues
 from fsp_dynamics.solvers.response import Gains, clipped_gains, loop_matrix, unsaturated
 
 DENSE = 600  # coupled units up to which all eigenvalues of J are computed
@@ -51,15 +51,12 @@ def abscissa(network: Network, state: State, nudge: Nudge | None, drive: Array) 
     drive (B, n_1). NaN where Arnoldi's method, used for more than DENSE coupled units, does not
     converge.
     """
-    slowest = -min(decay_rates(network, nudge))
     if network.is_hard_sigmoid_loop:
-        kappa = np.array(decay_rates(network, nudge))
-        mu = np.linalg.eigvals(loop_matrix(network, _free(network, state, nudge, drive)))
-        roots = ring_eigenvalues(np.broadcast_to(kappa, (*mu.shape, len(kappa))), mu * kappa.prod())
-        return np.maximum(roots.real.max((1, 2), initial=-np.inf), slowest)
+        found = _free(network, state, nudge, drive)
+        values, uncoupled = loop_eigenvalues(network, found, decay_rates(network, nudge))
+        return values.real.max(1, initial=-min((k for k, times in uncoupled if times), default=np.inf))
     linear = linearised(with_curvature(network), state, nudge, drive, held=True, bounds=True)
-    uncoupled = slowest if network.rho.projected else -np.inf
-    return np.array([max(uncoupled, _abscissa_of(linear, b)) for b in range(len(drive))])
+    return np.array([max(_abscissa_of(linear, b), _slowest_alone(linear, b)) for b in range(len(drive))])
 
 
 def certified(network: Network, found: Equilibrium, nudge: Nudge | None, drive: Array) -> Equilibrium:
@@ -164,6 +161,12 @@ def _stable_matrix(linear: Linearisation, sample: int) -> bool:
         except np.linalg.LinAlgError:
             pass
     return not linear.network.tied and _abscissa_of(linear, sample) < 0
+
+
+def _slowest_alone(linear: Linearisation, sample: int) -> float:
+    """-decay of the slowest unit of one sample that is coupled to none; -inf without any."""
+    alone = [d[sample][p[sample] == 0] for p, d in zip(linear.slope, linear.decay, strict=True)]
+    return -float(np.concatenate(alone).min(initial=np.inf))
 
 
 def _abscissa_of(linear: Linearisation, sample: int) -> float:

@@ -35,6 +35,7 @@ import torch
 
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive
 from fsp_dynamics.kernels.status import OUT_OF_STEPS
+from fsp_dynamics.models.activations import ACTIVATIONS
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, layers
 from fsp_dynamics.solvers.confirmation import relax_confirmed
@@ -47,6 +48,7 @@ from fsp_dynamics.solvers.integration import (
     equal_steps,
     warn_of_late,
 )
+from fsp_dynamics.solvers.numba_ode import NumbaSolver
 from fsp_dynamics.torch_backend.products import precision
 from fsp_dynamics.torch_backend.steps import CONSTANT, CONTROLLED, Batch, StepGroup
 from fsp_dynamics.torch_backend.tensors import array, chosen_device
@@ -127,7 +129,9 @@ class TorchSolver:
         solvers/confirmation.py).
         """
         begin, tolerance = prepare(network, drive, start, nudge), tolerance or Tolerance.default(network.dtype)
-        return relax_confirmed(self, network, drive, begin, nudge, tolerance)
+        # a path saved at many times is long work for torchdiffeq
+        follower = NumbaSolver() if network.rho in ACTIVATIONS.values() else None
+        return relax_confirmed(self, network, drive, begin, nudge, tolerance, follower)
 
     def reach(
         self,

@@ -19,7 +19,6 @@ from fsp_dynamics.analysis.spectra import (
     eigenvalues,
     linearise,
     numerical_abscissa,
-    ring_eigenvalues,
     slowest_mode,
     spectrum,
 )
@@ -29,6 +28,7 @@ from fsp_dynamics.models.network import loop_network, reciprocal_network
 from fsp_dynamics.models.rate import Nudge, zero_state
 from fsp_dynamics.solvers import make_solver, relax
 from fsp_dynamics.solvers.equilibrium import Tolerance
+from fsp_dynamics.solvers.linearisation import ring_eigenvalues
 
 LOOPS = tuple(name for name in problems.HARD if name not in ("tied", "untied"))
 # no Jordan blocks

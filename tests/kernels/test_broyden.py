@@ -16,7 +16,7 @@ predict = jit(
     lambda y, u, slope, leak, beta, d, z, v, n, accuracy: kernels.predict(y, u, slope, leak, beta, d, z, v, n, accuracy)
 )
 mean_slope = jit(lambda moments, products, slope, scratch: kernels.mean_slope(moments, products, slope, scratch))
-may_amplify = jit(lambda slope, y, kappa, n, powers: kernels.may_amplify(slope, y, kappa, n, powers))
+may_amplify = jit(lambda slope, u, leak, beta, d, n, powers: kernels.may_amplify(slope, u, leak, beta, d, n, powers))
 mismatch = jit(lambda y, u, leak, beta, d, n: kernels.mismatch(y, u, leak, beta, d, n))
 
 N, PADDED = 7, 8

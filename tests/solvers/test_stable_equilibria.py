@@ -16,7 +16,7 @@ from fsp_dynamics import relax
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.learning.rules.hebbian import hebbian_update
-from fsp_dynamics.models.activations import Activation
+from fsp_dynamics.models.activations import ACTIVATIONS, Activation
 from fsp_dynamics.models.network import loop_network, reciprocal_network
 from fsp_dynamics.models.rate import Nudge, drive, flatten, zero_state
 from fsp_dynamics.solvers import make_solver
@@ -89,13 +89,18 @@ def test_the_abscissa_is_that_of_the_whole_jacobian(kind) -> None:
         for nudge in (None, nudge_of(seed)):
             # any states: the formulas hold there as well
             state = tuple(np.random.default_rng(seed).random((4, n)) for n in network.sizes[1:])
+            if network.rho.projected:  # the units of the first sample are inside (0, 1)
+                a = oracles.total_input(network, images, state)
+                wanted = [0.3 / r - a_k[0] for a_k, r in zip(a, network.time_constants, strict=True)]
+                biases = {f"biases[{k}]": b + w for k, (b, w) in enumerate(zip(network.biases, wanted, strict=True))}
+                network = network.with_parameters(biases)
             known, constant = dense_abscissa(network, images, state, nudge), drive(network, images)
             found = abscissa(network, state, nudge, constant)
             np.testing.assert_allclose(found, known, atol=1e-5 * (1 + abs(known)).max())
             clear = abs(known) > 1e-4
             assert (stable(network, state, nudge, constant) == (known < 0))[clear].all()
             seen += list(known[clear] < 0)
-    assert 20 < sum(seen) < len(seen) - 20, "both kinds occur"
+    assert 10 < sum(seen) < len(seen) - 10, "both kinds occur"
 
 
 def test_an_output_that_is_zero_but_for_an_integrator_s_last_digits_is_saturated() -> None:
@@ -224,15 +229,15 @@ def test_status_and_bits_do_not_depend_on_the_batch(method, kind) -> None:
             assert flatten(alone.state)[0].tobytes() == flatten(whole.state)[b].tobytes()
 
 
-@pytest.mark.parametrize("unit", [1e-3, 60.0])
+@pytest.mark.parametrize("unit", [2.0**-10, 64.0])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["default", "anderson", "numba", "torch-ode"])
-def test_seconds_and_milliseconds_are_the_same_network(name, kind, unit) -> None:
-    """With r in units of `unit` seconds weights, biases and beta are per that unit: the same states
-    after as many steps, and the same samples converge.
+def test_another_unit_of_time_is_the_same_network(name, kind, unit) -> None:
+    """With r in units of `unit`, weights, biases and beta are per that unit: the same samples
+    converge after as many steps at the same states. (A power of two changes no rounding.)
     """
     solver = SOLVERS.get(name, make_solver())
-    for seed in range(3 if name == "torch-ode" else 8):
+    for seed in range(1 if name == "torch-ode" else 8):
         network, images = strong_network(seed, kind)
         other = network.with_parameters({key: w / unit for key, w in network.parameters().items()})
         other = dataclasses.replace(other, time_constants=tuple(r * unit for r in network.time_constants))
@@ -242,11 +247,10 @@ def test_seconds_and_milliseconds_are_the_same_network(name, kind, unit) -> None
             both = zip((network, other), nudges, strict=True)
             one, two = (solver.relax(net, drive(net, images), None, nudge) for net, nudge in both)
             assert one.status.tolist() == two.status.tolist(), (seed, beta)
-            # bits differ, and with them where an oscillation is met
-            close = one.converged
-            np.testing.assert_allclose(flatten(two.state)[close], flatten(one.state)[close], atol=1e-9)
+            np.testing.assert_allclose(flatten(two.state), flatten(one.state), atol=1e-12)
+            assert one.steps.tolist() == two.steps.tolist()
             if one.period is not None:
-                np.testing.assert_allclose(two.period, one.period * unit, rtol=0.02)
+                np.testing.assert_allclose(two.period, one.period * unit, rtol=1e-9)
 
 
 def test_fast_constants_and_a_clamped_output_converge_in_float32() -> None:
@@ -308,7 +312,7 @@ def test_a_certificate_on_request() -> None:
 
 
 def test_a_firing_rate_without_curvature_is_tested_too() -> None:
-    own = Activation("own", problems.ACTIVATIONS["shifted_tanh"].rate, problems.ACTIVATIONS["shifted_tanh"].slope)
+    own = Activation("own", ACTIVATIONS["shifted_tanh"].rate, ACTIVATIONS["shifted_tanh"].slope)
     network, saddle = two_wells("smooth")
     network = dataclasses.replace(network, rho=own)
     found = make_solver().relax(network, drive(network, np.zeros((2, 1))), saddle)
