@@ -29,6 +29,7 @@ independent of each other, and what of torchdiffeq prevents it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +39,7 @@ from fsp_dynamics.kernels.status import OUT_OF_STEPS
 from fsp_dynamics.models.activations import ACTIVATIONS
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, layers
+from fsp_dynamics.solvers import make_solver
 from fsp_dynamics.solvers.confirmation import relax_confirmed
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance, prepare
 from fsp_dynamics.solvers.integration import (
@@ -48,7 +50,6 @@ from fsp_dynamics.solvers.integration import (
     equal_steps,
     warn_of_late,
 )
-from fsp_dynamics.solvers.numba_ode import NumbaSolver
 from fsp_dynamics.torch_backend.products import precision
 from fsp_dynamics.torch_backend.steps import CONSTANT, CONTROLLED, Batch, StepGroup
 from fsp_dynamics.torch_backend.tensors import array, chosen_device
@@ -130,7 +131,7 @@ class TorchSolver:
         """
         begin, tolerance = prepare(network, drive, start, nudge), tolerance or Tolerance.default(network.dtype)
         # a path saved at many times is long work for torchdiffeq
-        follower = NumbaSolver() if network.rho in ACTIVATIONS.values() else None
+        follower: Any = make_solver("numba_ode") if network.rho in ACTIVATIONS.values() else None
         return relax_confirmed(self, network, drive, begin, nudge, tolerance, follower)
 
     def reach(
