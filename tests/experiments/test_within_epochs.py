@@ -474,8 +474,8 @@ def test_minutes_are_a_number_above_zero(tiny, tmp_path, minutes):
 
 def replaced(tiny, folder):
     shutil.rmtree(folder)
-    with pytest.raises(Interrupted):
-        quietly(tiny, "plain", folder, at(1, 60, kicked(signal.SIGINT)))
+    with pytest.raises(RuntimeError):
+        quietly(tiny, "plain", folder, at(1, 60, dies))
 
 
 GONE = {
