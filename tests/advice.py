@@ -1086,7 +1086,7 @@ MORE = [
     Advice(
         "; give the whole path",
         lambda p: list_datasets("~nobody-of-that-name/x"),
-        lambda p: [list_datasets(p / "x"), list_datasets("./~nobody-of-that-name/x")],
+        lambda p: list_datasets(p.absolute() / "x"),
     ),
     Advice(
         "; call fit, which creates a new one, or restore the value",
@@ -1180,6 +1180,8 @@ ELSEWHERE = {
 }
 """{a piece of a message: the test in which what it advises is done}."""
 UNFOLLOWED = {
+    "follow a shorter time, save more often, take longer steps": "every other path has steps enough",
+    "are NaN from there on; save more often, or allow more": "every other path has steps enough",
     "so data have no place of their own; name a folder": "it needs a user without a home folder",
     "keeps a second process from writing to this run; start one at a time": "it needs a system without locks",
     "it is damaged; restore it": "what was changed from outside is put back",
