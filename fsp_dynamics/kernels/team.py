@@ -36,6 +36,10 @@ ARRIVED, BARRIERS, LOST, STOP, STOPPED = 0, 16, 24, 25, 26
 # multiplications that one thread does in about the 40 microseconds that starting a second one takes
 SMALL = 2_000_000
 BRIEF = 500_000_000  # multiplications that one thread does in a tenth of a second
+# threads of closed teams, by process (a fork has none) and number: on a busy machine a thread that
+# exists is given a processor long before a new one
+_idle: dict[tuple[int, int], list[ThreadPoolExecutor]] = {}
+KEPT = 2
 POLL = 0.1  # seconds between two checks while kernels run
 SPINS = 20_000  # reads of a counter before the processor is yielded
 
@@ -194,6 +198,7 @@ class Team:
         self.first, self._total, self._alone = first, total, counters is None
         self.counters = np.zeros(32, np.int64) if counters is None else counters
         self._pool: ThreadPoolExecutor | None = None
+        self._left = False
 
     @property
     def total(self) -> int:
@@ -208,8 +213,12 @@ class Team:
 
     def close(self) -> None:
         if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
+            pool, self._pool = self._pool, None
+            idle = _idle.setdefault((os.getpid(), self.threads), [])
+            if self._left or len(idle) >= KEPT:
+                pool.shutdown()
+            else:
+                idle.append(pool)
 
     def run(self, kernel: Callable[..., None], *args: Any, threads: int | None = None, work: float = np.inf) -> None:
         """kernel(thread, threads, counters, *args) in so many threads of this process (all if
@@ -238,6 +247,7 @@ class Team:
             for other in others:
                 _await(other)
         except BaseException:
+            self._left = True
             self.counters[STOP] = 1
             if not complete:  # the others may wait for a thread that never comes
                 self.counters[LOST] = 1
@@ -246,7 +256,10 @@ class Team:
 
     def _threads(self) -> ThreadPoolExecutor:
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="fsp-team")
+            try:
+                self._pool = _idle[os.getpid(), self.threads].pop()
+            except (KeyError, IndexError):
+                self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="fsp-team")
         return self._pool
 
 
