@@ -85,11 +85,11 @@ class Recipe:
             )
         for name, weight in network.parameters().items():
             check_finite(name, weight)
-        self._check_beta(network)
         silence = np.zeros((1, network.sizes[1]), network.dtype)
         self.solver.relax(network, silence, None, None, self.tolerance)  # refuses what it cannot relax
         for beta in (self.beta,) if self.phases == "one-sided" else (self.beta, -self.beta):
             Nudge(beta, np.zeros((0, network.sizes[-1]))).check(network, 0)
+        self._check_beta(network)
 
     def relaxation_error(self, network: Network) -> float:
         """The tolerance as a share of the largest move under the nudge: how much of an update may
