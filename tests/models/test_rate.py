@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import numpy as np
@@ -83,6 +84,17 @@ def test_square_matrices_act_in_their_direction(make):
     found = rate.total_input(network, rate.drive(network, images), state)
     for a, twin in zip(found, oracles.total_input(network, images, state), strict=True):
         np.testing.assert_allclose(a, twin, atol=1e-14)
+
+
+def test_the_residual_does_not_depend_on_the_unit_of_time():
+    """Time constants in milliseconds, weights per millisecond."""
+    p = problem("interior")
+    state = some_state(p)
+    weights = {name: w / 1000 for name, w in p.network.parameters().items()}
+    r = tuple(1000 * each for each in p.network.time_constants)
+    slow = dataclasses.replace(p.network.with_parameters(weights), time_constants=r)
+    found = rate.residual(slow, rate.drive(slow, p.images), state)
+    np.testing.assert_allclose(found, rate.residual(p.network, p.drive, state), rtol=1e-9)
 
 
 def test_the_nudge_pulls_each_output_by_its_own_error_and_nothing_else():
