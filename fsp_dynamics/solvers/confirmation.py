@@ -24,6 +24,7 @@ from fsp_dynamics.solvers.stability import always_stable, stable
 SOON = 1000  # steps after which a sample is asked for the first time whether it oscillates
 KICK = 1e-3  # 2-norm of the perturbation that leaves an unstable equilibrium
 BACK = 0.1  # of the kick: distance of a sample that has come back
+MANY = 64  # directions of kicks from which a sample must come back
 KICKS = 3  # unstable equilibria that a sample may leave
 LARGE = 100.0  # tolerances that an oscillation must exceed, lest rounding be one
 
@@ -115,21 +116,40 @@ class _Work:
         for kick in range(KICKS + 1):
             part = found.rows(rows)
             held = stable(self.network, part.state, self._pull(rows), self.drive[rows])
-            # what came back to where it was before the kick: units at a bound that cannot leave it
-            held |= np.linalg.norm(flatten(part.state) - before[rows], axis=1) < BACK * KICK
+            flat = flatten(part.state)
+            for i in np.flatnonzero(~held & (np.linalg.norm(flat - before[rows], axis=1) < BACK * KICK)):
+                held[i], flat[i] = self._comes_back(rows[i : i + 1], flat[i : i + 1])
+            before[rows] = flat
             rows, part = rows[~held], part.rows(~held)
-            before[rows] = flatten(part.state)
             if not rows.size:
                 break
             if kick == KICKS:
                 unsettled = np.full(rows.size, OUT_OF_STEPS, np.uint8)
                 return found.with_rows(rows, replace(part, status=unsettled))
-            # a tolerance far below the kick, so that the sample must move
-            tight = Tolerance(min(self.tolerance.absolute, 1e-2 * KICK), 0.0)
-            found = self.go_on(found, rows, self._beside(part.state), tight, int(self.integrator.max_steps))
+            tight, moved = self._tight(), self._beside(layers(self.network, before[rows]))
+            found = self.go_on(found, rows, moved, tight, int(self.integrator.max_steps))
             found = self.mark_oscillations(self._judged(found, rows))
             rows = rows[found.status[rows] == CONVERGED]
         return found
+
+    def _comes_back(self, row: Array, flat: Array) -> tuple[bool, Array]:
+        """Whether a sample that came back to its state (1, N) after a kick does so after kicks in
+        MANY directions, as it may where units at a bound cannot move the way that grows; and its
+        state, or else one of those it left for (N,).
+        """
+        if not stable(self.network, layers(self.network, flat), self._pull(row), self.drive[row], bounds=False):
+            return False, flat[0]
+        ways = np.random.default_rng(0).normal(size=(MANY, flat.shape[1]))
+        kicked = flat + KICK / np.linalg.norm(ways, axis=1, keepdims=True) * ways
+        start, rows = layers(self.network, kicked.clip(0, 1).astype(flat.dtype)), np.repeat(row, MANY)
+        found = self.integrator.reach(self.network, self.drive[rows], start, self._pull(rows), self._tight(), SOON)
+        ends = flatten(found.state)
+        gone = np.flatnonzero(~(np.linalg.norm(ends - flat, axis=1) < BACK * KICK))
+        return not gone.size, ends[gone[0]] if gone.size else flat[0]
+
+    def _tight(self) -> Tolerance:
+        """A tolerance far below the kick, so that the sample must move."""
+        return Tolerance(min(self.tolerance.absolute, 1e-2 * KICK), 0.0)
 
     def _beside(self, state: State) -> State:
         """The states moved by KICK in a fixed direction, which has a part along every other."""

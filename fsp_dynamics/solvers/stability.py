@@ -28,19 +28,22 @@ import numpy as np
 
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, decay_rates, total_input
-from fsp_dynamics.solvers.equilibrium import Equilibrium
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
 from fsp_dynamics.solvers.linearisation import Linearisation, linearised, loop_eigenvalues, rightmost, ring_eigenvalues
 from fsp_dynamics.solvers.response import Gains, clipped_gains, loop_matrix, unsaturated
 
 DENSE = 600  # coupled units up to which all eigenvalues of J are computed
+TRACE = 10.0  # default tolerances: what a solver leaves of a unit that is silent at equilibrium
 STEP = 1e-4  # of the difference that stands in for a missing curvature of rho
 
 
-def stable(network: Network, state: State, nudge: Nudge | None, drive: Array) -> Array:
-    """(B,) bool: whether every small perturbation of these equilibria decays; drive (B, n_1)."""
+def stable(network: Network, state: State, nudge: Nudge | None, drive: Array, *, bounds: bool = True) -> Array:
+    """(B,) bool: whether every small perturbation of these equilibria decays; drive (B, n_1).
+    Without `bounds`, units held exactly at a bound count as saturated.
+    """
     if network.is_hard_sigmoid_loop:
-        return _stable_loop(network, state, nudge, drive)
-    linear = linearised(with_curvature(network), state, nudge, drive, held=True, bounds=True)
+        return _stable_loop(network, _free(network, state, nudge, drive, bounds), nudge)
+    linear = linearised(with_curvature(network), _silenced(network, state), nudge, drive, held=True, bounds=bounds)
     return np.array([_stable_matrix(linear, b) for b in range(len(drive))], bool)
 
 
@@ -55,7 +58,7 @@ def abscissa(network: Network, state: State, nudge: Nudge | None, drive: Array) 
         found = _free(network, state, nudge, drive)
         values, uncoupled = loop_eigenvalues(network, found, decay_rates(network, nudge))
         return values.real.max(1, initial=-min((k for k, times in uncoupled if times), default=np.inf))
-    linear = linearised(with_curvature(network), state, nudge, drive, held=True, bounds=True)
+    linear = linearised(with_curvature(network), _silenced(network, state), nudge, drive, held=True, bounds=True)
     return np.array([max(_abscissa_of(linear, b), _slowest_alone(linear, b)) for b in range(len(drive))])
 
 
@@ -126,16 +129,25 @@ def silent_layers(network: Network, state: State) -> Array:
     of those that it alone excites is then their bias, and if that is 0 they are at a bound, from
     which passes do not see them move.
     """
-    return np.any([~(s != 0).any(1) for s in state], axis=0)
+    return np.any([~s.any(1) for s in _silenced(network, state)], axis=0)
 
 
-def _free(network: Network, state: State, nudge: Nudge | None, drive: Array) -> Gains:
-    """p and h of a hard sigmoid's units, those held exactly at a bound included."""
-    return clipped_gains(network, unsaturated(network, state, nudge, drive, bounds=True), nudge)
+def _silenced(network: Network, state: State) -> State:
+    """The states, with 0 where a solver left next to nothing of a silent unit of a hard sigmoid."""
+    if not network.rho.projected:
+        return state
+    trace = TRACE * Tolerance.default(network.dtype).absolute
+    return tuple(np.where(np.abs(s) <= trace, 0, s) for s in state)
 
 
-def _stable_loop(network: Network, state: State, nudge: Nudge | None, drive: Array) -> Array:
-    matrices = loop_matrix(network, _free(network, state, nudge, drive))
+def _free(network: Network, state: State, nudge: Nudge | None, drive: Array, bounds: bool = True) -> Gains:
+    """p and h of a hard sigmoid's units, with `bounds` those held exactly at a bound included."""
+    inside = unsaturated(network, _silenced(network, state), nudge, drive, bounds=bounds)
+    return clipped_gains(network, inside, nudge)
+
+
+def _stable_loop(network: Network, found_gains: Gains, nudge: Nudge | None) -> Array:
+    matrices = loop_matrix(network, found_gains)
     # below 1 every |mu| < 1, and so is every product of |1 + lambda / kappa_k|
     found = np.einsum("bij,bij->b", matrices, matrices) < 1
     kappa = np.array(decay_rates(network, nudge))
