@@ -11,7 +11,9 @@ converged    the state is moved by 1e-3 and by 1e-6, in four random directions a
              unstable one, and followed. `false`: it is left after 1e-6 already. `small basin`:
              after 1e-3 alone. `marginal`: in 10,000 of its slowest time constants neither left nor
              returned to
-oscillates   the path from the start must repeat itself in the period reported, within 5 %
+oscillates   the path from the start must repeat itself in the period reported, within 5 %: `period
+             right`. `other cycle`: it comes to another cycle, but that from the state returned has
+             the period
 unconverged  whether the path from the start comes to a standstill: `settles`. A hard sigmoid's path
              is that of the rate form, which adaptive solvers integrate; `settles projected`: it
              does in the projected form alone
@@ -149,32 +151,23 @@ def _check_paths(samples: list[Sample]) -> list[dict[str, Any]]:
 
 def _check_periods(samples: Sequence[Sample], systems: Systems, ends: Array, still: Array) -> list[dict[str, Any]]:
     """The periods reported beside those measured from the `ends` of the paths on that are not
-    `still`; where they differ, beside those of paths that are followed more exactly from the start.
+    `still`; where they differ, beside those of paths that are followed more exactly from the start;
+    and in the end of those from the state that the package returned.
     """
     reported = np.array([s.period for s in samples])
-    rows = np.flatnonzero(np.isfinite(reported) & ~still)
-    if not rows.size:
-        return []
-    measured = np.full(len(samples), np.nan)
-    measured[rows] = periods(systems.rows(rows), ends[rows], reported[rows])
-    again = rows[~_right(reported[rows], measured[rows])]
-    if again.size:
-        starts = _stacked([s.start for s in samples])[again]
-        measured[again] = periods(systems.rows(again), starts, reported[again], transient=2 * TRIAL)
-    right = _right(reported, measured)
-    return [
-        _note(
-            samples[row],
-            "period right" if right[row] else "period wrong",
-            reported=reported[row],
-            measured=measured[row],
-        )
-        for row in rows
-    ]
-
-
-def _right(reported: Array, measured: Array) -> Array:
-    return np.abs(reported - measured) <= PERIOD * measured
+    left = np.flatnonzero(np.isfinite(reported) & ~still)
+    notes = []
+    for what, states, transient in (
+        ("period right", ends, 0.0),
+        ("period right", _stacked([s.start for s in samples]), 2 * TRIAL),
+        ("other cycle", _stacked([s.state for s in samples]), 0.0),
+    ):
+        measured = periods(systems.rows(left), states[left], reported[left], transient=transient) if left.size else left
+        right = np.abs(reported[left] - measured) <= PERIOD * measured
+        facts = [{"reported": reported[row], "measured": one} for row, one in zip(left, measured, strict=True)]
+        notes += [_note(samples[row], what, **facts[place]) for place, row in enumerate(left) if right[place]]
+        left, facts = left[~right], [fact for fact, now in zip(facts, right, strict=True) if not now]
+    return notes + [_note(samples[row], "period wrong", **fact) for row, fact in zip(left, facts, strict=True)]
 
 
 def _note(sample: Sample, what: str, **facts: float) -> dict[str, Any]:

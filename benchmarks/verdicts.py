@@ -26,6 +26,7 @@ CLEAR = 1e-3  # growth or decay per slowest time constant that the first round m
 TRIAL = 100.0  # slowest time constants in which a path settles, or is seen to be settling
 SETTLING = 3000.0  # those in which one that is settling does so
 STEPS = 200_000
+REPEATS = 0.02  # of how far a path goes: how well a period repeats another
 STANDSTILL = 1e-9  # ||field / kappa|| of a path that has settled
 
 
@@ -180,7 +181,7 @@ def _run(
 
 def periods(systems: Systems, states: Array, expected: Array, *, transient: float = 0.0) -> Array:
     """(B,) the shortest time after which the path from each of the `states` (B, N) repeats itself,
-    within a twentieth of how far it goes; NaN without one below 1.5 times the `expected` (B,).
+    within a fiftieth of how far it goes; NaN without one below 1.5 times the `expected` (B,).
 
     It is looked for after ten of these, and after `transient` slowest time constants.
     """
@@ -210,10 +211,10 @@ def _shortest(t: Array, s: Array, f: Array) -> float:
     half = len(fine) // 2
     gap = np.linalg.norm(path - path[0], axis=1)
     low = gap[1:-1] <= np.minimum(gap[:-2], gap[2:])
-    for lag in 1 + np.flatnonzero(low & (gap[1:-1] < gap.max() / 20)):
+    for lag in 1 + np.flatnonzero(low & (gap[1:-1] < gap.max() * REPEATS)):
         if lag > half:
             break
         left = gap[:lag].max() > gap.max() / 4
-        if left and np.linalg.norm(path[lag : lag + half] - path[:half], axis=1).max() < gap.max() / 20:
+        if left and np.linalg.norm(path[lag : lag + half] - path[:half], axis=1).max() < gap.max() * REPEATS:
             return float(fine[lag])
     return np.nan

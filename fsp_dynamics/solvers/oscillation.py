@@ -12,9 +12,9 @@ from fsp_dynamics.solvers.equilibrium import Integrator
 # for several such periods, then for slower ones.
 WINDOWS = ((16, 512), (256, 2048))  # (length in sums of the time constants, times looked at)
 ALIKE = 0.02  # of the amplitude: how well one period repeats another
-# A fast path is sampled too coarsely there to repeat itself but after several of its periods; over
-# as many of what was found as needed it is sampled finely, and so again until nothing changes.
-FINE, TURNS = (4.5, 8192), 5
+# A fast path is sampled too coarsely there to repeat itself but after several of its periods. So it
+# is sampled finely: over so many times a part of what was found, then larger parts.
+FINE, PARTS = (4.5, 8192), (1 / 64, 1 / 8, 1)
 NUMBERS = 2**24  # of the paths that are held at once
 
 
@@ -50,13 +50,12 @@ def _shortest(
 ) -> float:
     """The period of one sample, of which a multiple may have been found, from its last state."""
     length, count = FINE
-    for _ in range(TURNS):
-        times = np.linspace(0, length * period, count)
+    for part in PARTS:
+        times = np.linspace(0, length * part * period, count)
         path = integrator.follow(network, drive, state, nudge, times).astype(np.float64)
         shorter = recurrence(path[:, 0], 0.0) * times[1]
-        if not shorter < 0.9 * period:
-            break
-        period = shorter
+        if shorter < 0.9 * period:
+            return float(shorter)
     return period
 
 
