@@ -40,7 +40,9 @@ def rasters(path: Trajectory) -> dict[str, Array]:
 
 
 def norms(trial: Trial, path: Trajectory) -> Array:
-    """(T, L): the norm of ds/dt (rate form) of each layer, under the nudge of its phase."""
+    """(T, L): the norm of ds/dt (rate form) over the decay rate of each layer, under the nudge of its
+    phase; over all layers it is the residual.
+    """
     drive = rate.drive(trial.network, trial.images)
     found = np.empty((len(path.times), trial.network.depth))
     for piece, (_, nudge) in enumerate(trial.pieces):
@@ -50,7 +52,11 @@ def norms(trial: Trial, path: Trajectory) -> Array:
             field = rate.rate_field(
                 trial.network, np.repeat(drive, len(rows), axis=0), tuple(s[rows, 0] for s in path.states), expanded
             )
-            found[rows] = np.stack([np.linalg.norm(f, axis=1) for f in field], axis=1)
+            norms_of = [
+                np.linalg.norm(f, axis=1) / k
+                for f, k in zip(field, rate.decay_rates(trial.network, nudge), strict=True)
+            ]
+            found[rows] = np.stack(norms_of, axis=1)
     return found
 
 

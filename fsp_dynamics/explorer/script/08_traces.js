@@ -1,4 +1,4 @@
-/* Curves over time: the output's rates by class, and the norm of the field of each layer. */
+/* Curves over time: the output's rates by class, and the residual of each layer. */
 
 /** Positions for labels that want to be at `wanted` (growing), at least `apart` from each other, within [low, high]. */
 function spread(wanted, apart, low, high) {
@@ -144,7 +144,7 @@ function slope(g, frame, box, first, last, abscissa, colour) {
     curve(g, first, last, (i) => box.X(frame.times[i]), y, { colour, width: 1, dash: [1, 3] });
 }
 
-/** Norms of the field of every layer, on a logarithmic axis; the tolerance; the slopes predicted by the spectra. */
+/** Residuals of every layer, on a logarithmic axis; the tolerance; the slopes predicted by the spectra. */
 function drawSettling(g, scene) {
     const { frame, about } = scene;
     const { readouts } = frame;
@@ -152,7 +152,7 @@ function drawSettling(g, scene) {
     const L = shape[1];
     const range = decadesOf(data, readouts.tolerance);
     const box = boxOf(g, timeRange(frame), range);
-    timeAxes(g, frame, box, { yName: "norm of the field", yMarks: decades(range[0], range[1], (box.bottom - box.top) / 26) });
+    timeAxes(g, frame, box, { yName: "residual", yMarks: decades(range[0], range[1], (box.bottom - box.top) / 26) });
     g.c.save();
     g.c.beginPath();
     g.c.rect(box.left, box.top - 1, box.right - box.left + 1, box.bottom - box.top + 1);
@@ -178,7 +178,7 @@ function drawSettling(g, scene) {
     g.c.restore();
     label(g, `tolerance ${format(readouts.tolerance, 2)}`, box.left + 4, level - 3, { base: "bottom", size: 10, halo: true });
     font(g);
-    fittingLegend(g, items, g.w - g.c.measureText("norm of the field").width - 24, 3);
+    fittingLegend(g, items, g.w - g.c.measureText("residual").width - 24, 3);
     settled(g, frame, box, level);
     return box;
 }
@@ -217,7 +217,7 @@ const settlingView = {
         const slopes = [["free", readouts.abscissa_free], ["nudged", readouts.abscissa_nudged]].filter(([, value]) => finite(value));
         const predicted = slopes.map(([name, value]) => `${name} exp(${format(value)} t)`).join(", ");
         const nudged = scene.frame.second ? `, nudged phase ${readouts.status_nudged}` : "";
-        return `Norm of the field of each layer over time, logarithmic, with the tolerance ${format(readouts.tolerance)}. Free phase `
+        return `Residual of each layer over time, logarithmic, with the tolerance ${format(readouts.tolerance)}. Free phase `
             + `${readouts.status_free}${nudged}; ${settleTexts(scene)}. `
             + `Slopes of the spectra, dotted: ${predicted || "none"}.`;
     },
