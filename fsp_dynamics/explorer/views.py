@@ -40,8 +40,8 @@ def rasters(path: Trajectory) -> dict[str, Array]:
 
 
 def norms(trial: Trial, path: Trajectory) -> Array:
-    """(T, L): the norm of ds/dt (rate form) over the decay rate of each layer, under the nudge of its
-    phase; over all layers it is the residual.
+    """(T, L): the norm of ds/dt (rate form) over the decay rate of each layer, under the nudge of
+    its phase; over all layers it is the residual.
     """
     drive = rate.drive(trial.network, trial.images)
     found = np.empty((len(path.times), trial.network.depth))

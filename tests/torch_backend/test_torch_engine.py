@@ -479,14 +479,18 @@ def test_rounded_products_learn_nearly_the_same_with_weights_rounded_after_each_
 
 
 def test_where_nothing_raises_a_doubt_no_batch_leaves_the_device(cut, monkeypatch) -> None:
-    """In a weak reciprocal network every pass shrinks what it is given, and no sample has converged
-    after one.
+    """In a weak reciprocal network every pass shrinks what it is given: only samples that a single
+    pass brought to convergence, which says nothing, are tested on the host.
     """
+
+    def tested(network, drive, start, reached, *rest):
+        assert (reached.steps < 2).all(), "a sample converged was handed to the host"
+        return recover(network, drive, start, reached, *rest)
+
     network = fsp.reciprocal_network(SIZES, forward_scale=0.3, rng=2)
-    monkeypatch.setattr(
-        torch_phases, "recover", lambda *given: pytest.fail("a sample converged was handed to the host")
-    )
-    _, (seen,) = on_tensors(network, recipe_for(network, tolerance=1e-6), DIGITS.train.limit(60), 1)
+    recover = torch_phases.recover
+    monkeypatch.setattr(torch_phases, "recover", tested)
+    _, (seen,) = on_tensors(network, recipe_for(network, tolerance=1e-4), DIGITS.train.limit(60), 1)
     assert (seen["samples"], seen["unconverged"]) == (60, 0)
 
 
