@@ -259,7 +259,7 @@ class Solver(Protocol):
         drive : (B, n_1) from `models.rate.drive`. nudge : None in the free phase. tolerance :
         `Tolerance.default` of the network's dtype if None. Raises ShapeError and
         ConfigurationError for unusable input, never for a sample that does not converge; one
-        whose drive or start is not finite has status NOT_FINITE.
+        whose drive or start is NaN has status NOT_FINITE.
         """
         ...
 
