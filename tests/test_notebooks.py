@@ -14,6 +14,7 @@ import pytest
 from nbclient import NotebookClient
 
 from fsp_dynamics.models.rate import Nudge
+from fsp_dynamics.solvers.equilibrium import Status
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
@@ -231,7 +232,7 @@ def test_05_predictions_are_met(alone) -> None:
     assert np.median(found["off"]) < 0.01
     assert found["off"].max() < 0.2
     assert found["critical"] == pytest.approx([(1 / np.cos(np.pi / n)) ** n for n in range(3, 11)], abs=1e-6)
-    assert found["oscillating.status"].tolist() == [1]
+    assert found["oscillating.status"].tolist() == [Status.OSCILLATES]
     assert found["result.unconverged"] == 5
     assert found["limits"]["euler"] == pytest.approx(found["euler_formula"], rel=1e-9)
     assert found["grown"][0.95] < 0.1 < 10 < found["grown"][1.05]

@@ -64,7 +64,7 @@ def test_borders_and_phases_are_marked_and_units_named(path):
     assert "nudged, β = 0.7" in written
     assert not any("β = -" in text for text in written), "a piece of 0.1 has no room for its name"
     assert "time constants" in settling.get_xlabel()
-    assert "per unit time" in settling.get_ylabel()
+    assert "residual" in settling.get_ylabel()
     assert "rate" in rates.get_ylabel()
 
 

@@ -8,11 +8,13 @@ decides: the sample is moved by KICK and integrated on.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
+from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.kernels.status import CONVERGED, OSCILLATES, OUT_OF_STEPS
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, flatten, layers
@@ -101,7 +103,12 @@ class _Work:
         part = found.rows(rows)
         size = np.sqrt(sum((s.astype(np.float64) ** 2).sum(1) for s in part.state))
         least = LARGE * self.tolerance.bound(size)
-        period = periods(self.follower, self.network, self.drive[rows], part.state, self._pull(rows), least)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of paths that were not followed to their end
+                period = periods(self.follower, self.network, self.drive[rows], part.state, self._pull(rows), least)
+        except ConfigurationError:  # so short a step and so few of them follow no path
+            return found
         status = np.where(np.isfinite(period), OSCILLATES, part.status).astype(np.uint8)
         return found.with_rows(rows, replace(part, status=status, period=period))
 

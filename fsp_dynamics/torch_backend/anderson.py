@@ -55,10 +55,10 @@ class History:
         size = (f.double() ** 2).sum(1)
         count = torch.where(size > RESTART**2 * self.sizes, 0, self.count)
         slots = torch.arange(memory, device=f.device)
-        last = (slots == ((count - 1) % memory)[:, None])[:, :, None]
+        last = (slots == ((self.count - 1) % memory)[:, None])[:, :, None]
         moved, sent = (torch.where(last, each, 0).sum(1) for each in (self.ys, self.ys + self.fs))
         carried, move = (((new - old).double() ** 2).sum(1) for new, old in ((target, sent), (y, moved)))
-        doubtful = (count > 0) & (carried >= GROWTH**2 * move)
+        doubtful = (self.count > 0) & (carried >= GROWTH**2 * move)
         used = (slots < count.clamp(max=memory)[:, None])[:, :, None]
         gamma = mixing_weights(torch.where(used, self.fs - f[:, None], 0).double(), f.double())
         moved = torch.where(used, self.ys + self.fs - target[:, None], 0).double()

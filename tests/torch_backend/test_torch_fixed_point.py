@@ -51,7 +51,9 @@ predict = jit(
     )
 )
 broyden_update = jit(lambda slope, dy, du, n: compiled_broyden.broyden_update(slope, dy, du, n))
-may_amplify = jit(lambda slope, y, kappa, n, room: compiled_broyden.may_amplify(slope, y, kappa, n, room))
+may_amplify = jit(
+    lambda slope, u, leak, beta, d, n, room: compiled_broyden.may_amplify(slope, u, leak, beta, d, n, room)
+)
 mean_slope = jit(lambda moments, products, slope, room: compiled_broyden.mean_slope(moments, products, slope, room))
 
 
@@ -258,7 +260,7 @@ def test_what_oscillates_or_converges_by_chance_is_not_accepted(cut) -> None:
             return make_solver("numba_ode", max_steps=30).relax(network, drive, start, nudge, tolerance)
 
     found = TorchFixedPointSolver(fallback=Fallback()).relax(p.network, p.drive, chance, None, TIGHT)
-    assert found.status.tolist() == [Status.OUT_OF_STEPS]
+    assert found.status.tolist() == [Status.OSCILLATES]
     assert steps == [flatten(chance).tolist()]
     calm = problems.ring(3, 4.0, batch=1)
     rest = FixedPointSolver().relax(calm.network, calm.drive)
@@ -316,8 +318,9 @@ def test_update_doubts_and_mean_slope_are_the_compiled_ones() -> None:
             broyden_update(expected, dy[b], u[b].copy(), n)
         np.testing.assert_allclose(learned[b].numpy(), expected, atol=1e-13)
     large, walls = slope * rng.uniform(1, 6, (len(y), 1, 1)), np.where(rng.random(y.shape) < 0.3, np.round(y), y)
-    doubted = torch_broyden.may_amplify(torch.from_numpy(large), torch.from_numpy(walls), 1.5).numpy()
-    assert doubted.tolist() == [may_amplify(large[b], walls[b], 1.5, n, room) for b in range(len(y))]
+    entering, pull = 1.5 * walls - 0.25 * d, torch.from_numpy(d)
+    doubted = torch_broyden.may_amplify(torch.from_numpy(large), torch.from_numpy(entering), 1.25, 0.25, pull).numpy()
+    assert doubted.tolist() == [may_amplify(large[b], entering[b], 1.25, 0.25, d[b], n, room) for b in range(len(y))]
     assert 0 < doubted.sum() < len(y)
     for weight in (1.0, 0.0):
         moments, products, expected = weight * dy.T @ dy, weight * dy.T @ u, np.zeros((n, n))

@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 
 from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.experiments.checkpoint import _digest, _text
 from fsp_dynamics.experiments.config_io import load_config, presets, read_value
 from fsp_dynamics.experiments.figures import collecting, curves, variants
 from fsp_dynamics.experiments.figures import drawing as figures
 from fsp_dynamics.experiments.figures.drawing import FIGURES, command, make, train_missing
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.progress import Output, RunReporter
+from fsp_dynamics.experiments.records import mark
 from fsp_dynamics.experiments.session import Session
 
 pytestmark = [
@@ -98,6 +100,17 @@ def spoil(path, of):
     """Let every record of a .jsonl file be what `of` makes of it; None: left out."""
     records = [of(json.loads(line)) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(record) + "\n" for record in records if record is not None))
+    as_recorded(path)
+
+
+def as_recorded(path):
+    """Let the checkpoints of a run be those of its records as they are now."""
+    for file in (path.parent / "checkpoints").glob("*.json"):
+        manifest = json.loads(file.read_text())
+        if path.name in manifest["run"]["records"]:
+            manifest["run"]["records"][path.name] = mark(path)
+            del manifest["manifest_sha256"]
+            file.write_bytes(_text({**manifest, "manifest_sha256": _digest(manifest)}))
 
 
 def edit(folder, old, new):
@@ -388,7 +401,7 @@ def test_the_command_of_the_caption_makes_the_same_configuration(changes):
         ),
         (
             "alignment",
-            lambda f: (f / "W1-fixed-0" / "probes.jsonl").unlink(),
+            lambda f: spoil(f / "W1-fixed-0" / "probes.jsonl", lambda record: None),
             ["W1-fixed-0 has no records of samples.mean", "probes.samples = 100"],
         ),
         (
@@ -398,7 +411,7 @@ def test_the_command_of_the_caption_makes_the_same_configuration(changes):
         ),
         (
             "errors",
-            lambda f: (f / "loop-learned-1" / "metrics.jsonl").write_text(""),
+            lambda f: spoil(f / "loop-learned-1" / "metrics.jsonl", lambda record: None),
             ["loop-learned-1 has finished no epoch"],
         ),
         (
