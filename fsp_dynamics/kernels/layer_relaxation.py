@@ -184,8 +184,6 @@ def mix(buffers: LayerBuffers, b: int, y: Array, f: Array, system: Array) -> Non
     """
     history, gram, progress, statistics = buffers.history[b], buffers.grams[b], buffers.progress, buffers.statistics
     m, size = gram.shape[0], product(f, f)
-    if size > RESTART**2 * progress[SQUARE, b]:
-        statistics[DOUBTS, b] += 1
     if size > RESTART**2 * progress[SQUARE, b] or (size > progress[SQUARE, b] and statistics[PASSES, b] > PATIENCE):
         statistics[MIXED, b] = 0
     progress[SQUARE, b] = size

@@ -202,7 +202,9 @@ class _Relaxation:
             leaving = (status != OUT_OF_STEPS) | (k == max_passes)
             self._store(passes, status, leaving, size, 0 if k == 0 else k + int(given))
             if memory:
-                ys, fs, doubts = history[0], history[1], self.recovery.doubts
+                ys, fs = history
+                # a start as it was given is no pass
+                doubts = np.zeros_like(self.recovery.doubts) if given and k == 1 else self.recovery.doubts
                 anderson(passes.rows, passes.y, target[~leaving], ys, fs, sizes, count, doubts, floor, ceiling)
             else:
                 # a plain pass moves y by the last residual, and this residual is what it carried on

@@ -211,7 +211,8 @@ def relax(
             y = part.aim
             if history is not None:
                 y, doubtful = history.next(part.y, part.aim, running, network.rho.projected)
-                part.doubts = part.doubts + (running & doubtful)
+                if k > 1:  # a start as it was given is no pass
+                    part.doubts = part.doubts + (running & doubtful)
             part.y = torch.where(running[:, None], y, part.y)
         before = part.residual
         one_pass(network, part, running, beta, criterion, k, given)
