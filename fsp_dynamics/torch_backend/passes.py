@@ -211,7 +211,7 @@ def relax(
             y = part.aim
             if history is not None:
                 y, doubtful = history.next(part.y, part.aim, running, network.rho.projected)
-                if k > 1:  # a start as it was given is no pass
+                if k > 2:  # a start as it was given, with which the first pass would be compared, is none
                     part.doubts = part.doubts + (running & doubtful)
             part.y = torch.where(running[:, None], y, part.y)
         before = part.residual
