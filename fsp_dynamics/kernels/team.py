@@ -35,7 +35,7 @@ from fsp_dynamics.kernels.thread_number import number_of_threads
 ARRIVED, BARRIERS, LOST, STOP, STOPPED = 0, 16, 24, 25, 26
 # multiplications that one thread does in about the 40 microseconds that starting a second one takes
 SMALL = 2_000_000
-BRIEF = 500_000_000  # multiplications that one thread does in a tenth of a second
+BRIEF = 2_000_000_000  # multiplications that one thread does in less than half a second
 # threads of closed teams, by process (a fork has none) and number: on a busy machine a thread that
 # exists is given a processor long before a new one
 _idle: dict[tuple[int, int], list[ThreadPoolExecutor]] = {}
