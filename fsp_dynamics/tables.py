@@ -27,7 +27,7 @@ def shown(value: Any) -> str:
 
 def print_json(content: Any) -> None:
     """The content as JSON, on stdout."""
-    from fsp_dynamics.experiments.folder import plain
+    from fsp_dynamics.experiments.records import plain
 
     print(json.dumps(plain(content), indent=2, allow_nan=False))
 

@@ -446,7 +446,7 @@ def test_other_errors_are_not_blamed_on_settings(monkeypatch):
 def test_the_number_of_threads_without_a_thread_layer(monkeypatch):
     import numba
 
-    from fsp_dynamics.kernels import relax, thread_number
+    from fsp_dynamics.kernels import thread_number
 
     def none():
         raise ValueError("no threading layer")
@@ -454,7 +454,7 @@ def test_the_number_of_threads_without_a_thread_layer(monkeypatch):
     monkeypatch.setattr(numba, "get_num_threads", none)
     monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 3)
     assert thread_number.number_of_threads() == 3
-    with relax.threads(2):
+    with thread_number.threads(2):
         assert thread_number.number_of_threads() == 2
     assert thread_number.number_of_threads() == 3
     with pytest.raises(ValueError, match="expected 1 to 3"):

@@ -77,7 +77,7 @@ def sweep(
         Folder of the sweep (default: sweeps/NAME), a run folder in it for each run.
     """
     from fsp_dynamics.experiments.progress import StderrOutput
-    from fsp_dynamics.experiments.sweeps.plan import read_grid
+    from fsp_dynamics.experiments.sweeps.grid import read_grid
     from fsp_dynamics.experiments.sweeps.reporter import SweepReporter
     from fsp_dynamics.experiments.sweeps.runner import sweep as run_sweep
 

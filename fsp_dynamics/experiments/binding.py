@@ -18,8 +18,8 @@ from typing import Any, Self
 from fsp_dynamics.errors import CheckpointError, FspError
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.config_io import load_config
+from fsp_dynamics.experiments.records import Record
 
-Record = dict[str, Any]
 IDENTITY = re.compile(r"[0-9a-f]{32}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 ELSEWHERE = "data.path"

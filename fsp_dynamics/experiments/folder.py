@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import socket
 import warnings
@@ -34,13 +33,11 @@ from fsp_dynamics.errors import CheckpointError, ConfigurationError, NotAFileErr
 from fsp_dynamics.experiments import former_names, records
 from fsp_dynamics.experiments.binding import Binding, new_identity
 from fsp_dynamics.experiments.checkpoint import checkpoint_files, drop_kept, read_manifest, tidy
-from fsp_dynamics.experiments.config import Config, flatten
+from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.config_io import load_config, to_toml
-from fsp_dynamics.experiments.records import METRICS, PROBES
+from fsp_dynamics.experiments.records import METRICS, PROBES, Record
 from fsp_dynamics.reading import is_there, open_file, read_file
 from fsp_dynamics.writing import append, remove_aside, write_aside
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +127,9 @@ class RunFolder:
     def begin(self, config: Config, environment: Record) -> None:
         """Write the first files; the configuration last, since it makes the folder a run."""
         self._clean()
-        text = to_toml(config).encode()
-        self.write_json(
-            "environment.json",
-            {**environment, "identity": new_identity(), "config_sha256": hashlib.sha256(text).hexdigest()},
-        )
         for name in (METRICS, PROBES):
             write_aside(self.path / name, b"")
-        write_aside(self.path / "config.toml", text)
+        self.adopt(config, environment)
 
     def config(self) -> Config:
         """The run's configuration. Raises ConfigurationError for a file that is none, NotAFileError
@@ -207,7 +199,7 @@ class RunFolder:
         self._append(PROBES, found)
 
     def _append(self, name: str, found: list[Record]) -> None:
-        append(self.path / name, _lines(found))
+        append(self.path / name, records.lines(found))
 
     def rewind(self, epoch: int, marked: Record | None = None) -> list[Record]:
         """Drop the records after `epoch` (a killed process may have written more than its last
@@ -220,7 +212,7 @@ class RunFolder:
                 f"{self.path / METRICS} does not hold the {epoch} epochs of the checkpoint; restore it or train again"
             )
         probes = [record for record in self.probes() if record["epoch"] <= epoch]
-        contents = {METRICS: _lines(kept), PROBES: _lines(probes)}
+        contents = {METRICS: records.lines(kept), PROBES: records.lines(probes)}
         for name, mark in (marked or {}).items():
             contents[name] = records.require_marked(self.path / name, self._content(name), mark)
         self._clean()
@@ -275,7 +267,7 @@ class RunFolder:
         return {**found, **epochs}
 
     def write_json(self, name: str, content: Record) -> None:
-        write_aside(self.path / name, json.dumps(plain(content), indent=2, allow_nan=False).encode() + b"\n")
+        write_aside(self.path / name, json.dumps(records.plain(content), indent=2, allow_nan=False).encode() + b"\n")
 
     def _clean(self) -> None:
         for folder in (self.path, self.checkpoints, self.figures):
@@ -316,45 +308,3 @@ class ObservedFolder(RunFolder):
 
     def _append(self, name: str, found: list[Record]) -> None:
         pass
-
-
-def _lines(found: list[Record]) -> bytes:
-    return b"".join(json.dumps(plain(record), allow_nan=False).encode() + b"\n" for record in found)
-
-
-def best_of(metrics: list[Record]) -> Record | None:
-    """The epoch with the lowest validation error (the first of equals); the last one where there
-    are no validation images.
-    """
-    judged = [record for record in metrics if record.get("valid_error") is not None]
-    if judged:
-        return min(judged, key=lambda record: record["valid_error"])
-    return metrics[-1] if metrics else None
-
-
-def flat(record: Record) -> Record:
-    """The record as one row of a table: {dotted key: value}, items of lists by their index
-    (saturation.output.0), dead outputs as one text.
-    """
-    row: Record = {}
-    for key, value in flatten(record).items():
-        if key == "dead_outputs":
-            row[key] = " ".join(map(str, value))
-        elif isinstance(value, list):
-            row |= {f"{key}.{place}": item for place, item in enumerate(value)}
-        else:
-            row[key] = value
-    return row
-
-
-def plain(value: Any) -> Any:
-    """The value as JSON can hold it: NumPy's numbers as Python's, arrays and tuples as lists,
-    numbers that are not finite as null.
-    """
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value

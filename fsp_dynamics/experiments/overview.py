@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fsp_dynamics.errors import ConfigurationError, FspError
-from fsp_dynamics.experiments.folder import Record, RunFolder, best_of
+from fsp_dynamics.experiments.folder import Record, RunFolder
+from fsp_dynamics.experiments.records import best_of
 from fsp_dynamics.folders import expanded
 
 OUTCOME = ("train_error", "valid_error", "test_error")

@@ -6,6 +6,7 @@ named.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 
 from fsp_dynamics.errors import CheckpointError
 from fsp_dynamics.experiments import former_names
+from fsp_dynamics.experiments.config import flatten
 from fsp_dynamics.reading import MEGABYTE, open_file, parse_json, read_file
 
 Record = dict[str, Any]
@@ -192,3 +194,46 @@ def _is_finite(value: Any) -> bool:
 def _shown(value: Any) -> str:
     text = repr(value) if not isinstance(value, (dict, list)) else type(value).__name__
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def lines(found: list[Record]) -> bytes:
+    """The records as a file holds them, a line of JSON each."""
+    return b"".join(json.dumps(plain(record), allow_nan=False).encode() + b"\n" for record in found)
+
+
+def best_of(metrics: list[Record]) -> Record | None:
+    """The epoch with the lowest validation error (the first of equals); the last one where there
+    are no validation images.
+    """
+    judged = [record for record in metrics if record.get("valid_error") is not None]
+    if judged:
+        return min(judged, key=lambda record: record["valid_error"])
+    return metrics[-1] if metrics else None
+
+
+def flat(record: Record) -> Record:
+    """The record as one row of a table: {dotted key: value}, items of lists by their index
+    (saturation.output.0), dead outputs as one text.
+    """
+    row: Record = {}
+    for key, value in flatten(record).items():
+        if key == "dead_outputs":
+            row[key] = " ".join(map(str, value))
+        elif isinstance(value, list):
+            row |= {f"{key}.{place}": item for place, item in enumerate(value)}
+        else:
+            row[key] = value
+    return row
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON can hold it: NumPy's numbers as Python's, arrays and tuples as lists,
+    numbers that are not finite as null.
+    """
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -21,8 +21,8 @@ from fsp_dynamics.experiments.checkpoint import (
     require_kept,
 )
 from fsp_dynamics.experiments.config import Config, fields, flatten, format_differences
-from fsp_dynamics.experiments.folder import Record, RunFolder, best_of
-from fsp_dynamics.experiments.records import METRICS, PROBES
+from fsp_dynamics.experiments.folder import Record, RunFolder
+from fsp_dynamics.experiments.records import METRICS, PROBES, best_of
 from fsp_dynamics.experiments.trainer import TrainingState
 from fsp_dynamics.reading import read_file
 

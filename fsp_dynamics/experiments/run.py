@@ -15,9 +15,10 @@ from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
 from fsp_dynamics.experiments.checkpoint import kept_epochs
 from fsp_dynamics.experiments.config import Config
-from fsp_dynamics.experiments.folder import Record, RunFolder, flat
+from fsp_dynamics.experiments.folder import Record, RunFolder
 from fsp_dynamics.experiments.import_path import as_modules
 from fsp_dynamics.experiments.objects import DATA, GIVEN, RHO, RULE, Objects
+from fsp_dynamics.experiments.records import flat
 from fsp_dynamics.experiments.restoring import load_state
 from fsp_dynamics.experiments.trainer import Resources, trainer_of
 from fsp_dynamics.folders import expanded

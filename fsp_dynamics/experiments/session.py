@@ -24,10 +24,11 @@ from fsp_dynamics.experiments.checkpoint import (
 )
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.execution import NoConvergenceError
-from fsp_dynamics.experiments.folder import Record, RunFolder, best_of, plain
+from fsp_dynamics.experiments.folder import Record, RunFolder
 from fsp_dynamics.experiments.jobs import ranks
 from fsp_dynamics.experiments.objects import Objects
 from fsp_dynamics.experiments.progress import EpochReporter
+from fsp_dynamics.experiments.records import best_of, plain
 from fsp_dynamics.experiments.resuming import resume
 from fsp_dynamics.experiments.run import open_run
 from fsp_dynamics.experiments.stopping import Interrupted, Stop

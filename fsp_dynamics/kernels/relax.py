@@ -9,8 +9,6 @@ take steps of one size instead, with a barrier at each. Arrays as in kernels/ste
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -50,9 +48,8 @@ from fsp_dynamics.kernels.step_arrays import (
 )
 from fsp_dynamics.kernels.steps import STEPS, add_stages, attempt, copy, norm, sum_of_squares
 from fsp_dynamics.kernels.team import announce_stop, barrier, has_stopped, must_stop, partition
-from fsp_dynamics.kernels.thread_number import number_of_threads, set_number_of_threads
 
-__all__ = ["CompilationError", "integrator", "threads"]
+__all__ = ["CompilationError", "integrator"]
 
 FINISHED = -1.0  # in place of an error
 
@@ -344,18 +341,3 @@ def integrate(
 def integrator(rate: Unit, slope: Unit) -> Any:
     """`integrate`, compiled for an activation."""
     return compiled_for(rate, slope, (*STEPS, integrate), twin(rate, slope), counted=False)
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Let kernels use `count` threads inside the block (None: as before); no result depends on it.
-
-    At most NUMBA_NUM_THREADS, which is the number of processors unless the environment says
-    otherwise.
-    """
-    before = number_of_threads()
-    set_number_of_threads(before if count is None else count)
-    try:
-        yield
-    finally:
-        set_number_of_threads(before)

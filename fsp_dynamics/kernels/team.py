@@ -166,7 +166,7 @@ def partition(count: int, part: int, parts: int) -> tuple[int, int]:
 
 
 def available() -> int:
-    """How many threads kernels may use: Numba's number, which `kernels.relax.threads` sets."""
+    """How many threads kernels may use: Numba's number, which `thread_number.threads` sets."""
     return number_of_threads()
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numba
 from numba import config
@@ -51,3 +53,18 @@ def most_threads() -> int:
     processors.
     """
     return min(int(getattr(config, "NUMBA_NUM_THREADS", 1)), MOST)
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Let kernels use `count` threads inside the block (None: as before); no result depends on it.
+
+    At most NUMBA_NUM_THREADS, which is the number of processors unless the environment says
+    otherwise.
+    """
+    before = number_of_threads()
+    set_number_of_threads(before if count is None else count)
+    try:
+        yield
+    finally:
+        set_number_of_threads(before)

@@ -18,7 +18,7 @@ from fsp_dynamics.models.activations import ACTIVATIONS, Activation
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, layers
 from fsp_dynamics.plotting import plot_trajectory
-from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, layer_names, prepare, state_of
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, layer_names, prepare
 from fsp_dynamics.solvers.integration import longest_step
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
 from fsp_dynamics.solvers.reference import ReferenceSolver
@@ -218,7 +218,7 @@ def simulate(
     drive = rate.drive_of_each(network, images)
     pieces = _check_protocol(network, protocol, len(drive))
     integrators = [_integrator(network, nudge, solver, dt, rtol, atol, max_steps) for _, nudge in pieces]
-    state = prepare(network, drive, None if start is None else state_of(network, start, len(drive)), None)
+    state = prepare(network, drive, start, None)
     for k, s in enumerate(state):
         check_finite(f"start[{k}]", s)
     borders = np.concatenate([[0.0], np.cumsum([duration for duration, _ in pieces])])
@@ -250,7 +250,7 @@ def _residual(network: Network, drive: Array, path: State, nudge: Nudge | None) 
     with np.errstate(over="ignore", invalid="ignore"):
         for b, constant in enumerate(drive):
             own = tuple(s[:, b] for s in path)
-            found[:, b] = rate.residual(network, constant, own, None if nudge is None else nudge.rows(b))
+            found[:, b] = rate.residual(network, constant, own, rate.rows_of(nudge, b))
     return found
 
 

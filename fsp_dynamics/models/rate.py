@@ -102,6 +102,11 @@ class Nudge:
         return Nudge.of(self.beta, self.target[index])
 
 
+def rows_of(nudge: Nudge | None, index: Any) -> Nudge | None:
+    """The nudge of some samples of the batch; None in a free phase."""
+    return None if nudge is None else nudge.rows(index)
+
+
 def beta_of(nudge: Nudge | None) -> float:
     """Strength of the nudge; 0 in a free phase."""
     return 0.0 if nudge is None else float(nudge.beta)
@@ -137,6 +142,12 @@ def checked_images(network: Network, images: Array) -> Array:
 def zero_state(network: Network, batch: int) -> State:
     """All units silent: L arrays (B, n_k) of zeros."""
     return tuple(np.zeros((batch, n), network.dtype) for n in network.sizes[1:])
+
+
+def state_norm(state: State) -> Array:
+    """||s|| over all units of a sample, (B,) float64."""
+    total: Array = np.sqrt(sum((s.astype(np.float64) ** 2).sum(1) for s in state))
+    return total
 
 
 def flatten(state: State) -> Array:

@@ -86,8 +86,8 @@ def relax(
     certify : compute `Equilibrium.abscissa` too, the certificate that each equilibrium is stable.
 
     Raises ShapeError, NotFiniteError and ConfigurationError for unusable input; warns
-    (DataWarning) of images far outside [0, 1]. Samples that do
-    not converge are reported in `status`; `Equilibrium.require_converged` raises for them.
+    (DataWarning) of images far outside [0, 1]. Samples that do not converge are reported in
+    `status`; `Equilibrium.require_converged` raises for them.
     """
     if tolerance is not None and not isinstance(tolerance, Tolerance):
         raise ConfigurationError(f"tolerance = {tolerance!r}, expected Tolerance(absolute, relative)")

@@ -9,16 +9,16 @@ decides: the sample is moved by KICK and integrated on.
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.kernels.status import CONVERGED, OSCILLATES, OUT_OF_STEPS
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, flatten, layers
-from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, Tolerance, judge
+from fsp_dynamics.models.rate import Nudge, State, flatten, layers, rows_of, state_norm
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, Tolerance, judge, prepare
 from fsp_dynamics.solvers.linearisation import fixed_vector
 from fsp_dynamics.solvers.oscillation import periods
 from fsp_dynamics.solvers.stability import always_stable, stable
@@ -31,63 +31,60 @@ KICKS = 3  # unstable equilibria that a sample may leave
 LARGE = 100.0  # tolerances that an oscillation must exceed, lest rounding be one
 
 
-class Reaching(Integrator, Protocol):
-    """An integrator whose result is to be confirmed."""
+class ConfirmedIntegrator(ABC):
+    """An integrator whose equilibria are confirmed. What is left to it is to `reach` them."""
+
+    __slots__ = ()
 
     @property
-    def max_steps(self) -> int: ...
+    @abstractmethod
+    def max_steps(self) -> int:
+        """Steps that a sample may try."""
 
+    @abstractmethod
+    def follow(self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array) -> Array:
+        """See `equilibrium.Integrator.follow`."""
+
+    @abstractmethod
     def reach(
+        self, network: Network, drive: Array, start: State, nudge: Nudge | None, tolerance: Tolerance, max_steps: int
+    ) -> Equilibrium:
+        """Integrate until each sample has converged or has tried `max_steps` steps; `steps` counts
+        rejected ones too. Nothing is confirmed.
+        """
+
+    def follower(self, network: Network) -> Integrator:
+        """The integrator that follows the paths of samples which may oscillate."""
+        return self
+
+    def relax(
         self,
         network: Network,
         drive: Array,
-        start: State,
-        nudge: Nudge | None,
-        tolerance: Tolerance,
-        max_steps: int,
+        start: State | None = None,
+        nudge: Nudge | None = None,
+        tolerance: Tolerance | None = None,
     ) -> Equilibrium:
-        """Integrate until each sample has converged or has taken `max_steps`, unconfirmed."""
-        ...
-
-
-def relax_confirmed(
-    integrator: Reaching,
-    network: Network,
-    drive: Array,
-    start: State,
-    nudge: Nudge | None,
-    tolerance: Tolerance,
-    follower: Integrator | None = None,
-) -> Equilibrium:
-    """The equilibria that the integrator reaches from `start` and that are stable; samples that
-    repeat themselves end with status OSCILLATES and their period.
-
-    follower : follows their paths; None: the integrator itself.
-    """
-    work = _Work(integrator, follower or integrator, network, drive, nudge, tolerance)
-    most = int(integrator.max_steps)
-    found = integrator.reach(network, drive, start, nudge, tolerance, min(most, SOON))
-    found = work.mark_oscillations(found)
-    rows = np.flatnonzero(found.status == OUT_OF_STEPS)
-    if rows.size and most > SOON:
-        found = work.go_on(found, rows, tuple(s[rows] for s in found.state), tolerance, most - SOON)
-        found = work.mark_oscillations(found)
-    return work.leave_unstable(found)
+        """The stable equilibria that are reached from `start` (see `equilibrium.Solver.relax`);
+        samples that repeat themselves end with status OSCILLATES and their period.
+        """
+        begin, tolerance = prepare(network, drive, start, nudge), tolerance or Tolerance.default(network.dtype)
+        work, most = _Work(self, network, drive, nudge, tolerance), int(self.max_steps)
+        found = work.mark_oscillations(self.reach(network, drive, begin, nudge, tolerance, min(most, SOON)))
+        rows = np.flatnonzero(found.status == OUT_OF_STEPS)
+        if rows.size and most > SOON:
+            found = work.go_on(found, rows, tuple(s[rows] for s in found.state), tolerance, most - SOON)
+            found = work.mark_oscillations(found)
+        return work.leave_unstable(found)
 
 
 class _Work:
     """One relaxation: its arguments, and the steps in which its result is confirmed."""
 
     def __init__(
-        self,
-        integrator: Reaching,
-        follower: Integrator,
-        network: Network,
-        drive: Array,
-        nudge: Nudge | None,
-        tolerance: Tolerance,
+        self, integrator: ConfirmedIntegrator, network: Network, drive: Array, nudge: Nudge | None, tolerance: Tolerance
     ) -> None:
-        self.integrator, self.follower, self.network, self.drive = integrator, follower, network, drive
+        self.integrator, self.network, self.drive = integrator, network, drive
         self.nudge, self.tolerance = nudge, tolerance
 
     def go_on(self, found: Equilibrium, rows: Array, state: State, tolerance: Tolerance, steps: int) -> Equilibrium:
@@ -101,12 +98,12 @@ class _Work:
         if not rows.size:
             return found
         part = found.rows(rows)
-        size = np.sqrt(sum((s.astype(np.float64) ** 2).sum(1) for s in part.state))
-        least = LARGE * self.tolerance.bound(size)
+        least = LARGE * self.tolerance.bound(state_norm(part.state))
+        follower = self.integrator.follower(self.network)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of paths that were not followed to their end
-                period = periods(self.follower, self.network, self.drive[rows], part.state, self._pull(rows), least)
+                period = periods(follower, self.network, self.drive[rows], part.state, self._pull(rows), least)
         except ConfigurationError:  # so short a step and so few of them follow no path
             return found
         status = np.where(np.isfinite(period), OSCILLATES, part.status).astype(np.uint8)
@@ -168,8 +165,8 @@ class _Work:
     def _judged(self, found: Equilibrium, rows: Array) -> Equilibrium:
         """The result with these rows judged by the tolerance that was asked for."""
         part = found.rows(rows)
-        size = np.sqrt(sum((s.astype(np.float64) ** 2).sum(1) for s in part.state))
-        return found.with_rows(rows, replace(part, status=judge(part.residual, size, self.tolerance)))
+        status = judge(part.residual, state_norm(part.state), self.tolerance)
+        return found.with_rows(rows, replace(part, status=status))
 
     def _pull(self, rows: Array) -> Nudge | None:
-        return None if self.nudge is None else self.nudge.rows(rows)
+        return rows_of(self.nudge, rows)

@@ -67,11 +67,6 @@ class Linearisation:
             out[ends[post] : ends[post + 1], ends[pre] : ends[pre + 1]] += block.T
         return out
 
-    def rows(self, index: Array) -> Linearisation:
-        """That of some samples."""
-        slope, decay = (tuple(each[index] for each in part) for part in (self.slope, self.decay))
-        return Linearisation(self.network, self.kappa, slope, decay)
-
     def product(self, sample: int, x: Array, transposed: bool = False) -> Array:
         """J x of one sample, or J^T x, for x (N,)."""
         p = [each[sample] for each in self.slope]

@@ -1,5 +1,4 @@
-"""The n_L-dimensional problem of a loop with a hard sigmoid: its Jacobian, Newton's method, and
-stability in time.
+"""The n_L-dimensional problem of a loop with a hard sigmoid: its Jacobian, and Newton's method.
 
 With D_k the 0/1 masks of the unsaturated units and kappa_k = leak_k (+ beta at the output),
 
@@ -13,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State
+from fsp_dynamics.models.rate import Nudge, State, rows_of
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance, judge
 from fsp_dynamics.solvers.passes import CutPasses
 from fsp_dynamics.solvers.response import gains, loop_matrix
@@ -49,7 +48,7 @@ def newton(
             jacobian = loop_jacobian(
                 network,
                 tuple(s[better] for s in state),
-                None if nudge is None else nudge.rows(rows[better]),
+                rows_of(nudge, rows[better]),
                 drive[rows[better]],
             )
             direction[rows[better]] = _solve(jacobian, target[better] - passes.y[better])

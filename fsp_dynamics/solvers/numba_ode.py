@@ -40,7 +40,7 @@ from fsp_dynamics.kernels.team import Team, available
 from fsp_dynamics.kernels.tiles import columns
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, layers
-from fsp_dynamics.solvers.confirmation import relax_confirmed
+from fsp_dynamics.solvers.confirmation import ConfirmedIntegrator
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance, judge, prepare
 from fsp_dynamics.solvers.integration import (
     MOTION,
@@ -64,7 +64,7 @@ STEPS = ("sample", "batch")
 
 
 @dataclass(frozen=True, slots=True)
-class NumbaSolver:
+class NumbaSolver(ConfirmedIntegrator):
     """Compiled Runge-Kutta integration with a constant step or a controlled step for each sample
     (an `Integrator`).
 
@@ -120,30 +120,10 @@ class NumbaSolver:
         check_settings(self.method, self.dt, self.max_steps, self.form, self.rtol, self.atol)
         check_choice("steps", self.steps, STEPS)
 
-    def relax(
-        self,
-        network: Network,
-        drive: Array,
-        start: State | None = None,
-        nudge: Nudge | None = None,
-        tolerance: Tolerance | None = None,
-    ) -> Equilibrium:
-        """The stable equilibria that are reached from `start` (see `equilibrium.Solver.relax` and
-        solvers/confirmation.py); `steps` counts rejected steps too.
-        """
-        begin, tolerance = prepare(network, drive, start, nudge), tolerance or Tolerance.default(network.dtype)
-        return relax_confirmed(self, network, drive, begin, nudge, tolerance)
-
     def reach(
-        self,
-        network: Network,
-        drive: Array,
-        start: State,
-        nudge: Nudge | None,
-        tolerance: Tolerance,
-        max_steps: int,
+        self, network: Network, drive: Array, start: State, nudge: Nudge | None, tolerance: Tolerance, max_steps: int
     ) -> Equilibrium:
-        """Integrate until each sample has converged or has taken `max_steps`, unconfirmed."""
+        """See `confirmation.ConfirmedIntegrator.reach`."""
         longest, eps = longest_step(network, nudge), float(np.finfo(network.dtype).eps)
         bound = StopBound(float(tolerance.absolute), float(tolerance.relative))
         control = StepControl(eps, eps, MOTION, longest, eps * longest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, layers
+from fsp_dynamics.models.rate import Nudge, State, layers, rows_of
 from fsp_dynamics.solvers.equilibrium import Integrator
 
 # A ring of many units has a period of twice the sum of their time constants. The window has room
@@ -34,14 +34,14 @@ def periods(
         times = np.linspace(0, length * sum(network.time_constants), count)
         together = max(1, NUMBERS // (count * sum(network.sizes[1:])))
         for some in np.array_split(rows, -(-len(rows) // together)) if rows.size else ():
-            start, pull = tuple(s[some] for s in state), None if nudge is None else nudge.rows(some)
-            path = integrator.follow(network, drive[some], start, pull, times)
+            start = tuple(s[some] for s in state)
+            path = integrator.follow(network, drive[some], start, rows_of(nudge, some), times)
             last[some], path = path[-1], path.astype(np.float64)
             found[some] = [recurrence(path[:, b], least[row]) * times[1] for b, row in enumerate(some)]
         rows = rows[np.isnan(found[rows])]
     for row in np.flatnonzero(np.isfinite(found))[:, None]:
-        pull = None if nudge is None else nudge.rows(row)
-        found[row] = _shortest(integrator, network, drive[row], layers(network, last[row]), pull, found[row[0]])
+        start, pull = layers(network, last[row]), rows_of(nudge, row)
+        found[row] = _shortest(integrator, network, drive[row], start, pull, found[row[0]])
     return found
 
 

@@ -10,7 +10,7 @@ from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.kernels.heed import heed
 from fsp_dynamics.kernels.status import CONVERGED, OSCILLATES, OUT_OF_STEPS
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, beta_of, residual
+from fsp_dynamics.models.rate import Nudge, State, beta_of, residual, rows_of, state_norm
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Solver, Tolerance, judge, prepare
 from fsp_dynamics.solvers.loop_newton import newton
 from fsp_dynamics.solvers.stability import always_stable, growing_units, silent_layers, stable
@@ -43,6 +43,7 @@ class Recovery:
         """Newton's method (loops with a hard sigmoid), then the fallback, for those that have not
         (credibly) converged.
         """
+        self.doubt_states()
         rows = self.unconverged()
         if self.network.is_hard_sigmoid_loop:
             self.apply_newton(rows)
@@ -52,15 +53,20 @@ class Recovery:
         period = self.period if (self.status == OSCILLATES).any() else None
         return Equilibrium(self.state, self.residual, self.status, self.steps, beta_of(self.nudge), period)
 
+    def doubt_states(self) -> None:
+        """Raise a doubt about states at which passes cannot see what grows: a smooth unit that
+        amplifies its own deviation, units above a silent layer.
+        """
+        if self.network.rho.projected:
+            self.doubts = self.doubts + silent_layers(self.network, self.state)
+        else:
+            with np.errstate(all="ignore"):
+                self.doubts = self.doubts + growing_units(self.network, self.state, self.nudge, self.drive)
+
     def unconverged(self) -> Array:
         """Sample numbers that have not (credibly) converged: out of steps, or converged with
         doubts and found unstable.
         """
-        if not self.network.rho.projected:
-            with np.errstate(all="ignore"):
-                self.doubts = self.doubts + growing_units(self.network, self.state, self.nudge, self.drive)
-        else:
-            self.doubts = self.doubts + silent_layers(self.network, self.state)
         doubtful = np.flatnonzero((self.doubts > 0) & (self.status == CONVERGED))
         if doubtful.size and not always_stable(self.network, self.nudge, self.drive):
             held = self._stable(doubtful, tuple(s[doubtful] for s in self.state))
@@ -101,8 +107,7 @@ class Recovery:
         for i, row in enumerate(rows[:, None]):
             own = tuple(s[i : i + 1] for s in state)
             self.residual[row] = residual(self.network, self.drive[row], own, self.nudge_of(row))
-        norm = np.sqrt(sum((s.astype(np.float64) ** 2).sum(1) for s in state))
-        self.status[rows] = judge(self.residual[rows], norm, self.tolerance)
+        self.status[rows] = judge(self.residual[rows], state_norm(state), self.tolerance)
 
     def _stable(self, rows: Array, state: State) -> Array:
         """Which of these states (A, n_k) of these rows are stable equilibria, (A,) bool."""
@@ -110,7 +115,7 @@ class Recovery:
 
     def nudge_of(self, rows: Array) -> Nudge | None:
         """The nudge of these samples."""
-        return None if self.nudge is None else self.nudge.rows(rows)
+        return rows_of(self.nudge, rows)
 
 
 def recover(

@@ -19,7 +19,7 @@ from fsp_dynamics.kernels.heed import heed
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, flatten, layers
-from fsp_dynamics.solvers.confirmation import relax_confirmed
+from fsp_dynamics.solvers.confirmation import ConfirmedIntegrator
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Status, Tolerance, judge, prepare
 from fsp_dynamics.solvers.integration import (
     MOTION,
@@ -64,7 +64,7 @@ def flat_field(network: Network, drive: Array, nudge: Nudge | None, form: str) -
 
 
 @dataclass(frozen=True, slots=True)
-class ReferenceSolver:
+class ReferenceSolver(ConfirmedIntegrator):
     """Runge-Kutta integration in NumPy, with a constant step or with a controlled step for each
     sample (an `Integrator`).
 
@@ -102,30 +102,10 @@ class ReferenceSolver:
     def tableau(self) -> Tableau:
         return TABLEAUX[self.method]
 
-    def relax(
-        self,
-        network: Network,
-        drive: Array,
-        start: State | None = None,
-        nudge: Nudge | None = None,
-        tolerance: Tolerance | None = None,
-    ) -> Equilibrium:
-        """The stable equilibria that are reached from `start` (see `equilibrium.Solver.relax` and
-        solvers/confirmation.py); `steps` counts rejected steps too.
-        """
-        begin, tolerance = prepare(network, drive, start, nudge), tolerance or Tolerance.default(network.dtype)
-        return relax_confirmed(self, network, drive, begin, nudge, tolerance)
-
     def reach(
-        self,
-        network: Network,
-        drive: Array,
-        start: State,
-        nudge: Nudge | None,
-        tolerance: Tolerance,
-        max_steps: int,
+        self, network: Network, drive: Array, start: State, nudge: Nudge | None, tolerance: Tolerance, max_steps: int
     ) -> Equilibrium:
-        """Integrate until each sample has converged or has taken `max_steps`, unconfirmed."""
+        """See `confirmation.ConfirmedIntegrator.reach`."""
         drive, state, nudge = in_precision(network, drive, start, nudge)
         with np.errstate(over="ignore", invalid="ignore"):
             residual = rate.residual(network, drive, layers(network, state), nudge)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, decay_rates, total_input
+from fsp_dynamics.models.rate import Nudge, State, decay_rates, rows_of, total_input
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
 from fsp_dynamics.solvers.linearisation import Linearisation, linearised, loop_eigenvalues, rightmost, ring_eigenvalues
 from fsp_dynamics.solvers.response import Gains, clipped_gains, loop_matrix, unsaturated
@@ -66,8 +66,7 @@ def certified(network: Network, found: Equilibrium, nudge: Nudge | None, drive: 
     """The equilibria with their `abscissa`, NaN for samples that did not converge."""
     values, rows = np.full(len(found.status), np.nan), np.flatnonzero(found.converged)
     if rows.size:
-        pull = None if nudge is None else nudge.rows(rows)
-        values[rows] = abscissa(network, found.rows(rows).state, pull, drive[rows])
+        values[rows] = abscissa(network, found.rows(rows).state, rows_of(nudge, rows), drive[rows])
     return dataclasses.replace(found, abscissa=values)
 
 

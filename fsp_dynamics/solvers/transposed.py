@@ -19,7 +19,7 @@ import numpy as np
 
 from fsp_dynamics.kernels.status import CONVERGED
 from fsp_dynamics.models.network import Array, Network
-from fsp_dynamics.models.rate import Nudge, State, decay_rates, total_input
+from fsp_dynamics.models.rate import Nudge, State, decay_rates, state_norm, total_input
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance, judge
 from fsp_dynamics.solvers.response import Gains, adjoint, gains
 
@@ -44,7 +44,7 @@ def relax_transposed(
     tolerance = tolerance or Tolerance.default(network.dtype)
     backward, rows = _TransposedPass(network, drive, free.state, nudge), np.arange(len(drive))
     moved = [np.zeros_like(s) for s in free.state]
-    norm = np.sqrt(sum((s.astype(np.float64) ** 2).sum(1) for s in free.state))
+    norm = state_norm(free.state)
     residual, status, steps = np.zeros(len(drive)), np.zeros(len(drive), np.uint8), np.zeros(len(drive), np.int64)
     for number in range(max_passes + 1):
         if number == max_passes:

@@ -40,8 +40,8 @@ from fsp_dynamics.models.activations import ACTIVATIONS
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, layers
 from fsp_dynamics.solvers import make_solver
-from fsp_dynamics.solvers.confirmation import relax_confirmed
-from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance, prepare
+from fsp_dynamics.solvers.confirmation import ConfirmedIntegrator
+from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, Tolerance, prepare
 from fsp_dynamics.solvers.integration import (
     IntegrationResult,
     accuracy,
@@ -58,7 +58,7 @@ OWN_UNITS = (0.0, 1.0)  # rtol, atol: the norm receives the error itself
 
 
 @dataclass(frozen=True, slots=True)
-class TorchSolver:
+class TorchSolver(ConfirmedIntegrator):
     """torchdiffeq's integration of the rate form (an `Integrator`).
 
     Parameters
@@ -118,32 +118,15 @@ class TorchSolver:
         check_settings("dopri5", None if corrected else self.dt, self.max_steps, None, self.rtol, self.atol)
         chosen_device(self.device)
 
-    def relax(
-        self,
-        network: Network,
-        drive: Array,
-        start: State | None = None,
-        nudge: Nudge | None = None,
-        tolerance: Tolerance | None = None,
-    ) -> Equilibrium:
-        """The stable equilibria that are reached from `start` (see `equilibrium.Solver.relax` and
-        solvers/confirmation.py).
-        """
-        begin, tolerance = prepare(network, drive, start, nudge), tolerance or Tolerance.default(network.dtype)
-        # a path saved at many times is long work for torchdiffeq
-        follower: Any = make_solver("numba_ode") if network.rho in ACTIVATIONS.values() else None
-        return relax_confirmed(self, network, drive, begin, nudge, tolerance, follower)
+    def follower(self, network: Network) -> Integrator:
+        """A path saved at many times is long work for torchdiffeq."""
+        found: Any = make_solver("numba_ode") if network.rho in ACTIVATIONS.values() else self
+        return found
 
     def reach(
-        self,
-        network: Network,
-        drive: Array,
-        start: State,
-        nudge: Nudge | None,
-        tolerance: Tolerance,
-        max_steps: int,
+        self, network: Network, drive: Array, start: State, nudge: Nudge | None, tolerance: Tolerance, max_steps: int
     ) -> Equilibrium:
-        """Integrate until each sample has converged or has taken `max_steps`, unconfirmed."""
+        """See `confirmation.ConfirmedIntegrator.reach`."""
         return self.relax_counted(network, drive, start, nudge, tolerance, max_steps).equilibrium
 
     def relax_counted(

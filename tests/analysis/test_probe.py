@@ -13,7 +13,7 @@ from fsp_dynamics.analysis.alignment import loop_alignment, sample_alignment
 from fsp_dynamics.analysis.gradients import compare
 from fsp_dynamics.analysis.probe import SHOWN, Probe
 from fsp_dynamics.analysis.stability import stability
-from fsp_dynamics.experiments.folder import plain
+from fsp_dynamics.experiments.records import plain
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers import relax

@@ -12,7 +12,8 @@ import pytest
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, RunExistsError, RunLockedError
 from fsp_dynamics.experiments.checkpoint import keep_network, kept_epochs
 from fsp_dynamics.experiments.config_io import load_config
-from fsp_dynamics.experiments.folder import RunFolder, best_of, flat, plain
+from fsp_dynamics.experiments.folder import RunFolder
+from fsp_dynamics.experiments.records import best_of, flat, plain
 from fsp_dynamics.experiments.trainer import TrainingState
 
 HOLD = """

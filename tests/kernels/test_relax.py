@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from fsp_dynamics.kernels import relax, steps
-from fsp_dynamics.kernels.relax import FINISHED, threads
+from fsp_dynamics.kernels.relax import FINISHED
 from fsp_dynamics.kernels.step_arrays import FIRST, LAST, MIDDLE, S, X
+from fsp_dynamics.kernels.thread_number import threads
 
 
 def plain(kernel):

@@ -102,7 +102,7 @@ def test_a_sample_alone_has_the_bits_it_has_in_company(settings, dtype):
 
 THREADED = """
 import hashlib, json, numpy as np
-from fsp_dynamics.kernels.relax import threads
+from fsp_dynamics.kernels.thread_number import threads
 from fsp_dynamics.models.network import loop_network
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers.numba_ode import NumbaSolver

@@ -9,12 +9,12 @@ import numpy as np
 from fsp_dynamics.datasets import Dataset
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.execution import NoConvergenceError
-from fsp_dynamics.experiments.folder import plain
 from fsp_dynamics.experiments.objects import Objects
 from fsp_dynamics.experiments.rate.building import asked_tolerance, build_network, build_recipe, network_with
 from fsp_dynamics.experiments.rate.config import RateConfig
 from fsp_dynamics.experiments.rate.probing import Probing
 from fsp_dynamics.experiments.rate.restoring import check_state, require_fit, restore_generator
+from fsp_dynamics.experiments.records import plain
 from fsp_dynamics.experiments.trainer import Leave, OnBatch, Record, Resources, TrainingState
 from fsp_dynamics.models.activations import ACTIVATIONS
 from fsp_dynamics.models.network import Array, Network

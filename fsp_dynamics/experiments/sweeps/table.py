@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fsp_dynamics.experiments.folder import Record
-from fsp_dynamics.experiments.sweeps.plan import shown_value
+from fsp_dynamics.experiments.sweeps.grid import shown_value
 
 ERRORS = ("test_error", "valid_error", "train_error")
 MEANS = ("best_epoch", "epochs", "seconds")

@@ -35,7 +35,8 @@ from fsp_dynamics.experiments.stopping import Interrupted
 from fsp_dynamics.experiments.sweeps import cluster
 from fsp_dynamics.experiments.sweeps import runner as sweep_runner
 from fsp_dynamics.experiments.sweeps import workers as sweep_work
-from fsp_dynamics.experiments.sweeps.plan import make_plan, read_grid, read_seeds
+from fsp_dynamics.experiments.sweeps.grid import read_grid, read_seeds
+from fsp_dynamics.experiments.sweeps.plan import make_plan
 from fsp_dynamics.experiments.sweeps.reporter import SweepReporter, member_line
 from fsp_dynamics.experiments.sweeps.runner import open_sweep, sweep
 from fsp_dynamics.experiments.sweeps.table import interval, points
