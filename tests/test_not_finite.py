@@ -20,7 +20,7 @@ import pytest
 import fsp_dynamics as fsp
 from fsp_dynamics.datasets import Dataset, Split
 from fsp_dynamics.errors import NotFiniteError
-from fsp_dynamics.experiments.checkpoint import load_checkpoint, load_kept
+from fsp_dynamics.experiments.checkpoint import kept_name, load_checkpoint
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.rate import trainer as rate_trainer
 from fsp_dynamics.experiments.session import Session
@@ -415,7 +415,7 @@ def _check_folder(folder, epoch, expected, learned):
     for name in names - {"best"} if epoch == 0 else names:
         for array in load_checkpoint(files.checkpoints, name).arrays.values():
             assert np.isfinite(array).all()
-    same = load_kept(RunFolder(expected).checkpoints, epoch)
+    same = load_checkpoint(RunFolder(expected).checkpoints, kept_name(epoch))
     for name, array in same.parameters.items():
         np.testing.assert_array_equal(saved.parameters[name], array)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

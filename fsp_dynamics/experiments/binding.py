@@ -20,7 +20,6 @@ from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.records import Record
 
-IDENTITY = re.compile(r"[0-9a-f]{32}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 ELSEWHERE = "data.path"
 """Where images lie may change; which they are is bound by their digests."""

@@ -135,14 +135,6 @@ def kept_epochs(folder: Path) -> tuple[int, ...]:
     return tuple(sorted(epoch for path, epoch in _kept_files(folder) if path.suffix == ".json"))
 
 
-def load_kept(folder: Path, epoch: int) -> TrainingState:
-    """The network kept after `epoch`, verified as in `load_checkpoint`. Raises CheckpointError
-    also for an epoch whose network was not kept.
-    """
-    require_kept(folder, epoch)
-    return load_checkpoint(folder, kept_name(epoch))
-
-
 def require_kept(folder: Path, epoch: int) -> None:
     """Raises CheckpointError for an epoch whose network was not kept."""
     epochs = kept_epochs(folder)

@@ -19,12 +19,18 @@ from fsp_dynamics.experiments.checkpoint import (
     drop_kept,
     keep_network,
     kept_epochs,
+    kept_name,
     load_checkpoint,
-    load_kept,
+    require_kept,
     save_checkpoint,
 )
 from fsp_dynamics.experiments.trainer import TrainingState
 from fsp_dynamics.writing import remove_aside, write_aside
+
+
+def load_kept(folder, epoch):
+    require_kept(folder, epoch)
+    return load_checkpoint(folder, kept_name(epoch))
 
 
 def checkpoint(epoch=1, value=1.0):
