@@ -22,8 +22,9 @@ from typing import Any
 
 from fsp_dynamics.errors import ConfigurationError, FspError
 from fsp_dynamics.experiments.config_io import load_config, read_value
-from fsp_dynamics.experiments.folder import RunFolder, best_of
+from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.progress import RunReporter, StderrOutput
+from fsp_dynamics.experiments.records import best_of
 from fsp_dynamics.experiments.runner import train
 from fsp_dynamics.plotting import COLOURS, GREY, new_figure, save_figure
 from fsp_dynamics.writing import write_aside

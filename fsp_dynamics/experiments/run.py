@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from fsp_dynamics.display import html_table
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, check_choice
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
-from fsp_dynamics.experiments.checkpoint import kept_epochs
+from fsp_dynamics.experiments.checkpoint import has_checkpoint, kept_epochs
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.folder import Record, RunFolder
 from fsp_dynamics.experiments.import_path import as_modules
@@ -170,14 +169,14 @@ class Run:
 
 def _require_checkpoint(files: RunFolder, which: str) -> None:
     """Raises CheckpointError, with what there is instead, where that checkpoint is missing."""
-    path = files.checkpoints / f"{which}.json"
-    if os.path.lexists(path):
+    if has_checkpoint(files.checkpoints, which):
         return
     remedy = "restore it"
     if which == "best" and (files.checkpoints / "last.json").is_file():
         remedy = "take the last network (which='last')"
     elif not files.metrics():
         remedy = f"no epoch is finished, so begin with that: fsp train {files.path} --resume"
+    path = files.checkpoints / f"{which}.json"
     raise CheckpointError(f"the {which} checkpoint is missing: no file {path}; {remedy}")
 
 

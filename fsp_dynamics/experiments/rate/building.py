@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fsp_dynamics.datasets import Dataset
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError
 from fsp_dynamics.experiments.backend import NUMBA, Backend
 from fsp_dynamics.experiments.config import Config
@@ -106,6 +107,17 @@ def asked_tolerance(config: RateConfig) -> Tolerance:
     if given.absolute is None and given.relative is None:
         return Tolerance.default(config.network.dtype)
     return Tolerance(given.absolute or 0.0, given.relative or 0.0)
+
+
+def misfit(network: Network, data: Dataset) -> str | None:
+    """Why a network cannot take the images, or tell the classes, of a data set; None if it can."""
+    pixels = data.train.images.shape[1]
+    if network.sizes[0] == pixels and network.sizes[-1] >= data.classes:
+        return None
+    return (
+        f"{network.sizes[0]} inputs and {network.sizes[-1]} outputs, but the images of {data.name} have {pixels} "
+        f"pixels and {data.classes} classes"
+    )
 
 
 def require_rate(config: Config, what: str) -> RateConfig:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fsp_dynamics.datasets import Dataset
 from fsp_dynamics.errors import CheckpointError
+from fsp_dynamics.experiments.rate.building import misfit
 from fsp_dynamics.experiments.trainer import TrainingState
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.training.epoch_state import EpochState
@@ -41,12 +42,8 @@ def check_state(state: TrainingState, network: Network, recipe: Recipe, data: Da
 
 def require_fit(network: Network, data: Dataset) -> None:
     """Raises CheckpointError for a checkpoint's network that is not for the images of its run."""
-    pixels = data.train.images.shape[1]
-    if network.sizes[0] != pixels or network.sizes[-1] < data.classes:
-        raise CheckpointError(
-            f"the checkpoint holds a network of {network.sizes[0]} inputs and {network.sizes[-1]} outputs, but "
-            f"{data.name} has {pixels} pixels and {data.classes} classes; {REMEDY}"
-        )
+    if wrong := misfit(network, data):
+        raise CheckpointError(f"the checkpoint holds a network that has {wrong}; {REMEDY}")
 
 
 def restore_generator(rng: np.random.Generator, found: Any) -> None:

@@ -10,7 +10,7 @@ from fsp_dynamics.datasets import Dataset
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.execution import NoConvergenceError
 from fsp_dynamics.experiments.objects import Objects
-from fsp_dynamics.experiments.rate.building import asked_tolerance, build_network, build_recipe, network_with
+from fsp_dynamics.experiments.rate.building import asked_tolerance, build_network, build_recipe, misfit, network_with
 from fsp_dynamics.experiments.rate.config import RateConfig
 from fsp_dynamics.experiments.rate.probing import Probing
 from fsp_dynamics.experiments.rate.restoring import check_state, require_fit, restore_generator
@@ -204,12 +204,8 @@ def _check_fits(network: Network, data: Dataset) -> None:
     """Refuse data of other images or of more classes than the network is for. Raises
     ConfigurationError.
     """
-    pixels, classes = data.train.images.shape[1], data.classes
-    if network.sizes[0] != pixels or network.sizes[-1] < classes:
-        raise ConfigurationError(
-            f"network = {network!r} has {network.sizes[0]} inputs and {network.sizes[-1]} outputs, but the images of "
-            f"{data.name} have {pixels} pixels and {classes} classes; give a network for these data"
-        )
+    if wrong := misfit(network, data):
+        raise ConfigurationError(f"network = {network!r} has {wrong}; give a network for these data")
 
 
 def _about_tolerance(config: RateConfig, network: Network, recipe: Recipe) -> list[str]:
