@@ -208,3 +208,46 @@ def test_euler_steps_of_a_ring_decay_up_to_their_bound(n, gamma):
         for _ in range(600):
             s = s + factor * bound * rate.flatten(rate.field(p.network, p.drive[:1], rate.layers(p.network, s)))
         assert (np.linalg.norm(s - rest) < 1e-9) == (factor < 1)
+
+
+def test_at_a_beta_below_the_leak_a_stable_network_may_never_settle() -> None:
+    """Why such a beta is refused. One hidden unit h and one output y, r = 1, both inside [0, 1]:
+
+        dh/dt = y - h,    dy/dt = 11/4 - 2 h - y - beta (y - 1)
+
+    Freely it settles for every negative gain of the loop (trace -2, determinant 1 + 2). At beta =
+    -5/2 the output's own coefficient is c = 3/2 > 0; trace c - 1 > 0 and determinant 2 - c > 0: the
+    only equilibrium repels, and the state circles for ever, clipped to [0, 1] as it is.
+    """
+    network = loop_network([1, 1, 1], rng=0, dtype=np.float64).with_parameters(
+        {
+            "input": np.zeros((1, 1)),
+            "forward[0]": np.full((1, 1), -2.0),
+            "loop": np.ones((1, 1)),
+            "biases[0]": np.zeros(1),
+            "biases[1]": np.full(1, 2.75),
+        }
+    )
+    beta = -2.5
+
+    def slope(h, y):
+        return y - h, 2.75 - 2 * h - y - beta * (y - 1)
+
+    drive = np.zeros((1, 1))
+    settled = [np.full((1, 1), 11 / 12)] * 2
+    np.testing.assert_allclose(rate.field(network, drive, settled), 0, atol=1e-12)
+    with pytest.raises(ConfigurationError, match="no longer leaks"):
+        Nudge(beta, np.ones((1, 1))).check(network, 1)
+    # where it rests h = y, and along that line the field of y is 0 at 1/2 alone: not at 0, not at 1
+    assert slope(0, 0)[1] > 0 == slope(0.5, 0.5)[1] > slope(1, 1)[1]
+    h = y = 11 / 12
+    crossings, dt = [], 1e-3
+    for step in range(200_000):
+        (dh, dy), before = slope(h, y), y
+        h, y = min(max(h + dt * dh, 0.0), 1.0), min(max(y + dt * dy, 0.0), 1.0)
+        if before <= 0.5 < y:
+            crossings.append(step * dt)
+    periods = np.diff(crossings)
+    assert len(periods) > 10
+    np.testing.assert_allclose(periods[-5:], periods[-1], rtol=0.01)
+    assert 1 < periods[-1] < 20
