@@ -27,6 +27,7 @@ from fsp_dynamics.arrays import numbers
 from fsp_dynamics.datasets import Split
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
+from fsp_dynamics.learning.schedules import FactorSchedule
 from fsp_dynamics.models.network import Array, Network, loop_network
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers import make_solver
@@ -254,7 +255,7 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
             )
         between = (HIDDEN,) * (len(self.hidden) - 1)
         rates = LearningRates(INPUT, (*between, OUTPUT), LOOP) if self.rates is None else self.rates
-        optimiser = Sgd(rates, output_step=self.output_step, rate_factor=rate_factor)
+        optimiser = Sgd(rates, output_step=self.output_step, schedule=FactorSchedule(rate_factor))
         return Recipe(optimiser, make_solver(), Tolerance(self.tolerance), self.beta, batch=self.batch)
 
     def _split(self, X: Array, y: Array) -> Split:

@@ -474,6 +474,7 @@ def chosen(key: str, value: Any, **rest: Any) -> Any:
 
 
 TWO_KINDS = {"network.kind": "reciprocal", "network.loop_scale": None, "learning.rates.loop": None}
+COSINE = {"learning.schedule.kind": "cosine", "learning.schedule.epochs": 9}
 CONFIGURATION = [
     Advice(
         "; give smaller layers",
@@ -524,6 +525,16 @@ CONFIGURATION = [
         "so nothing would learn; leave some out",
         lambda p: config(**{"learning.frozen": list(NAMES)}),
         lambda p: config(**{"learning.frozen": list(NAMES[:-1])}),
+    ),
+    Advice(
+        " belongs to learning.schedule.kind = ",
+        lambda p: config(**COSINE),
+        lambda p: config(**COSINE, **{"learning.rate_factor": None}),
+    ),
+    Advice(
+        " is missing, which learning.schedule.kind = ",
+        lambda p: config(**{"learning.schedule.kind": "cosine", "learning.rate_factor": None}),
+        lambda p: config(**COSINE, **{"learning.rate_factor": None}),
     ),
     Advice(
         "choose another rule, or network.tied = false",

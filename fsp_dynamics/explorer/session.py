@@ -21,6 +21,7 @@ from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.learning.phases import Phases
 from fsp_dynamics.learning.rules import Rule
 from fsp_dynamics.learning.rules.hebbian import HEBBIAN
+from fsp_dynamics.learning.schedules import CONSTANT
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation, activation
 from fsp_dynamics.models.network import Array, Network, loop_network, reciprocal_network
 
@@ -195,7 +196,7 @@ class Session:
         smaller = LearningRates(
             factor * rates.input, scaled(rates.forward), factor * rates.loop, scaled(rates.backward)
         )
-        optimiser = dataclasses.replace(self.optimiser, rates=smaller, momentum=0.0, decay=0.0)
+        optimiser = dataclasses.replace(self.optimiser, rates=smaller, momentum=0.0, decay=0.0, schedule=CONSTANT)
         changed = base.copy()
         optimiser.step(changed, {}, self.rule, images, phases, float((images**2).sum()) / len(images), 0)
         self.learned[self.key(parameters)] = changed, times + 1

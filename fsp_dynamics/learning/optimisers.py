@@ -15,7 +15,7 @@ one batch may cause; the output matrix's rate is lowered in batches that would e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from fsp_dynamics.errors import ConfigurationError, check_positive, nearest
 from fsp_dynamics.learning.phases import Phases
 from fsp_dynamics.learning.rules import Rule, Term, checked_terms
 from fsp_dynamics.learning.rules.update import accumulate, contrast
+from fsp_dynamics.learning.schedules import CONSTANT, Schedule
 from fsp_dynamics.models.network import Array, Network
 
 
@@ -62,7 +63,7 @@ class Sgd:
         state); None: no limit.
     momentum : mu in V <- mu V + dW, W <- W + lr V, in [0, 1).
     decay : W <- (1 - lr decay) W before each step, matrices only.
-    rate_factor : every rate is multiplied by it after each epoch.
+    schedule : the factor of all rates in each epoch.
     frozen : parameters that never change, by their names in `Network.parameters`.
     """
 
@@ -71,7 +72,7 @@ class Sgd:
     output_step: float | None = None
     momentum: float = 0.0
     decay: float = 0.0
-    rate_factor: float = 1.0
+    schedule: Schedule = CONSTANT
     frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -79,7 +80,10 @@ class Sgd:
             raise ConfigurationError(f"momentum = {self.momentum!r}, expected a number in [0, 1)")
         if not (np.isfinite(self.decay) and self.decay >= 0):
             raise ConfigurationError(f"decay = {self.decay!r}, expected a finite number, 0 or more")
-        check_positive("rate_factor", self.rate_factor)
+        if not callable(getattr(self.schedule, "factor", None)):
+            raise ConfigurationError(
+                f"schedule = {self.schedule!r}, expected a learning.schedules.Schedule, such as FactorSchedule(0.9)"
+            )
         if self.output_step is not None:
             check_positive("output_step", self.output_step)
 
@@ -104,12 +108,16 @@ class Sgd:
             if not (np.isfinite(rate) and rate >= 0):
                 raise ConfigurationError(f"the rate of {name} is {rate!r}, expected a finite number, 0 or more")
 
+    def scheduled(self, names: Iterable[str], epoch: int) -> dict[str, float]:
+        """eta of each of these parameters after `epoch` finished epochs; none of a frozen one."""
+        factor = self.schedule.factor(epoch)
+        return {name: factor * self.rates.of(name) for name in names if name not in self.frozen}
+
     def learning_rates(self, network: Network, phases: Phases, image_norm: float, epoch: int) -> dict[str, float]:
         """lr of each parameter for one batch; `image_norm` is its mean_B ||image||^2, `epoch` the
         number of finished epochs.
         """
-        factor = self.rate_factor**epoch
-        lr = {name: factor * self.rates.of(name) for name in network.parameters() if name not in self.frozen}
+        lr = self.scheduled(network.parameters(), epoch)
         if self.normalised:
             norms = [_mean_square(network.rho.rate(s)) for s in phases.free.state]
             for name in lr:

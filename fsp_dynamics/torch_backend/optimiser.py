@@ -27,17 +27,14 @@ class DeviceSgd:
         self.sgd, self.network, self.cut = sgd, network, cut
         self.parameters: dict[str, Any] = network.parameters()
         device = network.input.device
-        names = [name for name in self.parameters if name not in sgd.frozen]
-        self.eta = {
-            name: torch.tensor(sgd.rate_factor**epoch * sgd.rates.of(name), dtype=torch.float64, device=device)
-            for name in names
-        }
+        rates = sgd.scheduled(self.parameters, epoch)
+        self.eta = {name: torch.tensor(eta, dtype=torch.float64, device=device) for name, eta in rates.items()}
         self.velocity: dict[str, torch.Tensor] = {}
         if sgd.momentum:
-            known = {name: w for name, w in velocity.items() if name in names}
+            known = {name: w for name, w in velocity.items() if name in rates}
             self.velocity = {
                 name: tensor(known[name], device) if name in known else torch.zeros_like(self.parameters[name])
-                for name in names
+                for name in rates
             }
 
     def write_to(self, velocity: dict[str, Array]) -> None:

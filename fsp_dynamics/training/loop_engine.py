@@ -275,8 +275,8 @@ def _settings(learner: Learner, recipe: Recipe) -> tuple[Any, ...]:
     ]
     eta = np.zeros((2, network.depth + 1))
     for row, kind in zip(eta, names, strict=True):
-        row[: len(kind)] = [0.0 if name in given.frozen else given.rates.of(name) for name in kind]
-    eta *= given.rate_factor**learner.epoch
+        rates = given.scheduled(kind, learner.epoch)
+        row[: len(kind)] = [rates.get(name, 0.0) for name in kind]
     steps = float(given.output_step or 0.0), float(given.momentum), float(given.decay)
     return eta, recipe.phases == "centred", given.normalised, *steps, recipe.rule == MeanSubtractedRule()
 

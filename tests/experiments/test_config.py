@@ -17,6 +17,7 @@ from fsp_dynamics.experiments.config import fields, flatten
 from fsp_dynamics.experiments.config_io import PRESETS, config_kind, load_config, presets, read_value, to_toml
 from fsp_dynamics.experiments.rate.building import build_network, build_recipe
 from fsp_dynamics.experiments.rate.config import RateConfig
+from fsp_dynamics.learning.schedules import CosineSchedule, FactorSchedule, StepSchedule, WarmUp
 
 
 def refusal(source, overrides=None):
@@ -112,6 +113,53 @@ def test_impossible_values_are_refused_in_one_line(key, value, expected):
     message = refusal("digits", {key: value})
     assert key in message
     assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"kind": "cosin"}, "learning.schedule.kind = 'cosin' is unknown; did you mean 'cosine'?"),
+        ({"kind": "cosine"}, "learning.schedule.epochs is missing, which learning.schedule.kind = 'cosine' needs"),
+        ({"kind": "steps", "by": 0.1}, "learning.schedule.at is missing, which learning.schedule.kind = 'steps' needs"),
+        ({"kind": "steps", "at": [3]}, "learning.schedule.by is missing"),
+        ({"kind": "cosine", "epochs": 9, "by": 0.1}, "learning.schedule.by = 0.1 belongs to learning.schedule.kind = "
+         "'steps', not to 'cosine'; leave it out (learning.schedule.by=None)"),
+        ({"epochs": 9}, "learning.schedule.epochs = 9 belongs to learning.schedule.kind = 'cosine', not to 'factor'"),
+        ({"kind": "steps", "at": [5, 3], "by": 0.1}, "learning.schedule.at = (5, 3), expected"),
+        ({"kind": "steps", "at": [0], "by": 0.1}, "learning.schedule.at[0] = 0, expected greater than or equal to 1"),
+        ({"kind": "steps", "at": 3, "by": 1.0}, "learning.schedule.by = 1.0, expected less than 1"),
+        ({"warm_up": -1}, "learning.schedule.warm_up = -1"),
+    ],
+)  # fmt: skip
+def test_schedules_that_make_no_sense_are_refused(given, expected):
+    overrides = {"learning.rate_factor": None} | {f"learning.schedule.{key}": value for key, value in given.items()}
+    assert expected in refusal("digits", overrides)
+
+
+def test_the_rate_factor_belongs_to_its_own_schedule():
+    cosine = {"learning.schedule.kind": "cosine", "learning.schedule.epochs": 9}
+    assert "learning.rate_factor = 0.95 belongs to learning.schedule.kind = 'factor', not to 'cosine'" in refusal(
+        "digits", cosine
+    )
+    _, config = load_config("digits", {**cosine, "learning.rate_factor": None})
+    assert build_recipe(config).optimiser.schedule == CosineSchedule(9)
+
+
+@pytest.mark.parametrize(
+    ("given", "schedule"),
+    [
+        ({}, FactorSchedule(0.95)),
+        ({"warm_up": 2}, WarmUp(2, FactorSchedule(0.95))),
+        ({"kind": "factor"}, FactorSchedule(0.95)),
+        ({"kind": "cosine", "epochs": 9, "rate_factor": None}, CosineSchedule(9)),
+        ({"kind": "steps", "at": [3, 8], "by": 0.5, "rate_factor": None}, StepSchedule((3, 8), 0.5)),
+    ],
+)
+def test_every_schedule_reaches_the_recipe_and_survives_toml(given, schedule):
+    where = {key: "learning." if key == "rate_factor" else "learning.schedule." for key in given}
+    _, config = load_config("digits", {where[key] + key: value for key, value in given.items()})
+    _, again = load_config(tomllib.loads(to_toml(config)))
+    assert build_recipe(again).optimiser.schedule == build_recipe(config).optimiser.schedule == schedule
 
 
 def test_limits_that_are_just_met_are_accepted():

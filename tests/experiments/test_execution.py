@@ -23,6 +23,7 @@ from fsp_dynamics.experiments.execution import (
 )
 from fsp_dynamics.experiments.rate.building import build_network, build_recipe
 from fsp_dynamics.experiments.stopping import Interrupted, stoppable
+from fsp_dynamics.learning.schedules import FactorSchedule
 
 
 def blas_threads():
@@ -84,7 +85,8 @@ def test_every_setting_reaches_the_recipe(tiny):
         load_config(tiny(learning=learning, solver={"method": "picard", "max_passes": 33, "relative": 1e-3}))[1]
     )
     optimiser = recipe.optimiser
-    assert (optimiser.momentum, optimiser.decay, optimiser.rate_factor, optimiser.output_step) == (0.3, 0.01, 0.9, 0.2)
+    assert (optimiser.momentum, optimiser.decay, optimiser.output_step) == (0.3, 0.01, 0.2)
+    assert optimiser.schedule == FactorSchedule(0.9)
     assert (optimiser.frozen, optimiser.normalised) == (("loop",), False)
     assert (optimiser.rates.input, optimiser.rates.forward, optimiser.rates.loop) == (20.0, (7.0,), 0.5)
     assert (recipe.beta, recipe.phases, recipe.batch) == (0.5, "centred", 20)

@@ -39,8 +39,10 @@ RECIPROCAL = {
     "network": {"kind": "reciprocal", "loop_scale": None},
     "learning": {"rates": {"input": 9.0, "forward": [3.0], "loop": 0.0}, "phases": "random-sign", "beta": 0.3},
 }
+STEPS = {"schedule": {"kind": "steps", "at": [1, 2], "by": 0.5, "warm_up": 1}}
 VARIANTS = {
     "loop": (MOMENTUM, {}),
+    "steps": ({"learning": STEPS}, {}),
     "random-sign": (RANDOM_SIGN, {}),
     "mirror": ({"learning": {"mirror": 0.1, "momentum": 0.5, "batch": 5}, "probes": {"every": 7, "keep": 1}}, {}),
     "reciprocal": (RECIPROCAL, {}),
@@ -122,7 +124,15 @@ def quietly(tiny, variant, out, reporter=False, **options):
     return train(tiny(**changes), out=out, progress=reporter, **means, **options).folder
 
 
-@each(("loop", 80), ("random-sign", 20), ("mirror", 80), ("reciprocal", 120), ("torch", 80), images=(20, 80, 120))
+@each(
+    ("loop", 80),
+    ("steps", 20),
+    ("random-sign", 20),
+    ("mirror", 80),
+    ("reciprocal", 120),
+    ("torch", 80),
+    images=(20, 80, 120),
+)
 def test_a_signal_loses_no_batch_and_the_folder_ends_as_that_of_a_whole_run(tiny, tmp_path, whole, variant, images):
     there = r"in epoch 2; .* holds the 1 finished epochs and a part of the next"
     with pytest.raises(Interrupted, match=there) as caught:

@@ -16,6 +16,7 @@ from fsp_dynamics.learning import phases
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.learning.rules.hebbian import HEBBIAN
 from fsp_dynamics.learning.rules.update import update
+from fsp_dynamics.learning.schedules import FactorSchedule
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 
@@ -113,7 +114,7 @@ def test_decay_shrinks_matrices_and_spares_biases() -> None:
 
 def test_rates_shrink_by_their_factor_each_epoch() -> None:
     p, both, update = batch()
-    for name, w in stepped(dataclasses.replace(PLAIN, rate_factor=0.5), p, both, epoch=3).items():
+    for name, w in stepped(dataclasses.replace(PLAIN, schedule=FactorSchedule(0.5)), p, both, epoch=3).items():
         np.testing.assert_allclose(w, p.network.parameters()[name] + rate_of(name) / 8 * update[name], atol=1e-15)
 
 
@@ -159,7 +160,7 @@ def test_the_limit_touches_the_output_alone() -> None:
     [
         ({"momentum": 1.0}, "momentum = 1.0"),
         ({"decay": -0.1}, "decay = -0.1"),
-        ({"rate_factor": 0.0}, "rate_factor = 0.0"),
+        ({"schedule": 0.9}, "schedule = 0.9, expected a learning.schedules.Schedule"),
         ({"output_step": -1.0}, "output_step = -1.0"),
     ],
 )

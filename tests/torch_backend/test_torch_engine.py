@@ -23,6 +23,7 @@ from fsp_dynamics.kernels.loop_learning import COUNTED
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.learning.rules.hebbian import HebbianRule
+from fsp_dynamics.learning.schedules import FactorSchedule
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
@@ -61,7 +62,7 @@ def recipe_for(
     )
     solver = solver or TorchFixedPointSolver(fallback=NumbaSolver())
     return Recipe(
-        Sgd(rates, rate_factor=0.9, **optimiser),
+        Sgd(rates, **{"schedule": FactorSchedule(0.9), **optimiser}),
         solver,
         Tolerance(tolerance),
         beta=0.5,

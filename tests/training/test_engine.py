@@ -20,6 +20,7 @@ from fsp_dynamics.learning.rules import Rule, make_rule
 from fsp_dynamics.learning.rules.hebbian import HebbianRule, contrastive_terms
 from fsp_dynamics.learning.rules.mean_subtracted import MeanSubtractedRule
 from fsp_dynamics.learning.rules.products import ProductsRule
+from fsp_dynamics.learning.schedules import make_schedule
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.reference import ReferenceSolver
@@ -137,6 +138,30 @@ def test_half_an_update_is_half_the_learning_rate(monkeypatch) -> None:
     train_epoch(theirs, data, dataclasses.replace(whole, optimiser=Sgd(half, normalised=False)))
     for name, w in mine.network.parameters().items():
         np.testing.assert_allclose(w, theirs.network.parameters()[name], rtol=0, atol=1e-5, err_msg=name)
+
+
+@compiled_only
+@pytest.mark.parametrize("case", ["loop", "tied", "plain", "torch", "torch-tied"])
+def test_a_schedule_is_other_rates_in_every_epoch(case) -> None:
+    """Three epochs, against epochs without a schedule whose rates are multiplied by hand."""
+    kind, options = CASES[case]
+    if options.get("solver") == "torch":
+        pytest.importorskip("torch")
+        options = {**options, "solver": fsp.make_solver("torch_fixed_point", device="cpu")}
+    network, data = network_of(kind), DIGITS.limit(60)
+    recipe = recipe_for(network, **options)
+    rates = recipe.optimiser.rates
+    scheduled, by_hand = Learner.start(network, recipe, 3), Learner.start(network, recipe, 3)
+    schedule = make_schedule("steps", warm_up=1, at=(2,), by=0.25)
+    for factor in (0.5, 1.0, 0.25):
+        once = LearningRates(
+            factor * rates.input, tuple(factor * rate for rate in rates.forward), factor * rates.loop, rates.backward
+        )
+        for learner, changes in ((scheduled, {"schedule": schedule}), (by_hand, {"rates": once})):
+            optimiser = dataclasses.replace(recipe.optimiser, **changes)
+            train_epoch(learner, data, dataclasses.replace(recipe, optimiser=optimiser), threads=1)
+        for name, w in scheduled.network.parameters().items():
+            assert np.array_equal(w, by_hand.network.parameters()[name]), (factor, name)
 
 
 class Stop(Exception):

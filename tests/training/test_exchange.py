@@ -14,6 +14,7 @@ import fsp_dynamics as fsp
 from fsp_dynamics.errors import NotFiniteError
 from fsp_dynamics.kernels.team import partition
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
+from fsp_dynamics.learning.schedules import CosineSchedule, FactorSchedule, WarmUp
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
@@ -33,6 +34,7 @@ HOW = {
     "limited": ({}, {"output_step": 0.02}),
     "centred": ({"phases": "centred"}, {"output_step": 0.02}),
     "random-sign": ({"phases": "random-sign"}, {}),
+    "scheduled": ({}, {"schedule": WarmUp(2, CosineSchedule(3))}),
     "momentum": ({}, {"momentum": 0.5, "decay": 0.01}),
     "limited-momentum": ({}, {"momentum": 0.5, "output_step": 0.02, "frozen": ("biases[1]", "forward[0]")}),
     "mean-subtracted-mirror": ({"mirror": 0.05, "rule": "mean_subtracted"}, {"output_step": 0.02}),
@@ -43,7 +45,7 @@ def recipe_for(hidden, settings=(), optimiser=(), tolerance=1e-6):
     rates = LearningRates(20.0, (9.0,) * hidden, 0.5)
     how = {"beta": 0.5, "batch": 14, **dict(settings)}
     return Recipe(
-        Sgd(rates, rate_factor=0.9, **dict(optimiser)),
+        Sgd(rates, **{"schedule": FactorSchedule(0.9), **dict(optimiser)}),
         FixedPointSolver(fallback=NumbaSolver()),
         Tolerance(tolerance),
         **how,

@@ -19,6 +19,7 @@ from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.rate.building import build_network, build_recipe
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
+from fsp_dynamics.learning.schedules import FactorSchedule
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
@@ -41,7 +42,7 @@ def recipe_for(sizes, kind="one-sided", tolerance=1e-13, solver=None, rate=1.0, 
     rates = LearningRates(3.0 * scale, (4.0 * scale,) * (len(sizes) - 2), 0.5 * scale)
     solver = solver or FixedPointSolver(fallback=NumbaSolver())
     return Recipe(
-        Sgd(rates, rate_factor=0.9, **optimiser),
+        Sgd(rates, **{"schedule": FactorSchedule(0.9), **optimiser}),
         solver,
         Tolerance(tolerance),
         beta=0.5,

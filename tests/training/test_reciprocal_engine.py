@@ -14,6 +14,7 @@ from epochs import only_plain, same_bits, trained
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import NotFiniteError
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
+from fsp_dynamics.learning.schedules import FactorSchedule
 from fsp_dynamics.models.network import reciprocal_network
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
@@ -48,7 +49,7 @@ def recipe_for(network, kind="one-sided", tolerance=1e-13, solver=None, beta=0.5
     )
     solver = solver or FixedPointSolver(fallback=NumbaSolver())
     return Recipe(
-        Sgd(rates, rate_factor=0.9, **optimiser),
+        Sgd(rates, **{"schedule": FactorSchedule(0.9), **optimiser}),
         solver,
         Tolerance(tolerance),
         beta=beta,

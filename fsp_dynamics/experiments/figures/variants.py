@@ -39,7 +39,10 @@ _DEFINING = {
     EXACT: frozenset({"learning.rule"}),
     PERCEPTRON: frozenset({"learning.rule", "network.loop_scale", "learning.frozen"}),
 }
-TUNED = ("learning.rates.", "learning.output_step", "learning.beta", "learning.batch", "learning.rate_factor")
+TUNED = (
+    "learning.rates.", "learning.output_step", "learning.beta", "learning.batch", "learning.rate_factor",
+    "learning.schedule.",
+)  # fmt: skip
 """Keys whose values may differ between learning rules, where rules are compared by their errors."""
 
 

@@ -14,6 +14,7 @@ from fsp_dynamics.experiments.backend import NUMBA, Backend
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.objects import Objects
 from fsp_dynamics.experiments.rate.config import RateConfig, check_weights
+from fsp_dynamics.experiments.rate.schedule import schedule_of
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.models.network import Array, Network, loop_network, reciprocal_network
 from fsp_dynamics.solvers.equilibrium import Tolerance
@@ -93,8 +94,9 @@ def build_recipe(config: Config, backend: Backend = NUMBA, local_rank: int = 0, 
     """
     config = require_rate(config, "build_recipe")
     learning, given = config.learning, config.solver
-    kept = {"normalised", "output_step", "momentum", "decay", "rate_factor", "frozen"}
-    optimiser = Sgd(LearningRates(**learning.rates.model_dump()), **learning.model_dump(include=kept))
+    kept = {"normalised", "output_step", "momentum", "decay", "frozen"}
+    rates, schedule = LearningRates(**learning.rates.model_dump()), schedule_of(learning.schedule, learning.rate_factor)
+    optimiser = Sgd(rates, schedule=schedule, **learning.model_dump(include=kept))
     tolerance = asked_tolerance(config).attainable(config.network.dtype, sum(config.network.hidden))
     solver = backend.solver(given, local_rank)
     how = learning.model_dump(include={"beta", "phases", "batch", "mirror"})

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from fsp_dynamics.errors import ConfigurationError, check_choice
 from fsp_dynamics.experiments.config import LARGE, Config, LearningConfig, Listed, Section, listing, one_of
 from fsp_dynamics.experiments.objects import check_name
+from fsp_dynamics.experiments.rate.schedule import ScheduleConfig, check_schedule
 from fsp_dynamics.learning.phases import KINDS
 from fsp_dynamics.learning.rules import RULES
 from fsp_dynamics.models.activations import ACTIVATIONS
@@ -129,6 +130,7 @@ class RateLearningConfig(LearningConfig):
     momentum: Annotated[float, Field(0.0, ge=0, lt=1, description="share of the last change that is kept")]
     decay: Annotated[float, Field(0.0, ge=0, description="weight decay")]
     rate_factor: Annotated[float, Field(1.0, gt=0, le=1, description="factor of all rates after each epoch")]
+    schedule: Annotated[ScheduleConfig, Field(default_factory=ScheduleConfig)]
     frozen: Annotated[_Names, Field((), description="parameters that do not learn, such as loop or forward[0]")]
 
     @model_validator(mode="after")
@@ -137,6 +139,11 @@ class RateLearningConfig(LearningConfig):
             raise ValueError(
                 "learning.beta = 0.0: without a nudge nothing would be learned; give a number other than 0, such as 1.0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _is_scheduled(self) -> RateLearningConfig:
+        check_schedule(self.schedule, self.rate_factor)
         return self
 
 
