@@ -51,7 +51,11 @@ RECIPROCAL: dict[str, Any] = {
     "network": {"kind": "reciprocal", "hidden": [6]},
     "learning": {**SMALL["learning"], "rates": {"input": 9.0, "forward": [3.0]}},
 }
-RUNS = {"loop": SMALL, "twin": SMALL, "seed": {**SMALL, "seed": 1}, "tied": RECIPROCAL}
+AVERAGED: dict[str, Any] = {
+    **SMALL,
+    "learning": {**SMALL["learning"], "average": {"kind": "equal", "every": 2}},
+}
+RUNS = {"loop": SMALL, "twin": SMALL, "seed": {**SMALL, "seed": 1}, "tied": RECIPROCAL, "averaged": AVERAGED}
 
 
 @dataclass
@@ -89,9 +93,10 @@ class Leaving(RunReporter):
 
 def all_cases(runs: dict[str, Path]) -> list[Case]:
     """Every case; arrays are those of the runs."""
-    where = {"loop": "last", "tied": "last", "left": "unfinished"}
+    where = {"loop": "last", "tied": "last", "left": "unfinished", "averaged": "last"}
     names = {run: sorted(safetensors.numpy.load_file(Bench(runs[run]).payload(name))) for run, name in where.items()}
     names["left"] = [name for name in names["left"] if name.startswith("epoch/")]
+    names["averaged"] = [name for name in names["averaged"] if name.startswith("raw/")]
     found = [*manifests(), *hostile_payloads.arrays(names), *hostile_payloads.payloads()]
     parts = (folders.no_files, folders.lost, folders.configurations, folders.records, folders.others)
     return [*found, *(case for part in parts for case in part())]
@@ -192,7 +197,7 @@ def try_case(case: Case, command: str, runs: dict[str, Path], place: Path, whole
 def wholes(runs: dict[str, Path], place: Path) -> dict[str, Any]:
     """The metrics of runs that were resumed without a change."""
     found = {}
-    for name in ("loop", "tied", "left"):
+    for name in ("loop", "tied", "left", "averaged"):
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(runs[name], place / "run")
         outcome = run_command(RESUME, place / "run")

@@ -40,6 +40,7 @@ from fsp_dynamics.experiments.quickstart import quickstart
 from fsp_dynamics.experiments.run import open_run
 from fsp_dynamics.experiments.sweeps.runner import open_sweep, sweep
 from fsp_dynamics.explorer.session import Session
+from fsp_dynamics.learning.averaging import Averaging
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.learning.rules.hebbian import HebbianRule
 from fsp_dynamics.models.activations import Activation
@@ -337,6 +338,11 @@ TRAINING = [
         lambda p: Learner.start(RECIPROCAL, Recipe(Sgd(LearningRates(1.0, (1.0,))), RECIPE.solver)),
     ),
     Advice(
+        "belongs to kind = 'exponential', not to",
+        lambda p: Averaging("equal", factor=0.5),
+        lambda p: Averaging("equal"),
+    ),
+    Advice(
         "; lower its learning rate",
         lambda p: [train_epoch(*started(1e200)) for _ in range(3)],
         lambda p: train_epoch(*started(1.0)),
@@ -520,6 +526,19 @@ CONFIGURATION = [
         "has no loop that could follow; leave it out (learning.mirror=None)",
         lambda p: config(**TWO_KINDS, **{"learning.mirror": 0.5}),
         lambda p: config(**TWO_KINDS, **{"learning.mirror": None}),
+    ),
+    Advice(
+        "; leave it out (learning.average.",
+        lambda p: config(**{"learning.average": {"kind": "equal", "factor": 0.5}}),
+        lambda p: [
+            config(**{"learning.average": {"kind": "equal", "factor": 0.5}, "learning.average.factor": None}),
+            config(**{"learning.average": {"kind": "exponential", "factor": 0.5}}),
+        ],
+    ),
+    Advice(
+        "so nothing would be averaged; give",
+        lambda p: config(**{"learning.epochs": 2, "learning.average": {"kind": "equal", "start": 2}}),
+        lambda p: config(**{"learning.epochs": 2, "learning.average": {"kind": "equal", "start": 1}}),
     ),
     Advice(
         "so nothing would learn; leave some out",

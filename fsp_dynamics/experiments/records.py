@@ -59,7 +59,7 @@ _COUNT: Check = (_or_none(_is_count), "a whole number, 0 or more")
 _TABLE: Check = (lambda value: isinstance(value, dict), "a table")
 _TEXT: Check = (_or_none(_is_text), "a text")
 FIELDS: dict[str, Check] = {
-    **dict.fromkeys(("train_error", "valid_error", "test_error"), _ERROR),
+    **dict.fromkeys(("train_error", "valid_error", "test_error", "raw_valid_error", "raw_test_error"), _ERROR),
     **dict.fromkeys(("unconverged", "valid_unconverged", "test_unconverged"), _COUNT),
     **dict.fromkeys(
         ("residual", "residual_max", "passes_free", "passes_nudged", "loop_norm", "loop_norm_max"), _POSITIVE

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Which = Literal["best", "last"]
 PARTS = ("train", "valid", "test")
 UNITS = {
-    **dict.fromkeys(("train_error", "valid_error", "test_error"), "%"),
+    **dict.fromkeys(("train_error", "valid_error", "test_error", "raw_valid_error", "raw_test_error"), "%"),
     **dict.fromkeys(
         ("alignment_degrees", "alignment.degrees", "samples.mean", "samples.std", "gradient.degrees"), "degrees"
     ),

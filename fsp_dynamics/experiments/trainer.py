@@ -42,7 +42,9 @@ Leave = Callable[[], None]
 """leave(), where a batch can be left as if it had never begun; it may raise."""
 
 PARAMETERS = "parameters/"
-"""How the names of the arrays begin that are the network; all others serve the next epoch alone."""
+"""How the names of the arrays begin that are the network a run gives, which need not be the weights
+that go on learning; all others serve the next epoch alone.
+"""
 
 
 class Family(NamedTuple):

@@ -75,13 +75,14 @@ def refuse_not_finite(phase: str, batch: int, images: Array, state: State) -> No
 
 def check_learner(learner: Learner) -> None:
     """Raise NotFiniteError, naming the first, for weights that are not finite after an epoch, and
-    for what the next one would begin with: velocity, warm start.
+    for what the next one would begin with: velocity, warm start, average.
     """
     for name, weight in learner.network.parameters().items():
         if not np.isfinite(weight).all():
             raise NotFiniteError(f"{name} is not finite after epoch {learner.epoch}; lower its learning rate")
     warm_start = {} if learner.warm_start is None else learner.warm_start.arrays()
-    for part, arrays in (("velocity", learner.velocity), ("warm start", warm_start)):
+    parts = (("velocity", learner.velocity), ("warm start", warm_start), ("average", learner.average.arrays))
+    for part, arrays in parts:
         for name, array in arrays.items():
             if not np.isfinite(array).all():
                 raise NotFiniteError(

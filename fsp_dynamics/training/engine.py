@@ -48,6 +48,7 @@ class Engine(Protocol):
         self, learner: Learner, split: LabelledImages, recipe: Recipe, threads: int | None, ranks: Ranks
     ) -> None: ...
 
+    learner: Learner
     in_shards: ClassVar[bool]
     """Whether ranks compute shards of each batch, whose number decides the last bits."""
 

@@ -15,6 +15,7 @@ import numpy as np
 from fsp_dynamics.errors import NotFiniteError, RankLostError
 from fsp_dynamics.kernels.heed import heeded, heeding
 from fsp_dynamics.learning import mirror
+from fsp_dynamics.learning.averaging import Averaging
 from fsp_dynamics.models.network import Network
 from fsp_dynamics.solvers.packed_loop import PackedLoop
 from fsp_dynamics.training.checks import check_learner, checked_split
@@ -96,11 +97,21 @@ def train_epoch(
 def interrupts_of(
     engine: Engine, state: EpochState, recipe: Recipe, probe: Probe | None = None, every: int = 1
 ) -> Interrupts:
-    """What is done between batches: mirror phases, then the probe."""
+    """What is done between batches: mirror phases, samples of the average, then the probe."""
     interrupts = Interrupts()
     if recipe.mirror:
         latest = mirror.SAMPLES
         interrupts.add(mirror.every(recipe.batch), lambda done: engine.mirror(state.samples(0, done)[-latest:]))
+    if recipe.average is not None and engine.learner.epoch >= recipe.average.start:
+        how = recipe.average
+        interrupts.add(how.period(len(state.betas)), lambda done: take_sample(engine.learner, engine.weights, how))
     if probe is not None:
         interrupts.add(every, lambda done: probe(done, engine.weights))
     return interrupts
+
+
+def take_sample(learner: Learner, weights: Network | PackedLoop, how: Averaging) -> None:
+    """Add the weights of the moment to the learner's average."""
+    if isinstance(weights, PackedLoop):
+        weights.write_to(learner.network)
+    learner.average.take(learner.network.parameters(), how)

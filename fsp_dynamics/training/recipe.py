@@ -10,6 +10,7 @@ import numpy as np
 from fsp_dynamics.arrays import generator
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_finite
 from fsp_dynamics.learning import phases
+from fsp_dynamics.learning.averaging import Averaging, WeightAverage
 from fsp_dynamics.learning.optimisers import Sgd
 from fsp_dynamics.learning.rules import Rule, require_rule
 from fsp_dynamics.learning.rules.hebbian import HEBBIAN
@@ -54,6 +55,8 @@ class Recipe:
     batch : samples whose mean update is one step.
     mirror : how far the loop moves in each mirror phase (`learning.mirror`), in [0, 1]; 0: there
         are none.
+    average : how the weights are averaged (`learning.averaging`); None: they are not. It changes
+        nothing of what is learned; `Learner.averaged` is the network to use.
     """
 
     optimiser: Sgd
@@ -64,6 +67,7 @@ class Recipe:
     rule: Rule = field(default=HEBBIAN)
     batch: int = 20
     mirror: float = 0.0
+    average: Averaging | None = None
 
     def __post_init__(self) -> None:
         check_choice("phases", self.phases, phases.KINDS)
@@ -72,6 +76,10 @@ class Recipe:
             raise ConfigurationError(f"batch = {self.batch!r}, expected a whole number, 1 or more")
         if not 0 <= self.mirror <= 1:
             raise ConfigurationError(f"mirror = {self.mirror!r}, expected a share from 0 to 1 by which the loop moves")
+        if not isinstance(self.average, Averaging | None):
+            raise ConfigurationError(
+                f"average = {self.average!r}, expected learning.averaging.Averaging(...), or None for no average"
+            )
 
     def check(self, network: Network) -> None:
         """Refuse what does not fit the network, before any time is spent. Raises
@@ -116,6 +124,7 @@ class Learner:
     epochs, the random stream, the warm start.
 
     unfinished : where an epoch stands that was left between two batches; else None.
+    average : that of the weights, where the recipe asks for one.
     """
 
     network: Network
@@ -124,6 +133,7 @@ class Learner:
     epoch: int = 0
     warm_start: WarmStart | None = None
     unfinished: EpochState | None = None
+    average: WeightAverage = field(default_factory=WeightAverage)
 
     def __repr__(self) -> str:
         return f"<Learner after epoch {self.epoch}: {self.network!r}>"
@@ -135,6 +145,13 @@ class Learner:
         """
         recipe.check(network)
         return cls(network.copy(), generator(rng))
+
+    @property
+    def averaged(self) -> Network:
+        """The network with the average of its weights, not a copy; before the first sample, the
+        network itself.
+        """
+        return self.network.with_parameters(self.average.arrays) if self.average.samples else self.network
 
     def begin_epoch(self, samples: int, recipe: Recipe) -> EpochState:
         """The epoch that was left unfinished, or a new one drawn from `rng`. Raises

@@ -100,6 +100,7 @@ def build_recipe(config: Config, backend: Backend = NUMBA, local_rank: int = 0, 
     tolerance = asked_tolerance(config).attainable(config.network.dtype, sum(config.network.hidden))
     solver = backend.solver(given, local_rank)
     how = learning.model_dump(include={"beta", "phases", "batch", "mirror"})
+    how["average"] = learning.average.averaging
     return Recipe(rule=objects.rule(learning.rule), optimiser=optimiser, solver=solver, tolerance=tolerance, **how)
 
 

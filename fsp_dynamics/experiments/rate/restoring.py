@@ -11,12 +11,14 @@ from fsp_dynamics.datasets import Dataset
 from fsp_dynamics.errors import CheckpointError
 from fsp_dynamics.experiments.rate.building import misfit
 from fsp_dynamics.experiments.trainer import TrainingState
+from fsp_dynamics.learning.averaging import WeightAverage
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.training.epoch_state import EpochState
 from fsp_dynamics.training.recipe import Recipe
 from fsp_dynamics.training.warm_start import UNSEEN, LoopWarmStart, ReciprocalWarmStart, WarmStart
 
-PARTS = ("parameters", "velocity", "warm_start", "epoch")
+PARTS = ("parameters", "raw", "velocity", "warm_start", "epoch")
+_KIND = "learning.average.kind"
 REMEDY = "restore the checkpoint, or train again into another folder"
 
 
@@ -31,6 +33,7 @@ def check_state(state: TrainingState, network: Network, recipe: Recipe, data: Da
             raise CheckpointError(f"the checkpoint holds {name}, which no state has; {REMEDY}")
     expected = network.parameters()
     _check_same("parameters", state.parameters, expected)
+    _check_average(state, expected, recipe)
     _check_velocity(state, expected, recipe)
     _check_warm_start(state, network, samples)
     if part := state.part("epoch"):
@@ -63,6 +66,29 @@ def restore_generator(rng: np.random.Generator, found: Any) -> None:
     if not all(_is_below(value, 1 << 128) for value in inner.values()) or not inner["inc"] % 2:
         raise CheckpointError(f"the state of the generator has numbers that it cannot have; {REMEDY}")
     rng.bit_generator.state = found
+
+
+def average_of(state: TrainingState, recipe: Recipe) -> WeightAverage:
+    """The average in a state that was checked; an empty one where the recipe asks for none, for one
+    of another kind than the state has, or for one that begins later.
+    """
+    samples, how = state.values.get("averaged", 0), recipe.average
+    if not samples or how is None or _KIND in state.changed or state.epoch < how.start:
+        return WeightAverage()
+    return WeightAverage({name: np.array(a) for name, a in state.parameters.items()}, samples)
+
+
+def _check_average(state: TrainingState, parameters: Mapping[str, Array], recipe: Recipe) -> None:
+    """Where weights are averaged it says of how many samples; those that learn are there beside an
+    average of some.
+    """
+    samples = state.values.get("averaged")
+    if _KIND not in state.changed and (samples is None) != (recipe.average is None):
+        what = "does not say of how many samples its average is" if samples is None else "holds an average"
+        raise CheckpointError(f"the checkpoint {what}, which is not what this run has; {REMEDY}")
+    if samples is not None and not _is_below(samples, 1 << 62):
+        raise CheckpointError(f"the checkpoint holds an average of {samples!r} samples, expected a number; {REMEDY}")
+    _check_same("raw", state.part("raw"), parameters if samples else {})
 
 
 def _check_velocity(state: TrainingState, parameters: Mapping[str, Array], recipe: Recipe) -> None:

@@ -13,7 +13,7 @@ from fsp_dynamics.experiments.objects import Objects
 from fsp_dynamics.experiments.rate.building import asked_tolerance, build_network, build_recipe, misfit, network_with
 from fsp_dynamics.experiments.rate.config import RateConfig
 from fsp_dynamics.experiments.rate.probing import Probing
-from fsp_dynamics.experiments.rate.restoring import check_state, require_fit, restore_generator
+from fsp_dynamics.experiments.rate.restoring import average_of, check_state, require_fit, restore_generator
 from fsp_dynamics.experiments.records import plain
 from fsp_dynamics.experiments.trainer import Leave, OnBatch, Record, Resources, TrainingState
 from fsp_dynamics.models.activations import ACTIVATIONS
@@ -88,8 +88,8 @@ class RateTrainer:
 
     @property
     def network(self) -> Network:
-        """The learner's own network."""
-        return self.learner.network
+        """The network that the run gives: the average, if one is taken."""
+        return self.learner.averaged
 
     @property
     def finished(self) -> int:
@@ -114,40 +114,61 @@ class RateTrainer:
         return report.as_dict()
 
     def evaluate(self, part: str) -> Evaluation | None:
-        """The free phase on these images."""
+        """The free phase on these images, of the average of the weights if one is taken."""
+        return self._evaluate(part, self.learner.averaged)
+
+    def _evaluate(self, part: str, network: Network) -> Evaluation | None:
         split = getattr(self.data, part)
         if not len(split.labels):
             return None
-        learner = self.learner
-        return evaluate(learner.network, split, self.recipe, warm_start=learner.warm_start, ranks=self.resources.ranks)
+        # the warm start of the weights that learn; it only saves passes
+        warm_start, ranks = self.learner.warm_start, self.resources.ranks
+        return evaluate(network, split, self.recipe, warm_start=warm_start, ranks=ranks)
 
     def probe(self) -> list[Record]:
-        """`analysis.probe.Probe.look`, and the angles within the epoch."""
+        """`analysis.probe.Probe.look`, and the angles within the epoch, of what learns."""
         return self.probing.look(self.learner.epoch, self.learner.network)
 
     def metrics(self, evaluations: Mapping[str, Evaluation | None], probed: Record) -> Record:
-        """Unconverged samples, angles, the gain of the loop, and saturation on the test images."""
+        """Unconverged samples, angles, the gain of the loop, and saturation on the test images; the
+        errors of the weights that learn, where their average is judged.
+        """
         test, stability = evaluations.get("test"), probed.get("stability", {})
         return {
             **{f"{part}_unconverged": found.unconverged if found else None for part, found in evaluations.items()},
             "alignment_degrees": probed.get("alignment", {}).get("degrees", {}),
             **{key: stability[key] for key in ("loop_norm", "loop_norm_max", "kink_margin") if stability},
             "saturation": test.saturation if test else {},
+            **self._raw_errors(evaluations),
         }
+
+    def _raw_errors(self, evaluations: Mapping[str, Evaluation | None]) -> Record:
+        if self.recipe.average is None:
+            return {}
+        learner = self.learner
+        found = {
+            part: self._evaluate(part, learner.network) if learner.average.samples else known
+            for part, known in evaluations.items()
+        }
+        return {f"raw_{part}_error": each.error if each else None for part, each in found.items()}
 
     def state(self) -> TrainingState:
         """Parameters, velocity, warm start and random stream; between two batches also where the
-        epoch stands, and what was measured in it.
+        epoch stands, and what was measured in it. Where the weights are averaged, the parameters
+        are the average, beside which the weights that learn are kept ("raw/").
         """
         learner = self.learner
         parts = {
-            "parameters": learner.network.parameters(),
+            "parameters": learner.averaged.parameters(),
+            "raw": learner.network.parameters() if learner.average.samples else {},
             "velocity": learner.velocity,
             "warm_start": {} if learner.warm_start is None else learner.warm_start.arrays(),
             "epoch": {} if learner.unfinished is None else learner.unfinished.arrays(),
         }
         arrays = {f"{part}/{name}": np.array(a) for part, found in parts.items() for name, a in found.items()}
         values: Record = {"rng": learner.rng.bit_generator.state}
+        if self.recipe.average is not None:
+            values["averaged"] = learner.average.samples
         if learner.unfinished is not None:
             values["probes"] = plain(self.probing.waiting)
         return TrainingState(learner.epoch, arrays, values)
@@ -155,12 +176,12 @@ class RateTrainer:
     def restore(self, state: TrainingState) -> None:
         """See `Trainer.restore`."""
         learner, unfinished = self.learner, state.part("epoch")
-        network = network_with(
-            self.config, {name: np.array(a) for name, a in state.parameters.items()}, self.resources.objects
-        )
+        given = {name: np.array(a) for name, a in state.parameters.items()}
+        network = network_with(self.config, given, self.resources.objects)
         check_state(state, network, self.recipe, self.data)
         restore_generator(learner.rng, state.values.get("rng"))
-        learner.network = network
+        raw, learner.average = state.part("raw"), average_of(state, self.recipe)
+        learner.network = network.with_parameters({name: np.array(a) for name, a in raw.items()})
         learner.velocity.clear()
         if self.recipe.optimiser.momentum:
             learner.velocity.update({name: np.array(a) for name, a in state.part("velocity").items()})
