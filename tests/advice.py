@@ -135,6 +135,12 @@ def own(**changed: Any) -> Any:
     return fsp.dataset_from_arrays(**{**given, **changed})
 
 
+def wide(**changed: Any) -> Any:
+    """Images of 12 pixels, which make no square."""
+    images = np.tile(X, (1, 3))
+    return own(images=images, test_images=images, **changed)
+
+
 def npz(place: Path, **arrays: Any) -> Any:
     np.savez(place / "own.npz", **arrays)
     return read_dataset(place / "own.npz")
@@ -481,6 +487,7 @@ def chosen(key: str, value: Any, **rest: Any) -> Any:
 
 TWO_KINDS = {"network.kind": "reciprocal", "network.loop_scale": None, "learning.rates.loop": None}
 COSINE = {"learning.schedule.kind": "cosine", "learning.schedule.epochs": 9}
+MOVED = {"learning.augmentation.shift": 1, "data.limit": None}
 CONFIGURATION = [
     Advice(
         "; give smaller layers",
@@ -539,6 +546,14 @@ CONFIGURATION = [
         "so nothing would be averaged; give",
         lambda p: config(**{"learning.epochs": 2, "learning.average": {"kind": "equal", "start": 2}}),
         lambda p: config(**{"learning.epochs": 2, "learning.average": {"kind": "equal", "start": 1}}),
+    ),
+    Advice(
+        "no picture with a height and a width; leave it out, or say what they are",
+        lambda p: train(p, data=wide(), **MOVED),
+        lambda p: [
+            train(p, "out", data=wide(), **{"data.limit": None}),
+            train(p, "said", data=wide(image_shape=(2, 6)), **MOVED),
+        ],
     ),
     Advice(
         "so nothing would learn; leave some out",

@@ -140,7 +140,8 @@ class TorchEngine:
             self.warm_start = DeviceWarmStart(known, device)
         weights, cut = self.device_network.weights, self.phases.criterion.cut
         self.sgd = DeviceSgd(recipe.optimiser, weights, learner.velocity, learner.epoch, cut)
-        self.images, self.labels = tensor(split.images, device), tensor(split.labels, device, torch.int64)
+        self.labels = tensor(split.labels, device, torch.int64)
+        self.images = None if recipe.augmentation else tensor(split.images, device)
         self.targets = torch.eye(network.sizes[-1], dtype=self.device_network.dtype, device=device)
         wide = recipe.batch * sum(w.size for w in network.forward) >= WIDE and ranks.shards == 1
         self.threads = threads or (available() if wide else 1)
@@ -207,7 +208,7 @@ class TorchEngine:
         """Both phases of the next batch, in parts where ranks share it, and one step of the
         optimiser from them.
         """
-        images, labels = self.images[samples].to(self.device_network.dtype), self.labels[samples]
+        images, labels = self._images(samples, state), self.labels[samples]
         beta = float(state.betas[state.done])
         with interrupts.relaxing():
             found = self._phases(images, self.targets[labels], beta, samples)
@@ -221,6 +222,15 @@ class TorchEngine:
             self.sgd.step(self.recipe.rule, images, contrast, found.learns)
             self.device_network.refresh()
             state.done += 1
+
+    def _images(self, samples: torch.Tensor, state: EpochState) -> torch.Tensor:
+        """The images of the next batch on the device; where they are changed, from the host."""
+        if self.images is not None:
+            return self.images[samples].to(self.device_network.dtype)
+        index, place = state.samples(state.done, state.done + 1), state.done * state.batch
+        dtype, shown = self.learner.network.dtype, self.recipe.augmentation.shown
+        images, _ = shown(self.split.images, index, dtype, place, state.seed)
+        return tensor(images, self.device_network.device)
 
     def _phases(self, images: torch.Tensor, target: torch.Tensor, beta: float, samples: torch.Tensor) -> DevicePhases:
         """The phases of the batch: all of them here, or this rank's shards, and the others' as

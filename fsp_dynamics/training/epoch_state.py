@@ -24,6 +24,8 @@ class EpochState:
     statistics : sums over their samples. seconds : spent on them. whole : False where the epoch
         was left with the learner half changed, and cannot go on. owed : what is due after so many
         batches (`training.interrupts`) has not been done yet.
+    seed : what happens to images in this epoch is drawn from it (`training.augmentation`); None
+        where nothing does.
     """
 
     order: Array
@@ -34,6 +36,7 @@ class EpochState:
     seconds: float = field(default=0.0)
     whole: bool = field(default=True)
     owed: bool = field(default=False)
+    seed: int | None = field(default=None)
 
     @classmethod
     def begin(
@@ -43,6 +46,10 @@ class EpochState:
         order = rng.permutation(samples)
         betas = signed_betas(beta, phases, -(-samples // batch), rng)
         return cls(order, betas, batch, EpochStatistics(classes))
+
+    def draw_seed(self, rng: np.random.Generator) -> None:
+        """Give it a seed: one number of 64 bits."""
+        self.seed = int(rng.integers(1 << 64, dtype=np.uint64))
 
     @property
     def finished(self) -> bool:
@@ -69,6 +76,7 @@ class EpochState:
             "strongest": self.statistics.strongest,
             "position": np.array([self.batch, self.done, self.owed], np.int64),
             "seconds": np.array([self.seconds]),
+            **({} if self.seed is None else {"seed": np.array([self.seed], np.uint64)}),
         }
 
     @classmethod
@@ -78,4 +86,5 @@ class EpochState:
         statistics.merge(arrays["counts"], arrays["strongest"])
         batch, done, *owed = (int(n) for n in arrays["position"])
         order, betas = (np.array(arrays[name]) for name in ("order", "betas"))
-        return cls(order, betas, batch, statistics, done, float(arrays["seconds"][0]), owed=any(owed))
+        seed = int(arrays["seed"][0]) if "seed" in arrays else None
+        return cls(order, betas, batch, statistics, done, float(arrays["seconds"][0]), owed=any(owed), seed=seed)

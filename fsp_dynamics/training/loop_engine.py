@@ -45,7 +45,7 @@ from fsp_dynamics.training.epoch_state import EpochState
 from fsp_dynamics.training.exchange import BatchExchange
 from fsp_dynamics.training.interrupts import Interrupts
 from fsp_dynamics.training.ranks import Ranks
-from fsp_dynamics.training.recipe import LabelledImages, Learner, Recipe, images_at
+from fsp_dynamics.training.recipe import LabelledImages, Learner, Recipe
 from fsp_dynamics.training.warm_start import LoopWarmStart
 
 CHUNK = 1024  # samples of one call of the kernel; progress is reported between two calls
@@ -118,10 +118,9 @@ class LoopEngine:
             while state.done < batches:
                 begin, piece = time.perf_counter(), max(1, (TRIAL if self.tuner.trial else CHUNK) // batch)
                 last = min(batches, interrupts.after(state.done, piece))
-                betas = state.betas[state.done : last]
                 try:
                     with interrupts.relaxing():  # what the kernel learns besides, it learns of whole batches
-                        self._batches(state.samples(state.done, last), betas, settings, state.done)
+                        self._batches(state, last, settings)
                 finally:
                     done, state.done = state.done, self._done
                     state.owed = state.done > done
@@ -177,8 +176,11 @@ class LoopEngine:
             if self.team.counters[LOST]:
                 raise RankLostError("another process of this job is gone")
 
-    def _batches(self, samples: Array, betas: Array, settings: Any, first_batch: int) -> None:
-        images, places, norms = self._images(samples)
+    def _batches(self, state: EpochState, last: int, settings: Any) -> None:
+        """Learn the batches that are left before batch number `last`."""
+        first_batch, betas = state.done, state.betas[state.done : last]
+        samples = state.samples(first_batch, last)
+        images, places, norms = self._images(samples, first_batch * state.batch, state.seed)
         data = LoopData(images, places, self.labels[samples], np.ascontiguousarray(samples), norms)
         starts = LoopStarts(self.warm_start.outputs, self.warm_start.moves, self.warm_start.slope, self.warm_start.sums)
         velocity = LoopVelocity(self.velocity.weights, self.velocity.loop, self.velocity.biases)
@@ -211,9 +213,12 @@ class LoopEngine:
                 self._recover(phase, float(betas[batch]), first_batch + batch, images[here])
             self._barrier()
 
-    def _images(self, samples: Array) -> tuple[Array, Array, Array]:
-        """(images in the network's dtype, the row of each sample there, ||image||^2 of each)."""
-        images, places = images_at(self.split.images, samples, self.learner.network.dtype)
+    def _images(self, samples: Array, first: int, seed: int | None) -> tuple[Array, Array, Array]:
+        """(images in the network's dtype, the row of each sample there, ||image||^2 of each), of
+        the samples from place `first` of the epoch on.
+        """
+        shown, team = self.recipe.augmentation.shown, None if self.joined else self.team
+        images, places = shown(self.split.images, samples, self.learner.network.dtype, first, seed, team)
         chosen = images[places]
         return images, places, np.einsum("ij,ij->i", chosen, chosen, dtype=np.float64)
 

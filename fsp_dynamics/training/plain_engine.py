@@ -41,7 +41,10 @@ class PlainEngine:
         learner, recipe, network = self.learner, self.recipe, self.learner.network
         for number in range(state.done, len(state.betas)):
             index = state.samples(number, number + 1)
-            images, labels = self.split.images[index].astype(network.dtype, copy=False), self.split.labels[index]
+            shown, rows = recipe.augmentation.shown(
+                self.split.images, index, network.dtype, number * state.batch, state.seed
+            )
+            images, labels = shown[rows], self.split.labels[index]
             with interrupts.relaxing():
                 both = self._run_phases(images, self.targets[labels], float(state.betas[number]))
             with state.changing():

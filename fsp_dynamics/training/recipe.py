@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from fsp_dynamics.learning.rules.hebbian import HEBBIAN
 from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, pull_of
 from fsp_dynamics.solvers.equilibrium import Solver, Tolerance
+from fsp_dynamics.training.augmentation import NONE, Augmentation
 from fsp_dynamics.training.epoch_state import EpochState
 from fsp_dynamics.training.warm_start import WarmStart
 
@@ -34,15 +35,6 @@ class LabelledImages(Protocol):
     def labels(self) -> Array: ...
 
 
-def images_at(images: Array, samples: Array, dtype: Any) -> tuple[Array, Array]:
-    """(images in C order and `dtype`, the row of each of the samples there); nothing is copied
-    that need not be.
-    """
-    if images.dtype == dtype and images.flags.c_contiguous:
-        return images, samples
-    return np.ascontiguousarray(images[samples], dtype), np.arange(len(samples))
-
-
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How to learn.
@@ -57,6 +49,7 @@ class Recipe:
         are none.
     average : how the weights are averaged (`learning.averaging`); None: they are not. It changes
         nothing of what is learned; `Learner.averaged` is the network to use.
+    augmentation : how each training image is changed at each visit.
     """
 
     optimiser: Sgd
@@ -68,6 +61,7 @@ class Recipe:
     batch: int = 20
     mirror: float = 0.0
     average: Averaging | None = None
+    augmentation: Augmentation = field(default=NONE)
 
     def __post_init__(self) -> None:
         check_choice("phases", self.phases, phases.KINDS)
@@ -87,6 +81,7 @@ class Recipe:
         """
         self.optimiser.check(network)
         self.rule.check(network)
+        self.augmentation.check(network.sizes[0])
         if self.mirror and network.loop is None:
             raise ConfigurationError(
                 f"mirror = {self.mirror!r}, but the network has no loop that could follow; leave it out"
@@ -98,6 +93,11 @@ class Recipe:
         for beta in (self.beta,) if self.phases == "one-sided" else (self.beta, -self.beta):
             Nudge(beta, np.zeros((0, network.sizes[-1]))).check(network, 0)
         self._check_beta(network)
+
+    @property
+    def draws(self) -> bool:
+        """Whether an epoch has a seed of its own, from which it draws what happens in it."""
+        return bool(self.augmentation)
 
     def relaxation_error(self, network: Network) -> float:
         """The tolerance as a share of the largest move under the nudge: how much of an update may
@@ -160,10 +160,12 @@ class Learner:
         state, self.unfinished = self.unfinished, None
         if state is None:
             classes = self.network.sizes[-1]
-            return EpochState.begin(samples, classes, recipe.batch, recipe.beta, recipe.phases, self.rng)
-        if (len(state.order), state.batch) != (samples, recipe.batch):
+            state = EpochState.begin(samples, classes, recipe.batch, recipe.beta, recipe.phases, self.rng)
+        elif (len(state.order), state.batch) != (samples, recipe.batch):
             raise ConfigurationError(
                 f"an epoch over {len(state.order)} images in batches of {state.batch} is unfinished, but {samples} "
                 f"images in batches of {recipe.batch} were given; go on with the same data and recipe"
             )
+        if recipe.draws and state.seed is None:
+            state.draw_seed(self.rng)
         return state

@@ -35,7 +35,7 @@ from fsp_dynamics.training.checks import check_phases
 from fsp_dynamics.training.epoch_state import EpochState
 from fsp_dynamics.training.interrupts import Interrupts
 from fsp_dynamics.training.ranks import Ranks
-from fsp_dynamics.training.recipe import LabelledImages, Learner, Recipe, images_at
+from fsp_dynamics.training.recipe import LabelledImages, Learner, Recipe
 from fsp_dynamics.training.warm_start import UNSEEN, ReciprocalWarmStart
 
 TUNED_EVERY = 64  # batches between two decisions on the number of threads
@@ -68,7 +68,7 @@ class ReciprocalEngine:
             np.zeros((self.team.threads, rows), np.int64),
         )
         self.targets = np.eye(network.sizes[-1], dtype=network.dtype)
-        self.norms = np.einsum("ij,ij->i", split.images, split.images, dtype=np.float64)
+        self.norms = _norms(split.images)
         self.most_work = work_of(network, rows, self.solver.max_passes)
         self.limits = recipe.tolerance.limits(self.solver.max_passes)
         # else `Sgd.step` changes the network, and the panels follow
@@ -90,12 +90,13 @@ class ReciprocalEngine:
 
     def learn(self, state: EpochState, interrupts: Interrupts, progress: Callable[[], None]) -> None:
         """See `engine.Engine.learn`."""
-        network, split = self.learner.network, self.split
+        network, split, shown = self.learner.network, self.split, self.recipe.augmentation.shown
         begin, done = time.perf_counter(), 0
         with self.team:
             for number in range(state.done, len(state.betas)):
                 index = state.samples(number, number + 1)
-                data = LayerData(*images_at(split.images, index, network.dtype))
+                place = number * state.batch
+                data = LayerData(*shown(split.images, index, network.dtype, place, state.seed, self.team))
                 with interrupts.relaxing():
                     both = self._run(index, data, float(state.betas[number]))
                 with state.changing():
@@ -172,9 +173,12 @@ class ReciprocalEngine:
 
     def _learn(self, index: Array, data: LayerData, both: Phases) -> None:
         """One step of the optimiser; where only the weights change, in the panels."""
-        network, epoch, image_norm = self.learner.network, self.learner.epoch, float(self.norms[index].mean())
+        network, epoch, norms = self.learner.network, self.learner.epoch, self.norms[index]
+        if self.recipe.augmentation:
+            norms = _norms(data.images)
+        image_norm = float(norms.mean())
         if not self.in_panels:
-            images = self.split.images[index].astype(network.dtype, copy=False)
+            images = data.images[data.places]
             self.sgd.step(network, self.learner.velocity, self.recipe.rule, images, both, image_norm, epoch)
             self.packed.read_from(network)
             self.input = to_panels(network.input)
@@ -220,3 +224,8 @@ class ReciprocalEngine:
 
     def _run_team(self, kernel: Callable[..., None], *args: Any, work: float = 0) -> None:
         self.team.run(kernel, *args, threads=self.tuner.threads, work=work)
+
+
+def _norms(images: Array) -> Array:
+    """||image||^2 of each."""
+    return np.einsum("ij,ij->i", images, images, dtype=np.float64)

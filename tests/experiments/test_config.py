@@ -91,6 +91,11 @@ def test_any_text_survives_toml(text):
         ("learning.rule", "gradent", "did you mean 'gradient'?"),
         ("family", "rates", "did you mean 'rate'?"),
         ("learning.mirror", 1.5, "less than or equal to 1"),
+        ("learning.augmentation.shift", -1, "greater than or equal to 0"),
+        ("learning.augmentation.shift", 1.0, "a valid integer"),
+        ("learning.augmentation.rotation", 181.0, "less than or equal to 180"),
+        ("learning.augmentation.noise", -0.1, "greater than or equal to 0"),
+        ("learning.augmentation.flip", 1.1, "less than or equal to 1"),
         ("probes.samples", -1, "greater than or equal to 0"),
         ("probes.every", 2.5, "a valid integer"),
         ("probes.keep", -1, "greater than or equal to 0"),
@@ -373,3 +378,9 @@ def test_a_file_may_begin_with_a_byte_order_mark(mark, tmp_path):
     assert load_config(path)[1] == load_config("digits")[1]
     path.write_bytes(to_toml(load_config("digits")[1]).encode("utf-16"))
     assert "save the TOML file in that encoding" in refusal(path)
+
+
+def test_a_misspelt_change_of_images_is_named(tiny):
+    table = tiny(learning={"augmentation": {"shfit": 2}})
+    assert "learning.augmentation.shfit is no key of a configuration; did you mean 'shift'?" in refusal(table)
+    assert "did you mean 'learning.augmentation.rotation'?" in refusal("digits", {"rotation": 5.0})

@@ -40,7 +40,9 @@ RECIPROCAL = {
     "learning": {"rates": {"input": 9.0, "forward": [3.0], "loop": 0.0}, "phases": "random-sign", "beta": 0.3},
 }
 STEPS = {"schedule": {"kind": "steps", "at": [1, 2], "by": 0.5, "warm_up": 1}}
+AUGMENTED = {"learning": {"augmentation": {"shift": 1, "rotation": 10.0, "noise": 0.05, "flip": 0.2}}}
 VARIANTS = {
+    "augmented": (AUGMENTED, {}),
     "loop": (MOMENTUM, {}),
     "steps": ({"learning": STEPS}, {}),
     "random-sign": (RANDOM_SIGN, {}),
@@ -127,6 +129,7 @@ def quietly(tiny, variant, out, reporter=False, **options):
 @each(
     ("loop", 80),
     ("steps", 20),
+    ("augmented", 40),
     ("random-sign", 20),
     ("mirror", 80),
     ("reciprocal", 120),

@@ -24,6 +24,7 @@ from fsp_dynamics.learning.schedules import make_schedule
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.reference import ReferenceSolver
+from fsp_dynamics.training.augmentation import NONE, Augmentation
 from fsp_dynamics.training.engine import engine_of, slow_rule
 from fsp_dynamics.training.epoch import train_epoch
 from fsp_dynamics.training.epoch_state import EpochState
@@ -44,12 +45,19 @@ def network_of(kind):
     return fsp.reciprocal_network([64, 12, 9, 10], forward_scale=0.3, rng=2, tied=kind == "tied")
 
 
-def recipe_for(network, solver=None, rule="hebbian", kind="one-sided", mirror=0.0, batch=20, **optimiser):
+EVERYTHING = Augmentation(shift=1, rotation=10.0, noise=0.05, flip=0.2)
+
+
+def recipe_for(
+    network, solver=None, rule="hebbian", kind="one-sided", mirror=0.0, batch=20, augmentation=NONE, **optimiser
+):
     chain = len(network.forward)
     rates = LearningRates(
         3.0, (4.0,) * chain, 0.5 if network.loop is not None else 0.0, (1.0,) * len(network.backward or ())
     )
-    how = {"beta": 0.5, "phases": kind, "rule": rule, "mirror": mirror, "batch": batch}
+    how = {
+        "beta": 0.5, "phases": kind, "rule": rule, "mirror": mirror, "batch": batch, "augmentation": augmentation,
+    }  # fmt: skip
     return Recipe(Sgd(rates, **optimiser), solver or FixedPointSolver(), Tolerance(1e-4), **how)
 
 
@@ -177,6 +185,10 @@ CASES = {
     "plain-mirror": ("loop", {"solver": FixedPointSolver("anderson"), "mirror": 0.2, "kind": "random-sign"}),
     "torch": ("loop", {"solver": "torch", "momentum": 0.5, "kind": "random-sign", "mirror": 0.2}),
     "torch-tied": ("tied", {"solver": "torch", "output_step": 0.05}),
+    "loop-augmented": ("loop", {"augmentation": EVERYTHING, "kind": "random-sign"}),
+    "tied-augmented": ("tied", {"augmentation": EVERYTHING}),
+    "plain-augmented": ("loop", {"rule": "gradient", "augmentation": EVERYTHING}),
+    "torch-augmented": ("loop", {"solver": "torch", "augmentation": EVERYTHING, "momentum": 0.5}),
 }
 
 

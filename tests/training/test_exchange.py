@@ -18,6 +18,7 @@ from fsp_dynamics.learning.schedules import CosineSchedule, FactorSchedule, Warm
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
+from fsp_dynamics.training.augmentation import Augmentation
 from fsp_dynamics.training.engine import engine_of
 from fsp_dynamics.training.epoch import train_epoch
 from fsp_dynamics.training.evaluation import evaluate
@@ -37,6 +38,7 @@ HOW = {
     "scheduled": ({}, {"schedule": WarmUp(2, CosineSchedule(3))}),
     "momentum": ({}, {"momentum": 0.5, "decay": 0.01}),
     "limited-momentum": ({}, {"momentum": 0.5, "output_step": 0.02, "frozen": ("biases[1]", "forward[0]")}),
+    "augmented": ({"augmentation": Augmentation(shift=1, rotation=10.0, noise=0.05, flip=0.2)}, {}),
     "mean-subtracted-mirror": ({"mirror": 0.05, "rule": "mean_subtracted"}, {"output_step": 0.02}),
 }
 
@@ -98,7 +100,7 @@ def test_any_number_of_ranks_learns_the_same_bits(sharing, how, sizes) -> None:
 @pytest.mark.parametrize(
     ("network", "settings"),
     [
-        (fsp.reciprocal_network([64, 12, 10], rng=1), {}),
+        (fsp.reciprocal_network([64, 12, 10], rng=1), {"augmentation": Augmentation(shift=1, noise=0.05)}),
         (fsp.loop_network([64, 12, 10], rng=1, rho="logistic"), {"phases": "centred"}),
         (fsp.loop_network([64, 12, 10], rng=1, loop_scale=0.3), {"rule": "gradient"}),
     ],

@@ -18,6 +18,7 @@ from fsp_dynamics.experiments.rate.schedule import schedule_of
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.models.network import Array, Network, loop_network, reciprocal_network
 from fsp_dynamics.solvers.equilibrium import Tolerance
+from fsp_dynamics.training.augmentation import Augmentation
 from fsp_dynamics.training.recipe import Recipe
 
 NAMED = Objects()  # what the package itself names
@@ -88,8 +89,15 @@ def _ends(config: RateConfig, parameters: dict[str, Array]) -> tuple[int, int]:
     return len(parameters["input"]), len(parameters[name])
 
 
-def build_recipe(config: Config, backend: Backend = NUMBA, local_rank: int = 0, objects: Objects = NAMED) -> Recipe:
+def build_recipe(
+    config: Config,
+    backend: Backend = NUMBA,
+    local_rank: int = 0,
+    objects: Objects = NAMED,
+    image_shape: tuple[int, int] | None = None,
+) -> Recipe:
     """How to learn, from [learning] and [solver]. objects : where a rule of one's own comes from.
+    image_shape : (height, width) of the training images, which decides how they can be changed.
     Raises ConfigurationError for settings that the solver refuses.
     """
     config = require_rate(config, "build_recipe")
@@ -101,6 +109,7 @@ def build_recipe(config: Config, backend: Backend = NUMBA, local_rank: int = 0, 
     solver = backend.solver(given, local_rank)
     how = learning.model_dump(include={"beta", "phases", "batch", "mirror"})
     how["average"] = learning.average.averaging
+    how["augmentation"] = Augmentation(**learning.augmentation.model_dump(), shape=image_shape)
     return Recipe(rule=objects.rule(learning.rule), optimiser=optimiser, solver=solver, tolerance=tolerance, **how)
 
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from fsp_dynamics.errors import ConfigurationError, check_choice
 from fsp_dynamics.experiments.config import LARGE, Config, LearningConfig, Listed, Section, listing, one_of
 from fsp_dynamics.experiments.objects import check_name
+from fsp_dynamics.experiments.rate.augmentation import AugmentationConfig
 from fsp_dynamics.experiments.rate.average import AverageConfig
 from fsp_dynamics.experiments.rate.schedule import ScheduleConfig, check_schedule
 from fsp_dynamics.learning.phases import KINDS
@@ -134,6 +135,7 @@ class RateLearningConfig(LearningConfig):
     schedule: Annotated[ScheduleConfig, Field(default_factory=ScheduleConfig)]
     frozen: Annotated[_Names, Field((), description="parameters that do not learn, such as loop or forward[0]")]
     average: Annotated[AverageConfig, Field(default_factory=AverageConfig)]
+    augmentation: Annotated[AugmentationConfig, Field(default_factory=AugmentationConfig)]
 
     @model_validator(mode="after")
     def _averages(self) -> RateLearningConfig:

@@ -19,6 +19,7 @@ from fsp_dynamics.training.warm_start import UNSEEN, LoopWarmStart, ReciprocalWa
 
 PARTS = ("parameters", "raw", "velocity", "warm_start", "epoch")
 _KIND = "learning.average.kind"
+DRAWN = ("learning.augmentation",)  # keys with which an epoch has a seed, or none
 REMEDY = "restore the checkpoint, or train again into another folder"
 
 
@@ -37,7 +38,7 @@ def check_state(state: TrainingState, network: Network, recipe: Recipe, data: Da
     _check_velocity(state, expected, recipe)
     _check_warm_start(state, network, samples)
     if part := state.part("epoch"):
-        _check_epoch(part, network, recipe, samples, beta="learning.beta" not in state.changed)
+        _check_epoch(part, network, recipe, samples, state.changed)
     probes = state.values.get("probes", [])
     if not isinstance(probes, list) or not all(isinstance(each, dict) and "epoch" in each for each in probes):
         raise CheckpointError(f"the checkpoint holds probes that are no records; {REMEDY}")
@@ -114,12 +115,15 @@ def _check_warm_start(state: TrainingState, network: Network, samples: int) -> N
         raise CheckpointError(f"warm_start/seen names outputs that the network does not have; {REMEDY}")
 
 
-def _check_epoch(found: Mapping[str, Array], network: Network, recipe: Recipe, samples: int, *, beta: bool) -> None:
-    classes, batches = network.sizes[-1], -(-samples // recipe.batch)
+def _check_epoch(
+    found: Mapping[str, Array], network: Network, recipe: Recipe, samples: int, changed: Iterable[str]
+) -> None:
+    classes, batches, beta = network.sizes[-1], -(-samples // recipe.batch), "learning.beta" not in changed
     rng = np.random.default_rng(0)
-    _check_same(
-        "epoch", found, EpochState.begin(samples, classes, recipe.batch, recipe.beta, recipe.phases, rng).arrays()
-    )
+    expected = EpochState.begin(samples, classes, recipe.batch, recipe.beta, recipe.phases, rng)
+    if "seed" in found if any(key.startswith(DRAWN) for key in changed) else recipe.draws:
+        expected.draw_seed(rng)
+    _check_same("epoch", found, expected.arrays())
     batch, done, owed = (int(n) for n in found["position"])
     right = {
         "order": np.array_equal(np.sort(found["order"]), np.arange(samples)),

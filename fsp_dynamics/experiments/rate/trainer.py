@@ -63,7 +63,7 @@ class RateTrainer:
     ) -> RateTrainer:
         """See `Trainer.build`."""
         objects = resources.objects
-        recipe = build_recipe(config, resources.backend, resources.local_rank, objects)
+        recipe = build_recipe(config, resources.backend, resources.local_rank, objects, data.image_shape)
         drawn, rng = build_network(config, data.train.images.shape[1], data.classes, objects)
         if network is None and config.network.initial is not None and not resources.restored:
             raise ConfigurationError(
