@@ -561,6 +561,11 @@ CONFIGURATION = [
         lambda p: config(**{"learning.frozen": list(NAMES[:-1])}),
     ),
     Advice(
+        "or leave it out (learning.rates.biases=None)",
+        lambda p: config(**{"learning.rates.biases": 1.0}),
+        lambda p: [config(**{"learning.rates.biases": rates}) for rates in ([1.0, 1.0, 1.0], None)],
+    ),
+    Advice(
         " belongs to learning.schedule.kind = ",
         lambda p: config(**COSINE),
         lambda p: config(**COSINE, **{"learning.rate_factor": None}),

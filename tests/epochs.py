@@ -4,6 +4,7 @@ the bit.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 from fsp_dynamics.training import engine
@@ -19,6 +20,17 @@ OPTIMISERS = {
     "mean-subtracted": {"rule": "mean_subtracted", "output_step": 0.02},
     "mean-subtracted-momentum": {"rule": "mean_subtracted", "momentum": 0.5},
 }
+
+
+def own_biases(recipe, factor=3.0):
+    """The recipe with rates of biases of their own: `factor` times those they would share in the
+    first layer, and less from layer to layer.
+    """
+    rates = recipe.optimiser.rates
+    shared = (rates.of(f"biases[{k}]") for k in range(len(rates.forward) + 1))
+    biases = tuple(rate * factor / (1 + 3 * k) for k, rate in enumerate(shared))
+    optimiser = dataclasses.replace(recipe.optimiser, rates=dataclasses.replace(rates, biases=biases))
+    return dataclasses.replace(recipe, optimiser=optimiser)
 
 
 def only_plain(monkeypatch) -> None:

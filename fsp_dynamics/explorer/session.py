@@ -17,7 +17,7 @@ from fsp_dynamics.experiments.rate.building import build_recipe, require_rate
 from fsp_dynamics.experiments.rate.restoring import require_fit
 from fsp_dynamics.experiments.run import Run, Which, open_run
 from fsp_dynamics.explorer.controls import ANY, RANDOM, Parameters
-from fsp_dynamics.learning.optimisers import LearningRates, Sgd
+from fsp_dynamics.learning.optimisers import Sgd
 from fsp_dynamics.learning.phases import Phases
 from fsp_dynamics.learning.rules import Rule
 from fsp_dynamics.learning.rules.hebbian import HEBBIAN
@@ -188,14 +188,7 @@ class Session:
         batch.
         """
         base, times = self.weights(parameters)
-        rates, factor = self.optimiser.rates, parameters.learning_rate / self.batch
-
-        def scaled(values: tuple[float, ...]) -> tuple[float, ...]:
-            return tuple(factor * value for value in values)
-
-        smaller = LearningRates(
-            factor * rates.input, scaled(rates.forward), factor * rates.loop, scaled(rates.backward)
-        )
+        smaller = self.optimiser.rates.scaled(parameters.learning_rate / self.batch)
         optimiser = dataclasses.replace(self.optimiser, rates=smaller, momentum=0.0, decay=0.0, schedule=CONSTANT)
         changed = base.copy()
         optimiser.step(changed, {}, self.rule, images, phases, float((images**2).sum()) / len(images), 0)

@@ -37,13 +37,16 @@ class LearningSettings(NamedTuple):
     """What the optimiser is asked to do.
 
     betas : beta of each batch. eta (2, L + 1) : learning rates of each matrix into a layer (last
-        the loop) and of each bias; 0 where nothing learns. centred : two nudged phases.
+        the loop) and of each bias; 0 where nothing learns. shares (2,) : those of the matrix into
+        the output and of its bias in units of the larger one (`Sgd.output_shares`).
+    centred : two nudged phases.
     normalised, output_step, momentum, decay : as in `learning.optimisers.Sgd`.
     mean_subtracted : whether presynaptic rates enter as deviations from their mean.
     """
 
     betas: Array
     eta: Array
+    shares: Array
     centred: bool
     normalised: bool
     output_step: float
@@ -92,7 +95,7 @@ def learning_rates(eta: Array, normalised: bool, norms: Array, image_norm: float
 
 
 @bare
-def limit_output(rates: Array, n: int, output_step: float, last: int) -> None:
+def limit_output(rates: Array, n: int, output_step: float, last: int, shares: Array) -> None:
     """Lower the rates into the output, layer `last`, where its mean input would change by more
     than output_step.
     """
@@ -100,8 +103,8 @@ def limit_output(rates: Array, n: int, output_step: float, last: int) -> None:
     for j in range(n):
         largest = max(largest, abs(rates[MOVE, j]))
     for kind in (LR, BIAS_LR):
-        if rates[kind, last] * largest > output_step:
-            rates[kind, last] = output_step / largest
+        if rates[kind, last] * largest > shares[kind] * output_step:
+            rates[kind, last] = shares[kind] * output_step / largest
 
 
 @bare
@@ -113,10 +116,11 @@ def mean_move(
     rows: int,
     beta: float,
     mean_subtracted: bool,
+    shares: Array,
     moved: Array,
 ) -> None:
-    """moved_j = 1/B sum_b (1 + h_b . h) change_bj / beta, h_b the rates below the output
-    (`mean_subtracted`: their deviations from the mean over b) and h their mean.
+    """moved_j = 1/B sum_b (a_b + a_W h_b . h) change_bj / beta, h_b the rates below the output
+    (`mean_subtracted`: their deviations from the mean over b), h their mean, (a_W, a_b) the shares.
     """
     shapes, n, change = net.shapes, net.loop.shape[0], buffers.outputs[POSITIVE, BASE_Y]
     deepest = layer(buffers.states[FREE], shapes, shapes.shape[0] - 2, change.shape[0])
@@ -128,21 +132,23 @@ def mean_move(
         moved[j] = 0
     for i in range(chosen.size):
         b = chosen[i]
-        overlap = 1 + np.float64(dot(deepest[b], mean_rates)) - common
+        overlap = shares[BIAS_LR] + shares[LR] * np.float64(dot(deepest[b], mean_rates)) - shares[LR] * common
         for j in range(n):
             moved[j] += overlap * change[b, j] / (rows * beta)
 
 
 @bare
-def mean_velocity(net: LoopNet, velocity: LoopVelocity, mean_rates: Array, moved: Array) -> None:
-    """moved_j = (h @ V_W + V_b)_j of the output, h the mean rates below it."""
+def mean_velocity(net: LoopNet, velocity: LoopVelocity, mean_rates: Array, shares: Array, moved: Array) -> None:
+    """moved_j = (a_W h @ V_W + a_b V_b)_j of the output, h the mean rates below it, (a_W, a_b) the
+    shares.
+    """
     shapes, n = net.shapes, net.loop.shape[0]
     last, wide = shapes.shape[0] - 1, 64 // mean_rates.itemsize
     panels, bias = matrix(velocity.weights, shapes, last), first_unit(shapes, last, wide)
     for j in range(n):
-        moved[j] = velocity.biases[bias + j]
+        moved[j] = shares[BIAS_LR] * velocity.biases[bias + j]
         for k in range(shapes[last, 1]):
-            moved[j] += np.float64(mean_rates[k]) * panels[j // wide, k, j % wide]
+            moved[j] += shares[LR] * np.float64(mean_rates[k]) * panels[j // wide, k, j % wide]
 
 
 @bare
@@ -296,6 +302,7 @@ def learn(
     shapes, momentum, output_step, mean_rates = net.shapes, settings.momentum, settings.output_step, scratch.mean_rates
     chosen, places = scratch.lists[thread, CHOSEN], scratch.lists[thread, IMAGES]
     rates, n, last = scratch.learning_rates[thread], net.loop.shape[0], shapes.shape[0] - 1
+    shares = settings.shares
     count = choose(data, buffers, settings.centred, first, rows, chosen, places)
     image_norm = 0.0
     for b in range(rows):
@@ -303,8 +310,10 @@ def learn(
     learning_rates(settings.eta, settings.normalised, scratch.norms, image_norm, rows, rates)
     prepare_weights(thread, threads, net, velocity, momentum, settings.decay, rates[LR])
     if count > 0 and momentum == 0 and output_step > 0:
-        mean_move(net, buffers, mean_rates, chosen[:count], rows, beta, settings.mean_subtracted, rates[MOVE])
-        limit_output(rates, n, output_step, last)
+        mean_move(
+            net, buffers, mean_rates, chosen[:count], rows, beta, settings.mean_subtracted, shares, rates[MOVE]
+        )  # fmt: skip
+        limit_output(rates, n, output_step, last, shares)
     if count > 0:
         into = velocity if momentum > 0 else LoopVelocity(net.weights, net.loop, net.biases)
         accumulate(
@@ -325,6 +334,6 @@ def learn(
     if momentum > 0:
         barrier(threads, counters)
         if output_step > 0:
-            mean_velocity(net, velocity, mean_rates, rates[MOVE])
-            limit_output(rates, n, output_step, last)
+            mean_velocity(net, velocity, mean_rates, shares, rates[MOVE])
+            limit_output(rates, n, output_step, last, shares)
         apply_velocity(thread, threads, net, velocity, rates)

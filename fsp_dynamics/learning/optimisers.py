@@ -7,10 +7,11 @@ multiplies (normalised LMS):
     lr_W = eta_W / (1 + mean_B ||rho(s_pre^0)||^2)
 
 where the 1 is the constant presynaptic rate of the bias, which shares lr_W with the matrix into
-its layer. Hidden rates have a large common part, so a batch can still move the input of every
-sample of an output together and silence it for good: where the rate is 0 and its input below
--beta, no nudge wakes it. Hence `output_step`, the largest change of an output's mean input that
-one batch may cause; the output matrix's rate is lowered in batches that would exceed it.
+its layer, or has an eta of its own that is divided likewise. Hidden rates have a large common
+part, so a batch can still move the input of every sample of an output together and silence it for
+good: where the rate is 0 and its input below -beta, no nudge wakes it. Hence `output_step`, the
+largest change of an output's mean input that one batch may cause; the output's rates are lowered
+in batches that would exceed it.
 """
 
 from __future__ import annotations
@@ -31,24 +32,30 @@ from fsp_dynamics.models.network import Array, Network
 
 @dataclass(frozen=True, slots=True)
 class LearningRates:
-    """Learning rates eta, one for each matrix; a bias shares the rate of the matrix into its
-    layer.
+    """Learning rates eta, one for each matrix, and one for each layer's biases, the output's last;
+    without the latter a bias shares the rate of the matrix into its layer.
     """
 
     input: float
     forward: tuple[float, ...]
     loop: float = 0.0
     backward: tuple[float, ...] = ()
+    biases: tuple[float, ...] = ()
 
     def of(self, parameter: str) -> float:
         """The rate of a parameter, by its name in `Network.parameters`."""
         name, _, index = parameter.partition("[")
         k = int(index[:-1]) if index else 0
-        if name == "biases":
+        if name == "biases" and not self.biases:
             return self.input if k == 0 else self.forward[k - 1]
-        return {"input": (self.input,), "loop": (self.loop,), "forward": self.forward, "backward": self.backward}[name][
-            k
-        ]
+        single = {"input": (self.input,), "loop": (self.loop,)}
+        return {**single, "forward": self.forward, "backward": self.backward, "biases": self.biases}[name][k]
+
+    def scaled(self, factor: float) -> LearningRates:
+        """All of them times a factor."""
+        lists = (tuple(factor * rate for rate in each) for each in (self.forward, self.backward, self.biases))
+        forward, backward, biases = lists
+        return LearningRates(factor * self.input, forward, factor * self.loop, backward, biases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ class Sgd:
 
     Parameters
     ----------
-    rates : eta for each matrix.
+    rates : eta for each matrix, and for biases.
     normalised : divide each rate by 1 + mean_B ||rho(s_pre^0)||^2.
     output_step : the largest change of an output's mean input in one batch (same unit as the
         state); None: no limit.
@@ -103,6 +110,11 @@ class Sgd:
                 raise ConfigurationError(
                     f"rates.{field} has {len(rates)} values, expected {len(matrices)}, one for each {field} matrix"
                 )
+        if self.rates.biases and len(self.rates.biases) != network.depth:
+            raise ConfigurationError(
+                f"rates.biases has {len(self.rates.biases)} values, expected {network.depth}, "
+                "one for each layer, or none"
+            )
         for name in names:
             rate = self.rates.of(name)
             if not (np.isfinite(rate) and rate >= 0):
@@ -112,6 +124,17 @@ class Sgd:
         """eta of each of these parameters after `epoch` finished epochs; none of a frozen one."""
         factor = self.schedule.factor(epoch)
         return {name: factor * self.rates.of(name) for name in names if name not in self.frozen}
+
+    def output_shares(self, depth: int) -> tuple[float, float]:
+        """(a_W, a_b): the rates of the matrix into the output and of its biases, in units of the
+        larger one; (1, 1) where biases share the rate of their matrix.
+        """
+        if not self.rates.biases:
+            return 1.0, 1.0
+        names = (f"forward[{depth - 2}]", f"biases[{depth - 1}]")
+        matrix, biases = (0.0 if name in self.frozen else self.rates.of(name) for name in names)
+        largest = max(matrix, biases) or 1.0
+        return matrix / largest, biases / largest
 
     def learning_rates(self, network: Network, phases: Phases, image_norm: float, epoch: int) -> dict[str, float]:
         """lr of each parameter for one batch; `image_norm` is its mean_B ||image||^2, `epoch` the
@@ -142,7 +165,7 @@ class Sgd:
         """
         seen, parameters = contrast(network, phases), network.parameters()
         mean_rates = network.rho.rate(phases.free.state[-2]).mean(0)  # of the layer below the output
-        lr = self.learning_rates(network, phases, image_norm, epoch)
+        lr, shares = self.learning_rates(network, phases, image_norm, epoch), self.output_shares(network.depth)
         self._decay(parameters, lr)
         if self.momentum:
             for name in lr:
@@ -153,15 +176,14 @@ class Sgd:
             active = images if seen.rows.size == len(images) else images[seen.rows]
             terms = checked_terms(rule, network, active, seen)
             if self.output_step is not None and not self.momentum:
-                self.limit_output(
-                    lr, network.depth - 1, output_move(terms, network.depth - 1, mean_rates) / len(images)
-                )
+                moved = output_move(terms, network.depth - 1, mean_rates, shares) / len(images)
+                self.limit_output(lr, network.depth - 1, moved)
             for term in terms:
                 if lr.get(term.parameter, 0.0):
                     self._learn(parameters[term.parameter], velocity, term, lr[term.parameter], len(images))
         if self.momentum:
             if self.output_step is not None:
-                self.limit_output(lr, network.depth - 1, velocity_move(parameters, velocity, mean_rates))
+                self.limit_output(lr, network.depth - 1, velocity_move(parameters, velocity, mean_rates, shares))
             for name, rate in lr.items():
                 parameters[name] += np.asarray(rate, velocity[name].dtype) * velocity[name]
 
@@ -175,14 +197,15 @@ class Sgd:
         """Lower the rates into the output where its input, averaged over the batch, would move by
         more than `output_step`.
 
-        moved (n_L,) is that move for a rate of 1: with h_b the free rates below the output and h
-        their mean over the batch, unit j moves by lr/B sum_b (1 + h.h_b) change_bj; with momentum
-        by lr (h @ V_W + V_b)_j.
+        moved (n_L,) is that move where the larger of the two rates is 1: with h_b the free rates
+        below the output, h their mean over the batch and (a_W, a_b) the `output_shares`, unit j
+        moves by lr/B sum_b (a_b + a_W h.h_b) change_bj; with momentum by
+        lr (a_W h @ V_W + a_b V_b)_j.
         """
-        largest = float(np.abs(moved).max())
-        for name in (f"forward[{layer - 1}]", f"biases[{layer}]"):
-            if self.output_step is not None and name in lr and lr[name] * largest > self.output_step:
-                lr[name] = self.output_step / largest
+        largest, names = float(np.abs(moved).max()), (f"forward[{layer - 1}]", f"biases[{layer}]")
+        for name, share in zip(names, self.output_shares(layer + 1), strict=True):
+            if self.output_step is not None and name in lr and lr[name] * largest > share * self.output_step:
+                lr[name] = share * self.output_step / largest
 
     def _decay(self, parameters: dict[str, Array], lr: dict[str, float]) -> None:
         if self.decay:
@@ -191,39 +214,46 @@ class Sgd:
                     parameters[name] *= np.asarray(1 - rate * self.decay, parameters[name].dtype)
 
 
-def output_move(terms: Sequence[Term], layer: int, mean_rates: Any) -> Any:
-    """How far the output's mean input would move for a learning rate of 1 and a batch of 1, (n_L,).
+def output_move(terms: Sequence[Term], layer: int, mean_rates: Any, shares: tuple[float, float] = (1.0, 1.0)) -> Any:
+    """How far the output's mean input would move for learning rates `shares` = (a_W, a_b) of its
+    matrix and biases and a batch of 1, (n_L,).
 
-        sum_b (1 + h . x_b) y_b    over the terms x^T y into layer number `layer`, the output
+        sum_b (a_b + a_W h . x_b) y_b    over the terms x^T y into layer number `layer`, the output
 
-    with 1 for the bias and h = `mean_rates` (n_L-1,) the mean free rates below the output. Takes
+    with a_b for the bias and h = `mean_rates` (n_L-1,) the mean free rates below the output. Takes
     arrays or tensors.
     """
     # by the postsynaptic factor, which matrix and bias often share
     overlaps: dict[int, tuple[Any, Any]] = {}
+    matrix, bias = shares
     for term in terms:
         if term.parameter == f"forward[{layer - 1}]" and term.pre is not None and not term.transposed:
-            overlap = term.pre @ mean_rates
+            overlap = matrix * (term.pre @ mean_rates)
         elif term.parameter == f"biases[{layer}]":
-            overlap = 1
+            overlap = bias
         else:
             continue
         _, known = overlaps.get(id(term.post), (None, 0))
         overlaps[id(term.post)] = term.post, known + overlap
-    moves = [post.sum(0) if isinstance(overlap, int) else overlap @ post for post, overlap in overlaps.values()]
+    moves = [
+        overlap * post.sum(0) if isinstance(overlap, float) else overlap @ post for post, overlap in overlaps.values()
+    ]
     return sum(moves[1:], start=moves[0]) if moves else 0 * mean_rates[:1]
 
 
-def velocity_move(parameters: dict[str, Any], velocity: dict[str, Any], mean_rates: Any) -> Any:
-    """How far the output's mean input would move for a learning rate of 1, (n_L,): h @ V_W + V_b.
+def velocity_move(
+    parameters: dict[str, Any], velocity: dict[str, Any], mean_rates: Any, shares: tuple[float, float]
+) -> Any:
+    """How far the output's mean input would move for learning rates `shares` = (a_W, a_b) of its
+    matrix and biases, (n_L,): a_W h @ V_W + a_b V_b.
 
     Arrays or tensors; V is 0 where a parameter has none.
     """
     last = sum(name.startswith("biases") for name in parameters) - 1
     moved = 0 * parameters[f"biases[{last}]"]
     if f"forward[{last - 1}]" in velocity:
-        moved = moved + mean_rates @ velocity[f"forward[{last - 1}]"]
-    return moved + velocity.get(f"biases[{last}]", 0)
+        moved = moved + shares[0] * (mean_rates @ velocity[f"forward[{last - 1}]"])
+    return moved + shares[1] * velocity.get(f"biases[{last}]", 0)
 
 
 def presynaptic_norm(parameter: str, image_norm: float, norms: list[float]) -> float:

@@ -27,7 +27,7 @@ class DeviceSgd:
         self.sgd, self.network, self.cut = sgd, network, cut
         self.parameters: dict[str, Any] = network.parameters()
         device = network.input.device
-        rates = sgd.scheduled(self.parameters, epoch)
+        rates, self.shares = sgd.scheduled(self.parameters, epoch), sgd.output_shares(network.depth)
         self.eta = {name: torch.tensor(eta, dtype=torch.float64, device=device) for name, eta in rates.items()}
         self.velocity: dict[str, torch.Tensor] = {}
         if sgd.momentum:
@@ -56,7 +56,7 @@ class DeviceSgd:
         if len(images):
             terms = list(rule.terms(self.network, images, contrast))
             if sgd.output_step is not None and not sgd.momentum:
-                self._limit_output(lr, output_move(terms, self.network.depth - 1, mean_rates) / batch)
+                self._limit_output(lr, output_move(terms, self.network.depth - 1, mean_rates, self.shares) / batch)
             for term in terms:
                 if sgd.rates.of(term.parameter) and term.parameter in lr:
                     self._add(term, lr[term.parameter], batch)
@@ -96,14 +96,14 @@ class DeviceSgd:
         """
         assert self.sgd.output_step is not None
         most, last = self.sgd.output_step / moved.abs().max().double(), self.network.depth - 1
-        for name in (f"forward[{last - 1}]", f"biases[{last}]"):
-            if name in lr:
-                lr[name] = torch.minimum(lr[name], most)
+        for name, share in zip((f"forward[{last - 1}]", f"biases[{last}]"), self.shares, strict=True):
+            if name in lr and share:  # else the rate is 0, and `most` may be infinite
+                lr[name] = torch.minimum(lr[name], share * most)
 
     def _apply(self, lr: dict[str, torch.Tensor], mean_rates: torch.Tensor) -> None:
         """W <- W + lr V."""
         if self.sgd.output_step is not None:
-            self._limit_output(lr, velocity_move(self.parameters, self.velocity, mean_rates))
+            self._limit_output(lr, velocity_move(self.parameters, self.velocity, mean_rates, self.shares))
         for name, rate in lr.items():
             self.parameters[name].addcmul_(self.velocity[name], rate.to(self.network.dtype))
 

@@ -283,7 +283,8 @@ def _settings(learner: Learner, recipe: Recipe) -> tuple[Any, ...]:
         rates = given.scheduled(kind, learner.epoch)
         row[: len(kind)] = [rates.get(name, 0.0) for name in kind]
     steps = float(given.output_step or 0.0), float(given.momentum), float(given.decay)
-    return eta, recipe.phases == "centred", given.normalised, *steps, recipe.rule == MeanSubtractedRule()
+    how = eta, np.array(given.output_shares(network.depth)), recipe.phases == "centred", given.normalised
+    return *how, *steps, recipe.rule == MeanSubtractedRule()
 
 
 def _packed_velocity(network: Network, velocity: dict[str, Array], optimiser: Sgd) -> PackedLoop:

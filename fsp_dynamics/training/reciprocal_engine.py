@@ -189,8 +189,8 @@ class ReciprocalEngine:
             return
         lr, change = self.sgd.learning_rates(network, both, image_norm, epoch), self._change(both, rows)
         if self.sgd.output_step is not None:
-            below = both.free.state[-2]
-            overlap = 1 + below[rows] @ below.mean(0)
+            below, (a_matrix, a_bias) = both.free.state[-2], self.sgd.output_shares(network.depth)
+            overlap = a_bias + a_matrix * (below[rows] @ below.mean(0))
             self.sgd.limit_output(lr, network.depth - 1, overlap @ change[-1] / len(index))
         scales = np.zeros((2, network.depth))
         for k in range(network.depth - 1):

@@ -106,6 +106,8 @@ def test_any_text_survives_toml(text):
             "learning.rates.forward[1] = -2.0, expected greater than or equal to 0",
         ),
         ("learning.rates.backward", [1.0], "expected 0"),
+        ("learning.rates.biases", [1.0, 1.0], "expected 3: one for each hidden layer and the output"),
+        ("learning.rates.biases", [1.0, -1.0, 1.0], "learning.rates.biases[1] = -1.0, expected greater than"),
         ("learning.momentum", 1.0, "less than 1"),
         ("learning.rate_factor", 0.0, "greater than 0"),
         ("learning.frozen", ["lop"], "did you mean 'loop'?"),

@@ -80,6 +80,7 @@ def test_every_setting_reaches_the_recipe(tiny):
         "beta": 0.5,
         "phases": "centred",
         "normalised": False,
+        "rates": {"biases": [2.0, 0.7]},
     }
     recipe = build_recipe(
         load_config(tiny(learning=learning, solver={"method": "picard", "max_passes": 33, "relative": 1e-3}))[1]
@@ -89,6 +90,7 @@ def test_every_setting_reaches_the_recipe(tiny):
     assert optimiser.schedule == FactorSchedule(0.9)
     assert (optimiser.frozen, optimiser.normalised) == (("loop",), False)
     assert (optimiser.rates.input, optimiser.rates.forward, optimiser.rates.loop) == (20.0, (7.0,), 0.5)
+    assert optimiser.rates.biases == (2.0, 0.7)
     assert (recipe.beta, recipe.phases, recipe.batch) == (0.5, "centred", 20)
     assert (recipe.solver.method, recipe.solver.max_passes) == ("picard", 33)
     assert (recipe.tolerance.absolute, recipe.tolerance.relative) == (1e-4, 1e-3)

@@ -33,7 +33,9 @@ VARIANTS = {
         "network": {"kind": "reciprocal", "hidden": [12], "loop_scale": None},
         "learning": {"rates": {"input": 9.0, "forward": [3.0], "loop": 0.0}},
     },
-    "scheduled": {"learning": {"schedule": {"kind": "cosine", "epochs": 2, "warm_up": 1}}},
+    "scheduled": {
+        "learning": {"schedule": {"kind": "cosine", "epochs": 2, "warm_up": 1}, "rates": {"biases": [9.0, 1.0]}}
+    },
 }
 
 

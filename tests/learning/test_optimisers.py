@@ -135,6 +135,52 @@ def test_no_output_moves_further_than_output_step() -> None:
     assert moved(dataclasses.replace(PLAIN, output_step=1.5 * free)) == pytest.approx(free, rel=1e-12)
 
 
+OWN = (0.15, 0.6, 0.4)  # of biases; the last of them is four times the rate of the matrix
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_biases_may_have_rates_of_their_own(normalised) -> None:
+    """dW / lr_W = db / lr_b: biases move as they do at the rate of their matrix, times the quotient
+    of the two; matrices as without.
+    """
+    p, both, _ = batch()
+    shared = dataclasses.replace(PLAIN, normalised=normalised)
+    own = dataclasses.replace(shared, rates=dataclasses.replace(RATES, biases=OWN))
+    before, after = p.network.parameters(), stepped(own, p, both)
+    for name, w in stepped(shared, p, both).items():
+        factor = OWN[int(name[-2])] / rate_of(name) if name.startswith("biases") else 1.0
+        np.testing.assert_allclose(after[name] - before[name], factor * (w - before[name]), atol=1e-15)
+    same = dataclasses.replace(RATES, biases=(0.3, 0.2, 0.1))
+    for name, w in stepped(dataclasses.replace(own, rates=same), p, both).items():
+        assert np.array_equal(w, stepped(shared, p, both)[name]), name
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(("matrix", "bias"), [(0.1, 0.4), (0.4, 0.1), (0.0, 0.4), (0.4, 0.0)])
+def test_the_limit_counts_matrix_and_biases_at_the_rates_they_have(matrix, bias, momentum) -> None:
+    """The move is exactly the limit, and the two rates keep their quotient."""
+    p, both, _ = batch()
+    rates = dataclasses.replace(RATES, forward=(0.2, matrix), biases=(*OWN[:2], bias))
+    free = np.clip(both.free.state[-2], 0, 1).mean(0)
+
+    def changes(output_step):
+        sgd = dataclasses.replace(PLAIN, rates=rates, output_step=output_step, momentum=momentum)
+        after = stepped(sgd, p, both)
+        return [after[name] - p.network.parameters()[name] for name in ("forward[1]", "biases[2]")]
+
+    plain = changes(None)
+    largest = np.abs(free @ plain[0] + plain[1]).max()
+    limited = changes(0.25 * largest)
+    assert np.abs(free @ limited[0] + limited[1]).max() == pytest.approx(0.25 * largest, rel=1e-12)
+    for few, many in zip(limited, plain, strict=True):
+        np.testing.assert_allclose(few, 0.25 * many, atol=1e-15)
+
+
+def test_all_rates_times_a_factor() -> None:
+    rates = LearningRates(1.0, (2.0, 3.0), 4.0, (5.0,), (6.0, 7.0, 8.0))
+    assert rates.scaled(0.5) == LearningRates(0.5, (1.0, 1.5), 2.0, (2.5,), (3.0, 3.5, 4.0))
+
+
 def test_the_limit_holds_for_the_momentum_of_earlier_batches_too() -> None:
     p, both, _ = batch()
     sgd = dataclasses.replace(PLAIN, momentum=0.9, output_step=0.01)
@@ -174,6 +220,8 @@ def test_refused_settings(settings, message) -> None:
     [
         (Sgd(LearningRates(0.1, (0.1,), 0.1)), r"rates.forward has 1 values, expected 2"),
         (Sgd(LearningRates(0.1, (0.1, 0.1), 0.1, (0.1,))), r"rates.backward has 1 values, expected 0"),
+        (Sgd(dataclasses.replace(RATES, biases=(0.1,))), r"rates.biases has 1 values, expected 3, one for each layer"),
+        (Sgd(dataclasses.replace(RATES, biases=(0.1, 0.1, -1.0))), r"rate of biases\[2\] is -1.0"),
         (Sgd(LearningRates(0.1, (0.1, -0.1), 0.1)), r"rate of forward\[1\] is -0.1"),
         (Sgd(LearningRates(float("nan"), (0.1, 0.1), 0.1)), "rate of input is nan"),
         (Sgd(RATES, frozen=("lop",)), "did you mean 'loop'"),

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import pytest
 from crowd import Crowd
-from epochs import OPTIMISERS, only_plain, same_bits, trained
+from epochs import OPTIMISERS, only_plain, own_biases, same_bits, trained
 
 torch = pytest.importorskip("torch")
 
@@ -135,6 +135,14 @@ def test_an_epoch_is_that_of_the_plain_loop(optimiser, kind, cut, monkeypatch) -
     """70 images in batches of 20, the last of 10."""
     network = loop()
     check_twins(network, recipe_for(network, kind, **OPTIMISERS[optimiser]), DIGITS.train.limit(70), monkeypatch)
+
+
+@compiled_only
+@pytest.mark.parametrize("optimiser", ["limited", "limited-momentum", "mean-subtracted"])
+def test_biases_at_their_own_rates_learn_as_in_the_plain_loop(optimiser, cut, monkeypatch) -> None:
+    network = loop()
+    recipe = own_biases(recipe_for(network, **OPTIMISERS[optimiser]))
+    check_twins(network, recipe, DIGITS.train.limit(70), monkeypatch)
 
 
 @compiled_only

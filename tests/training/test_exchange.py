@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import pytest
 from crowd import Crowd
-from epochs import same_bits
+from epochs import own_biases, same_bits
 
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import NotFiniteError
@@ -35,6 +35,7 @@ HOW = {
     "limited": ({}, {"output_step": 0.02}),
     "centred": ({"phases": "centred"}, {"output_step": 0.02}),
     "random-sign": ({"phases": "random-sign"}, {}),
+    "own-biases": ({}, {"output_step": 0.02}),
     "scheduled": ({}, {"schedule": WarmUp(2, CosineSchedule(3))}),
     "momentum": ({}, {"momentum": 0.5, "decay": 0.01}),
     "limited-momentum": ({}, {"momentum": 0.5, "output_step": 0.02, "frozen": ("biases[1]", "forward[0]")}),
@@ -81,6 +82,7 @@ def test_any_number_of_ranks_learns_the_same_bits(sharing, how, sizes) -> None:
         recipe_for(len(sizes) - 2, *HOW[how]),
         DIGITS.train.limit(81),
     )
+    recipe = own_biases(recipe) if how == "own-biases" else recipe
     assert engine_of(network, recipe) is LoopEngine
     alone, reports, seen = learned(network, recipe, data)
     assert any(

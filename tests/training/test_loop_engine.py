@@ -10,7 +10,7 @@ import os
 import numba
 import numpy as np
 import pytest
-from epochs import OPTIMISERS, only_plain, same_bits, trained
+from epochs import OPTIMISERS, only_plain, own_biases, same_bits, trained
 
 import fsp_dynamics as fsp
 from fsp_dynamics.analysis.alignment import loop_angles
@@ -73,6 +73,16 @@ def test_an_epoch_is_that_of_the_plain_loop(optimiser, kind, sizes, monkeypatch)
     """
     network = fsp.loop_network(sizes, rng=1, dtype=np.float64, loop_scale=0.5)
     check_twins(network, recipe_for(sizes, kind, **OPTIMISERS[optimiser]), DIGITS.train.limit(70), monkeypatch)
+
+
+@compiled_only
+@pytest.mark.parametrize("optimiser", ["limited", "limited-momentum", "unnormalised", "mean-subtracted"])
+@pytest.mark.parametrize("factor", [3.0, 0.2])
+def test_biases_at_their_own_rates_learn_as_in_the_plain_loop(factor, optimiser, monkeypatch) -> None:
+    """Above and below the rates of the matrices; the limit on the output's move is met."""
+    network = fsp.loop_network(SIZES[1], rng=1, dtype=np.float64, loop_scale=0.5)
+    recipe = own_biases(recipe_for(SIZES[1], **OPTIMISERS[optimiser]), factor)
+    check_twins(network, recipe, DIGITS.train.limit(70), monkeypatch)
 
 
 def check_twins(network, recipe, data, monkeypatch) -> None:

@@ -9,7 +9,7 @@ import copy
 import numba
 import numpy as np
 import pytest
-from epochs import only_plain, same_bits, trained
+from epochs import only_plain, own_biases, same_bits, trained
 
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import NotFiniteError
@@ -92,6 +92,15 @@ def test_an_epoch_is_that_of_the_plain_loop(optimiser, kind, sizes, tied, monkey
     """Two epochs of 70 images in batches of 20, the last of 10."""
     network = network_of(sizes, tied)
     check_twins(network, recipe_for(network, kind, **OPTIMISERS[optimiser]), DIGITS.train.limit(70), monkeypatch)
+
+
+@compiled_only
+@pytest.mark.parametrize("optimiser", ["limited", "frozen", "unnormalised"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_biases_at_their_own_rates_learn_as_in_the_plain_loop(tied, optimiser, monkeypatch) -> None:
+    network = network_of([30, 20], tied)
+    recipe = own_biases(recipe_for(network, **OPTIMISERS[optimiser]))
+    check_twins(network, recipe, DIGITS.train.limit(70), monkeypatch)
 
 
 @compiled_only

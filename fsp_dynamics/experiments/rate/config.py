@@ -94,12 +94,18 @@ def check_weights(field: str, pre: int, post: int) -> None:
 
 
 class RatesConfig(Section):
-    """Learning rate of each matrix; biases share the rate of the matrix into their layer."""
+    """Learning rate of each matrix, and of biases, which else share that of the matrix into their
+    layer.
+    """
 
     input: Annotated[_Rate, Field(description="rate of the input matrix")]
     forward: Annotated[_Rates, Field(description="rate of each forward matrix, the one into the output last")]
     loop: Annotated[_Rate, Field(0.0, description="rate of the loop")]
     backward: Annotated[_Rates, Field((), description="rate of each backward matrix (reciprocal network, not tied)")]
+    biases: Annotated[
+        _Rates,
+        Field((), description="rate of each layer's biases, the output last; none: that of the matrix into the layer"),
+    ]
 
 
 class RateLearningConfig(LearningConfig):
@@ -242,6 +248,11 @@ def _check_rates(config: RateConfig) -> None:
         raise ValueError(
             f"learning.rates.forward has {len(rates.forward)} values, "
             f"expected {hidden}: one out of each hidden layer of network.hidden"
+        )
+    if rates.biases and len(rates.biases) != hidden + 1:
+        raise ValueError(
+            f"learning.rates.biases has {len(rates.biases)} values, expected {hidden + 1}: one for each hidden layer "
+            "and the output; or leave it out (learning.rates.biases=None)"
         )
     backward = sum(name.startswith("backward") for name in names)
     if len(rates.backward) != backward:
