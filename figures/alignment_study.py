@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fsp_dynamics.errors import ConfigurationError, FspError
-from fsp_dynamics.experiments.config_io import load_config, read_value
+from fsp_dynamics.experiments.config_io import load_config, read_overrides
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.progress import RunReporter, StderrOutput
 from fsp_dynamics.experiments.records import best_of
@@ -196,11 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--train", action="store_true", help="train missing runs")
     given, others = parser.parse_known_args(arguments)
     try:
-        if len(others) % 2 or any(not key.startswith("--") for key in others[::2]):
-            raise ConfigurationError(
-                f"{' '.join(others)}: expected --KEY VALUE pairs after the options; --help lists those"
-            )
-        changes = {key[2:]: read_value(value) for key, value in zip(others[::2], others[1::2], strict=True)}
+        changes = read_overrides(others)
         _, config = load_config(PRESET, changes)
         if given.train:
             make(given.runs, given.seeds, changes)

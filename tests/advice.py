@@ -1212,6 +1212,7 @@ TRAINED = [*RUNS, *SWEEPS, *FIGURES, *MORE]
 ADVICE = [*RELAX, *ANALYSIS, *TRAINING, *DATA, *CONFIGURATION, *TORCH, *TRAINED]
 CLUSTER = "experiments/sweeps/test_sweep_cluster.py::test_a_worker_killed_while_it_trains_costs_no_run_and_no_bit"
 REGISTRY, SKLEARN = "datasets/test_registry.py", "test_sklearn.py"
+STORED = "experiments/test_stored.py"
 ELSEWHERE = {
     "IDX files ({}; .gz or not) into FOLDER/": f"{REGISTRY}::test_files_under_the_names_of_other_sources_are_found",
     "; delete it and fetch it again": f"{REGISTRY}::test_fetch_replaces_only_what_is_damaged",
@@ -1219,6 +1220,14 @@ ELSEWHERE = {
     "train from the beginning in another folder": (
         "datasets/test_datasets.py::test_files_that_are_split_otherwise_than_before_are_known_by_their_digests"
     ),
+    "give the folder of a run, of a sweep or of several": f"{STORED}::test_a_folder_without_runs_is_refused",
+    "are both of seed {}; give one of them": f"{STORED}::test_two_runs_of_a_seed_are_refused",
+    "is of another experiment than {}: {}; leave it out": (
+        f"{STORED}::test_a_run_of_another_configuration_is_refused_with_what_differs"
+    ),
+    "; give the runs of another configuration": f"{STORED}::test_what_cannot_be_compared_is_refused",
+    "; train both with the same": f"{STORED}::test_what_cannot_be_compared_is_refused",
+    "; give it another name": f"{STORED}::test_an_option_keeps_its_name_for_one_comparison",
     "; save it again with save_network": "experiments/test_network_file.py::test_a_network_comes_back_to_the_bit",
     "; restore it or train again": "experiments/test_runner.py::test_killed_between_metrics_and_checkpoint",
     "; give a readable TOML file": "experiments/test_config.py::test_a_file_may_begin_with_a_byte_order_mark",

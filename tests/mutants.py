@@ -89,7 +89,7 @@ class Workplace:
     def __init__(self, folder: Path) -> None:
         self.folder, self.original = folder, folder / "original"
         for name in COPIED:
-            ignored = shutil.ignore_patterns("__pycache__", "_build", "gallery", "results")
+            ignored = shutil.ignore_patterns("__pycache__", "_build", "gallery")
             shutil.rmtree(folder / name, ignore_errors=True)
             shutil.copytree(ROOT / name, folder / name, ignore=ignored, dirs_exist_ok=True)
         for name in ALSO:

@@ -176,11 +176,13 @@ class Config(Section):
         flat = flatten(self.table(exclude={"notes": True, "probes": True, "learning": {"epochs"}}))
         return {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()}
 
-    def differences(self, other: Config) -> dict[str, tuple[Any, Any]]:
+    def differences(self, other: Config, *, epochs: bool = False) -> dict[str, tuple[Any, Any]]:
         """{dotted key: (here, there)} wherever the two experiments differ; None for a key that one
-        of two families does not have.
+        of two families does not have. epochs : whether their number counts too.
         """
         here, there = self.experiment(), other.experiment()
+        if epochs:
+            here["learning.epochs"], there["learning.epochs"] = self.learning.epochs, other.learning.epochs
         keys = dict.fromkeys([*here, *there])
         return {key: (here.get(key), there.get(key)) for key in keys if here.get(key) != there.get(key)}
 

@@ -274,6 +274,13 @@ class RunFolder:
             remove_aside(folder)
 
 
+def run_folders(root: Path) -> list[Path]:
+    """The folders of the runs at or below `root`, by path; a config.toml of another program makes
+    none.
+    """
+    return sorted(path.parent for path in root.rglob("config.toml") if (path.parent / "environment.json").is_file())
+
+
 class ObservedFolder(RunFolder):
     """The folder of a run that another rank writes: it is read, and methods that would change it do
     nothing.

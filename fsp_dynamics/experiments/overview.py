@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fsp_dynamics.errors import ConfigurationError, FspError
-from fsp_dynamics.experiments.folder import Record, RunFolder
+from fsp_dynamics.experiments.folder import Record, RunFolder, run_folders
 from fsp_dynamics.experiments.records import best_of
 from fsp_dynamics.folders import expanded
 
@@ -23,9 +23,7 @@ def list_runs(folder: str | Path) -> list[Record]:
     if not root.is_dir():
         raise ConfigurationError(f"{root} is no folder; give the folder that holds the runs (by default runs/)")
     records = []
-    for path in sorted(found.parent for found in root.rglob("config.toml")):
-        if not (path / "environment.json").is_file():
-            continue  # a config.toml of another program
+    for path in run_folders(root):
         try:
             records.append(describe(path))
         except (FspError, OSError) as error:
@@ -61,9 +59,7 @@ def compare_runs(first: str | Path, second: str | Path) -> dict[str, dict[str, t
     """
     here, there = (RunFolder(expanded(folder, "run")).require_run().config() for folder in (first, second))
     one, other = describe(first), describe(second)
-    differing = here.differences(there)
-    if here.learning.epochs != there.learning.epochs:
-        differing["learning.epochs"] = (here.learning.epochs, there.learning.epochs)
+    differing = here.differences(there, epochs=True)
     keys = ("status", "epochs", "best_epoch", *OUTCOME, "seconds")
     outcome = {key: (one[key], other[key]) for key in keys}
     angles = [record["alignment_degrees"] for record in (one, other)]

@@ -211,6 +211,14 @@ def best_of(metrics: list[Record]) -> Record | None:
     return metrics[-1] if metrics else None
 
 
+def commits_of(environment: Record) -> list[str]:
+    """The commits of the code that a run was trained with, first to last, from its
+    environment.json; + for a changed tree, "unknown" where none was recorded.
+    """
+    parts = [environment, *environment.get("resumed", [])]
+    return list(dict.fromkeys(str(part.get("commit") or "unknown") for part in parts))
+
+
 def flat(record: Record) -> Record:
     """The record as one row of a table: {dotted key: value}, items of lists by their index
     (saturation.output.0), dead outputs as one text.

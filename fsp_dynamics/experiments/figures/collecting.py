@@ -15,10 +15,11 @@ from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import execution, runner
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.figures import variants
-from fsp_dynamics.experiments.folder import Record, RunFolder
+from fsp_dynamics.experiments.folder import Record, RunFolder, run_folders
 from fsp_dynamics.experiments.progress import EpochReporter
 from fsp_dynamics.experiments.rate.building import require_rate
 from fsp_dynamics.experiments.rate.config import RateConfig
+from fsp_dynamics.experiments.records import commits_of
 
 PER_EPOCH = 10  # records of the angles within an epoch of a run that is made for a figure
 _MAKE = "train_missing() makes what is missing"
@@ -51,11 +52,8 @@ class FigureRun:
 
     @property
     def commits(self) -> list[str]:
-        """The commits of the code it was trained with, first to last; + for a changed tree,
-        "unknown" where none was recorded.
-        """
-        parts = [self.environment, *self.environment.get("resumed", [])]
-        return list(dict.fromkeys(str(part.get("commit") or "unknown") for part in parts))
+        """The commits of the code it was trained with (`records.commits_of`)."""
+        return commits_of(self.environment)
 
 
 def gather(
@@ -186,7 +184,7 @@ def _runs_below(root: Path) -> list[Path]:
         raise ConfigurationError(
             f"{root} is no folder, so there are no runs; give the folder of a run or of runs, or {_MAKE}"
         )
-    return sorted(path.parent for path in root.rglob("config.toml") if (path.parent / "environment.json").is_file())
+    return run_folders(root)
 
 
 def _described(config: RateConfig, name: str | None) -> str:
