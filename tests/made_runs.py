@@ -48,7 +48,7 @@ def made_run(
                 "test_unconverged": 0,
                 "dead_outputs": [3] if epoch == done else [],
                 "seconds": 6.0,
-                "alignment_degrees": {"W1": 80.0 - epoch, "loop": 60.0},
+                "alignment_degrees": {"W1": 80.0 - 20 * epoch / config.learning.epochs, "loop": 60.0},
                 **(last or {}),
             }
         )

@@ -116,18 +116,6 @@ def test_it_has_no_absolute_path_and_its_links_exist(name) -> None:
         assert place.is_file(), f"{name} points to {book or file}, which is not there"
 
 
-def test_the_presets_numbers_are_those_of_the_readme() -> None:
-    rows = re.findall(
-        r"^\| .+ \| (`[\w-]+`) \|.*\| ([\d.]+ %) \|$", "\n".join(texts("06_mnist_fashion", "markdown")), re.M
-    )
-    readme = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if "test error" in line]
-    assert len(rows) >= 5
-    for preset, number in rows:
-        assert any(preset in line and number in line for line in readme), (
-            f"the README's table has no {number} for {preset}"
-        )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name[:2] not in READ])
 def test_it_runs(name, alone) -> None:
