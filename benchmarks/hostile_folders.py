@@ -164,6 +164,7 @@ def records() -> Iterator[Case]:
         *({"alignment_degrees": value} for value in ([], {"W1": "x"}, {"W1": 400.0}, 3)),
         *({"dead_outputs": value} for value in ("x", [1.5], {"a": 1}, [-1])),
         *({"saturation": value} for value in ([], {"output": "x"}, {"output": [2.0, 0.0]})),
+        *({"stuck_units": value} for value in ([], {"hidden1": 3}, {"hidden1": [-1, 0]}, {"hidden1": [0.5, 0]})),
         {"unconverged": -1},
         {"residual": "x"},
         {"loop_norm": -2},

@@ -362,6 +362,26 @@ def started(rate: float) -> tuple[Learner, Split, Recipe]:
     return Learner.start(network, recipe, 0), Split(X, Y), recipe
 
 
+def stuck(place: Path, factor: float) -> Any:
+    """An epoch of the preset at so many times its hidden rates; its warnings about stuck units as
+    an error.
+    """
+    rates = {"learning.rates.input": factor * 20.0, "learning.rates.forward": [factor * 30.0, 7.0]}
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        run = fsp.train("digits", out=place / f"{factor}", epochs=1, progress=False, threads=1, **rates)
+    told = [str(each.message) for each in seen if "tell no images apart" in str(each.message)]
+    if told:
+        raise ConfigurationError("; ".join(told))
+    return run
+
+
+STUCK = Advice(
+    "tell no images apart; lower learning.rates.",
+    lambda p: stuck(p, 10.0),
+    lambda p: stuck(p, 1.0),
+)
+
 DATA = [
     Advice(
         "give test_images and test_labels, or neither",
@@ -1208,7 +1228,7 @@ def classifier() -> LoopClassifier:
     return LoopClassifier(hidden=(5,), epochs=1, random_state=0, scale=None).partial_fit(X, Y, classes=[0, 1, 2])
 
 
-TRAINED = [*RUNS, *SWEEPS, *FIGURES, *MORE]
+TRAINED = [*RUNS, *SWEEPS, *FIGURES, *MORE, STUCK]
 ADVICE = [*RELAX, *ANALYSIS, *TRAINING, *DATA, *CONFIGURATION, *TORCH, *TRAINED]
 CLUSTER = "experiments/sweeps/test_sweep_cluster.py::test_a_worker_killed_while_it_trains_costs_no_run_and_no_bit"
 REGISTRY, SKLEARN = "datasets/test_registry.py", "test_sklearn.py"

@@ -410,7 +410,10 @@ def test_tables_and_json_agree(trained, capsys):
     assert main(["runs", str(trained.parent)]) == 0
     assert f"{run.summary['best']['test_error']:.4g}" in capsys.readouterr().out
     assert main(["evaluate", str(trained)]) == 0
-    assert "hidden1: share at 0, at 1" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "hidden1: share at 0, at 1" in shown
+    stuck = run.evaluate("test").stuck
+    assert re.search(rf"hidden1: units at 0, at 1 on every image +{stuck['hidden1'][0]}, {stuck['hidden1'][1]}", shown)
     assert main(["compare", str(trained), str(trained)]) == 0
     assert "configuration: nothing to show" in capsys.readouterr().out
     assert main(["data", "list"]) == 0

@@ -201,8 +201,8 @@ def evaluate(
     allow_import: AllowImport = (),
     as_json: Json = False,
 ) -> None:
-    """Evaluate a trained network on a part of the data: error, convergence, saturation, dead
-    outputs.
+    """Evaluate a trained network on a part of the data: error, convergence, saturation, units that
+    are stuck, dead outputs.
     """
     from fsp_dynamics.experiments.runner import open_run
 
@@ -216,11 +216,15 @@ def evaluate(
     found = dataclasses.asdict(open_run(run, allow_import=allow_import).evaluate(split, checkpoint, **where))
     if as_json:
         return print_json({"run": str(run), "split": split, "checkpoint": checkpoint, **found})
-    saturation = found.pop("saturation", {})
+    saturation, stuck = found.pop("saturation", {}), found.pop("stuck", {})
     rows = [{"": key, "value": shown(value)} for key, value in found.items()]
     rows += [
         {"": f"{layer}: share at 0, at 1", "value": f"{zero:.3f}, {one:.3f}"}
         for layer, (zero, one) in saturation.items()
+    ]
+    rows += [
+        {"": f"{layer}: units at 0, at 1 on every image", "value": f"{zero}, {one}"}
+        for layer, (zero, one) in stuck.items()
     ]
     print_table(f"{run}: {checkpoint} network, {split} images", rows)
 

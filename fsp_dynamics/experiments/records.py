@@ -72,6 +72,7 @@ FIELDS: dict[str, Check] = {
         _table_of(lambda value: isinstance(value, list) and all(_is_number(each, 0, 1) for each in value)),
         "a table of two shares for each layer",
     ),
+    "stuck_units": (_table_of(_list_of(_is_count)), "a table of two counts for each hidden layer"),
 }
 """What the fields of metrics.jsonl must be, for every family that has them."""
 PARTS: dict[str, Check] = {

@@ -141,8 +141,9 @@ class Run:
         for each record but their eigenvalues; tables by dotted keys (alignment_degrees.W1).
         `.to_csv(path)` saves it.
 
-        saturation.LAYER.0 and .1 : shares of its rates at 0 and at 1. dead_outputs : the units, as
-        text. Units are in `attrs["units"]`: errors in percent, angles in degrees, residuals per
+        saturation.LAYER.0 and .1 : shares of its rates at 0 and at 1. stuck_units.LAYER.0 and .1 :
+        how many of its units are at 0, and at 1, on every image. dead_outputs : the units, as text.
+        Units are in `attrs["units"]`: errors in percent, angles in degrees, residuals per
         unit time.
         """
         import pandas

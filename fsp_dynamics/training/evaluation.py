@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -38,6 +39,9 @@ class Evaluation:
         ||field|| per unit time.
     unconverged : unconverged samples. saturation : {layer: (share of rates at 0, share at 1)},
         layers named hidden1 ..., output.
+    stuck : {hidden layer: (units at 0, units at 1)}, counts of those whose rate is exactly 0 (or 1)
+        on every image, so that they tell no images apart; rates that only approach 0 and 1 have
+        none.
     dead_outputs : outputs whose rate is 0 for every sample although their class occurs.
     """
 
@@ -46,6 +50,7 @@ class Evaluation:
     residual_max: float
     unconverged: int
     saturation: dict[str, tuple[float, float]]
+    stuck: dict[str, tuple[int, int]]
     dead_outputs: tuple[int, ...]
 
     def __repr__(self) -> str:
@@ -62,6 +67,10 @@ class Evaluation:
             "residual up to": f"{self.residual_max:.2g}",
             "unconverged": str(self.unconverged),
             "dead outputs": dead,
+            "stuck units": ", ".join(
+                f"{name} {zero} at 0, {one} at 1" for name, (zero, one) in self.stuck.items() if zero or one
+            )
+            or "none",
         }
 
 
@@ -83,9 +92,14 @@ def evaluate(
     split = checked_split(network, split)
     driven, relax = free_phase_solver(network, recipe, warm_start)
     seen = np.zeros((-(-len(split.labels) // (batch * ranks.count)), 5 + 2 * network.depth + 2 * network.sizes[-1]))
+    left = np.zeros((2, sum(network.sizes[1:-1])), np.uint8)  # hidden units that were not at 0, or not at 1
     for i, first in enumerate(range(ranks.rank * batch, len(split.labels), ranks.count * batch)):
         images, labels = split.images[first : first + batch], split.labels[first : first + batch]
-        seen[i] = _look(network, relax(driven(images)), labels)
+        found = relax(driven(images))
+        rates = [network.rho.rate(s) for s in found.state]
+        seen[i] = _look(found, rates, labels)
+        left |= np.stack([np.concatenate([(r != end).any(0) for r in rates[:-1]]) for end in (0, 1)])
+    left = np.bitwise_or.reduce(ranks.gather(left))
     whole = np.stack(ranks.gather(seen), axis=1).reshape(
         -1, seen.shape[1]
     )  # in the order of the batches, whoever made them
@@ -94,12 +108,17 @@ def evaluate(
     shares = whole[:, 5 : 5 + 2 * layers].sum(0).reshape(2, layers) / samples
     strongest, occurs = whole[:, -2 * classes : -classes].max(0), whole[:, -classes:].any(0)
     names = [*(f"hidden{k + 1}" for k in range(layers - 1)), "output"]
+    ends = np.cumsum([0, *network.sizes[1:-1]])
     return Evaluation(
         error=100 * wrong / samples,
         residual=residual / samples,
         residual_max=residual_max,
         unconverged=int(unconverged),
         saturation={name: (float(zero), float(one)) for name, zero, one in zip(names, *shares, strict=True)},
+        stuck={
+            name: (int((left[0, a:b] == 0).sum()), int((left[1, a:b] == 0).sum()))
+            for name, (a, b) in zip(names, itertools.pairwise(ends), strict=False)
+        },
         dead_outputs=tuple(int(j) for j in np.flatnonzero(occurs & (strongest <= 0))),
     )
 
@@ -123,12 +142,11 @@ def free_phase_solver(
     return driven, lambda constant: solver.relax_known(network, constant, known, recipe.tolerance)
 
 
-def _look(network: Network, found: Equilibrium, labels: Array) -> Array:
+def _look(found: Equilibrium, rates: list[Array], labels: Array) -> Array:
     """What adds up over batches: samples, wrong, sum of the residuals, unconverged; its largest
     residual; rates at 0 and at 1 of each layer, in units of samples; the largest rate of each
     output, and whether its class occurs.
     """
-    rates = [network.rho.rate(s) for s in found.state]
     counts = [
         len(labels),
         (found.output.argmax(1) != labels).sum(),
@@ -137,5 +155,5 @@ def _look(network: Network, found: Equilibrium, labels: Array) -> Array:
         found.residual.max(),
     ]
     shares = [np.count_nonzero(r == end) / r.shape[1] for end in (0, 1) for r in rates]
-    occurs = np.isin(np.arange(network.sizes[-1]), labels)
+    occurs = np.isin(np.arange(rates[-1].shape[1]), labels)
     return np.concatenate([counts, shares, rates[-1].max(0), occurs])

@@ -168,6 +168,7 @@ def test_the_folder_holds_what_is_promised(tiny, tmp_path):
         "residual",
         "unconverged",
         "saturation",
+        "stuck_units",
         "dead_outputs",
     }
     assert promised | CLOCKS | {"passes_free", "passes_nudged", "residual_max"} <= set(run.metrics[-1])

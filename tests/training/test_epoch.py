@@ -5,6 +5,7 @@ impossible is learned from.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,6 +131,37 @@ def test_evaluation_is_what_relax_says() -> None:
     for s, (zero, one) in zip(rest.state, found.saturation.values(), strict=True):
         assert zero == pytest.approx(np.mean(s == 0), abs=0.01)
         assert one == pytest.approx(np.mean(s == 1), abs=0.01)
+
+
+def test_stuck_units_are_those_at_one_end_on_every_image() -> None:
+    """Unit by unit and image by image; some are at 0, or at 1, in whole batches only. In any
+    batches, on arrays and on tensors.
+    """
+    data, net = prototypes(samples=57), network(3, np.float64)
+    data.images[:20, 0] = 1.0  # the first batch of 20
+    data.images[20:, 0] = 0.0
+    net.input[:] *= 0.2
+    net.input[0, :4] = (50.0, -50.0, -100.0, 100.0)
+    net.biases[0][:8] = (-20.0, 20.0, 50.0, -50.0, -50.0, -50.0, 50.0, 0.0)
+    net.biases[1][:3] = (60.0, 60.0, -60.0)
+    rest = fsp.relax(net, data.images, tolerance=Tolerance(1e-6))
+    expected = {}
+    for k in (0, 1):
+        units = [[float(rest.state[k][b, j]) for b in range(57)] for j in range(rest.state[k].shape[1])]
+        expected[f"hidden{k + 1}"] = tuple(sum(all(s == end for s in unit) for unit in units) for end in (0, 1))
+    assert min(expected["hidden1"] + expected["hidden2"]) >= 1
+    first = rest.state[0][:, :4]
+    assert set(first[:20].flat) == set(first[20:].flat) == {0.0, 1.0}, "in one batch they are all at an end"
+    solvers = {"numba": RECIPE.solver}
+    if importlib.util.find_spec("torch") is not None:
+        solvers["torch"] = fsp.make_solver("torch_fixed_point", device="cpu")
+    for solver in solvers.values():
+        for batch in (1, 20, 57):
+            found = evaluate(net, data, dataclasses.replace(RECIPE, solver=solver), batch=batch)
+            assert found.stuck == expected
+    assert "stuck units hidden1 {} at 0, {} at 1, hidden2".format(*expected["hidden1"]) in repr(found)
+    smooth = dataclasses.replace(network(3, np.float64), rho="logistic")
+    assert set(evaluate(smooth, data, RECIPE).stuck.values()) == {(0, 0)}
 
 
 def test_what_is_counted_of_parts_is_that_of_the_whole() -> None:

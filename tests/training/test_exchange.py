@@ -11,6 +11,7 @@ from crowd import Crowd
 from epochs import own_biases, same_bits
 
 import fsp_dynamics as fsp
+from fsp_dynamics.datasets import Split
 from fsp_dynamics.errors import NotFiniteError
 from fsp_dynamics.kernels.team import partition
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
@@ -97,6 +98,27 @@ def test_any_number_of_ranks_learns_the_same_bits(sharing, how, sizes) -> None:
             assert all((learner.velocity[name] == v).all() for name, v in alone.velocity.items())
             assert [without_time(each) for each in told] == [without_time(each) for each in reports]
             assert found == seen
+
+
+def test_stuck_units_are_those_of_all_ranks_images() -> None:
+    """Four batches, so that of three ranks two have one batch, and of five one has none; a unit
+    that is at 0 on the images of some ranks only is not stuck.
+    """
+    network, data = fsp.loop_network([64, 30, 20, 10], rng=1, loop_scale=0.5), DIGITS.test.limit(360)
+    network.biases[0][:3] = (-50.0, 50.0, 50.0)
+    moved = DIGITS.test.images[:360].copy()
+    moved[:, 0] = np.arange(360) < 100  # the first batch
+    network.input[0, 3:5] = 60.0, -60.0
+    network.biases[0][3:5] = -30.0, 30.0
+    data = Split(moved, DIGITS.test.labels[:360])
+    alone = evaluate(network, data, recipe_for(2), 100)
+    rates = fsp.relax(network, moved).state[0]
+    assert alone.stuck["hidden1"] == ((rates == 0).all(0).sum(), (rates == 1).all(0).sum())
+    assert set(rates[:, 3]) == {0.0, 1.0}
+    assert min(alone.stuck["hidden1"]) >= 1
+    for count in (2, 3, 5):
+        for found in Crowd(count).run(lambda ranks: evaluate(network, data, recipe_for(2), 100, ranks=ranks)):
+            assert found == alone
 
 
 @pytest.mark.parametrize(

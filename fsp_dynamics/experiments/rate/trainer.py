@@ -14,6 +14,7 @@ from fsp_dynamics.experiments.rate.building import asked_tolerance, build_networ
 from fsp_dynamics.experiments.rate.config import RateConfig
 from fsp_dynamics.experiments.rate.probing import Probing
 from fsp_dynamics.experiments.rate.restoring import average_of, check_state, require_fit, restore_generator
+from fsp_dynamics.experiments.rate.stuck import Counts, about_stuck, stuck_before_learning
 from fsp_dynamics.experiments.records import plain
 from fsp_dynamics.experiments.trainer import Leave, OnBatch, Record, Resources, TrainingState
 from fsp_dynamics.models.activations import ACTIVATIONS
@@ -38,6 +39,7 @@ class RateTrainer:
     ) -> None:
         self.config, self.data, self.resources, self.recipe, self.learner = config, data, resources, recipe, learner
         self.probing = Probing.of(config, data, recipe)
+        self.stuck_at_first: Counts | None = None
 
     @classmethod
     def check(cls, config: RateConfig, resources: Resources) -> None:
@@ -130,15 +132,18 @@ class RateTrainer:
         return self.probing.look(self.learner.epoch, self.learner.network)
 
     def metrics(self, evaluations: Mapping[str, Evaluation | None], probed: Record) -> Record:
-        """Unconverged samples, angles, the gain of the loop, and saturation on the test images; the
-        errors of the weights that learn, where their average is judged.
+        """Unconverged samples, angles, the gain of the loop, saturation on the test images, and
+        units that are stuck on the validation images (on the test images where there are none);
+        the errors of the weights that learn, where their average is judged.
         """
         test, stability = evaluations.get("test"), probed.get("stability", {})
+        judged = evaluations.get("valid") or test
         return {
             **{f"{part}_unconverged": found.unconverged if found else None for part, found in evaluations.items()},
             "alignment_degrees": probed.get("alignment", {}).get("degrees", {}),
             **{key: stability[key] for key in ("loop_norm", "loop_norm_max", "kink_margin") if stability},
             "saturation": test.saturation if test else {},
+            "stuck_units": judged.stuck if judged else {},
             **self._raw_errors(evaluations),
         }
 
@@ -192,9 +197,12 @@ class RateTrainer:
 
     def warnings(self, record: Record | None, previous: Record | None) -> list[str]:
         """A negative beta alone; a beta or a tolerance too small; a rule without a compiled engine;
-        samples that did not converge; a loop near instability; outputs that have fallen silent.
+        samples that did not converge; a loop near instability; outputs that have fallen silent;
+        hidden units that are stuck.
         """
         if record is None:
+            if self.learner.epoch == 0 and self.learner.unfinished is None:
+                self.stuck_at_first = stuck_before_learning(self.learner.network, self.data, self.recipe)
             slow = slow_rule(self.learner.network, self.recipe, self.resources.ranks)
             notes = [*_about_beta(self.config), *_about_tolerance(self.config, self.learner.network, self.recipe)]
             return notes + ([slow] if slow else [])
@@ -218,7 +226,8 @@ class RateTrainer:
                 f"{epoch}: output {', '.join(map(str, dead))} had rate 0 for every image although its class occurs, "
                 f"and may never recover; lower learning.rates.forward[{len(rates) - 1}] (now {rates[-1]:g})"
             )
-        return found
+        known = self.stuck_at_first if previous is None else previous.get("stuck_units")
+        return found + [f"{epoch}: {text}" for text in about_stuck(record.get("stuck_units", {}), known, self.config)]
 
 
 def _check_fits(network: Network, data: Dataset) -> None:
