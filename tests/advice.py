@@ -327,6 +327,13 @@ ANALYSIS = [
         lambda p: compare(ring(1.0), X, D[:, :1], RECIPE),
     ),
 ]
+
+
+def frozen_loop(**how):
+    optimiser = dataclasses.replace(RECIPE.optimiser, frozen=("loop",))
+    return dataclasses.replace(RECIPE, optimiser=optimiser, **how)
+
+
 TRAINING = [
     Advice(
         "give datasets.Split(images, labels)",
@@ -342,6 +349,11 @@ TRAINING = [
         ", but the network has no loop that could follow; leave it out",
         lambda p: Learner.start(RECIPROCAL, Recipe(Sgd(LearningRates(1.0, (1.0,))), RECIPE.solver, mirror=0.5)),
         lambda p: Learner.start(RECIPROCAL, Recipe(Sgd(LearningRates(1.0, (1.0,))), RECIPE.solver)),
+    ),
+    Advice(
+        "moves the loop, which the optimiser has frozen; leave out one of them",
+        lambda p: Learner.start(NET, frozen_loop(mirror=0.5)),
+        lambda p: Learner.start(NET, frozen_loop()),
     ),
     Advice(
         "belongs to kind = 'exponential', not to",
@@ -553,6 +565,14 @@ CONFIGURATION = [
         "has no loop that could follow; leave it out (learning.mirror=None)",
         lambda p: config(**TWO_KINDS, **{"learning.mirror": 0.5}),
         lambda p: config(**TWO_KINDS, **{"learning.mirror": None}),
+    ),
+    Advice(
+        "moves the loop, which learning.frozen names; leave out one of them (learning.mirror=None)",
+        lambda p: config(**{"learning.mirror": 0.5, "learning.frozen": ["loop"]}),
+        lambda p: [
+            config(**{"learning.mirror": None, "learning.frozen": ["loop"]}),
+            config(**{"learning.mirror": 0.5, "learning.frozen": []}),
+        ],
     ),
     Advice(
         "; leave it out (learning.average.",

@@ -44,12 +44,20 @@ def test_the_promised_presets_exist():
         "mnist-2x1500",
         "mnist-3x1500",
         "fashion-2x1500",
+        "mnist-2x1500-fixed-loop",
+        "mnist-3x1500-fixed-loop",
         "fashion-2x1500-fixed-loop",
         "mnist-ep-2x500",
     }
     assert promised <= set(presets())
-    assert "loop" in load_config("fashion-2x1500-fixed-loop")[1].learning.frozen
     assert load_config("mnist-ep-2x500")[1].network.tied
+
+
+@pytest.mark.parametrize("name", [name for name in presets() if name.endswith("-fixed-loop")])
+def test_a_fixed_loop_differs_from_the_learned_one_in_nothing_else(name):
+    learned, fixed = (load_config(each)[1] for each in (name.removesuffix("-fixed-loop"), name))
+    assert fixed.learning.frozen == ("loop",)
+    assert set(learned.differences(fixed)) == {"learning.frozen", "learning.mirror", "learning.rates.loop"}
 
 
 @pytest.mark.parametrize("name", presets())

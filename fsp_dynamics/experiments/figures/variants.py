@@ -5,7 +5,8 @@ variant; and whether runs may stand in one figure.
 variant                    configuration
 =========================  =======================================================================
 loop learned               a loop, eq. 14, nothing frozen
-loop fixed, W1 fixed, ...  the same, that one matrix frozen (W1 = forward[0], W2 = forward[1], ...)
+loop fixed, W1 fixed, ...  the same, that one matrix frozen (W1 = forward[0], W2 = forward[1], ...);
+                           a fixed loop has no mirror phases, which would move it
 equilibrium propagation    network.kind = "reciprocal", eq. 14, nothing frozen
 exact gradient             a loop, learning.rule = "gradient", nothing frozen
 backpropagation            learning.rule = "gradient", network.loop_scale = 0 and the loop frozen:
@@ -35,9 +36,10 @@ LEARNERS = (LEARNED, FIXED, RECIPROCAL, EXACT, PERCEPTRON)
 _KIND = frozenset({"network.kind", "network.tied", "network.loop_scale", "network.forward_scale", "learning.frozen"})
 _DEFINING = {
     LEARNED: frozenset[str](),
-    RECIPROCAL: _KIND,
-    EXACT: frozenset({"learning.rule"}),
-    PERCEPTRON: frozenset({"learning.rule", "network.loop_scale", "learning.frozen"}),
+    FIXED: frozenset({"learning.frozen", "learning.mirror"}),
+    RECIPROCAL: _KIND | {"learning.mirror"},
+    EXACT: frozenset({"learning.rule", "learning.mirror"}),
+    PERCEPTRON: frozenset({"learning.rule", "network.loop_scale", "learning.frozen", "learning.mirror"}),
 }
 TUNED = (
     "learning.rates.", "learning.output_step", "learning.beta", "learning.batch", "learning.rate_factor",
@@ -78,20 +80,24 @@ def variant(base: RateConfig, name: str) -> RateConfig:
     """The configuration that is `base`, a learned loop, but for what makes it that variant.
 
     Equilibrium propagation takes the rates, beta and initial scale of the preset mnist-ep-2x500,
-    whatever the depth.
+    whatever the depth, and its `rate_factor` unless the base has another kind of schedule. Only
+    where eq. 14 trains the loop are there mirror phases.
     """
     if name == LEARNED:
         return base
-    changes: dict[str, Any] = {"learning.rule": "gradient"}
+    changes: dict[str, Any] = {"learning.mirror": 0.0, "learning.rule": "gradient"}
     if name == RECIPROCAL:
+        factor = {"learning.rate_factor": 0.85} if base.learning.schedule.kind == "factor" else {}
         changes = {
+            "learning.mirror": 0.0,
+            **factor,
             **{
                 "network.kind": "reciprocal",
                 "network.tied": True,
                 "network.forward_scale": 0.4,
                 "network.loop_scale": None,
             },
-            **{"learning.beta": 0.5, "learning.output_step": None, "learning.rate_factor": 0.85},
+            **{"learning.beta": 0.5, "learning.output_step": None},
             **{"learning.rates.forward": [10.0] * (len(base.network.hidden) - 1) + [2.0], "learning.rates.loop": 0.0},
         }
     elif name == PERCEPTRON:
@@ -99,6 +105,8 @@ def variant(base: RateConfig, name: str) -> RateConfig:
     elif name != EXACT:
         which = name.removesuffix(" fixed")
         changes = {"learning.frozen": ["loop" if which == "loop" else f"forward[{int(which[1:]) - 1}]"]}
+        if name == FIXED:
+            changes["learning.mirror"] = 0.0
     return require_rate(load_config(base, changes)[1], "a figure")
 
 
