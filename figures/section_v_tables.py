@@ -32,10 +32,11 @@ class Row:
 _MNIST = ("1.85-1.90 %", "1.76-1.80 %", "0.00 %")
 ROWS = (
     Row("mnist-2x1500", "MNIST, two hidden layers of 1500", _MNIST),
+    Row("mnist-2x1500-fixed-loop", "the same, the loop fixed"),
     Row("mnist-3x1500", "MNIST, three hidden layers of 1500", _MNIST),
+    Row("mnist-3x1500-fixed-loop", "the same, the loop fixed"),
     Row("fashion-2x1500", "Fashion-MNIST, two hidden layers of 1500", ("11.00 %", "10.95 %", "2 %")),
     Row("fashion-2x1500-fixed-loop", "the same, the loop fixed"),
-    Row("fashion-2x1500-mirror", "the same, with a mirror phase"),
     Row("mnist-ep-2x500", "MNIST by equilibrium propagation, two of 500", ("2-3 %", "", "")),
     Row("mnist-2x500", "MNIST, two hidden layers of 500"),
     Row("fashion-2x500", "Fashion-MNIST, two hidden layers of 500"),

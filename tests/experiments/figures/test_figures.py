@@ -123,9 +123,21 @@ def edit(folder, old, new):
 # Variants
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {
+            "learning__mirror": 0.05,
+            "learning__rate_factor": None,
+            "learning__schedule__kind": "cosine",
+            "learning__schedule__epochs": 9,
+        },
+    ],
+)
 @pytest.mark.parametrize("name", [*variants.LEARNERS, "W1 fixed", "W2 fixed"])
-def test_a_variant_is_known_by_its_configuration_and_differs_in_nothing_else(name):
-    base = small(network__hidden=[10, 10], learning__rates__forward=[30.0, 7.0])
+def test_a_variant_is_known_by_its_configuration_and_differs_in_nothing_else(name, more):
+    base = small(network__hidden=[10, 10], learning__rates__forward=[30.0, 7.0], **more)
     config = variants.variant(base, name)
     assert variants.variant_of(config) == name
     assert variants.unlike(base, config, tuned=True) == {}
