@@ -20,8 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fsp_dynamics.cli.options import read_overrides
 from fsp_dynamics.errors import ConfigurationError, FspError
-from fsp_dynamics.experiments.config_io import load_config, read_overrides
+from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.progress import RunReporter, StderrOutput
 from fsp_dynamics.experiments.records import best_of

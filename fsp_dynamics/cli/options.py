@@ -7,13 +7,14 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
 from fsp_dynamics import streams
+from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import former_names
 from fsp_dynamics.experiments.config import all_fields
 from fsp_dynamics.experiments.config_io import SHORT, read_value
@@ -77,6 +78,17 @@ def with_fields(command: Callable[..., None]) -> Callable[..., None]:
 def overrides(given: dict[str, str | None]) -> dict[str, Any]:
     """{dotted key: value} of the keys that were given to a command `with_fields`."""
     return {key.replace("__", "."): read_value(value) for key, value in given.items() if value is not None}
+
+
+def read_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """The overrides of a script's command line, KEY and VALUE in turn. Raises ConfigurationError.
+
+    >>> read_overrides(["--learning.beta", "0.5", "--epochs", "3"])
+    {'learning.beta': 0.5, 'epochs': 3}
+    """
+    if len(words) % 2 or any(not key.startswith("--") for key in words[::2]):
+        raise ConfigurationError(f"{' '.join(words)}: expected --KEY VALUE pairs after the options; --help lists those")
+    return {key[2:]: read_value(value) for key, value in zip(words[::2], words[1::2], strict=True)}
 
 
 def reporter(progress: bool) -> RunReporter:

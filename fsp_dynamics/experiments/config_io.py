@@ -8,7 +8,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,17 +92,6 @@ def read_value(text: str) -> Any:
         if list(table) == ["value"]:
             return table["value"]
     return [read_value(part.strip()) for part in text.split(",")] if "," in text else text
-
-
-def read_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """The overrides of a script's command line, KEY and VALUE in turn. Raises ConfigurationError.
-
-    >>> read_overrides(["--learning.beta", "0.5", "--epochs", "3"])
-    {'learning.beta': 0.5, 'epochs': 3}
-    """
-    if len(words) % 2 or any(not key.startswith("--") for key in words[::2]):
-        raise ConfigurationError(f"{' '.join(words)}: expected --KEY VALUE pairs after the options; --help lists those")
-    return {key[2:]: read_value(value) for key, value in zip(words[::2], words[1::2], strict=True)}
 
 
 def _table_of(source: str | Path | Config | Mapping[str, Any]) -> tuple[str, str, dict[str, Any]]:

@@ -13,8 +13,9 @@ import pytest
 from made_runs import COMMIT, made_run, slow_interval
 
 from fsp_dynamics.cli import app
+from fsp_dynamics.cli.options import read_overrides
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, FspError
-from fsp_dynamics.experiments.config_io import load_config, presets, read_overrides
+from fsp_dynamics.experiments.config_io import load_config, presets
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.paired import Comparisons, read_comparisons, write_comparisons
 from fsp_dynamics.experiments.runner import train
