@@ -149,7 +149,7 @@ def seeds_table(results: Mapping[str, Stored]) -> str:
         "at the end": lambda _, record: percent(_listed(record["last_train_error"])),
         "unconverged": lambda _, record: f"{record['unconverged']}, {record['evaluated_unconverged']}",
         "dead outputs": lambda _, record: len(record["dead_outputs"]),
-        "stuck units": lambda _, record: "" if "stuck_units" not in record else _total(record["stuck_units"]),
+        "stuck at 0, at 1": lambda _, record: _stuck(record.get("stuck_units")),
         "angles at the end": lambda _, record: _angles(record["alignment_degrees"]),
         "commit": lambda _, record: ", ".join(record["commits"]),
     }
@@ -190,8 +190,6 @@ def _listed(value: float | None) -> list[float]:
     return [] if value is None else [value]
 
 
-def _total(found: Any) -> int:
-    """How many there are: a number, a list of them, or either by layer."""
-    if isinstance(found, Mapping):
-        return sum(map(_total, found.values()))
-    return len(found) if isinstance(found, list) else int(found)
+def _stuck(found: Mapping[str, Sequence[int]] | None) -> str:
+    """How many at 0 and how many at 1, of all hidden layers; nothing if they were not counted."""
+    return ", ".join(map(str, map(sum, zip(*found.values(), strict=True)))) if found else ""

@@ -151,12 +151,12 @@ def test_tables_of_no_some_and_all_results(tmp_path, seeds):
 
 def test_averages_and_stuck_units_are_shown_where_there_are_some(tmp_path):
     assert "averaging" not in tables.seeds_table({"digits": invented(tmp_path, "digits", 1)})
-    fields = {"raw_test_error": 7.25, "stuck_units": {"hidden1": 3, "hidden2": [4, 9]}}
+    fields = {"raw_test_error": 7.25, "stuck_units": {"hidden1": [3, 0], "hidden2": [4, 9]}}
     runs = finished_runs([made_run(tmp_path / "a", seed=4, last=fields), made_run(tmp_path / "b", seed=5)])[0]
     head, _, first, second = tables.seeds_table({"digits": extended(None, "digits", runs)[0]}).splitlines()
     cells = [dict(zip(head.split(" | "), line.split(" | "), strict=True)) for line in (first, second)]
     assert [cell["without averaging"] for cell in cells] == ["7.25 %", ""]
-    assert [cell["stuck units"] for cell in cells] == ["5", ""]
+    assert [cell["stuck at 0, at 1"] for cell in cells] == ["7, 9", ""]
     assert cells[0]["dead outputs"] == "1"
     assert cells[0]["unconverged"] == "40, 20"
     assert cells[0]["angles at the end"] == "W1 60°, loop 60°"

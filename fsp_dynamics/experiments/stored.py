@@ -62,7 +62,7 @@ SEED: dict[str, Check] = {
     **{key: ENVIRONMENT[key] for key in ("backend", "cpu", "versions")},
 }
 """What the fields of a seed's record must be: what they are in the run's own files."""
-OPTIONAL: dict[str, Check] = {"raw": PARTS["alignment"], "stuck_units": (lambda value: True, "")}
+OPTIONAL: dict[str, Check] = {"raw": PARTS["alignment"], "stuck_units": FIELDS["stuck_units"]}
 """Fields of a seed's record that only some runs have."""
 FILE: dict[str, Check] = {
     **dict.fromkeys(("preset", "command"), SUMMARY["status"]),
@@ -213,7 +213,7 @@ def seed_record(files: RunFolder) -> Record:
         "unconverged": sum(record.get("unconverged") or 0 for record in metrics),
         "evaluated_unconverged": sum(record.get(key) or 0 for record in metrics for key in judged),
         "dead_outputs": last.get("dead_outputs", []),
-        **({"stuck_units": last["stuck_units"]} if "stuck_units" in last else {}),
+        **({"stuck_units": last["stuck_units"]} if last.get("stuck_units") else {}),
         "alignment_degrees": last.get("alignment_degrees") or {},
         "minutes": sum(record.get("seconds", 0.0) for record in metrics) / 60,
         "threads": max(environment.get("threads", {}).values(), default=None),

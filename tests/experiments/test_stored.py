@@ -50,7 +50,7 @@ def three(tmp_path):
 
 def test_a_seed_is_what_its_run_recorded(tmp_path):
     again = {"resumed": [{"commit": "abc+"}, {"commit": COMMIT}]}
-    fields = {"raw_test_error": 9.5, "stuck_units": {"hidden1": 2}}
+    fields = {"raw_test_error": 9.5, "stuck_units": {"hidden1": [2, 0]}}
     found = seed_record(RunFolder(made_run(tmp_path / "a", seed=7, test=4.0, last=fields, more=again)))
     environment = RunFolder(tmp_path / "a").environment()
     assert found == {
@@ -68,7 +68,7 @@ def test_a_seed_is_what_its_run_recorded(tmp_path):
         "unconverged": 40,
         "evaluated_unconverged": 20,
         "dead_outputs": [3],
-        "stuck_units": {"hidden1": 2},
+        "stuck_units": {"hidden1": [2, 0]},
         "alignment_degrees": {"W1": 60.0, "loop": 60.0},
         "minutes": 2.0,
         "threads": 2,
