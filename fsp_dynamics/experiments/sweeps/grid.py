@@ -12,12 +12,13 @@ from typing import Any
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import former_names
 from fsp_dynamics.experiments.config import Config, fields
-from fsp_dynamics.experiments.config_io import read_value
+from fsp_dynamics.experiments.config_io import SHORT, read_value
 
 
 def full_key(given: str, known: Sequence[str]) -> str:
-    """The one of the `known` dotted keys that ends in `given`. Raises ConfigurationError if there
-    are several or none, with those that are near.
+    """The one of the `known` dotted keys that ends in `given`; `epochs` are those of the run
+    wherever a key may be given. Raises ConfigurationError if there are several or none, with those
+    that are near.
 
     >>> full_key("beta", ["learning.beta", "learning.rates.forward"])
     'learning.beta'
@@ -26,8 +27,9 @@ def full_key(given: str, known: Sequence[str]) -> str:
         raise ConfigurationError(
             "grid field 'seed': every point of the grid is run with each of the seeds; give them as seeds (seeds=...)"
         )
-    if given in known:
-        return given
+    whole = SHORT.get(given, given)
+    if whole in known:
+        return whole
     ends = [key for key in known if key.endswith(f".{given}")]
     if len(ends) == 1:
         return ends[0]
@@ -99,13 +101,15 @@ def shown_value(value: Any) -> str:
 
 def short_key(key: str, known: Sequence[str]) -> str:
     """The last part of a dotted key, or the whole one where another of the `known` keys has the
-    same last part.
+    same last part and `full_key` would not know which is meant.
 
     >>> known = ["learning.beta", "data.name", "solver.name"]
     >>> short_key("learning.beta", known), short_key("data.name", known)
     ('beta', 'data.name')
     """
     last = _last(key)
+    if SHORT.get(last) == key:
+        return last
     return last if sum(_last(other) == last for other in known) == 1 else key
 
 
