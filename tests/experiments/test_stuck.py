@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fsp_dynamics.datasets import load_dataset
+from fsp_dynamics.experiments.backend import backend_of
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.rate.building import build_network, build_recipe
 from fsp_dynamics.experiments.rate.stuck import about_stuck, stuck_before_learning
@@ -69,6 +70,30 @@ def test_before_it_learns_a_network_has_as_many_on_a_few_images_or_more():
     few, all_of_them = stuck_before_learning(network, data, recipe), evaluate(network, data.valid, recipe).stuck
     assert few.keys() == all_of_them.keys()
     assert all((np.array(few[name]) >= all_of_them[name]).all() for name in few)
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_a_network_that_never_rests_is_not_integrated_for_that(backend):
+    """The solver of the run would integrate each of the images for long."""
+    if backend == "torch":
+        pytest.importorskip("torch")
+    strong = {"network.hidden": [20], "network.loop_scale": 1000.0, "learning.rates.forward": [7.0], "seed": 1}
+    _, config = load_config("digits", strong)
+    network, _ = build_network(config, 64, 10)
+    recipe = build_recipe(config, backend_of(backend, "cpu" if backend == "torch" else None, None))
+
+    class Never:
+        def relax(self, network, constant, *rest):
+            assert not len(constant), "it was asked to integrate"
+            return solver.relax(network, constant, *rest)
+
+    solver = recipe.solver.fallback
+    assert solver is not None
+    told = dataclasses.replace(recipe, solver=dataclasses.replace(recipe.solver, fallback=Never()))
+    data = load_dataset("digits")
+    with pytest.raises(AssertionError, match="asked to integrate"):
+        evaluate(network, data.valid.limit(1), told)
+    assert list(stuck_before_learning(network, data, told)) == ["hidden1"]
 
 
 def test_high_hidden_rates_are_warned_of_once_and_the_advice_helps(tmp_path):

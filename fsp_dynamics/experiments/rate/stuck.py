@@ -4,7 +4,9 @@ to lower.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from fsp_dynamics.datasets import Dataset
 from fsp_dynamics.experiments.rate.config import RateConfig
@@ -21,10 +23,15 @@ Counts = Mapping[str, Sequence[int]]
 
 def stuck_before_learning(network: Network, data: Dataset, recipe: Recipe) -> Counts:
     """Those of a new network, on a few of the images on which they are counted later: as many as
-    on all of them, or more.
+    on all of them, or more. What passes leave unconverged is counted as it is: to integrate it
+    could take minutes.
     """
-    split = data.valid if len(data.valid) else data.test
-    return evaluate(network, split.limit(min(FIRST, len(split))), recipe).stuck if len(split) else {}
+    split, solver = data.valid if len(data.valid) else data.test, recipe.solver
+    if not len(split):
+        return {}
+    if getattr(solver, "fallback", None) is not None:  # of passes, on arrays or on tensors
+        recipe = dataclasses.replace(recipe, solver=dataclasses.replace(cast(Any, solver), fallback=None))
+    return evaluate(network, split.limit(min(FIRST, len(split))), recipe).stuck
 
 
 def about_stuck(now: Counts, before: Counts | None, config: RateConfig) -> list[str]:
