@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import matplotlib.figure
 import pytest
 from test_docs import DOCS, PAGES, ROOT
 
@@ -74,6 +75,7 @@ def test_signatures_are_those_of_the_source() -> None:
     assert signature(fsp.Network)[0].endswith("rho: Activation = ACTIVATIONS['hard_sigmoid'])")
     assert signature(fsp.Network.with_parameters) == ("(named: dict[str, Array])", "Network")
     assert signature(fsp.Status)[0] == ""
+    assert signature(matplotlib.figure.Figure) == ("", None), "its source cannot be read alone"
 
 
 def test_names_are_linked_where_they_mean_one_thing() -> None:

@@ -171,7 +171,7 @@ def _made_by(kind: type) -> tuple[str, str | None] | None:
 def _written(thing: Any) -> ast.stmt | None:
     try:
         return ast.parse(textwrap.dedent(inspect.getsource(thing))).body[0]
-    except (OSError, TypeError):
+    except (OSError, TypeError, SyntaxError):  # no source, or none that can be read alone: of another package
         return None
 
 
