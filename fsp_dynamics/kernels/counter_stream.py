@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from fsp_dynamics.kernels.field import Array, bare
+from fsp_dynamics.kernels.field import Array, bare, entry
+from fsp_dynamics.kernels.team import partition
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
 FIRST, SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -99,3 +100,16 @@ def _tail(key: Any, negative: bool) -> float:
         if -2 * y >= x * x:
             return x - TAIL if negative else TAIL - x
         k += 2
+
+
+@entry
+def fill_normal(
+    thread: int, threads: int, counters: Array, key: Any, first: int, second: int, deviation: float, out: Array
+) -> None:
+    """out[i] <- deviation times normal number i of a stream (this thread's part): that whose key is
+    value `second` of the stream whose key is value `first` of the stream `key`.
+    """
+    own = value(value(key, first), second)
+    low, high = partition(out.size, thread, threads)
+    for i in range(low, high):
+        out[i] = deviation * normal(value(own, i))

@@ -59,12 +59,11 @@ class PackedLoop:
         shapes = np.array(
             [(begin, len(w), width // wide) for begin, w, width in zip(at, matrices, widths, strict=False)], np.int64
         )
-        biases = np.concatenate([_widened(b[None], n)[0] for b, n in zip(network.biases, widths, strict=True)])
-        leaks = 1 / np.array(network.time_constants)
-        weights = aligned((int(at[-1]),), network.dtype)
-        for w, (begin, k, panels) in zip(matrices, shapes, strict=True):
-            fill_panels(w, weights[begin : begin + panels * k * wide].reshape(panels, k, wide))
-        return cls(weights, shapes, _widened(network.loop, widths[0]), biases, leaks)
+        weights, biases = aligned((int(at[-1]),), network.dtype), np.zeros(sum(widths), network.dtype)
+        loop, leaks = np.zeros((len(network.loop), widths[0]), network.dtype), 1 / np.array(network.time_constants)
+        packed = cls(weights, shapes, loop, biases, leaks)
+        packed.read_from(network)
+        return packed
 
     def moved(self, to: Callable[[Array], Array]) -> PackedLoop:
         """The same, with the arrays that learning changes moved by `to`."""
@@ -97,6 +96,15 @@ class PackedLoop:
             times_transposed(after[-2], rows, w, after[-1])
         norms = [float(np.sqrt(np.vdot(w, w))) for w in (self.loop, *panels)]
         return before, after[::-1], norms
+
+    def read_from(self, network: Network) -> None:
+        """Copy the weights of the network, which has the same shapes."""
+        assert network.loop is not None
+        for k, matrix in enumerate((network.input, *network.forward)):
+            fill_panels(matrix, self._panels(k))
+        self.loop[:, : network.loop.shape[1]] = network.loop
+        for bias, begin in zip(network.biases, np.cumsum([0, *self.widths]), strict=False):
+            self.biases[begin : begin + len(bias)] = bias
 
     def write_to(self, network: Network) -> None:
         """Copy these weights into the network, in place."""

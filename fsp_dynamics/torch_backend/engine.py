@@ -191,6 +191,15 @@ class TorchEngine:
         loop: Any = self.device_network.weights.loop
         loop.copy_(tensor(network.loop, self.device_network.device))
 
+    def change(self, act: Callable[[Network], None]) -> None:
+        """See `training.engine.Engine.change`."""
+        self._write_weights()
+        act(self.learner.network)
+        weights: dict[str, Any] = self.device_network.weights.parameters()
+        for name, w in self.learner.network.parameters().items():
+            weights[name].copy_(tensor(w, self.device_network.device))
+        self.device_network.refresh()
+
     def write_back(self) -> None:
         """Bring the learner up to date: its weights, velocity and warm start."""
         self._write_weights()

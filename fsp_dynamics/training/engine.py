@@ -80,6 +80,12 @@ class Engine(Protocol):
         """One mirror phase with these samples (`learning.mirror`), between two batches."""
         ...
 
+    def change(self, act: Callable[[Network], None]) -> None:
+        """Let `act` change the weights of the moment in the learner's network, in place, between
+        two batches.
+        """
+        ...
+
     def write_back(self) -> None:
         """Give the learner the weights, velocity and warm start of the moment, between two
         batches.

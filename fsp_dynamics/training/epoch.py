@@ -25,6 +25,7 @@ from fsp_dynamics.training.interrupts import Interrupts
 from fsp_dynamics.training.ranks import ALONE, Ranks
 from fsp_dynamics.training.recipe import LabelledImages, Learner, Recipe
 from fsp_dynamics.training.report import EpochReport
+from fsp_dynamics.training.weight_noise import WeightNoise
 
 OnBatch = Callable[[int, int, float], None]
 Probe = Callable[[int, Network | PackedLoop], None]
@@ -67,7 +68,8 @@ def train_epoch(
     split = checked_split(learner.network, split)
     state = learner.begin_epoch(len(split.labels), recipe)
     engine = choose_engine(learner, split, recipe, threads, ranks)
-    interrupts = interrupts_of(engine, state, recipe, probe, every)
+    noise = WeightNoise.of(recipe.weight_noise, recipe.optimiser, learner.network, state)
+    interrupts = interrupts_of(engine, state, recipe, probe, every, noise)
     interrupts.leave = leave or heeded()
     before = time.perf_counter() - state.seconds
 
@@ -79,6 +81,9 @@ def train_epoch(
 
     try:
         with heeding(None):
+            if noise.is_due:
+                with state.changing():
+                    engine.change(noise.renew)
             engine.learn(state, interrupts, progress)
     except (NotFiniteError, RankLostError):
         raise
@@ -89,29 +94,44 @@ def train_epoch(
             learner.unfinished = state
         raise
     engine.write_back()
+    noise.take_off(learner.network)
     learner.epoch += 1
     check_learner(learner)
     return state.statistics.report(split.labels, time.perf_counter() - before)
 
 
 def interrupts_of(
-    engine: Engine, state: EpochState, recipe: Recipe, probe: Probe | None = None, every: int = 1
+    engine: Engine,
+    state: EpochState,
+    recipe: Recipe,
+    probe: Probe | None = None,
+    every: int = 1,
+    noise: WeightNoise | None = None,
 ) -> Interrupts:
-    """What is done between batches: mirror phases, samples of the average, then the probe."""
-    interrupts = Interrupts()
+    """What is done between batches: mirror phases, without noise on the weights, and then other
+    noise; samples of the average, without noise; then the probe.
+    """
+    interrupts, thousand = Interrupts(), mirror.every(recipe.batch)
     if recipe.mirror:
         latest = mirror.SAMPLES
-        interrupts.add(mirror.every(recipe.batch), lambda done: engine.mirror(state.samples(0, done)[-latest:]))
+        if noise is not None and recipe.weight_noise:
+            interrupts.add(thousand, lambda done: engine.change(noise.take_off))
+        interrupts.add(thousand, lambda done: engine.mirror(state.samples(0, done)[-latest:]))
+    if noise is not None and recipe.weight_noise:
+        interrupts.add(thousand, lambda done: engine.change(noise.renew))
     if recipe.average is not None and engine.learner.epoch >= recipe.average.start:
         how = recipe.average
-        interrupts.add(how.period(len(state.betas)), lambda done: take_sample(engine.learner, engine.weights, how))
+        interrupts.add(
+            how.period(len(state.betas)), lambda done: take_sample(engine.learner, engine.weights, how, noise)
+        )
     if probe is not None:
         interrupts.add(every, lambda done: probe(done, engine.weights))
     return interrupts
 
 
-def take_sample(learner: Learner, weights: Network | PackedLoop, how: Averaging) -> None:
-    """Add the weights of the moment to the learner's average."""
+def take_sample(learner: Learner, weights: Network | PackedLoop, how: Averaging, noise: WeightNoise | None) -> None:
+    """Add the weights of the moment, without noise, to the learner's average."""
     if isinstance(weights, PackedLoop):
         weights.write_to(learner.network)
-    learner.average.take(learner.network.parameters(), how)
+    found = learner.network.parameters()
+    learner.average.take(noise.clean(found) if noise is not None else found, how)

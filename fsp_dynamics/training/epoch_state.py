@@ -24,8 +24,10 @@ class EpochState:
     statistics : sums over their samples. seconds : spent on them. whole : False where the epoch
         was left with the learner half changed, and cannot go on. owed : what is due after so many
         batches (`training.interrupts`) has not been done yet.
-    seed : what happens to images in this epoch is drawn from it (`training.augmentation`); None
-        where nothing does.
+    seed : what happens to images and weights in this epoch is drawn from it
+        (`training.augmentation`, `training.weight_noise`); None where nothing does.
+    noise : (1 + M,) number and scales of the noise that the M matrices carry; of no size where they
+        carry none.
     """
 
     order: Array
@@ -37,6 +39,7 @@ class EpochState:
     whole: bool = field(default=True)
     owed: bool = field(default=False)
     seed: int | None = field(default=None)
+    noise: Array = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
     def begin(
@@ -77,6 +80,7 @@ class EpochState:
             "position": np.array([self.batch, self.done, self.owed], np.int64),
             "seconds": np.array([self.seconds]),
             **({} if self.seed is None else {"seed": np.array([self.seed], np.uint64)}),
+            **({"noise": self.noise} if self.noise.size else {}),
         }
 
     @classmethod
@@ -87,4 +91,6 @@ class EpochState:
         batch, done, *owed = (int(n) for n in arrays["position"])
         order, betas = (np.array(arrays[name]) for name in ("order", "betas"))
         seed = int(arrays["seed"][0]) if "seed" in arrays else None
-        return cls(order, betas, batch, statistics, done, float(arrays["seconds"][0]), owed=any(owed), seed=seed)
+        state = cls(order, betas, batch, statistics, done, float(arrays["seconds"][0]), owed=any(owed), seed=seed)
+        state.noise = np.array(arrays.get("noise", state.noise))
+        return state

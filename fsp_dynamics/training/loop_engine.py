@@ -150,6 +150,15 @@ class LoopEngine:
             self.packed.loop[:, : network.loop.shape[1]] = network.loop
         self._barrier()
 
+    def change(self, act: Callable[[Network], None]) -> None:
+        """See `engine.Engine.change`."""
+        self.packed.write_to(self.learner.network)
+        act(self.learner.network)
+        self._barrier()  # others may still read the old weights
+        if self.first:
+            self.packed.read_from(self.learner.network)
+        self._barrier()
+
     def write_back(self) -> None:
         """Give the learner the packed weights and velocity; the warm start is its own."""
         self.packed.write_to(self.learner.network)
@@ -219,7 +228,7 @@ class LoopEngine:
         """
         shown, team = self.recipe.augmentation.shown, None if self.joined else self.team
         images, places = shown(self.split.images, samples, self.learner.network.dtype, first, seed, team)
-        chosen = images[places]
+        chosen = images[places] if images is self.split.images else images  # else in order, of this call
         return images, places, np.einsum("ij,ij->i", chosen, chosen, dtype=np.float64)
 
     def _recover(self, phase: int, beta: float, batch: int, images: Array) -> None:

@@ -62,6 +62,10 @@ class PlainEngine:
         _, relax = free_phase_solver(learner.network, self.recipe, learner.warm_start)
         mirror.run(learner.network, self.split.images[samples], relax, self.recipe.mirror, learner.rng)
 
+    def change(self, act: Callable[[Network], None]) -> None:
+        """See `engine.Engine.change`."""
+        act(self.learner.network)
+
     def write_back(self) -> None:
         """Nothing to do: the learner's own arrays are learned in place."""
 

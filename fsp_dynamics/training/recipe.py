@@ -50,6 +50,8 @@ class Recipe:
     average : how the weights are averaged (`learning.averaging`); None: they are not. It changes
         nothing of what is learned; `Learner.averaged` is the network to use.
     augmentation : how each training image is changed at each visit.
+    weight_noise : standard deviation of the noise that matrices carry while they learn, as a share
+        of their root mean square (`training.weight_noise`); 0: there is none.
     """
 
     optimiser: Sgd
@@ -62,6 +64,7 @@ class Recipe:
     mirror: float = 0.0
     average: Averaging | None = None
     augmentation: Augmentation = field(default=NONE)
+    weight_noise: float = 0.0
 
     def __post_init__(self) -> None:
         check_choice("phases", self.phases, phases.KINDS)
@@ -70,6 +73,10 @@ class Recipe:
             raise ConfigurationError(f"batch = {self.batch!r}, expected a whole number, 1 or more")
         if not 0 <= self.mirror <= 1:
             raise ConfigurationError(f"mirror = {self.mirror!r}, expected a share from 0 to 1 by which the loop moves")
+        if not (
+            isinstance(self.weight_noise, int | float) and np.isfinite(self.weight_noise) and self.weight_noise >= 0
+        ):
+            raise ConfigurationError(f"weight_noise = {self.weight_noise!r}, expected a finite number, 0 or more")
         if not isinstance(self.average, Averaging | None):
             raise ConfigurationError(
                 f"average = {self.average!r}, expected learning.averaging.Averaging(...), or None for no average"
@@ -101,7 +108,7 @@ class Recipe:
     @property
     def draws(self) -> bool:
         """Whether an epoch has a seed of its own, from which it draws what happens in it."""
-        return bool(self.augmentation)
+        return bool(self.augmentation or self.weight_noise)
 
     def relaxation_error(self, network: Network) -> float:
         """The tolerance as a share of the largest move under the nudge: how much of an update may

@@ -18,7 +18,7 @@ import numpy as np
 from fsp_dynamics.kernels.layer_learning import LayerData, PixelLists, add_update, find_drive
 from fsp_dynamics.kernels.layer_relaxation import FROM_CUT, FROM_INPUTS, FROM_STATE, relax_layers
 from fsp_dynamics.kernels.loop_arrays import DOUBTS, PASSES, RESIDUAL, STATUS
-from fsp_dynamics.kernels.panels import from_panels, to_panels
+from fsp_dynamics.kernels.panels import fill_panels, from_panels, to_panels
 from fsp_dynamics.kernels.status import OUT_OF_STEPS
 from fsp_dynamics.kernels.team import Team, ThreadTuner
 from fsp_dynamics.learning.phases import Phases
@@ -118,10 +118,21 @@ class ReciprocalEngine:
         """There is no loop to turn: `Recipe.check` refuses mirror phases."""
         raise AssertionError("a reciprocal network has no mirror phase")
 
+    def change(self, act: Callable[[Network], None]) -> None:
+        """See `engine.Engine.change`."""
+        self.write_back()
+        act(self.learner.network)
+        self._read_back()
+
     def write_back(self) -> None:
         """Give the network the weights in the panels."""
         self.packed.write_to(self.learner.network)
         from_panels(self.input, self.learner.network.input)
+
+    def _read_back(self) -> None:
+        """Take the network's weights into the panels."""
+        self.packed.read_from(self.learner.network)
+        fill_panels(self.learner.network.input, self.input)
 
     def _run(self, index: Array, data: LayerData, beta: float) -> Phases:
         """Both phases of the samples `index`, as `phases.run`; their states are views, good until
@@ -180,8 +191,7 @@ class ReciprocalEngine:
         if not self.in_panels:
             images = data.images[data.places]
             self.sgd.step(network, self.learner.velocity, self.recipe.rule, images, both, image_norm, epoch)
-            self.packed.read_from(network)
-            self.input = to_panels(network.input)
+            self._read_back()
             return
         kept = both.converged
         rows = both.rows[kept]

@@ -99,6 +99,7 @@ def test_any_text_survives_toml(text):
         ("learning.rule", "gradent", "did you mean 'gradient'?"),
         ("family", "rates", "did you mean 'rate'?"),
         ("learning.mirror", 1.5, "less than or equal to 1"),
+        ("learning.weight_noise", -0.1, "greater than or equal to 0"),
         ("learning.augmentation.shift", -1, "greater than or equal to 0"),
         ("learning.augmentation.shift", 1.0, "a valid integer"),
         ("learning.augmentation.rotation", 181.0, "less than or equal to 180"),

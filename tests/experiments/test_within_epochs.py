@@ -4,6 +4,7 @@ was never left.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import itertools
 import json
@@ -19,6 +20,8 @@ from fsp_dynamics.errors import CheckpointError, ConfigurationError, NotFiniteEr
 from fsp_dynamics.experiments import session
 from fsp_dynamics.experiments.checkpoint import latest, load_checkpoint
 from fsp_dynamics.experiments.progress import Output, RunReporter
+from fsp_dynamics.experiments.rate.building import build_recipe, network_with
+from fsp_dynamics.experiments.rate.restoring import check_state
 from fsp_dynamics.experiments.rate.trainer import RateTrainer
 from fsp_dynamics.experiments.runner import open_run, train
 from fsp_dynamics.experiments.stopping import Interrupted
@@ -41,7 +44,9 @@ RECIPROCAL = {
 }
 STEPS = {"schedule": {"kind": "steps", "at": [1, 2], "by": 0.5, "warm_up": 1}}
 AUGMENTED = {"learning": {"augmentation": {"shift": 1, "rotation": 10.0, "noise": 0.05, "flip": 0.2}}}
+NOISY = {"learning": {"weight_noise": 0.1, "mirror": 0.1, "average": {"kind": "equal", "every": 2}}}
 VARIANTS = {
+    "noisy": (NOISY, {}),
     "augmented": (AUGMENTED, {}),
     "loop": (MOMENTUM, {}),
     "steps": ({"learning": STEPS}, {}),
@@ -130,6 +135,7 @@ def quietly(tiny, variant, out, reporter=False, **options):
     ("loop", 80),
     ("steps", 20),
     ("augmented", 40),
+    ("noisy", 60),
     ("random-sign", 20),
     ("mirror", 80),
     ("reciprocal", 120),
@@ -406,6 +412,51 @@ def test_a_value_that_is_not_finite_is_not_saved_within_an_epoch(tiny, tmp_path)
     state = load_checkpoint(tmp_path / "checkpoints", latest(tmp_path / "checkpoints"))
     assert all(np.isfinite(array).all() for array in state.arrays.values())
     assert state.epoch == 1
+
+
+# What an epoch draws from
+
+DRAWS = {
+    "learning.augmentation.shift": (0, 1),
+    "learning.weight_noise": (0.0, 0.1),
+}
+
+
+@pytest.mark.parametrize("key", DRAWS)
+@pytest.mark.parametrize("way", [1, -1], ids=["on", "off"])
+def test_what_an_epoch_draws_may_be_switched_within_it(tiny, tmp_path, key, way):
+    """And the rest of the epoch may be left once more."""
+    before, now = DRAWS[key][::way]
+    table = tiny()
+    with pytest.raises(Interrupted):
+        train(table, out=tmp_path, progress=at(2, 40, kicked(signal.SIGINT)), **{key: before})
+    more = {"out": tmp_path, "resume": True, key: now}
+    with pytest.raises(Interrupted):
+        train(table, progress=at(2, 80, kicked(signal.SIGINT)), allow=[key], **more)
+    assert len(train(table, progress=False, **more).metrics) == 3
+
+
+def test_what_an_epoch_draws_from_is_checked(tiny, tmp_path):
+    with pytest.raises(Interrupted):
+        quietly(tiny, "noisy", tmp_path, at(2, 60, kicked(signal.SIGINT)))
+    run = open_run(tmp_path)
+    state = load_checkpoint(tmp_path / "checkpoints", latest(tmp_path / "checkpoints"))
+    data, network = run.data(), network_with(run.config, state.parameters)
+    recipe, noise = build_recipe(run.config), state.arrays["epoch/noise"]
+    assert noise.shape == (4,)
+    check_state(state, network, recipe, data)
+    for name, value, message in (
+        ("seed", None, "epoch/seed is missing"),
+        ("noise", None, "epoch/noise is missing"),
+        ("noise", noise[:-1], r"epoch/noise is float64 \(3,\), expected float64 \(4,\)"),
+        ("noise", -noise, "epoch/noise holds numbers that an unfinished epoch cannot have"),
+        ("noise", noise + 99, "epoch/noise holds numbers"),
+        ("seed", np.zeros(1, np.int64), r"epoch/seed is int64 \(1,\), expected uint64"),
+    ):
+        arrays = {each: array for each, array in state.arrays.items() if each != f"epoch/{name}"}
+        arrays |= {} if value is None else {f"epoch/{name}": value}
+        with pytest.raises(CheckpointError, match=message):
+            check_state(dataclasses.replace(state, arrays=arrays), network, recipe, data)
 
 
 # The files of an unfinished epoch

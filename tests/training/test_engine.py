@@ -49,7 +49,15 @@ EVERYTHING = Augmentation(shift=1, rotation=10.0, noise=0.05, flip=0.2)
 
 
 def recipe_for(
-    network, solver=None, rule="hebbian", kind="one-sided", mirror=0.0, batch=20, augmentation=NONE, **optimiser
+    network,
+    solver=None,
+    rule="hebbian",
+    kind="one-sided",
+    mirror=0.0,
+    batch=20,
+    augmentation=NONE,
+    weight_noise=0.0,
+    **optimiser,
 ):
     chain = len(network.forward)
     rates = LearningRates(
@@ -57,6 +65,7 @@ def recipe_for(
     )
     how = {
         "beta": 0.5, "phases": kind, "rule": rule, "mirror": mirror, "batch": batch, "augmentation": augmentation,
+        "weight_noise": weight_noise,
     }  # fmt: skip
     return Recipe(Sgd(rates, **optimiser), solver or FixedPointSolver(), Tolerance(1e-4), **how)
 
@@ -189,6 +198,11 @@ CASES = {
     "tied-augmented": ("tied", {"augmentation": EVERYTHING}),
     "plain-augmented": ("loop", {"rule": "gradient", "augmentation": EVERYTHING}),
     "torch-augmented": ("loop", {"solver": "torch", "augmentation": EVERYTHING, "momentum": 0.5}),
+    "loop-noisy": ("loop", {"weight_noise": 0.1, "mirror": 0.2, "momentum": 0.5}),
+    "tied-noisy": ("tied", {"weight_noise": 0.1}),
+    "untied-noisy": ("untied", {"weight_noise": 0.1, "momentum": 0.5}),
+    "plain-noisy": ("loop", {"rule": "gradient", "weight_noise": 0.1, "augmentation": EVERYTHING}),
+    "torch-noisy": ("loop", {"solver": "torch", "weight_noise": 0.1, "mirror": 0.2}),
 }
 
 

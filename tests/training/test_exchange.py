@@ -41,6 +41,7 @@ HOW = {
     "momentum": ({}, {"momentum": 0.5, "decay": 0.01}),
     "limited-momentum": ({}, {"momentum": 0.5, "output_step": 0.02, "frozen": ("biases[1]", "forward[0]")}),
     "augmented": ({"augmentation": Augmentation(shift=1, rotation=10.0, noise=0.05, flip=0.2)}, {}),
+    "noisy": ({"weight_noise": 0.1, "mirror": 0.05}, {"decay": 0.01}),
     "mean-subtracted-mirror": ({"mirror": 0.05, "rule": "mean_subtracted"}, {"output_step": 0.02}),
 }
 
@@ -125,7 +126,7 @@ def test_stuck_units_are_those_of_all_ranks_images() -> None:
     ("network", "settings"),
     [
         (fsp.reciprocal_network([64, 12, 10], rng=1), {"augmentation": Augmentation(shift=1, noise=0.05)}),
-        (fsp.loop_network([64, 12, 10], rng=1, rho="logistic"), {"phases": "centred"}),
+        (fsp.loop_network([64, 12, 10], rng=1, rho="logistic"), {"phases": "centred", "weight_noise": 0.1}),
         (fsp.loop_network([64, 12, 10], rng=1, loop_scale=0.3), {"rule": "gradient"}),
     ],
     ids=["reciprocal", "logistic", "exact"],

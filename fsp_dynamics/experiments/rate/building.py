@@ -107,7 +107,7 @@ def build_recipe(
     optimiser = Sgd(rates, schedule=schedule, **learning.model_dump(include=kept))
     tolerance = asked_tolerance(config).attainable(config.network.dtype, sum(config.network.hidden))
     solver = backend.solver(given, local_rank)
-    how = learning.model_dump(include={"beta", "phases", "batch", "mirror"})
+    how = learning.model_dump(include={"beta", "phases", "batch", "mirror", "weight_noise"})
     how["average"] = learning.average.averaging
     how["augmentation"] = Augmentation(**learning.augmentation.model_dump(), shape=image_shape)
     return Recipe(rule=objects.rule(learning.rule), optimiser=optimiser, solver=solver, tolerance=tolerance, **how)

@@ -137,6 +137,14 @@ class RateLearningConfig(LearningConfig):
     ]
     momentum: Annotated[float, Field(0.0, ge=0, lt=1, description="share of the last change that is kept")]
     decay: Annotated[float, Field(0.0, ge=0, description="weight decay")]
+    weight_noise: Annotated[
+        float,
+        Field(
+            0.0,
+            ge=0,
+            description="noise on each matrix while it learns, as a share of its size, anew every thousand images",
+        ),
+    ]
     rate_factor: Annotated[float, Field(1.0, gt=0, le=1, description="factor of all rates after each epoch")]
     schedule: Annotated[ScheduleConfig, Field(default_factory=ScheduleConfig)]
     frozen: Annotated[_Names, Field((), description="parameters that do not learn, such as loop or forward[0]")]

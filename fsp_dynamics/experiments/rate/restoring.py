@@ -16,10 +16,10 @@ from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.training.epoch_state import EpochState
 from fsp_dynamics.training.recipe import Recipe
 from fsp_dynamics.training.warm_start import UNSEEN, LoopWarmStart, ReciprocalWarmStart, WarmStart
+from fsp_dynamics.training.weight_noise import matrices
 
 PARTS = ("parameters", "raw", "velocity", "warm_start", "epoch")
 _KIND = "learning.average.kind"
-DRAWN = ("learning.augmentation",)  # keys with which an epoch has a seed, or none
 REMEDY = "restore the checkpoint, or train again into another folder"
 
 
@@ -121,8 +121,13 @@ def _check_epoch(
     classes, batches, beta = network.sizes[-1], -(-samples // recipe.batch), "learning.beta" not in changed
     rng = np.random.default_rng(0)
     expected = EpochState.begin(samples, classes, recipe.batch, recipe.beta, recipe.phases, rng)
-    if "seed" in found if any(key.startswith(DRAWN) for key in changed) else recipe.draws:
+    drawn = ("learning.augmentation", "learning.weight_noise")
+    needed = not any(key.startswith(drawn) for key in changed)  # else it may hold them or not
+    noisy = "noise" in found or (needed and recipe.weight_noise)
+    if noisy or "seed" in found or (needed and recipe.draws):
         expected.draw_seed(rng)
+    if noisy:
+        expected.noise = np.zeros(1 + len(matrices(network)))
     _check_same("epoch", found, expected.arrays())
     batch, done, owed = (int(n) for n in found["position"])
     right = {
@@ -131,6 +136,7 @@ def _check_epoch(
         "position": batch == recipe.batch and 0 <= done <= batches and owed in (0, 1),
         "counts": bool((found["counts"] >= 0).all()),
         "seconds": bool((found["seconds"] >= 0).all()),
+        "noise": not noisy or bool((found["noise"] >= 0).all() and 0 <= found["noise"][0] <= done),
     }
     for name, fine in right.items():
         if not fine:
