@@ -480,6 +480,11 @@ def test_rounded_products_learn_nearly_the_same_with_weights_rounded_after_each_
     work.write_back()
     there = work.device_network
     assert torch.equal(there.images.taken, torch_products.rounded(there.weights.input, products))
+    before = learner.network.input.copy()
+    work.change(lambda changed: np.negative(changed.input, out=changed.input))
+    assert np.array_equal(there.weights.input.numpy(), -before)
+    assert torch.equal(there.images.taken, torch_products.rounded(there.weights.input, products))
+    learner.network.input[:] = before
     moved = np.linalg.norm(exact.network.input - network.input)
     apart = np.linalg.norm(learner.network.input - exact.network.input)
     assert 0 < apart < 0.1 * moved
