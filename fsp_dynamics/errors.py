@@ -112,6 +112,11 @@ def check_positive(field: str, value: float) -> float:
     return value
 
 
+def is_whole(value: Any, least: int) -> bool:
+    """Whether this is a whole number of Python or NumPy, `least` or more; not a bool."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
+
+
 def check_finite(field: str, array: Any) -> None:
     """Raise NotFiniteError for NaN or infinity, naming the first such element."""
     array = np.asarray(array)

@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from fsp_dynamics.arrays import numbers
 from fsp_dynamics.datasets import Split
-from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.errors import ConfigurationError, is_whole
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.learning.schedules import FactorSchedule
 from fsp_dynamics.models.network import Array, Network, loop_network
@@ -126,7 +126,7 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
         in the last epoch. Raises ConfigurationError for invalid settings or fewer than two
         classes, NotFiniteError if the weights diverge.
         """
-        if not _is_count(self.epochs):
+        if not is_whole(self.epochs, 1):
             raise ConfigurationError(f"epochs = {self.epochs!r}, expected a whole number, 1 or more")
         X, y = validate_data(self, _plain("X", X), _plain("y", y), dtype=(np.float64, np.float32))
         self._initialise(X, y)
@@ -224,7 +224,8 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
     def _units(self) -> tuple[int, ...]:
         """`hidden` as a tuple of int. Raises ConfigurationError."""
         given: Any = self.hidden.tolist() if isinstance(self.hidden, np.ndarray) else self.hidden
-        if isinstance(given, str) or not isinstance(given, Sequence) or not given or not all(map(_is_count, given)):
+        listed = isinstance(given, Sequence) and not isinstance(given, str) and len(given) > 0
+        if not listed or not all(is_whole(units, 1) for units in given):
             raise ConfigurationError(
                 f"hidden = {given!r}, expected the number of units of one or more hidden layers, such as (500, 500)"
             )
@@ -302,11 +303,6 @@ def _normalised(rates: Array) -> Array:
     """The rates of each sample (B, n_classes) divided by their sum; uniform where that is 0."""
     total = rates.sum(1, keepdims=True)
     return np.where(total > 0, rates, 1.0) / np.where(total > 0, total, rates.shape[1])
-
-
-def _is_count(value: Any) -> bool:
-    """Whether this is a whole number, 1 or more."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
 def _warn(report: EpochReport, classes: Array) -> None:

@@ -257,7 +257,10 @@ def test_one_version_everywhere() -> None:
     version = PROJECT["version"]
     assert fsp.__version__ == version
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
-    assert re.search(rf"^## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.*)$", changes, re.MULTILINE)
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+ - (unreleased|\d{4}-\d\d-\d\d)", heading) for heading in headings)
+    assert headings[0].startswith(f"{version} - ")
 
 
 def test_constraints_pin_every_dependency_by_name_and_version() -> None:

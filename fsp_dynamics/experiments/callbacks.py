@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.errors import ConfigurationError, is_whole
 
 Record = Mapping[str, Any]
 
@@ -53,8 +53,7 @@ class EarlyStopping:
     """
 
     def __init__(self, patience: int, metric: str = "valid_error") -> None:
-        whole = isinstance(patience, int | np.integer) and not isinstance(patience, bool)
-        if not whole or patience < 1:
+        if not is_whole(patience, 1):
             raise ConfigurationError(f"patience = {patience!r}, expected a whole number of epochs, 1 or more")
         self.patience, self.metric = int(patience), metric
         self.best: tuple[float, int] | None = None  # the lowest value and its epoch

@@ -24,11 +24,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any
 
-import numpy as np
-
-from fsp_dynamics.errors import ConfigurationError, check_choice
+from fsp_dynamics.errors import ConfigurationError, check_choice, is_whole
 from fsp_dynamics.models.network import Array
 
 KINDS = ("exponential", "equal")
@@ -63,7 +60,7 @@ class Averaging:
                 f"factor = {self.factor!r} belongs to kind = 'exponential', not to {self.kind!r}; leave it out"
             )
         for name, value, least in (("every", self.every, 1), ("start", self.start, 0)):
-            if not _is_whole(value) or value < least:
+            if not is_whole(value, least):
                 raise ConfigurationError(f"{name} = {value!r}, expected a whole number, {least} or more")
 
     def gain(self, samples: int) -> float:
@@ -97,7 +94,3 @@ class WeightAverage:
             change = w - average
             change *= average.dtype.type(gain)
             average += change
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
-from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive
+from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive, is_whole
 
 
 class Schedule(Protocol):
@@ -117,5 +117,5 @@ def make_schedule(kind: str, warm_up: int = 0, **settings: Any) -> Schedule:
 
 
 def _check_epochs(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not is_whole(value, least):
         raise ConfigurationError(f"{name} = {value!r}, expected a whole number of epochs, {least} or more")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.errors import ConfigurationError, is_whole
 from fsp_dynamics.kernels.augmentation import ImageChanges, augment
 from fsp_dynamics.kernels.team import Team
 from fsp_dynamics.models.network import Array
@@ -53,8 +53,7 @@ class Augmentation:
     shape: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.shift, int | np.integer) and not isinstance(self.shift, bool)
-        if not whole or self.shift < 0:
+        if not is_whole(self.shift, 0):
             raise ConfigurationError(f"augmentation.shift = {self.shift!r}, expected a whole number of pixels from 0")
         for name, most, what in (
             ("rotation", 180, "an angle from 0 to 180 degrees"),

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from fsp_dynamics.arrays import generator
-from fsp_dynamics.errors import ConfigurationError, check_choice, check_finite
+from fsp_dynamics.errors import ConfigurationError, check_choice, check_finite, is_whole
 from fsp_dynamics.learning import phases
 from fsp_dynamics.learning.averaging import Averaging, WeightAverage
 from fsp_dynamics.learning.optimisers import Sgd
@@ -69,7 +69,7 @@ class Recipe:
     def __post_init__(self) -> None:
         check_choice("phases", self.phases, phases.KINDS)
         object.__setattr__(self, "rule", require_rule(self.rule))
-        if not isinstance(self.batch, int | np.integer) or isinstance(self.batch, bool) or self.batch < 1:
+        if not is_whole(self.batch, 1):
             raise ConfigurationError(f"batch = {self.batch!r}, expected a whole number, 1 or more")
         if not 0 <= self.mirror <= 1:
             raise ConfigurationError(f"mirror = {self.mirror!r}, expected a share from 0 to 1 by which the loop moves")
