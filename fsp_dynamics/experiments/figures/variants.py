@@ -6,7 +6,8 @@ variant                    configuration
 =========================  =======================================================================
 loop learned               a loop, eq. 14, nothing frozen
 loop fixed, W1 fixed, ...  the same, that one matrix frozen (W1 = forward[0], W2 = forward[1], ...);
-                           a fixed loop has no mirror phases, which would move it
+                           a fixed loop has no mirror phases, which would move it, and a rate of
+                           no effect
 equilibrium propagation    network.kind = "reciprocal", eq. 14, nothing frozen
 exact gradient             a loop, learning.rule = "gradient", nothing frozen
 backpropagation            learning.rule = "gradient", network.loop_scale = 0 and the loop frozen:
@@ -36,7 +37,7 @@ LEARNERS = (LEARNED, FIXED, RECIPROCAL, EXACT, PERCEPTRON)
 _KIND = frozenset({"network.kind", "network.tied", "network.loop_scale", "network.forward_scale", "learning.frozen"})
 _DEFINING = {
     LEARNED: frozenset[str](),
-    FIXED: frozenset({"learning.frozen", "learning.mirror"}),
+    FIXED: frozenset({"learning.frozen", "learning.mirror", "learning.rates.loop"}),
     RECIPROCAL: _KIND | {"learning.mirror"},
     EXACT: frozenset({"learning.rule", "learning.mirror"}),
     PERCEPTRON: frozenset({"learning.rule", "network.loop_scale", "learning.frozen", "learning.mirror"}),
@@ -98,7 +99,8 @@ def variant(base: RateConfig, name: str) -> RateConfig:
                 "network.loop_scale": None,
             },
             **{"learning.beta": 0.5, "learning.output_step": None},
-            **{"learning.rates.forward": [10.0] * (len(base.network.hidden) - 1) + [2.0], "learning.rates.loop": 0.0},
+            **{"learning.rates.input": 20.0, "learning.rates.loop": 0.0, "learning.rates.biases": None},
+            **{"learning.rates.forward": [10.0] * (len(base.network.hidden) - 1) + [2.0]},
         }
     elif name == PERCEPTRON:
         changes |= {"network.loop_scale": 0.0, "learning.frozen": ["loop"]}

@@ -132,6 +132,7 @@ def edit(folder, old, new):
             "learning__rate_factor": None,
             "learning__schedule__kind": "cosine",
             "learning__schedule__epochs": 9,
+            "learning__rates__biases": [3.0, 2.0, 1.0],
         },
     ],
 )
@@ -143,6 +144,19 @@ def test_a_variant_is_known_by_its_configuration_and_differs_in_nothing_else(nam
     assert variants.unlike(base, config, tuned=True) == {}
     if name != variants.RECIPROCAL:
         assert variants.unlike(base, config) == {}
+
+
+def test_equilibrium_propagation_learns_at_the_rates_of_its_preset():
+    own = {"learning__rates__input": 60.0, "learning__rates__biases": [3.0, 2.0, 1.0]}
+    base = small(network__hidden=[10, 10], learning__rates__forward=[30.0, 7.0], **own)
+    preset = load_config("mnist-ep-2x500")[1]
+    assert variants.variant(base, variants.RECIPROCAL).learning.rates == preset.learning.rates
+
+
+@pytest.mark.parametrize("name", [name for name in presets() if name.endswith("-fixed-loop")])
+def test_presets_with_a_fixed_and_a_learned_loop_may_stand_in_one_figure(name):
+    learned, fixed = (load_config(each)[1] for each in (name.removesuffix("-fixed-loop"), name))
+    variants.require_alike([("learned", learned), ("fixed", fixed)])
 
 
 def test_what_is_no_variant_is_none():
