@@ -277,13 +277,15 @@ def caption(root: Path, rows: Sequence[Row], config: Any, command: str) -> str:
     runs = {(row["depth"], row["seed"]) for row in rows}
     commits = {c for run in runs for c in commits_of(RunFolder(folder_of(root, *run)).environment())}
     learning, seeds = config.learning, ", ".join(map(str, sorted({seed for _, seed in runs})))
+    kind = learning.schedule.kind
+    falling = f"times {learning.rate_factor:g} each epoch" if kind == "factor" else f"schedule: {kind}"
     return (
         "Depth: dots are runs, lines means over seeds, below and of the gain medians. "
         f"{config.data.name}, hidden layers of {config.network.hidden[0]} units, {learning.epochs} epochs, "
         f"seeds {seeds}; test error of the epoch with the best validation error, all else at the end, "
         f"updates and gradients over the last {LAST} epochs. Rates: input {learning.rates.input:g}, "
         f"into the output {learning.rates.forward[-1]:g}, others {learning.rates.forward[0]:g}, "
-        f"times {learning.rate_factor:g} each epoch; the loop is {'fixed' if learning.frozen else 'learned'}. "
+        f"{falling}; the loop is {'fixed' if learning.frozen else 'learned'}. "
         f"Commits {', '.join(sorted(commits))}.\n{command}\n"
     )
 

@@ -104,6 +104,13 @@ def test_unfinished_runs_go_on_and_missing_ones_are_named(made, tmp_path, capsys
     assert "expected --KEY VALUE pairs" in capsys.readouterr().err
 
 
+def test_the_caption_tells_the_schedule(tmp_path):
+    settings = depth.settings(2, 30, 30, 5)
+    cosine = {"learning.rate_factor": None, "learning.schedule.kind": "cosine", "learning.schedule.epochs": 9}
+    for changes, words in (({}, "times 0.92 each epoch; the loop is fixed"), (cosine, "schedule: cosine; the loop")):
+        assert words in depth.caption(tmp_path, [], load_config(depth.PRESET, settings | changes)[1], "command")
+
+
 def invented(depths, low, high):
     """Numbers of that many hidden layers, between these errors."""
     rows = []

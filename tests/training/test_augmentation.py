@@ -259,9 +259,8 @@ def test_every_engine_learns_from_the_same_images(make, optimiser, monkeypatch) 
     how = dataclasses.replace(how, optimiser=dataclasses.replace(rates, **optimiser))
     solvers = [None]
     if make is loop:
-        torch = pytest.importorskip("torch")
+        pytest.importorskip("torch")
         solvers.append(fsp.make_solver("torch_fixed_point", device="cpu"))
-        assert torch is not None
     found = [trained(network, dataclasses.replace(how, solver=s or how.solver), data)[0] for s in solvers]
     only_plain(monkeypatch)
     found.append(trained(network, how, data)[0])
