@@ -6,9 +6,10 @@
                 configuration
     sha256      of both
 
-A seed draws the same initial weights and the same order of images for both, so what both have in
-common leaves the difference d = error(option) - error(baseline) of a seed; its mean and 95 %
-interval over seeds are those of `sweeps.table.interval`.
+A seed draws the same initial weights for both, and the same order of images where both draw as many
+random numbers in an epoch (augmentation, weight noise and mirror phases draw more). So what both
+have in common leaves the difference d = error(option) - error(baseline) of a seed; its mean and
+95 % interval over seeds are those of `sweeps.table.interval`.
 """
 
 from __future__ import annotations
