@@ -65,7 +65,8 @@ class Engine(Protocol):
         ...
 
     def learn(self, state: EpochState, interrupts: Interrupts, progress: Callable[[], None]) -> None:
-        """Learn the batches that are left in `state`, which moves on with them.
+        """Learn the batches that are left in `state`, which moves on with them, from the images as
+        `recipe.augmentation` shows them.
 
         Between two batches `interrupts` are run where they are due, then, every few batches,
         `progress`; either may raise, and the epoch can go on from `state` after `write_back`.
