@@ -30,15 +30,17 @@ from fsp_dynamics.cli.options import reporter
 from fsp_dynamics.datasets import Split, list_datasets, read_dataset
 from fsp_dynamics.datasets.pictures import read_pictures
 from fsp_dynamics.errors import ConfigurationError, DataWarning
-from fsp_dynamics.experiments.backend import backend_of
+from fsp_dynamics.experiments.backend import NUMBA, backend_of
 from fsp_dynamics.experiments.callbacks import Callbacks
 from fsp_dynamics.experiments.config_io import load_config, to_toml
 from fsp_dynamics.experiments.figures.drawing import make
 from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.overview import list_runs
 from fsp_dynamics.experiments.quickstart import quickstart
+from fsp_dynamics.experiments.rate.trainer import RateTrainer
 from fsp_dynamics.experiments.run import open_run
 from fsp_dynamics.experiments.sweeps.runner import open_sweep, sweep
+from fsp_dynamics.experiments.trainer import Resources
 from fsp_dynamics.explorer.session import Session
 from fsp_dynamics.learning.averaging import Averaging
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
@@ -47,6 +49,7 @@ from fsp_dynamics.models.activations import Activation
 from fsp_dynamics.sklearn import LoopClassifier
 from fsp_dynamics.solvers.reference import ReferenceSolver
 from fsp_dynamics.training.epoch import train_epoch
+from fsp_dynamics.training.ranks import ALONE
 from fsp_dynamics.training.recipe import Learner, Recipe
 
 
@@ -94,6 +97,11 @@ def swept(place: Path, **changes: Any) -> Any:
 
 def config(**changes: Any) -> Any:
     return load_config("digits", changes)
+
+
+def checked(**changes: Any) -> None:
+    """What training asks before anything is read or written."""
+    RateTrainer.check(config(**changes)[1], Resources(NUMBA, ALONE))
 
 
 def command(*words: Any) -> None:
@@ -327,13 +335,6 @@ ANALYSIS = [
         lambda p: compare(ring(1.0), X, D[:, :1], RECIPE),
     ),
 ]
-
-
-def frozen_loop(**how):
-    optimiser = dataclasses.replace(RECIPE.optimiser, frozen=("loop",))
-    return dataclasses.replace(RECIPE, optimiser=optimiser, **how)
-
-
 TRAINING = [
     Advice(
         "give datasets.Split(images, labels)",
@@ -349,11 +350,6 @@ TRAINING = [
         ", but the network has no loop that could follow; leave it out",
         lambda p: Learner.start(RECIPROCAL, Recipe(Sgd(LearningRates(1.0, (1.0,))), RECIPE.solver, mirror=0.5)),
         lambda p: Learner.start(RECIPROCAL, Recipe(Sgd(LearningRates(1.0, (1.0,))), RECIPE.solver)),
-    ),
-    Advice(
-        "moves the loop, which the optimiser has frozen; leave out one of them",
-        lambda p: Learner.start(NET, frozen_loop(mirror=0.5)),
-        lambda p: Learner.start(NET, frozen_loop()),
     ),
     Advice(
         "belongs to kind = 'exponential', not to",
@@ -568,10 +564,10 @@ CONFIGURATION = [
     ),
     Advice(
         "moves the loop, which learning.frozen names; leave out one of them (learning.mirror=None)",
-        lambda p: config(**{"learning.mirror": 0.5, "learning.frozen": ["loop"]}),
+        lambda p: checked(**{"learning.mirror": 0.5, "learning.frozen": ["loop"]}),
         lambda p: [
-            config(**{"learning.mirror": None, "learning.frozen": ["loop"]}),
-            config(**{"learning.mirror": 0.5, "learning.frozen": []}),
+            checked(**{"learning.mirror": None, "learning.frozen": ["loop"]}),
+            checked(**{"learning.mirror": 0.5, "learning.frozen": []}),
         ],
     ),
     Advice(

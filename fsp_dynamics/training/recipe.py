@@ -93,10 +93,6 @@ class Recipe:
             raise ConfigurationError(
                 f"mirror = {self.mirror!r}, but the network has no loop that could follow; leave it out"
             )
-        if self.mirror and "loop" in self.optimiser.frozen:
-            raise ConfigurationError(
-                f"mirror = {self.mirror!r} moves the loop, which the optimiser has frozen; leave out one of them"
-            )
         for name, weight in network.parameters().items():
             check_finite(name, weight)
         silence = np.zeros((1, network.sizes[1]), network.dtype)

@@ -387,3 +387,16 @@ def test_a_checkpoint_of_another_network_is_refused(tiny, tmp_path):
         wide.network()
     with pytest.raises(CheckpointError, match=r"last\.json belongs to another run"):
         quietly(tiny(network={"hidden": [13]}), out=tmp_path / "b", resume=True)
+
+
+def test_a_frozen_loop_has_no_mirror_phases_but_runs_of_before_go_on(tiny, tmp_path, monkeypatch):
+    """They would move it. Older runs that have both are read, judged and finished."""
+    table = tiny(learning={"mirror": 0.2, "frozen": ["loop"]})
+    with pytest.raises(ConfigurationError, match=r"learning.mirror = 0.2 moves the loop, which learning.frozen names"):
+        train(table, out=tmp_path / "new", epochs=1, progress=False)
+    assert not (tmp_path / "new").exists()
+    with monkeypatch.context() as before:
+        before.setattr(rate_trainer.RateTrainer, "check", classmethod(lambda kind, config, resources: None))
+        train(table, out=tmp_path / "old", epochs=1, progress=False)
+    assert open_run(tmp_path / "old").evaluate("valid").unconverged == 0
+    assert train(tmp_path / "old", resume=True, epochs=2, progress=False).metrics[-1]["epoch"] == 2

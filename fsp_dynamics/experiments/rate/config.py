@@ -302,11 +302,6 @@ def _check_extras(config: RateConfig) -> None:
             f"but network.kind = {kind!r} has no loop that could follow; leave it out "
             "(learning.mirror=None)"
         )
-    if given.mirror and "loop" in given.frozen:
-        raise ValueError(
-            f"learning.mirror = {given.mirror!r} moves the loop, which learning.frozen names; leave out one of them "
-            "(learning.mirror=None)"
-        )
     if given.rule == "mean_subtracted" and kind == "reciprocal" and config.network.tied is not False:
         raise ValueError(
             "learning.rule = 'mean_subtracted': a tied matrix is presynaptic at both ends; "

@@ -43,10 +43,16 @@ class RateTrainer:
 
     @classmethod
     def check(cls, config: RateConfig, resources: Resources) -> None:
-        """Raises ConfigurationError for settings that the solver refuses, and for a firing rate
-        that another process cannot know.
+        """Raises ConfigurationError for settings that the solver refuses, for a firing rate that
+        another process cannot know, and for mirror phases of a frozen loop, which runs of before
+        this was refused go on with.
         """
-        objects, name = resources.objects, config.network.rho
+        objects, name, learning = resources.objects, config.network.rho, config.learning
+        if learning.mirror and "loop" in learning.frozen and not resources.restored:
+            raise ConfigurationError(
+                f"learning.mirror = {learning.mirror!r} moves the loop, which learning.frozen names; leave out one of "
+                "them (learning.mirror=None)"
+            )
         build_recipe(config, resources.backend, resources.local_rank, objects)
         rho = objects.activation(name)
         if resources.elsewhere and name in ACTIVATIONS and ACTIVATIONS[name].rate.__module__ != ACTIVATIONS_HOME:
