@@ -51,6 +51,9 @@ class WeightNoise:
     state: EpochState
     carried: dict[str, Array] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<WeightNoise of {self.sigma:g} rms on {len(self.carried)} of {len(self.noisy)} matrices>"
+
     @classmethod
     def of(cls, sigma: float, optimiser: Sgd, network: Network, state: EpochState) -> WeightNoise:
         """The noise of an epoch; of one that was left, with what its matrices carry."""
