@@ -88,7 +88,7 @@ def measured(stored: Stored) -> str:
     return (
         f"test {percent(values)}{between}, validation {percent(stored.values('valid_error'))} at the best epoch of "
         f"{stored.config.learning.epochs}; training {percent(stored.values('last_train_error'))} at the end; "
-        f"seeds {numbers}"
+        f"seed{'s' * (len(values) != 1)} {numbers}"
     )
 
 
