@@ -4,6 +4,8 @@ in pyproject.toml).
 
 from __future__ import annotations
 
+import signal
+
 import problems
 import pytest
 
@@ -29,6 +31,14 @@ FIRST = (
     "tests/torch_backend/test_torch_ode.py",
     "tests/test_backends_agree.py",
 )
+
+
+def pytest_configure() -> None:
+    """Ctrl-C means what it does at a prompt, also where a shell started the tests in the background
+    and had it ignored: tests send it, and one would wait for ever.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
