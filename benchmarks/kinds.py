@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from fsp_dynamics.models.network import Network, loop_network, reciprocal_network
+from fsp_dynamics.models.builders import loop_network, reciprocal_network
+from fsp_dynamics.models.network import Network
 from fsp_dynamics.models.rate import Nudge
 
 HARD, SMOOTH = "hard_sigmoid", ("logistic", "shifted_tanh")

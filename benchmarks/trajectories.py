@@ -42,7 +42,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fsp_dynamics.experiments.execution import thread_limit
-from fsp_dynamics.models.network import Network, loop_network
+from fsp_dynamics.models.builders import loop_network
+from fsp_dynamics.models.network import Network
 from fsp_dynamics.models.rate import drive, zero_state
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
 

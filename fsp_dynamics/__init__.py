@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from fsp_dynamics.learning.rules.hebbian import hebbian_update
     from fsp_dynamics.learning.simulation import simulate
     from fsp_dynamics.models.activations import Activation
-    from fsp_dynamics.models.network import Network, loop_gain, loop_network, reciprocal_network
+    from fsp_dynamics.models.builders import loop_network, reciprocal_network
+    from fsp_dynamics.models.network import Network, loop_gain
     from fsp_dynamics.models.rate import Nudge
     from fsp_dynamics.solvers import make_solver, relax
     from fsp_dynamics.solvers.equilibrium import Equilibrium, Status, Tolerance
@@ -75,7 +76,8 @@ _ROOMS = {
     "learning.rules.hebbian": ("hebbian_update",),
     "learning.simulation": ("simulate",),
     "models.activations": ("Activation",),
-    "models.network": ("Network", "loop_gain", "loop_network", "reciprocal_network"),
+    "models.builders": ("loop_network", "reciprocal_network"),
+    "models.network": ("Network", "loop_gain"),
     "models.rate": ("Nudge",),
     "solvers": ("make_solver", "relax"),
     "solvers.equilibrium": ("Equilibrium", "Status", "Tolerance"),

@@ -102,6 +102,10 @@ def check_pixels(field: str, array: Array, finite: bool = False) -> None:
         warn(f"{field} reach beyond {FAR:g}, expected numbers in [0, 1]; divide by the largest possible value")
 
 
+Rng = np.random.Generator | int | None
+"""What a random stream is asked for with: a seed, or the stream itself; None: another each time."""
+
+
 def generator(rng: Any, field: str = "rng") -> np.random.Generator:
     """The random stream of a seed, or the Generator itself. Raises ConfigurationError."""
     whole = isinstance(rng, int | np.integer) and not isinstance(rng, bool)

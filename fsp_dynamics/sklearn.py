@@ -28,7 +28,8 @@ from fsp_dynamics.datasets import Split
 from fsp_dynamics.errors import ConfigurationError, is_whole
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.learning.schedules import FactorSchedule
-from fsp_dynamics.models.network import Array, Network, loop_network
+from fsp_dynamics.models.builders import loop_network
+from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers import make_solver
 from fsp_dynamics.solvers.equilibrium import Tolerance

@@ -19,7 +19,8 @@ from functools import cache, cached_property
 import numpy as np
 import oracles
 
-from fsp_dynamics.models.network import Network, loop_gain, loop_network, reciprocal_network
+from fsp_dynamics.models.builders import loop_network, reciprocal_network
+from fsp_dynamics.models.network import Network, loop_gain
 from fsp_dynamics.models.rate import Nudge, drive
 
 PHASES = ("free", "nudged", "negative")

@@ -21,7 +21,7 @@ from benchmarks import equilibria, verdicts
 from benchmarks.independent import assemble, integrate
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.models import rate
-from fsp_dynamics.models.network import reciprocal_network
+from fsp_dynamics.models.builders import reciprocal_network
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Status, Tolerance, judge
 
 EACH_KIND = pytest.mark.parametrize("kind", equilibria.KINDS)

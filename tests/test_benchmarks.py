@@ -18,7 +18,7 @@ from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.rate.building import build_network, build_recipe
 from fsp_dynamics.kernels.panels import from_panels
 from fsp_dynamics.learning.rules.hebbian import hebbian_update
-from fsp_dynamics.models.network import loop_network
+from fsp_dynamics.models.builders import loop_network
 from fsp_dynamics.models.rate import Nudge, drive
 from fsp_dynamics.solvers import make_solver
 from fsp_dynamics.solvers.equilibrium import Tolerance

@@ -15,7 +15,7 @@ from problems import problem
 from fsp_dynamics.analysis.alignment import Alignment, SampleAlignment, loop_alignment, sample_alignment
 from fsp_dynamics.errors import ConfigurationError, ShapeError
 from fsp_dynamics.learning.simulation import simulate
-from fsp_dynamics.models.network import loop_network
+from fsp_dynamics.models.builders import loop_network
 from fsp_dynamics.plotting import new_figure, plot_run
 from fsp_dynamics.solvers import relax
 from fsp_dynamics.solvers.equilibrium import Status

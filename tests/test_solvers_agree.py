@@ -17,7 +17,8 @@ import pytest
 from problems import problem, random_problem
 
 from fsp_dynamics.errors import NotConvergedError
-from fsp_dynamics.models.network import loop_gain, loop_network
+from fsp_dynamics.models.builders import loop_network
+from fsp_dynamics.models.network import loop_gain
 from fsp_dynamics.models.rate import Nudge, drive, flatten
 from fsp_dynamics.solvers import make_solver
 from fsp_dynamics.solvers.equilibrium import Solver, Status, Tolerance

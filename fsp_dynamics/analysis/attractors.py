@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fsp_dynamics.arrays import Rng
 from fsp_dynamics.arrays import generator as make_generator
 from fsp_dynamics.errors import ConfigurationError, check_positive
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.activations import ACTIVATIONS
-from fsp_dynamics.models.network import Array, Network, Rng
+from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import State, flatten, layers
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, Tolerance
 from fsp_dynamics.solvers.numba_ode import NumbaSolver

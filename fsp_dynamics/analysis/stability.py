@@ -26,11 +26,12 @@ from fsp_dynamics.analysis.spectra import (
     numerical_abscissa,
     slowest_mode,
 )
+from fsp_dynamics.arrays import Rng
 from fsp_dynamics.arrays import generator as make_generator
 from fsp_dynamics.display import html_table, largest
 from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive
 from fsp_dynamics.models import rate
-from fsp_dynamics.models.network import Array, Network, Rng
+from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.models.rate import Nudge, State, beta_of, flatten, layers
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator
 from fsp_dynamics.solvers.linearisation import ring_eigenvalues
@@ -227,9 +228,7 @@ def admissible_dt(found: Spectrum, tableau: str | Tableau = "euler") -> Array:
     zero crossing is computed; for Euler that is h = 2 (-Re lambda) / |lambda|^2. Raises
     ConfigurationError for an unknown tableau or an incomplete spectrum.
     """
-    method = tableau if isinstance(tableau, Tableau) else TABLEAUX[check_choice("tableau", tableau, TABLEAUX)]
-    values = found.all()
-    c = _amplification(method)
+    c, values = _tableau_of(tableau).amplification, found.all()
     size = np.where(values == 0, 1, np.abs(values))
     direction = np.where(values == 0, -1, values / size)
     terms = c * direction[..., None] ** np.arange(len(c))  # R(x e^(i theta)) = sum_i terms_i x^i
@@ -253,22 +252,12 @@ def growth(tableau: str | Tableau, z: Array) -> Array:
 
     Raises ConfigurationError for an unknown tableau.
     """
-    c = _amplification(
-        tableau if isinstance(tableau, Tableau) else TABLEAUX[check_choice("tableau", tableau, TABLEAUX)]
-    )
-    return np.abs(np.polynomial.polynomial.polyval(z, c))
+    return np.abs(np.polynomial.polynomial.polyval(z, _tableau_of(tableau).amplification))
 
 
-def _amplification(method: Tableau) -> Array:
-    """c_0 = 1, c_i = b^T A^(i-1) 1: the coefficients of R, without trailing zeros."""
-    stages = len(method.b)
-    A, c, power = np.zeros((stages, stages)), [1.0], np.ones(stages)
-    for i, row in enumerate(method.a):
-        A[i, : len(row)] = row
-    for _ in range(stages):
-        c.append(float(np.array(method.b) @ power))
-        power = A @ power
-    return np.trim_zeros(np.where(np.abs(c) < 1e-14, 0, c), "b")
+def _tableau_of(given: str | Tableau) -> Tableau:
+    """A tableau, or the one of that name. Raises ConfigurationError for an unknown one."""
+    return given if isinstance(given, Tableau) else TABLEAUX[check_choice("tableau", given, TABLEAUX)]
 
 
 def measured_settle_time(

@@ -20,7 +20,8 @@ import numpy as np
 from fsp_dynamics.experiments.backend import NUMBA, Backend
 from fsp_dynamics.learning.rules.hebbian import hebbian_update
 from fsp_dynamics.models import rate
-from fsp_dynamics.models.network import Array, Network, loop_gain, loop_network, reciprocal_network
+from fsp_dynamics.models.builders import loop_network, reciprocal_network
+from fsp_dynamics.models.network import Array, Network, loop_gain
 from fsp_dynamics.models.rate import Nudge, State, drive, flatten
 from fsp_dynamics.solvers import make_solver
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Integrator, Tolerance

@@ -12,7 +12,8 @@ import numpy as np
 from fsp_dynamics.learning.simulation import simulate
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.activations import Activation
-from fsp_dynamics.models.network import Network, loop_network, reciprocal_network
+from fsp_dynamics.models.builders import loop_network, reciprocal_network
+from fsp_dynamics.models.network import Network
 from fsp_dynamics.models.rate import Nudge
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 

@@ -78,6 +78,7 @@ class Comparison:
 
     @property
     def both(self) -> tuple[Stored, Stored]:
+        """The baseline, and what it is compared with."""
         return self.baseline, self.option
 
     def check(self) -> None:

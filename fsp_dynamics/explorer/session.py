@@ -23,7 +23,8 @@ from fsp_dynamics.learning.rules import Rule
 from fsp_dynamics.learning.rules.hebbian import HEBBIAN
 from fsp_dynamics.learning.schedules import CONSTANT
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation, activation
-from fsp_dynamics.models.network import Array, Network, loop_network, reciprocal_network
+from fsp_dynamics.models.builders import loop_network, reciprocal_network
+from fsp_dynamics.models.network import Array, Network
 
 HIDDEN = (48, 32)  # of the default random network: small enough to see every unit
 LOOP_SCALE = 0.2

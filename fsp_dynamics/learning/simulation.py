@@ -208,7 +208,7 @@ def simulate(
     given. Raises ConfigurationError, ShapeError or NotFiniteError for unusable input, never for a
     path that ends in NaN.
 
-    >>> from fsp_dynamics.models.network import loop_network
+    >>> from fsp_dynamics.models.builders import loop_network
     >>> network, images = loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
     >>> nudge = Nudge(1.0, np.eye(3)[[0, 1]])
     >>> path = simulate(network, images, [(20.0, None), (10.0, nudge)], save=5.0)

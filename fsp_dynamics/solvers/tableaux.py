@@ -16,6 +16,10 @@ At a kink of the hard sigmoid every method has order 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 Row = tuple[float, ...]
 
@@ -42,6 +46,20 @@ class Tableau:
     order: int
     fsal: bool = False
     middle: Row | None = None
+
+    @property
+    def amplification(self) -> npt.NDArray[Any]:
+        """c_0 = 1, c_i = b^T A^(i-1) 1: the coefficients of R(z) = sum_i c_i z^i, by which one step
+        multiplies a mode of eigenvalue z / h; without trailing zeros.
+        """
+        stages = len(self.b)
+        A, c, power = np.zeros((stages, stages)), [1.0], np.ones(stages)
+        for i, row in enumerate(self.a):
+            A[i, : len(row)] = row
+        for _ in range(stages):
+            c.append(float(np.array(self.b) @ power))
+            power = A @ power
+        return np.trim_zeros(np.where(np.abs(c) < 1e-14, 0, c), "b")
 
 
 EULER = Tableau("euler", a=((),), b=(1.0,), c=(0.0,), error=None, order=1)

@@ -69,7 +69,7 @@ def train_epoch(
     state = learner.begin_epoch(len(split.labels), recipe)
     engine = choose_engine(learner, split, recipe, threads, ranks)
     noise = WeightNoise.of(recipe.weight_noise, recipe.optimiser, learner.network, state)
-    interrupts = interrupts_of(engine, state, recipe, probe, every, noise)
+    interrupts = interrupts_of(engine, state, recipe, noise, probe, every)
     interrupts.leave = leave or heeded()
     before = time.perf_counter() - state.seconds
 
@@ -104,9 +104,9 @@ def interrupts_of(
     engine: Engine,
     state: EpochState,
     recipe: Recipe,
+    noise: WeightNoise,
     probe: Probe | None = None,
     every: int = 1,
-    noise: WeightNoise | None = None,
 ) -> Interrupts:
     """What is done between batches: mirror phases, without noise on the weights, and then other
     noise; samples of the average, without noise; then the probe.
@@ -114,10 +114,10 @@ def interrupts_of(
     interrupts, thousand = Interrupts(), mirror.every(recipe.batch)
     if recipe.mirror:
         latest = mirror.SAMPLES
-        if noise is not None and recipe.weight_noise:
+        if noise.sigma:
             interrupts.add(thousand, lambda done: engine.change(noise.take_off))
         interrupts.add(thousand, lambda done: engine.mirror(state.samples(0, done)[-latest:]))
-    if noise is not None and recipe.weight_noise:
+    if noise.sigma:
         interrupts.add(thousand, lambda done: engine.change(noise.renew))
     if recipe.average is not None and engine.learner.epoch >= recipe.average.start:
         how = recipe.average
@@ -129,9 +129,8 @@ def interrupts_of(
     return interrupts
 
 
-def take_sample(learner: Learner, weights: Network | PackedLoop, how: Averaging, noise: WeightNoise | None) -> None:
+def take_sample(learner: Learner, weights: Network | PackedLoop, how: Averaging, noise: WeightNoise) -> None:
     """Add the weights of the moment, without noise, to the learner's average."""
     if isinstance(weights, PackedLoop):
         weights.write_to(learner.network)
-    found = learner.network.parameters()
-    learner.average.take(noise.clean(found) if noise is not None else found, how)
+    learner.average.take(noise.clean(learner.network.parameters()), how)

@@ -12,7 +12,7 @@ from problems import problem, random_network
 
 from fsp_dynamics.analysis.alignment import angle, loop_alignment, loop_angles, sample_alignment
 from fsp_dynamics.errors import NotConvergedError
-from fsp_dynamics.models.network import loop_network, reciprocal_network
+from fsp_dynamics.models.builders import loop_network, reciprocal_network
 from fsp_dynamics.solvers import relax
 from fsp_dynamics.solvers.equilibrium import Equilibrium, Tolerance
 from fsp_dynamics.solvers.packed_loop import PackedLoop

@@ -12,7 +12,8 @@ import pytest
 from fsp_dynamics.analysis.attractors import attractors
 from fsp_dynamics.errors import ConfigurationError, ShapeError
 from fsp_dynamics.models.activations import Activation, logistic, logistic_slope
-from fsp_dynamics.models.network import Network, reciprocal_network
+from fsp_dynamics.models.builders import reciprocal_network
+from fsp_dynamics.models.network import Network
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.reference import ReferenceSolver

@@ -24,7 +24,7 @@ from fsp_dynamics.analysis.spectra import (
 )
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError, ShapeError
 from fsp_dynamics.models.activations import Activation, logistic, logistic_slope
-from fsp_dynamics.models.network import loop_network, reciprocal_network
+from fsp_dynamics.models.builders import loop_network, reciprocal_network
 from fsp_dynamics.models.rate import Nudge, zero_state
 from fsp_dynamics.solvers import make_solver, relax
 from fsp_dynamics.solvers.equilibrium import Tolerance

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fsp_dynamics.experiments import compiling
-from fsp_dynamics.models.network import loop_network, reciprocal_network
+from fsp_dynamics.models.builders import loop_network, reciprocal_network
 
 
 @pytest.mark.parametrize("loop", [True, False])
@@ -38,7 +38,7 @@ def test_what_the_other_process_compiles_is_loaded_here(tmp_path: Path) -> None:
     code = (
         "from numba.core import event\n"
         "from fsp_dynamics.experiments import compiling\n"
-        "from fsp_dynamics.models.network import loop_network\n"
+        "from fsp_dynamics.models.builders import loop_network\n"
         "with event.install_recorder('numba:compile') as seen:\n"
         "    compiling.compile_aside(loop_network([3, 4, 2], rng=0))\n"
         "names = {e.data['dispatcher'].__name__ for _, e in seen.buffer if e.is_start}\n"

@@ -25,7 +25,7 @@ from fsp_dynamics.experiments.network_file import load_network, save_network
 from fsp_dynamics.experiments.payload import LARGEST, write_payload
 from fsp_dynamics.experiments.runner import open_run
 from fsp_dynamics.experiments.sweeps.plan import read_sweep
-from fsp_dynamics.models.network import loop_network
+from fsp_dynamics.models.builders import loop_network
 from fsp_dynamics.reading import open_file, parse_json, read_file
 
 # one or two of each kind; all of them in make test-all

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, NotFiniteError
 from fsp_dynamics.experiments.network_file import load_network, save_network
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation
-from fsp_dynamics.models.network import Network, loop_network, reciprocal_network
+from fsp_dynamics.models.builders import loop_network, reciprocal_network
+from fsp_dynamics.models.network import Network
 
 MODULE = """
 from fsp_dynamics.models.activations import Activation

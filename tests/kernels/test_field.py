@@ -15,7 +15,7 @@ from fsp_dynamics.kernels.exponential import twin
 from fsp_dynamics.kernels.steps import add_inputs
 from fsp_dynamics.models import rate
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation
-from fsp_dynamics.models.network import loop_network, reciprocal_network
+from fsp_dynamics.models.builders import loop_network, reciprocal_network
 from fsp_dynamics.models.rate import Nudge, flatten, layers
 from fsp_dynamics.solvers.numba_ode import pack_inputs, pack_net, pad, unpad
 

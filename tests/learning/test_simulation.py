@@ -13,7 +13,7 @@ from problems import problem
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError, ShapeError
 from fsp_dynamics.learning.simulation import simulate
 from fsp_dynamics.models.activations import Activation
-from fsp_dynamics.models.network import loop_network
+from fsp_dynamics.models.builders import loop_network
 from fsp_dynamics.models.rate import Nudge, flatten
 from fsp_dynamics.solvers import relax
 from fsp_dynamics.solvers.equilibrium import Tolerance

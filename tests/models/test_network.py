@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from fsp_dynamics.errors import ConfigurationError, ShapeError
 from fsp_dynamics.models.activations import ACTIVATIONS
-from fsp_dynamics.models.network import Network, loop_gain, loop_network, reciprocal_network
+from fsp_dynamics.models.builders import loop_network, reciprocal_network
+from fsp_dynamics.models.network import Network, loop_gain
 
 SIZES = [6, 5, 4, 3]
 MAKERS = pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from scipy.optimize import brentq
 
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError, ShapeError
 from fsp_dynamics.models import rate
-from fsp_dynamics.models.network import Network, loop_network, reciprocal_network
+from fsp_dynamics.models.builders import loop_network, reciprocal_network
+from fsp_dynamics.models.network import Network
 from fsp_dynamics.models.rate import Nudge
 
 ROUNDING = {np.dtype(np.float32): 4e-6, np.dtype(np.float64): 1e-14}

@@ -20,7 +20,7 @@ from fsp_dynamics.errors import ConfigurationError, ShapeError
 from fsp_dynamics.kernels.panels import to_panels
 from fsp_dynamics.kernels.relax import integrator
 from fsp_dynamics.models.activations import Activation
-from fsp_dynamics.models.network import loop_network
+from fsp_dynamics.models.builders import loop_network
 from fsp_dynamics.models.rate import Nudge, drive, flatten, zero_state
 from fsp_dynamics.solvers.equilibrium import Integrator, Status, Tolerance
 from fsp_dynamics.solvers.numba_ode import TOGETHER, NumbaSolver, extended, fill_panels
@@ -103,7 +103,7 @@ def test_a_sample_alone_has_the_bits_it_has_in_company(settings, dtype):
 THREADED = """
 import hashlib, json, numpy as np
 from fsp_dynamics.kernels.thread_number import threads
-from fsp_dynamics.models.network import loop_network
+from fsp_dynamics.models.builders import loop_network
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
 
@@ -148,7 +148,7 @@ import numpy as np
 from fsp_dynamics.kernels.panels import to_panels
 from fsp_dynamics.kernels.relax import integrator
 from fsp_dynamics.models.activations import ACTIVATIONS
-from fsp_dynamics.models.network import loop_network, reciprocal_network
+from fsp_dynamics.models.builders import loop_network, reciprocal_network
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers.numba_ode import NumbaSolver
 

@@ -16,7 +16,7 @@ from fsp_dynamics.kernels.layer_relaxation import FROM_CUT, FROM_INPUTS, relax_l
 from fsp_dynamics.kernels.loop_arrays import PASSES, RESIDUAL, STATUS
 from fsp_dynamics.kernels.status import Limits
 from fsp_dynamics.kernels.team import Team
-from fsp_dynamics.models.network import reciprocal_network
+from fsp_dynamics.models.builders import reciprocal_network
 from fsp_dynamics.models.rate import Nudge, flatten, residual
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver, _Relaxation

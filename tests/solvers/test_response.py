@@ -11,7 +11,7 @@ from problems import NAMES, problem, random_problem
 
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.models.activations import Activation
-from fsp_dynamics.models.network import loop_network, reciprocal_network
+from fsp_dynamics.models.builders import loop_network, reciprocal_network
 from fsp_dynamics.models.rate import Nudge
 from fsp_dynamics.solvers import relax
 from fsp_dynamics.solvers.equilibrium import Tolerance

@@ -17,7 +17,7 @@ from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.learning.rules.hebbian import hebbian_update
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation
-from fsp_dynamics.models.network import loop_network, reciprocal_network
+from fsp_dynamics.models.builders import loop_network, reciprocal_network
 from fsp_dynamics.models.rate import Nudge, drive, flatten, zero_state
 from fsp_dynamics.solvers import make_solver
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance

@@ -43,6 +43,7 @@ from fsp_dynamics.training.ranks import ALONE
 from fsp_dynamics.training.recipe import Learner, Recipe
 from fsp_dynamics.training.report import EpochStatistics
 from fsp_dynamics.training.warm_start import LoopWarmStart
+from fsp_dynamics.training.weight_noise import WeightNoise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DIGITS = fsp.load_dataset("digits")
@@ -83,7 +84,7 @@ def epoch_of(learner, data, recipe, ranks=ALONE, report=lambda done, wrong: None
     state = learner.begin_epoch(len(data.labels), recipe)
     work = TorchEngine(learner, data, recipe, ranks=ranks)
     progress = lambda: report(state.statistics.samples, state.statistics.wrong)  # noqa: E731
-    due = interrupts_of(work, state, recipe)
+    due = interrupts_of(work, state, recipe, WeightNoise.of(0.0, recipe.optimiser, learner.network, state))
     for every, act in interrupts:
         due.add(every, act)
     work.learn(state, due, progress)

@@ -15,7 +15,7 @@ import fsp_dynamics as fsp
 from fsp_dynamics.errors import NotFiniteError
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.learning.schedules import FactorSchedule
-from fsp_dynamics.models.network import reciprocal_network
+from fsp_dynamics.models.builders import reciprocal_network
 from fsp_dynamics.solvers.equilibrium import Status, Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
 from fsp_dynamics.solvers.numba_ode import NumbaSolver

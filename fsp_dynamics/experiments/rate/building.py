@@ -16,7 +16,8 @@ from fsp_dynamics.experiments.objects import Objects
 from fsp_dynamics.experiments.rate.config import RateConfig, check_weights
 from fsp_dynamics.experiments.rate.schedule import schedule_of
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
-from fsp_dynamics.models.network import Array, Network, loop_network, reciprocal_network
+from fsp_dynamics.models.builders import loop_network, reciprocal_network
+from fsp_dynamics.models.network import Array, Network
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.training.augmentation import Augmentation
 from fsp_dynamics.training.recipe import Recipe
