@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import section_v_tables
+
 from fsp_dynamics.cli.options import read_overrides
 from fsp_dynamics.errors import ConfigurationError, FspError
 from fsp_dynamics.experiments.config_io import load_config
@@ -252,19 +254,20 @@ def markdown(rows: Sequence[Row]) -> str:
         "update of the first to that of the gradient",
         "of the last",
     )
-    lines = [" | ".join(head), " | ".join(["---"] * len(head))]
+    lines = []
     for depth in depths_of(rows):
         test = values(rows, "test", depth)
         norms = [values(rows, "norm", depth, place) for place in ("input", f"forward[{depth - 1}]")]
-        cells = [
-            str(depth),
-            f"{statistics.fmean(test):.2f} % ({min(test):.2f} to {max(test):.2f})",
-            f"{statistics.fmean(values(rows, 'training', depth)):.2f} %",
-            *(_shown(values(rows, "angle", depth, name), ".1f", "°") for name in ("W1", f"W{depth}", "loop")),
-            *(_shown(found, ".2g") for found in (values(rows, "gain", depth), *norms)),
-        ]
-        lines.append(" | ".join(cells))
-    return "\n".join(f"| {line} |" for line in lines)
+        lines.append(
+            [
+                str(depth),
+                f"{statistics.fmean(test):.2f} % ({min(test):.2f} to {max(test):.2f})",
+                f"{statistics.fmean(values(rows, 'training', depth)):.2f} %",
+                *(_shown(values(rows, "angle", depth, name), ".1f", "°") for name in ("W1", f"W{depth}", "loop")),
+                *(_shown(found, ".2g") for found in (values(rows, "gain", depth), *norms)),
+            ]
+        )
+    return section_v_tables.markdown(head, lines)
 
 
 def _shown(found: Sequence[float], how: str, unit: str = "") -> str:
