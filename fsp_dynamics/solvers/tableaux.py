@@ -16,10 +16,10 @@ At a kink of the hard sigmoid every method has order 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from fsp_dynamics.arrays import Array
 
 Row = tuple[float, ...]
 
@@ -48,7 +48,7 @@ class Tableau:
     middle: Row | None = None
 
     @property
-    def amplification(self) -> npt.NDArray[Any]:
+    def amplification(self) -> Array:
         """c_0 = 1, c_i = b^T A^(i-1) 1: the coefficients of R(z) = sum_i c_i z^i, by which one step
         multiplies a mode of eigenvalue z / h; without trailing zeros.
         """
