@@ -187,7 +187,8 @@ class TorchEngine:
         def relax(constant: Array) -> Equilibrium:
             return self.device_solver.relax(constant, tolerance=tolerance, slope=slope)
 
-        mirror.run(network, self.split.images[samples], relax, self.recipe.mirror, self.learner.rng)
+        rate = self.recipe.mirror_rate(self.learner.epoch)
+        mirror.run(network, self.split.images[samples], relax, rate, self.learner.rng)
         loop: Any = self.device_network.weights.loop
         loop.copy_(tensor(network.loop, self.device_network.device))
 

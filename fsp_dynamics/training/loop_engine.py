@@ -143,7 +143,8 @@ class LoopEngine:
         def relax(constant: Array) -> Equilibrium:
             return self.solver.relax_known(network, constant, known, self.recipe.tolerance)
 
-        mirror.run(network, self.split.images[samples], relax, self.recipe.mirror, self.learner.rng)
+        rate = self.recipe.mirror_rate(self.learner.epoch)
+        mirror.run(network, self.split.images[samples], relax, rate, self.learner.rng)
         assert network.loop is not None
         self._barrier()  # others may still relax with the old loop
         if self.first:

@@ -60,7 +60,8 @@ class PlainEngine:
         """See `engine.Engine.mirror`."""
         learner = self.learner
         _, relax = free_phase_solver(learner.network, self.recipe, learner.warm_start)
-        mirror.run(learner.network, self.split.images[samples], relax, self.recipe.mirror, learner.rng)
+        rate = self.recipe.mirror_rate(learner.epoch)
+        mirror.run(learner.network, self.split.images[samples], relax, rate, learner.rng)
 
     def change(self, act: Callable[[Network], None]) -> None:
         """See `engine.Engine.change`."""

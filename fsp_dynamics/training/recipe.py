@@ -45,8 +45,8 @@ class Recipe:
         (`learning.phases.run`).
     rule : a `learning.rules.Rule`; by default eq. 14. A name of one is taken too.
     batch : samples whose mean update is one step.
-    mirror : how far the loop moves in each mirror phase (`learning.mirror`), in [0, 1]; 0: there
-        are none.
+    mirror : how far the loop moves in each mirror phase (`learning.mirror`), in [0, 1], before the
+        schedule's factor; 0: there are none.
     average : how the weights are averaged (`learning.averaging`); None: they are not. It changes
         nothing of what is learned; `Learner.averaged` is the network to use.
     augmentation : how each training image is changed at each visit.
@@ -105,6 +105,12 @@ class Recipe:
     def draws(self) -> bool:
         """Whether an epoch has a seed of its own, from which it draws what happens in it."""
         return bool(self.augmentation or self.weight_noise)
+
+    def mirror_rate(self, epoch: int) -> float:
+        """eta of the mirror phases after `epoch` finished epochs: as every rate, it falls with the
+        schedule; 1 at most.
+        """
+        return min(1.0, self.mirror * self.optimiser.schedule.factor(epoch))
 
     def relaxation_error(self, network: Network) -> float:
         """The tolerance as a share of the largest move under the nudge: how much of an update may

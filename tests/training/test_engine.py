@@ -158,9 +158,14 @@ def test_half_an_update_is_half_the_learning_rate(monkeypatch) -> None:
 
 
 @compiled_only
-@pytest.mark.parametrize("case", ["loop", "tied", "plain", "torch", "torch-tied"])
-def test_a_schedule_is_other_rates_in_every_epoch(case) -> None:
-    """Three epochs, against epochs without a schedule whose rates are multiplied by hand."""
+@pytest.mark.parametrize(
+    "case", ["loop", "loop-momentum-sign-mirror", "tied", "plain", "plain-mirror", "torch-noisy", "torch-tied"]
+)
+def test_a_schedule_is_other_rates_in_every_epoch(case, monkeypatch) -> None:
+    """Three epochs, against epochs without a schedule whose rates, that of mirror phases too, are
+    multiplied by hand.
+    """
+    monkeypatch.setattr(mirror, "PIECE", 40)
     kind, options = CASES[case]
     if options.get("solver") == "torch":
         pytest.importorskip("torch")
@@ -174,9 +179,10 @@ def test_a_schedule_is_other_rates_in_every_epoch(case) -> None:
         once = LearningRates(
             factor * rates.input, tuple(factor * rate for rate in rates.forward), factor * rates.loop, rates.backward
         )
-        for learner, changes in ((scheduled, {"schedule": schedule}), (by_hand, {"rates": once})):
+        for learner, share, changes in ((scheduled, 1.0, {"schedule": schedule}), (by_hand, factor, {"rates": once})):
             optimiser = dataclasses.replace(recipe.optimiser, **changes)
-            train_epoch(learner, data, dataclasses.replace(recipe, optimiser=optimiser), threads=1)
+            same = dataclasses.replace(recipe, optimiser=optimiser, mirror=share * recipe.mirror)
+            train_epoch(learner, data, same, threads=1)
         for name, w in scheduled.network.parameters().items():
             assert np.array_equal(w, by_hand.network.parameters()[name]), (factor, name)
 

@@ -126,7 +126,13 @@ class RateLearningConfig(LearningConfig):
     ]
     mirror: Annotated[
         float,
-        Field(0.0, ge=0, le=1, description="share by which the loop follows noise sent forward, every thousand images"),
+        Field(
+            0.0,
+            ge=0,
+            le=1,
+            description="share by which the loop follows noise sent forward, every thousand images, before the "
+            "schedule's factor",
+        ),
     ]
     rates: Annotated[RatesConfig, Field(description="learning rates")]
     normalised: Annotated[
