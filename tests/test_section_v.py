@@ -275,9 +275,9 @@ def test_tables_are_written_between_their_marks(script, tmp_path, own_presets, m
     found = load_config("mnist-3x1500")[1]
     assert found.differences(load_config(before)[1]) == {}
     assert found.notes.measured == (
-        "test 2.50 %, validation 2.00 % at the best epoch of 150; training 1.00 % at the end; seed 0"
+        "test 2.50 %, validation 2.00 % at the best epoch of 60; training 1.00 % at the end; seed 0"
     )
-    assert (found.notes.minutes, found.notes.machine) == (15.0, "Some CPU, 2 cores, 2 threads")
+    assert (found.notes.minutes, found.notes.machine) == (6.0, "Some CPU, 2 cores, 2 threads")
     assert script("table", "--write") == (0, "\n", ""), "once is enough"
 
 
