@@ -178,10 +178,13 @@ def curve(epochs, **keys):
     ]
 
 
-def drawn_figure(name, matrices=("W1", "W2", "loop"), last=12):
-    """(figure, rows) of made-up numbers."""
+COUNTS = {"loop learned": "140 to 151 of 300", "loop fixed": "287 of 300"}
+
+
+def drawn_figure(name, matrices=("W1", "W2", "loop"), last=12, turns=True):
+    """(figure, rows) of made-up numbers; `turns`: each matrix is fixed in turn."""
     whole, fine = range(last + 1), [epoch / 10 for epoch in range(10 * last + 1)]
-    above, below = ["loop learned", "loop fixed"], [f"{matrix} fixed" for matrix in matrices]
+    above, below = ["loop learned", "loop fixed"], [f"{matrix} fixed" for matrix in matrices if turns]
     shown = [(variant, matrix) for variant in dict.fromkeys([*above, *below]) for matrix in matrices]
     if name == "alignment":
         rows = [
@@ -190,7 +193,7 @@ def drawn_figure(name, matrices=("W1", "W2", "loop"), last=12):
             for q, at in (("network", fine), ("sample", whole))
             for row in curve(at, quantity=q, variant=v, matrix=m)
         ]
-        return figures.draw_alignment(rows, matrices, above, below), rows
+        return figures.draw_alignment(rows, matrices, above, below, COUNTS), rows
     if name == "subspace":
         rows = [
             row
@@ -231,6 +234,20 @@ def drawn_figure(name, matrices=("W1", "W2", "loop"), last=12):
 
 
 NAMES = ("alignment", "subspace", "gradients", "spectra", "errors")
+
+
+@pytest.mark.parametrize(("name", "lines"), [("alignment", 1), ("subspace", 2)])
+def test_without_matrices_fixed_in_turn_there_is_no_empty_line(name, lines):
+    figure = drawn_figure(name, turns=False)[0]
+    assert len(figure.axes) == 3 * lines
+    assert all(len(ax.lines) > 1 for ax in figure.axes), "a right angle, and curves"
+    assert_legible(figure)
+
+
+def test_the_legend_of_the_alignment_counts_samples():
+    (legend,) = drawn_figure("alignment")[0].legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts[:3] == ["loop learned (140 to 151 of 300 samples)", "loop fixed (287 of 300 samples)", "W1 fixed"]
 
 
 @pytest.mark.parametrize("name", NAMES)

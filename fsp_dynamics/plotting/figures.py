@@ -45,13 +45,20 @@ LOOP_ANGLE, SUBSPACE_ANGLE = "angle (degrees)", "angle inside (degrees)"
 
 
 @styled(SMALL)
-def draw_alignment(rows: Sequence[Row], matrices: Sequence[str], above: Sequence[str], below: Sequence[str]) -> Figure:
-    """Angles, one column per matrix: the variants `above` in the first row, `below` in the
-    second.
+def draw_alignment(
+    rows: Sequence[Row],
+    matrices: Sequence[str],
+    above: Sequence[str],
+    below: Sequence[str],
+    counts: Mapping[str, str],
+) -> Figure:
+    """Angles, one column per matrix: the variants `above` in the first row, `below`, if any, in the
+    second. counts : how many samples of a variant have an angle, for the legend.
     """
-    figure, axes = _grid(2, len(matrices), 4.3)
+    groups = [group for group in (above, below) if group]
+    figure, axes = _grid(len(groups), len(matrices), 0.7 + 1.8 * len(groups))
     styles = _styles([*above, *below])
-    for line, shown in zip(axes, (above, below), strict=True):
+    for line, shown in zip(axes, groups, strict=True):
         for ax, matrix in zip(line, matrices, strict=True):
             _right_angle(ax)
             for variant in shown:
@@ -60,20 +67,23 @@ def draw_alignment(rows: Sequence[Row], matrices: Sequence[str], above: Sequence
                 _curve(
                     ax, _chosen(rows, quantity="sample", variant=variant, matrix=matrix), colour, dash, THICK, band=0.2
                 )
-    _titles(axes, matrices, ("loop learned or fixed", "one matrix fixed"), [LOOP_ANGLE, LOOP_ANGLE])
-    entries = [(variant, *styles[variant], THICK) for variant in styles]
+    _titles(axes, matrices, ("loop learned or fixed", "one matrix fixed")[: len(groups)], [LOOP_ANGLE] * len(groups))
+    named = {variant: f"{variant} ({counts[variant]} samples)" if variant in counts else variant for variant in styles}
+    entries = [(named[variant], *styles[variant], THICK) for variant in styles]
     _legend(figure, [*entries, ("thin: whole matrices", GREY, "-", THIN)])
     return figure
 
 
 @styled(SMALL)
 def draw_subspace(rows: Sequence[Row], matrices: Sequence[str], above: Sequence[str], below: Sequence[str]) -> Figure:
-    """Angles inside the subspace of the product for the variants `above` and `below`; then the raw
-    angle and its bound for those `above`.
+    """Angles inside the subspace of the product for the variants `above` and, if any, `below`; then
+    the raw angle and its bound for those `above`.
     """
-    figure, axes = _grid(3, len(matrices), 5.8, sharey="row")
+    lines = [("loop learned or fixed", above, "inside"), ("one matrix fixed", below, "inside")]
+    lines = [each for each in (*lines, ("loop learned or fixed", above, "raw")) if each[1]]
+    figure, axes = _grid(len(lines), len(matrices), 0.7 + 1.7 * len(lines), sharey="row")
     styles = _styles([*above, *below])
-    for line, shown, quantity in zip(axes, (above, below, above), ("inside", "inside", "raw"), strict=True):
+    for line, (_, shown, quantity) in zip(axes, lines, strict=True):
         for ax, matrix in zip(line, matrices, strict=True):
             _right_angle(ax)
             for variant in shown:
@@ -88,8 +98,8 @@ def draw_subspace(rows: Sequence[Row], matrices: Sequence[str], above: Sequence[
     _titles(
         axes,
         matrices,
-        ("loop learned or fixed", "one matrix fixed", "loop learned or fixed"),
-        [SUBSPACE_ANGLE, SUBSPACE_ANGLE, "raw angle (degrees)"],
+        [label for label, _, _ in lines],
+        [SUBSPACE_ANGLE if quantity == "inside" else "raw angle (degrees)" for _, _, quantity in lines],
     )
     entries = [(variant, *styles[variant], THICK) for variant in styles]
     _legend(figure, [*entries, ("bound of the raw angle", GREY, ":", THIN)])

@@ -23,7 +23,9 @@ Row = dict[str, Any]
 
 SPREAD = ("epoch", "value", "low", "high", "runs")
 COLUMNS = {
-    "alignment": ("quantity", "variant", "matrix", "epoch", "value", "std", "low", "high", "runs", "samples"),
+    "alignment": (
+        *("quantity", "variant", "matrix", "epoch", "value", "std", "low", "high", "runs", "samples", "converged"),
+    ),
     "subspace": ("quantity", "variant", "matrix", *SPREAD),
     "gradients": ("quantity", "source", "matrix", *SPREAD),
     "spectra": ("quantity", *SPREAD, "seed", "real", "imaginary"),
@@ -32,8 +34,8 @@ COLUMNS = {
 
 
 def alignment(members: Sequence[FigureRun], last: int) -> list[Row]:
-    """`sample`: the angles as samples see them, at whole epochs; `network`: those of the matrices
-    themselves, between them too.
+    """`sample`: the angles as samples see them, at whole epochs, and how many `samples` of the
+    `converged` have one; `network`: those of the matrices themselves, between them too.
     """
     rows: list[Row] = []
     for name, matrix, group in _by_matrix(members):
@@ -54,9 +56,26 @@ def alignment(members: Sequence[FigureRun], last: int) -> list[Row]:
                     "high": mean + std,
                     "runs": len(seen),
                     "samples": samples,
+                    "converged": sum(r["converged"] for r in seen),
                 }
                 rows.append({"quantity": "sample", **row})
     return _sorted(rows)
+
+
+def counts(rows: Sequence[Row], epoch: int) -> dict[str, str]:
+    """{variant: how many samples have an angle at that epoch}, such as "151 of 300", or "140 to 151
+    of 300" where not every matrix has one in the same samples.
+    """
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["quantity"] == "sample" and row["epoch"] == epoch:
+            found.setdefault(row["variant"], []).append(row)
+    shown = {}
+    for variant, of_matrices in found.items():
+        number = sorted({row["samples"] for row in of_matrices})
+        between = " to ".join(map(str, dict.fromkeys((number[0], number[-1]))))
+        shown[variant] = f"{between} of {max(row['converged'] for row in of_matrices)}"
+    return shown
 
 
 def subspace(members: Sequence[FigureRun], last: int) -> list[Row]:

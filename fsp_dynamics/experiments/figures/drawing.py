@@ -34,17 +34,17 @@ from fsp_dynamics.writing import write_aside
 class FigureKind:
     """One kind of figure.
 
-    wanted : the variants it shows, of a configuration. partial : it can be drawn without some of
-        them. rows : its numbers, from the runs and the last epoch. records : what must be in
-        probes.jsonl. shown : what is drawn, for the caption. tuned : each variant may have its own
-        rates.
+    wanted : the variants it shows, of a configuration. least : those without which it is not
+        drawn; by default all. rows : its numbers, from the runs and the last epoch. records : what
+        must be in probes.jsonl. shown : what is drawn, for the caption. tuned : each variant may
+        have its own rates.
     """
 
     wanted: Callable[[RateConfig], list[str]]
     rows: Callable[[Sequence[FigureRun], int], list[Row]]
     records: tuple[str, ...]
     shown: str
-    partial: bool = False
+    least: Callable[[RateConfig], list[str]] | None = None
     tuned: bool = False
 
 
@@ -58,8 +58,11 @@ class Made:
     last: int
 
 
+_ABOVE = (variants.LEARNED, variants.FIXED)
+
+
 def _in_turn(config: RateConfig) -> list[str]:
-    return [variants.LEARNED, variants.FIXED, *(name for name in variants.each_fixed(config) if name != variants.FIXED)]
+    return [*_ABOVE, *(name for name in variants.each_fixed(config) if name not in _ABOVE)]
 
 
 FIGURES = {
@@ -68,10 +71,14 @@ FIGURES = {
         curves.alignment,
         ("samples", "mean"),
         "The angle of each matrix of the loop to the product of the others (figure 3 of the paper), by epoch. "
-        "Above, the loop learned and the loop fixed; below, each matrix fixed in turn. Thick lines with bands: the "
-        "angles in single samples, over the responding units only; mean over samples and seeds, and one "
-        "standard deviation over both. Thin lines: the angle of the matrices themselves, within epochs too, mean "
-        "over seeds. A sample in which no unit of a layer responds has no angle and is left out.",
+        "Above, the loop learned and the loop fixed; below, where there are such runs, each matrix fixed in turn. "
+        "Thick lines with bands: the angles in single samples, over the responding units only; mean over samples "
+        "and seeds, and one standard deviation over both. Thin lines: the angle of the matrices themselves, within "
+        "epochs too, mean over seeds. A sample in which no unit of a layer responds has no angle and is left out, so "
+        "that variants are compared over different samples; in the legend, how many have an angle at the last "
+        "epoch. Few outputs of a sample respond, and the product of the others has no higher rank than these are, so "
+        "that the angles of single samples stay nearer to 90 degrees than those of the matrices.",
+        least=lambda config: list(_ABOVE),
     ),
     "subspace": FigureKind(
         _in_turn,
@@ -79,8 +86,9 @@ FIGURES = {
         ("alignment", "inside"),
         "The product of the other matrices has no higher rank than there are outputs, so the raw angle of a wide "
         "matrix cannot fall below a bound. First row: the angle inside that subspace, the loop learned and the "
-        "loop fixed; second row: the same, each matrix fixed in turn; third row: the raw angle (solid) and its "
-        "bound (dotted). Lines are means over seeds, bands reach from the smallest to the largest.",
+        "loop fixed; then, where there are such runs, the same, each matrix fixed in turn; last row: the raw angle "
+        "(solid) and its bound (dotted). Lines are means over seeds, bands reach from the smallest to the largest.",
+        least=lambda config: list(_ABOVE),
     ),
     "gradients": FigureKind(
         lambda config: [variants.LEARNED],
@@ -108,7 +116,7 @@ FIGURES = {
         "Test error (thick) and training error (thin; of the predictions made while learning) by epoch. "
         "Backpropagation trains the same layers without the loop, which are then a multilayer perceptron. Lines "
         "are means over seeds, bands of the test error reach from the smallest to the largest.",
-        partial=True,
+        least=lambda config: [],
         tuned=True,
     ),
 }
@@ -124,8 +132,7 @@ def make(name: str, folders: Sequence[str | Path], out: str | Path, *, seeds: Co
     kind = FIGURES[check_choice("figure", name, FIGURES)]
     members = collecting.gather(folders, kind.wanted, seeds)
     collecting.check_alike(members, kind.tuned)
-    if not kind.partial:
-        collecting.check_complete(name, members, kind.wanted(members[0].config))
+    collecting.check_complete(name, members, (kind.least or kind.wanted)(members[0].config))
     last = min(m.epochs for m in members)
     if last == 0:
         idle = next(m.folder for m in members if not m.epochs)
@@ -138,7 +145,7 @@ def make(name: str, folders: Sequence[str | Path], out: str | Path, *, seeds: Co
     files = {end: target / f"{name}.{end}" for end in ("png", "svg", "csv", "txt")}
     _draw(name, rows, members, [files["png"], files["svg"]])
     write_aside(files["csv"], _table(curves.COLUMNS[name], rows))
-    write_aside(files["txt"], caption(name, members, last).encode())
+    write_aside(files["txt"], caption(name, members, rows, last).encode())
     return Made(name, files, [m.folder for m in members], last)
 
 
@@ -153,7 +160,7 @@ def train_missing(
     return collecting.provide(base, kind.wanted(base), folder, seeds, reporter, **how)
 
 
-def caption(name: str, members: Sequence[FigureRun], last: int) -> str:
+def caption(name: str, members: Sequence[FigureRun], rows: Sequence[Row], last: int) -> str:
     """What is drawn, from which runs, and the command that makes it again, without any folder of
     this machine.
     """
@@ -180,14 +187,18 @@ def caption(name: str, members: Sequence[FigureRun], last: int) -> str:
             "test" if config.data.validation == 0 else "validation",
         )
         lines.append(f"Samples: the first {counted} images of the {part} set, those converged")
+        lines += [
+            f"{variant}: angles of {each} samples at epoch {last}"
+            for variant, each in curves.counts(rows, last).items()
+        ]
     lines += [f"Commit: {_listed(commits)}", f"Made by: {command(name, members)}", ""]
     return "\n".join(lines)
 
 
 def command(name: str, members: Sequence[FigureRun]) -> str:
     """The command that trains these runs, where they are missing, and draws the figure."""
-    base = _base(members)
-    if base.variant != variants.LEARNED:
+    base, found = _base(members), {m.variant for m in members}
+    if base.variant != variants.LEARNED or not found.issuperset(FIGURES[name].wanted(base.config)):
         return f"fsp figure {name} --runs FOLDER, the folder that holds these runs"
     preset, changed = _preset(base)
     seeds = ",".join(map(str, sorted({m.config.seed for m in members})))
@@ -204,14 +215,13 @@ def command(name: str, members: Sequence[FigureRun]) -> str:
 def _draw(name: str, rows: list[Row], members: Sequence[FigureRun], paths: Sequence[Path]) -> None:
     from fsp_dynamics.plotting import figures, save_figure
 
-    config = _base(members).config
+    config, found = _base(members).config, {m.variant for m in members}
+    below = [each for each in variants.each_fixed(config) if each in found] if found.difference(_ABOVE) else []
     draw: dict[str, Callable[[list[Row]], Any]] = {
         "alignment": lambda rows: figures.draw_alignment(
-            rows, variants.matrices(config), _in_turn(config)[:2], variants.each_fixed(config)
+            rows, variants.matrices(config), _ABOVE, below, curves.counts(rows, min(m.epochs for m in members))
         ),
-        "subspace": lambda rows: figures.draw_subspace(
-            rows, variants.matrices(config), _in_turn(config)[:2], variants.each_fixed(config)
-        ),
+        "subspace": lambda rows: figures.draw_subspace(rows, variants.matrices(config), _ABOVE, below),
         "gradients": figures.draw_gradients,
         "spectra": figures.draw_spectra,
         "errors": figures.draw_errors,

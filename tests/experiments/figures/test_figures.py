@@ -230,9 +230,11 @@ def test_bands_are_one_standard_deviation_over_all_samples(runs, made):
     mean, std = curves.pooled([s["mean"]["W1"] for s in seeds], [s["std"]["W1"] for s in seeds])
     assert (row["value"], row["std"]) == pytest.approx((mean, std))
     assert (row["low"], row["high"]) == pytest.approx((mean - std, mean + std))
-    assert row["samples"] == sum(
-        r[2]["converged"] - r[2]["samples"]["undefined"]["W1"] for r in probes(runs, "loop-learned")
-    )
+    last = [records[2] for records in probes(runs, "loop-learned")]
+    assert row["converged"] == sum(r["converged"] for r in last)
+    assert row["samples"] == row["converged"] - sum(r["samples"]["undefined"]["W1"] for r in last)
+    counted = f"loop learned: angles of {row['samples']:g} of {row['converged']:g} samples at epoch 2\n"
+    assert counted in made["alignment"].files["txt"].read_text()
 
 
 ROW = ("sample", "loop learned", "W1", 2.0)
@@ -335,6 +337,27 @@ def test_an_undefined_angle_is_left_out_and_counted(copied, tmp_path):
     assert found[1]["value"] == probes(copied, "loop-learned")[1][1]["samples"]["mean"]["W1"]
 
 
+def test_samples_are_counted_at_that_epoch_over_all_matrices():
+    def row(samples, matrix="W1", variant="loop learned", epoch=2, quantity="sample"):
+        key = {"quantity": quantity, "variant": variant, "matrix": matrix, "epoch": epoch}
+        return {**key, "samples": samples, "converged": 300}
+
+    other = [row(9, epoch=1), row(8, quantity="network"), row(7, "loop", "loop fixed")]
+    rows = [row(151), row(140, "W2"), row(145, "loop"), *other]
+    assert curves.counts(rows, 2) == {"loop learned": "140 to 151 of 300", "loop fixed": "7 of 300"}
+
+
+@pytest.mark.parametrize("name", ["alignment", "subspace"])
+def test_matrices_need_not_be_fixed_in_turn(runs, tmp_path, name):
+    """As for runs of a preset and of its twin with a fixed loop."""
+    made = make(name, [runs / f"loop-{which}-{seed}" for which in ("learned", "fixed") for seed in (0, 1)], tmp_path)
+    rows = table(made.files["csv"])
+    assert {row["variant"] for row in rows} == {"loop learned", "loop fixed"}
+    text = made.files["txt"].read_text()
+    assert "W1 fixed" not in text
+    assert f"Made by: fsp figure {name} --runs FOLDER" in text, "--train would make more than was drawn"
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_epochs_that_not_all_have_are_not_drawn_as_the_caption_notes(copied, tmp_path):
     for name in ("metrics.jsonl", "probes.jsonl"):
@@ -378,8 +401,8 @@ def test_the_caption_names_what_is_drawn_and_no_folder(runs, tmp_path):
 def test_the_command_of_the_caption_makes_the_same_configuration(changes):
     config = small(**changes)
     member = collecting.FigureRun(Path("x"), config, variants.LEARNED, [], [], {})
-    words = shlex.split(command("alignment", [member]))
-    assert words[:4] == ["fsp", "figure", "alignment", "--train"]
+    words = shlex.split(command("gradients", [member]))
+    assert words[:4] == ["fsp", "figure", "gradients", "--train"]
     given = {key.removeprefix("--"): value for key, value in zip(words[4::2], words[5::2], strict=True)}
     assert given.pop("preset") == "digits"
     again = load_config(
@@ -417,8 +440,8 @@ def test_the_command_of_the_caption_makes_the_same_configuration(changes):
         ),
         (
             "alignment",
-            lambda f: [shutil.rmtree(f / f"W1-fixed-{seed}") for seed in (0, 1)],
-            ["lacks W1 fixed", "train_missing()", "learning.frozen = forward[0]"],
+            lambda f: [shutil.rmtree(f / f"loop-fixed-{seed}") for seed in (0, 1)],
+            ["lacks loop fixed", "train_missing()", "learning.frozen = loop"],
         ),
         (
             "alignment",
