@@ -37,6 +37,7 @@ ROWS = (
     Row("mnist-3x1500-fixed-loop", "the same, the loop fixed"),
     Row("fashion-2x1500", "Fashion-MNIST, two hidden layers of 1500", ("11.00 %", "10.95 %", "2 %")),
     Row("fashion-2x1500-fixed-loop", "the same, the loop fixed"),
+    Row("mnist-2x1500-best", "MNIST, two of 1500, images moved and turned"),
     Row("mnist-ep-2x500", "MNIST by equilibrium propagation, two of 500", ("2-3 %", "", "")),
     Row("mnist-2x500", "MNIST, two hidden layers of 500"),
     Row("fashion-2x500", "Fashion-MNIST, two hidden layers of 500"),

@@ -44,6 +44,7 @@ def test_the_promised_presets_exist():
         "mnist-2x1500",
         "mnist-3x1500",
         "fashion-2x1500",
+        "mnist-2x1500-best",
         "mnist-2x1500-fixed-loop",
         "mnist-3x1500-fixed-loop",
         "fashion-2x1500-fixed-loop",
