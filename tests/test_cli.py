@@ -181,7 +181,7 @@ def test_training_help_lists_presets_and_every_configuration_key(capsys):
         (["quickstart", "--out", "RUN"], ["no quickstart"]),
         (["data", "fetch", "mnst"], ["did you mean 'mnist'"]),
         (["figure", "alignmnt"], ['Did you mean "alignment"']),
-        (["figure", "alignment", "--runs", "RUN"], ["lacks loop fixed, W1 fixed", "--train"]),
+        (["figure", "alignment", "--runs", "RUN"], ["lacks loop fixed among its 1 runs", "--train"]),
         (["figure", "alignment", "--runs", "nowhere"], ["nowhere is no folder", "--train"]),
         (["figure", "errors", "--runs", "RUN", "--seeds", "1,x"], ["seeds = '1,x'", "0,1,2"]),
         (["figure", "errors", "--runs", "RUN", "--seeds", "5"], ["no run of seed 5"]),

@@ -18,6 +18,18 @@ from fsp_dynamics.kernels.heed import heeding
 ALL = [pytest.param(name, id=name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Signals end these tests as at a prompt, also where nohup had one ignored."""
+    before = {each: signal.getsignal(each) for each in (getattr(signal, one.id) for one in ALL)}
+    for each, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(each, signal.SIG_DFL)
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
 def send(number):
     os.kill(os.getpid(), number)
 
