@@ -279,6 +279,7 @@ def test_nothing_depends_on_the_unit_of_time(rho, settings, dtype):
         np.testing.assert_allclose(there.residual, here.residual, rtol=1e-6)
 
 
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="takes minutes as plain Python")
 @pytest.mark.parametrize("save", [None, 0.01])
 @pytest.mark.parametrize(("r", "beta"), [(0.01, 1.0), (1.0, 200.0)])
 def test_the_default_step_follows_fast_units_and_strong_nudges(r, beta, save):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
+import numba
 import numpy as np
 import oracles
 import problems
@@ -204,6 +205,7 @@ def test_stability_depends_on_the_time_constants(r) -> None:
         assert stable(network, halves, None, constant).tolist() == [held], (gain, limit)
 
 
+@pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="takes minutes as plain Python")
 def test_an_oscillating_loop_is_reported_not_believed() -> None:
     """Beyond that limit no solver may call it rest: Newton's equilibrium is unstable and
     integration never settles.
