@@ -15,6 +15,7 @@ from fsp_dynamics.analysis.alignment import angle, loop_alignment
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.learning import mirror
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
+from fsp_dynamics.learning.schedules import FactorSchedule
 from fsp_dynamics.models.rate import drive
 from fsp_dynamics.solvers.equilibrium import Tolerance
 from fsp_dynamics.solvers.fixed_point import FixedPointSolver
@@ -103,6 +104,12 @@ def test_a_mirrored_loop_aligns_better(monkeypatch) -> None:
     assert loop > 6
     assert W1 > 0
     assert np.mean(errors) < 12
+
+
+def test_its_rate_follows_the_schedule_and_is_one_at_most() -> None:
+    optimiser = Sgd(LearningRates(1.0, (1.0,)), schedule=FactorSchedule(1.5))
+    recipe = Recipe(optimiser, FixedPointSolver(), mirror=0.5)
+    assert [recipe.mirror_rate(epoch) for epoch in range(4)] == [0.5, 0.75, 1.0, 1.0]
 
 
 def test_what_it_needs() -> None:

@@ -23,9 +23,7 @@ Row = dict[str, Any]
 
 SPREAD = ("epoch", "value", "low", "high", "runs")
 COLUMNS = {
-    "alignment": (
-        *("quantity", "variant", "matrix", "epoch", "value", "std", "low", "high", "runs", "samples", "converged"),
-    ),
+    "alignment": ("quantity", "variant", "matrix", *SPREAD, "std", "samples", "converged"),
     "subspace": ("quantity", "variant", "matrix", *SPREAD),
     "gradients": ("quantity", "source", "matrix", *SPREAD),
     "spectra": ("quantity", *SPREAD, "seed", "real", "imaginary"),

@@ -58,7 +58,7 @@ class Made:
     last: int
 
 
-_ABOVE = (variants.LEARNED, variants.FIXED)
+_ABOVE = (variants.LEARNED, variants.FIXED)  # in the upper row of angles, which is always there
 
 
 def _in_turn(config: RateConfig) -> list[str]:
@@ -143,7 +143,7 @@ def make(name: str, folders: Sequence[str | Path], out: str | Path, *, seeds: Co
     target = expanded(out, "out")
     target.mkdir(parents=True, exist_ok=True)
     files = {end: target / f"{name}.{end}" for end in ("png", "svg", "csv", "txt")}
-    _draw(name, rows, members, [files["png"], files["svg"]])
+    _draw(name, rows, members, last, [files["png"], files["svg"]])
     write_aside(files["csv"], _table(curves.COLUMNS[name], rows))
     write_aside(files["txt"], caption(name, members, rows, last).encode())
     return Made(name, files, [m.folder for m in members], last)
@@ -212,14 +212,14 @@ def command(name: str, members: Sequence[FigureRun]) -> str:
     return shlex.join(words) + (f", and without {_listed(left_out)}" if left_out else "")
 
 
-def _draw(name: str, rows: list[Row], members: Sequence[FigureRun], paths: Sequence[Path]) -> None:
+def _draw(name: str, rows: list[Row], members: Sequence[FigureRun], last: int, paths: Sequence[Path]) -> None:
     from fsp_dynamics.plotting import figures, save_figure
 
     config, found = _base(members).config, {m.variant for m in members}
     below = [each for each in variants.each_fixed(config) if each in found] if found.difference(_ABOVE) else []
     draw: dict[str, Callable[[list[Row]], Any]] = {
         "alignment": lambda rows: figures.draw_alignment(
-            rows, variants.matrices(config), _ABOVE, below, curves.counts(rows, min(m.epochs for m in members))
+            rows, variants.matrices(config), _ABOVE, below, curves.counts(rows, last)
         ),
         "subspace": lambda rows: figures.draw_subspace(rows, variants.matrices(config), _ABOVE, below),
         "gradients": figures.draw_gradients,
