@@ -10,4 +10,5 @@ scaling     cost against width, depth, batch and threads; memory
 machine     the machine and the peak performance of its cores
 report      tables, JSON, figure
 suite       all of these
+screens     what a command shows in a terminal, second by second (not in suite)
 """

@@ -1,4 +1,6 @@
-"""A local JupyterLab and browser for tests, measurements and screenshots of the explorer."""
+"""The explorer in a browser, as a page of its own or in a local JupyterLab: for tests, measurements
+and screenshots.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from fsp_dynamics.experiments.notebook import NOTEBOOK, RUN
+from fsp_dynamics.explorer.model import Model
+from fsp_dynamics.explorer.server import PageServer
 
 ROOT = Path(__file__).parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -27,6 +32,14 @@ FLAGS = (
     *("--disable-component-update", "--disable-sync", "--disable-quic"),
 )
 EXPLORER = "[data-frame]"
+# the views of which all is inside their scrolling area and the window
+SEEN = """() => {
+    const area = document.querySelector('.fsp-area').getBoundingClientRect();
+    return [...document.querySelectorAll('.fsp-views figure')].filter((figure) => {
+        const box = figure.getBoundingClientRect();
+        return box.width > 0 && box.top >= area.top - 1 && box.bottom <= Math.min(area.bottom, innerHeight) + 1;
+    }).map((figure) => figure.dataset.view);
+}"""
 # no news, no update checks, no notifications
 QUIET = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -105,19 +118,42 @@ def started(folder: Path, *, run: Path | None = None, dark: bool = False) -> Ite
                 server.kill()
 
 
+@contextlib.contextmanager
+def served(model: Model) -> Iterator[PageServer]:
+    """The page of this model, as `fsp explore` serves it, from a thread."""
+    with PageServer(model) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @dataclass(slots=True)
 class Page:
-    """The explorer's notebook in a browser window. `page` is Playwright's; `messages` are those
-    of the console.
+    """The explorer in a browser window. `page` is Playwright's; `messages` are those of the
+    console.
     """
 
     page: Any
     messages: list[str] = field(default_factory=list)
 
-    def open(self, lab: Lab) -> None:
-        """Load the notebook and wait for its kernel."""
+    def listen(self) -> None:
+        """Keep the messages of the console."""
         self.page.on("console", lambda message: self.messages.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.messages.append(f"error: {error}"))
+
+    def visit(self, address: str) -> None:
+        """Load the explorer's own page and wait for its first frame."""
+        self.listen()
+        self.page.goto(address)
+        self.page.wait_for_selector(EXPLORER, timeout=120_000)
+
+    def open(self, lab: Lab) -> None:
+        """Load the notebook and wait for its kernel."""
+        self.listen()
         self.page.goto(lab.address(NOTEBOOK.name))
         self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
         connected = "document.querySelector('.jp-Toolbar-kernelName')?.textContent.startsWith('Python 3')"
@@ -184,8 +220,10 @@ class Page:
 
 
 @contextlib.contextmanager
-def window(width: int = 1400, height: int = 900, dark: bool = False) -> Iterator[Page]:
-    """A browser window of that size. Raises FileNotFoundError without Chromium."""
+def window(width: int = 1400, height: int = 900, dark: bool = False, zoom: float = 1) -> Iterator[Page]:
+    """A browser window of that size, in pixels of the screen. Raises FileNotFoundError without
+    Chromium.
+    """
     from playwright.sync_api import sync_playwright
 
     found = chromium()
@@ -195,7 +233,8 @@ def window(width: int = 1400, height: int = 900, dark: bool = False) -> Iterator
         browser = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
         try:
             page = browser.new_page(
-                viewport={"width": width, "height": height},
+                viewport={"width": round(width / zoom), "height": round(height / zoom)},
+                device_scale_factor=zoom,
                 color_scheme="dark" if dark else "light",
                 accept_downloads=True,
             )

@@ -11,6 +11,7 @@ integrate in time, each sample with its own step, with `exponential` for smooth 
 updates to weights in place, `loop_products` multiplies along a loop. `heed` is what a kernel's
 caller listens to, `heed_compiler` the same while a kernel is compiled.
 
-`disk_cache`, `cache_places` and `cache_turns` keep on disk what Numba compiles, `thread_number` is
-how many threads there are.
+`apart` compiles kernels apart from those that call them, `views` are matrices in one array.
+`disk_cache`, `cache_places` and `cache_turns` keep on disk what Numba compiles, `compile_watch`
+tells of it while it lasts, `thread_number` is how many threads there are.
 """

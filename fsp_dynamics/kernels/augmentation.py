@@ -5,7 +5,8 @@ about its centre (bilinear between pixels), moved by whole pixels; then noise is
 result clipped to [0, 1]. What happens to a sample is drawn from a stream of its own
 (kernels/counter_stream.py), whose key is value p of the stream `seed`, p its place in the epoch's
 order: values 0 to 3 for the moves down and to the right, the angle and the mirror, value 4 + i for
-the noise of pixel i.
+the noise of pixel i. The planes of an image in colour, one after another, are moved and turned
+alike; each of their pixels has noise of its own.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ DOWN, RIGHT, ANGLE, MIRROR, NOISE = 0, 1, 2, 3, 4  # values of a sample's stream
 
 
 class ImageChanges(NamedTuple):
-    """How images of height x width pixels, row by row, are changed: largest move in pixels, largest
-    angle in radians, standard deviation of the noise, probability of a mirror image.
+    """How images of height x width pixels, row by row, in so many planes are changed: largest move
+    in pixels, largest angle in radians, standard deviation of the noise, probability of a mirror
+    image.
     """
 
+    planes: int
     height: int
     width: int
     shift: int
@@ -53,17 +56,19 @@ def augment(
     no size where nothing is turned.
     """
     begin, end = partition(rows.size, thread, threads)
-    count = 2 * changes.shift + 1
+    count, size = 2 * changes.shift + 1, changes.height * changes.width
     for i in range(begin, end):
         key = value(seed, first + i)
         down, right = whole(value(key, DOWN), count) - changes.shift, whole(value(key, RIGHT), count) - changes.shift
         mirrored = uniform(value(key, MIRROR)) < changes.flip
-        if changes.rotation > 0:
-            angle = changes.rotation * (2 * uniform(value(key, ANGLE)) - 1)
-            frame(images[rows[i]], changes.height, changes.width, mirrored, framed[thread])
-            turn(framed[thread], changes.height, changes.width, angle, down, right, out[i])
-        else:
-            move(images[rows[i]], changes.height, changes.width, down, right, mirrored, out[i])
+        angle = changes.rotation * (2 * uniform(value(key, ANGLE)) - 1)
+        for p in range(changes.planes):
+            image, into = images[rows[i]][p * size : (p + 1) * size], out[i][p * size : (p + 1) * size]
+            if changes.rotation > 0:
+                frame(image, changes.height, changes.width, mirrored, framed[thread])
+                turn(framed[thread], changes.height, changes.width, angle, down, right, into)
+            else:
+                move(image, changes.height, changes.width, down, right, mirrored, into)
         if changes.noise > 0:
             add_noise(key, changes.noise, out[i])
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fsp_dynamics.kernels.field import Array, bare, unit_target
+from fsp_dynamics.kernels.field import Array, apart, bare, unit_target
 
 ITERATIONS = 20  # of Gauss-Seidel over the outputs of one model; two or three usually do
 
@@ -48,7 +48,7 @@ def mismatch(y: Array, u: Array, leak: float, beta: float, d: Array, n: int) -> 
     return np.sqrt(total)
 
 
-@bare
+@apart
 def broyden_update(slope: Array, dy: Array, du: Array, n: int) -> None:
     """S <- S + dy^T (du - dy S) / ||dy||^2: the smallest change after which the model explains the
     last move (Broyden 1965).
@@ -69,7 +69,7 @@ def broyden_update(slope: Array, dy: Array, du: Array, n: int) -> None:
                 slope[i, j] += weight * du[j]
 
 
-@bare
+@apart
 def predict(
     y: Array, u: Array, slope: Array, leak: float, beta: float, d: Array, z: Array, v: Array, n: int, accuracy: float
 ) -> None:
@@ -96,7 +96,7 @@ def predict(
             return
 
 
-@bare
+@apart
 def may_amplify(slope: Array, u: Array, leak: float, beta: float, d: Array, n: int, powers: Array) -> bool:
     """Whether a change of the outputs may come back larger: not if ||S^m|| < kappa^m in the
     Frobenius norm for m = 1, 2 or 4.
@@ -105,31 +105,32 @@ def may_amplify(slope: Array, u: Array, leak: float, beta: float, d: Array, n: i
     Where nothing is amplified, the equilibrium is stable in time, as far as S models the
     directions. powers (2, n, n) float64 is scratch.
     """
+    power, square = powers[0], powers[1]
     for i in range(n):
         moves = 0 < unit_target(np.float64(u[i]), leak, beta, np.float64(d[i])) < 1
         for j in range(n):
             free = moves and 0 < unit_target(np.float64(u[j]), leak, beta, np.float64(d[j])) < 1
-            powers[0, i, j] = slope[i, j] / (leak + beta) if free else 0.0
+            power[i, j] = slope[i, j] / (leak + beta) if free else 0.0
     for _ in range(3):
         size = 0.0
         for i in range(n):
             for j in range(n):
-                size += np.float64(powers[0, i, j]) ** 2
+                size += np.float64(power[i, j]) ** 2
         if size < 1:
             return False
         for i in range(n):
             for j in range(n):
-                powers[1, i, j] = 0
+                square[i, j] = 0
             for k in range(n):
                 for j in range(n):
-                    powers[1, i, j] += powers[0, i, k] * powers[0, k, j]
+                    square[i, j] += power[i, k] * power[k, j]
         for i in range(n):
             for j in range(n):
-                powers[0, i, j] = powers[1, i, j]
+                power[i, j] = square[i, j]
     return True
 
 
-@bare
+@apart
 def mean_slope(moments: Array, products: Array, slope: Array, scratch: Array) -> None:
     """slope <- the regression of du on dy from moments = sum dy^T dy and products = sum dy^T du,
     (n, n) float64.

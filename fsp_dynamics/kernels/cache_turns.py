@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from fsp_dynamics import locks
+from fsp_dynamics.kernels.compile_watch import compiling
 from fsp_dynamics.kernels.heed import heed
 
 PATIENCE = 900.0  # seconds in all that a process waits for others
@@ -85,6 +86,11 @@ class Waiting:
 
     def wait(self, turn: Turn) -> None:
         """Until it is this process's turn, there are none, or waiting is no use."""
+        if turn.take() is False:
+            with compiling():
+                self._wait(turn)
+
+    def _wait(self, turn: Turn) -> None:
         begin = last = time.monotonic()
         sign = 0.0
         while turn.take() is False and time.monotonic() - begin < self.left:

@@ -22,10 +22,12 @@ from numba import config
 from numba.core import serialize
 from numba.core.compiler import CompileResult
 
+from fsp_dynamics.kernels.apart import callees, provide
 from fsp_dynamics.kernels.cache_places import Place, Places, describe, places
 from fsp_dynamics.kernels.cache_turns import Turn, Waiting
+from fsp_dynamics.kernels.compile_watch import install
 
-MAGIC = b"compiled kernel 1\n"
+MAGIC = b"compiled kernel 2\n"
 # of Numba's settings, those that change what is compiled
 SETTINGS = (
     *("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "USING_SVML", "DEBUG_NRT"),
@@ -43,6 +45,7 @@ def keep(dispatcher: Any) -> Any:
     compiles there. Unchanged without the compiler, and where the function's source cannot be read
     or its meaning is not in its source alone.
     """
+    install()
     function = getattr(dispatcher, "py_func", None)
     if function is None or function.__closure__ or not _source(function.__code__.co_filename):
         return dispatcher
@@ -108,7 +111,7 @@ class KernelCache:
         try:
             if result.lifted or result.library.has_dynamic_globals:
                 return
-            payload = serialize.dumps((key, result._reduce()))
+            payload = serialize.dumps((key, callees(result), result._reduce()))
         except Exception as error:
             known.tell(f"the compiled kernel {self._name} cannot be kept ({type(error).__name__}: {error})")
             return
@@ -143,8 +146,11 @@ class KernelCache:
 
     def _rebuilt(self, place: Place, key: tuple[Any, ...], context: Any) -> CompileResult | None:
         """Raises DamagedError, OSError, and whatever a damaged object may raise."""
-        own, reduced = pickle.loads(unpacked(place.read(self._file(key))))
-        return CompileResult._rebuild(context, *reduced) if own == key else None
+        own, called, reduced = pickle.loads(unpacked(place.read(self._file(key))))
+        if own != key:
+            return None
+        provide(called)
+        return CompileResult._rebuild(context, *reduced)
 
 
 def packed(payload: bytes) -> bytes:

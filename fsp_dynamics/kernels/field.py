@@ -20,6 +20,7 @@ import numba
 import numpy.typing as npt
 from numba.core.errors import NumbaError
 
+from fsp_dynamics.kernels.apart import compile_apart
 from fsp_dynamics.kernels.disk_cache import keep
 from fsp_dynamics.models import activations, rate
 from fsp_dynamics.settings import checked_features
@@ -29,15 +30,17 @@ Unit = Callable[[Any], Any]
 
 # before anything is compiled
 FEATURES = checked_features(getattr(numba.config, "CPU_FEATURES", None))
-INNER: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-BARE: dict[str, Any] = INNER | {"_nrt": False}
 # x / 0 is inf or NaN, as in arrays: nothing inside a loop can raise
-jit = numba.njit(error_model="numpy")
-inner = numba.njit(**INNER)  # called by kernels only: compiles in half the time
+# called from Python
+ENTRY: dict[str, Any] = {"error_model": "numpy", "no_cfunc_wrapper": True}
+INNER = ENTRY | {"no_cpython_wrapper": True}  # called by kernels
+BARE = INNER | {"_nrt": False}
+jit = numba.njit(**ENTRY)
+inner = numba.njit(**INNER)
 # besides, counts no references: each is an atomic operation, several for every view of an array
 bare = numba.njit(**BARE)
 # a function that counts no references cannot return an array: views are made where they are used
-view = numba.njit(error_model="numpy", inline="always")
+view = numba.njit(**ENTRY, inline="always")
 unit_field = jit(rate.unit_field)
 unit_target = jit(rate.unit_target)
 unit_rate_field = jit(rate.unit_rate_field)
@@ -148,18 +151,26 @@ def compiled_for(
     world |= {"rho": jitted(rate), "rho_slope": jitted(slope)}
     world["rho_pair"] = jit(_copy(rho_pair, world, marks)) if pair is None else pair
     for template in others:
-        world[template.__name__] = numba.njit(**BARE | {"_nrt": counted})(_copy(template, world, marks))
-    return jitted(_copy(top, world, marks), kept, nogil=True, counted=counted)
+        world[template.__name__] = _apart(_copy(template, world, marks), kept, **INNER, _nrt=counted)
+    return _apart(_copy(top, world, marks), kept, **ENTRY, nogil=True, _nrt=counted)
 
 
 def jitted(function: Any, kept: bool = False, nogil: bool = False, counted: bool = True) -> Any:
-    """The function compiled; if `kept`, also on disk (kernels/disk_cache.py)."""
+    """The function compiled; if `kept`, as `_apart` does it."""
     if hasattr(function, "py_func"):
         return function
     if not isinstance(function, FunctionType):
         raise NumbaError(f"{function!r} is not a function written in Python")
-    options: dict[str, Any] = {"error_model": "numpy", "nogil": nogil, "_nrt": counted}
-    compiled = numba.njit(**options)(function)
+    options = ENTRY | {"nogil": nogil, "_nrt": counted}
+    return _apart(function, True, **options) if kept else numba.njit(**options)(function)
+
+
+def _apart(function: Any, kept: bool, **options: Any) -> Any:
+    """The function compiled apart from what calls it (kernels/apart.py); if `kept`, also on disk
+    (kernels/disk_cache.py), under its name.
+    """
+    name = f"{function.__module__}.{function.__qualname__}" if kept else None
+    compiled = compile_apart(function, name, **options)
     return keep(compiled) if kept else compiled
 
 
@@ -180,8 +191,19 @@ def entry(function: Any) -> Any:
     """The function compiled to be called from Python: it releases the GIL, and is kept on disk
     until the source of any kernel changes.
     """
+    return _marked(function, **ENTRY, nogil=True, _nrt=False)
+
+
+def apart(function: Any) -> Any:
+    """The function compiled to be called by kernels, apart from them and kept on disk like an
+    `entry`: for whatever takes longer than a call.
+    """
+    return _marked(function, **BARE)
+
+
+def _marked(function: Any, **options: Any) -> Any:
     function.__qualname__ = f"{function.__name__}_{_fingerprint()}"
-    return jitted(function, kept=True, nogil=True, counted=False)
+    return _apart(function, True, **options)
 
 
 @cache

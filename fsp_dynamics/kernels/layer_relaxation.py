@@ -24,6 +24,7 @@ from fsp_dynamics.kernels.loop_relaxation import keep_running, record_pass
 from fsp_dynamics.kernels.panels import multiply, multiply_transposed
 from fsp_dynamics.kernels.status import OUT_OF_STEPS, RUNNING, Limits
 from fsp_dynamics.kernels.team import must_stop, partition
+from fsp_dynamics.kernels.views import view_of
 
 SQUARE, MIXED = 1, 3  # of progress and statistics; the others are those of kernels/loop_arrays.py
 PATIENCE = 12  # passes after which every rise of the residual empties the history
@@ -91,7 +92,7 @@ def product(x: Array, y: Array) -> float:
 @view
 def layer(values: Array, ends: Array, k: int, rows: int) -> Array:
     """Layer k (rows, N_k) of states or inputs, a view."""
-    return values[rows * ends[k] : rows * ends[k + 1]].reshape(rows, ends[k + 1] - ends[k])
+    return view_of(values, rows * ends[k], (rows, ends[k + 1] - ends[k]))
 
 
 @view
@@ -99,7 +100,7 @@ def matrix(weights: Array, shape: Array) -> Array:
     """The matrix with this row of `shapes`, in panels (P, K, COLUMNS), a view."""
     at, steps, panels = shape
     wide = 64 // weights.itemsize
-    return weights[at : at + panels * steps * wide].reshape(panels, steps, wide)
+    return view_of(weights, at, (panels, steps, wide))
 
 
 @inner

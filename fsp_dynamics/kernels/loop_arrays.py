@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fsp_dynamics.kernels.field import Array, bare, view
+from fsp_dynamics.kernels.views import view_of
 
 Y, U, BASE_Y, BASE_U = 0, 1, 2, 3  # of LoopBuffers.outputs
 RESIDUAL, BEST, DAMPING = 0, 1, 2  # of LoopBuffers.progress
@@ -84,7 +85,7 @@ def matrix(weights: Array, shapes: Array, k: int) -> Array:
     """The matrix into layer k, in panels (P, K, COLUMNS), a view."""
     at, steps, panels = shapes[k, 0], shapes[k, 1], shapes[k, 2]
     wide = 64 // weights.itemsize
-    return weights[at : at + panels * steps * wide].reshape(panels, steps, wide)
+    return view_of(weights, at, (panels, steps, wide))
 
 
 @bare
@@ -101,4 +102,4 @@ def layer(states: Array, shapes: Array, k: int, rows: int) -> Array:
     """The states of hidden layer k (rows, N_k) of one phase, a view."""
     wide = 64 // states.itemsize
     at, n = rows * first_unit(shapes, k, wide), shapes[k, 2] * wide
-    return states[at : at + rows * n].reshape(rows, n)
+    return view_of(states, at, (rows, n))

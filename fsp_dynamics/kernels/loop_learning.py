@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fsp_dynamics.kernels.field import Array, bare, entry
+from fsp_dynamics.kernels.field import Array, apart, bare, entry
 from fsp_dynamics.kernels.loop_arrays import PASSES, RESIDUAL, STATUS, LoopBuffers, LoopNet, LoopScratch, Y
 from fsp_dynamics.kernels.loop_optimiser import LearningSettings, LoopVelocity, learn
 from fsp_dynamics.kernels.loop_phases import (
@@ -52,7 +52,7 @@ class RankPart(NamedTuple):
     ranks: int
 
 
-@bare
+@apart
 def count_batch(
     data: LoopData, buffers: LoopBuffers, centred: bool, first: int, rows: int, n: int, totals: LoopTotals
 ) -> None:
@@ -95,7 +95,7 @@ def learn_batches(
     starts: LoopStarts,
     buffers: LoopBuffers,
     settings: LearningSettings,
-    velocity: LoopVelocity,
+    velocity: LoopVelocity | None,
     scratch: LoopScratch,
     limits: Limits,
     totals: LoopTotals,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fsp_dynamics.kernels.field import Array, bare, dot
+from fsp_dynamics.kernels.field import Array, apart, bare, dot
 from fsp_dynamics.kernels.loop_arrays import (
     ALL_ROWS,
     BASE_Y,
@@ -56,8 +56,8 @@ class LearningSettings(NamedTuple):
 
 
 class LoopVelocity(NamedTuple):
-    """Arrays laid out as those of `LoopNet`, to which updates are added: the velocity of momentum
-    (of no size without it), or the weights themselves.
+    """Arrays laid out as those of `LoopNet`, to which updates are added: the velocity of momentum,
+    or the weights themselves. Kernels get None without momentum, and have no code for it then.
     """
 
     weights: Array
@@ -80,7 +80,7 @@ def choose(
     return count
 
 
-@bare
+@apart
 def learning_rates(eta: Array, normalised: bool, norms: Array, image_norm: float, rows: int, rates: Array) -> None:
     """lr = eta / (1 + mean_B ||rho(s_pre^0)||^2) of each matrix into a layer, of the loop (last),
     and of each bias.
@@ -107,7 +107,7 @@ def limit_output(rates: Array, n: int, output_step: float, last: int, shares: Ar
             rates[kind, last] = shares[kind] * output_step / largest
 
 
-@bare
+@apart
 def mean_move(
     net: LoopNet,
     buffers: LoopBuffers,
@@ -137,7 +137,7 @@ def mean_move(
             moved[j] += overlap * change[b, j] / (rows * beta)
 
 
-@bare
+@apart
 def mean_velocity(net: LoopNet, velocity: LoopVelocity, mean_rates: Array, shares: Array, moved: Array) -> None:
     """moved_j = (a_W h @ V_W + a_b V_b)_j of the output, h the mean rates below it, (a_W, a_b) the
     shares.
@@ -151,9 +151,9 @@ def mean_velocity(net: LoopNet, velocity: LoopVelocity, mean_rates: Array, share
             moved[j] += shares[LR] * np.float64(mean_rates[k]) * panels[j // wide, k, j % wide]
 
 
-@bare
+@apart
 def prepare_weights(
-    thread: int, threads: int, net: LoopNet, velocity: LoopVelocity, momentum: float, decay: float, lr: Array
+    thread: int, threads: int, net: LoopNet, velocity: LoopVelocity | None, momentum: float, decay: float, lr: Array
 ) -> None:
     """W <- (1 - lr decay) W, V <- mu V (this thread's part)."""
     shapes, loop = net.shapes, net.loop
@@ -162,7 +162,7 @@ def prepare_weights(
         low, high = part(shapes, k, wide, thread, threads)
         if decay > 0:
             shrink(net.weights, 1 - lr[k] * decay, low, high)
-        if momentum > 0:
+        if velocity is not None:
             shrink(velocity.weights, momentum, low, high)
             begin, end = bias_part(shapes, k, wide, thread, threads)
             shrink(velocity.biases, momentum, begin, end)
@@ -170,11 +170,11 @@ def prepare_weights(
     for j in range(loop.shape[0]):
         if decay > 0:
             shrink(loop[j], 1 - lr[layers] * decay, low, high)
-        if momentum > 0:
+        if velocity is not None:
             shrink(velocity.loop[j], momentum, low, high)
 
 
-@bare
+@apart
 def apply_velocity(thread: int, threads: int, net: LoopNet, velocity: LoopVelocity, rates: Array) -> None:
     """W <- W + lr V (this thread's part)."""
     shapes, loop = net.shapes, net.loop
@@ -189,7 +189,7 @@ def apply_velocity(thread: int, threads: int, net: LoopNet, velocity: LoopVeloci
         add_scaled(loop[j], 1.0, velocity.loop[j], rates[LR, shapes.shape[0]], low, high)
 
 
-@bare
+@apart
 def add_matrix(
     thread: int,
     threads: int,
@@ -225,7 +225,7 @@ def add_matrix(
         add_outer(pair[:1], one, pair[1:], one, gain, panels, low, high)
 
 
-@bare
+@apart
 def accumulate(
     thread: int,
     threads: int,
@@ -283,7 +283,7 @@ def accumulate(
             add_to_loop(into.loop, pair[:1], pair[1:], one, gain, low, high)
 
 
-@bare
+@apart
 def learn(
     thread: int,
     threads: int,
@@ -292,7 +292,7 @@ def learn(
     data: LoopData,
     buffers: LoopBuffers,
     settings: LearningSettings,
-    velocity: LoopVelocity,
+    velocity: LoopVelocity | None,
     scratch: LoopScratch,
     first: int,
     rows: int,
@@ -309,13 +309,13 @@ def learn(
         image_norm += data.norms[first + b] / rows
     learning_rates(settings.eta, settings.normalised, scratch.norms, image_norm, rows, rates)
     prepare_weights(thread, threads, net, velocity, momentum, settings.decay, rates[LR])
-    if count > 0 and momentum == 0 and output_step > 0:
+    if velocity is None and count > 0 and output_step > 0:
         mean_move(
             net, buffers, mean_rates, chosen[:count], rows, beta, settings.mean_subtracted, shares, rates[MOVE]
         )  # fmt: skip
         limit_output(rates, n, output_step, last, shares)
     if count > 0:
-        into = velocity if momentum > 0 else LoopVelocity(net.weights, net.loop, net.biases)
+        into = LoopVelocity(net.weights, net.loop, net.biases) if velocity is None else velocity
         accumulate(
             thread,
             threads,
@@ -327,11 +327,11 @@ def learn(
             chosen[:count],
             places[:count],
             rates,
-            momentum > 0,
+            velocity is not None,
             1 / (rows * beta),
             settings.mean_subtracted,
         )
-    if momentum > 0:
+    if velocity is not None:
         barrier(threads, counters)
         if output_step > 0:
             mean_velocity(net, velocity, mean_rates, shares, rates[MOVE])

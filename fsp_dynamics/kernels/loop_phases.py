@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fsp_dynamics.kernels.broyden import broyden_update, mean_slope, mismatch, predict
-from fsp_dynamics.kernels.field import Array, bare, dot
+from fsp_dynamics.kernels.field import Array, apart, bare, dot
 from fsp_dynamics.kernels.loop_arrays import (
     ALL_ROWS,
     BASE_U,
@@ -69,7 +69,7 @@ class LoopStarts(NamedTuple):
     sums: Array
 
 
-@bare
+@apart
 def begin_batch(
     thread: int,
     threads: int,
@@ -106,7 +106,7 @@ def begin_batch(
     fill_drive(thread, threads, net, data, scratch, first, begin, end)
 
 
-@bare
+@apart
 def fill_drive(
     thread: int, threads: int, net: LoopNet, data: LoopData, scratch: LoopScratch, first: int, begin: int, end: int
 ) -> None:
@@ -125,7 +125,7 @@ def fill_drive(
             drive[b, c] += net.biases[c]
 
 
-@bare
+@apart
 def begin_nudge(
     thread: int,
     threads: int,
@@ -171,7 +171,7 @@ def begin_nudge(
             predict(free[Y, b], free[U, b], slopes[b], leak, beta, targets[b], y, pair[0], n, accuracy)
 
 
-@bare
+@apart
 def keep_free_state(shapes: Array, buffers: LoopBuffers, phase: int, b: int) -> None:
     """The nudged equilibrium of a sample whose free equilibrium is within the tolerance already."""
     outputs = buffers.outputs
@@ -209,7 +209,7 @@ def difference(now: Array, was: Array, factor: float, out: Array) -> None:
         out[c] = gain * (now[c] - was[c])
 
 
-@bare
+@apart
 def contrast(
     thread: int,
     threads: int,
@@ -240,7 +240,7 @@ def contrast(
             difference(outputs[POSITIVE, Y, b], outputs[other, Y, b], factor, outputs[POSITIVE, BASE_Y, b])
 
 
-@bare
+@apart
 def mean_below(thread: int, threads: int, net: LoopNet, buffers: LoopBuffers, scratch: LoopScratch, rows: int) -> None:
     """The mean over the batch of the free rates below the output (this thread's part of the
     columns).
@@ -258,6 +258,15 @@ def mean_below(thread: int, threads: int, net: LoopNet, buffers: LoopBuffers, sc
 
 
 @bare
+def forget(sums: Array) -> None:
+    """sums <- FORGET sums."""
+    for m in range(sums.shape[0]):
+        for i in range(sums.shape[1]):
+            for j in range(sums.shape[2]):
+                sums[m, i, j] *= FORGET
+
+
+@apart
 def update_starts(
     data: LoopData, starts: LoopStarts, buffers: LoopBuffers, matrices: Array, first: int, rows: int
 ) -> None:
@@ -272,7 +281,7 @@ def update_starts(
             starts.outputs[sample, j] = free[Y, b, j]
         if statistics[STATUS, b] == CONVERGED and statistics[PASSES, b] > 0:
             if not updated:
-                sums *= FORGET
+                forget(sums)
                 updated = True
             dy, du = starts.moves[sample, 0], starts.moves[sample, 1]
             for j in range(n):

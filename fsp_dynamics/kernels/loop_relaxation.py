@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from fsp_dynamics.kernels.broyden import broyden_update, clipped_target, may_amplify, mismatch, predict
-from fsp_dynamics.kernels.field import Array, bare, dot, entry, unit_target
+from fsp_dynamics.kernels.field import Array, apart, bare, dot, entry, unit_target
 from fsp_dynamics.kernels.loop_arrays import (
     ACTIVE,
     BASE_U,
@@ -49,7 +49,7 @@ def settle_row(a: Array, bias: Array, first: int, leak: float, low: int, high: i
         a[c] = min(max(unit_target(a[c] + bias[first + c], slow, zero, zero), zero), one)
 
 
-@bare
+@apart
 def settle_first(y: Array, drive: Array, loop: Array, leak: float, out: Array) -> None:
     """out <- clip((drive + y @ loop) / leak): the first hidden layer of one sample. Outputs at 0
     cost nothing.
@@ -66,7 +66,7 @@ def settle_first(y: Array, drive: Array, loop: Array, leak: float, out: Array) -
         out[c] = min(max(unit_target(out[c], slow, zero, zero), zero), one)
 
 
-@bare
+@apart
 def pass_hidden(
     thread: int, threads: int, counters: Array, net: LoopNet, states: Array, rows: int, active: Array
 ) -> None:
@@ -86,7 +86,7 @@ def pass_hidden(
     barrier(threads, counters)
 
 
-@bare
+@apart
 def state_norm(states: Array, shapes: Array, rows: int, b: int, y: Array, n: int) -> float:
     """||s|| of one sample over all its layers."""
     total = 0.0
@@ -98,7 +98,7 @@ def state_norm(states: Array, shapes: Array, rows: int, b: int, y: Array, n: int
     return np.sqrt(total)
 
 
-@bare
+@apart
 def polish(
     size: float,
     bound: float,
@@ -159,7 +159,7 @@ def record_pass(b: int, size: float, bound: float, max_passes: int, progress: Ar
     return statistics[STATUS, b] == RUNNING
 
 
-@bare
+@apart
 def advance(
     b: int,
     outputs: Array,
@@ -213,7 +213,7 @@ def keep_running(active: Array, count: int, status: Array) -> int:
     return left
 
 
-@bare
+@apart
 def end_pass(
     thread: int,
     net: LoopNet,

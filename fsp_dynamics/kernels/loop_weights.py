@@ -4,12 +4,12 @@ products; and which part belongs to which thread.
 
 from __future__ import annotations
 
-from fsp_dynamics.kernels.field import Array, bare
+from fsp_dynamics.kernels.field import Array, apart, bare
 from fsp_dynamics.kernels.loop_arrays import first_unit
 from fsp_dynamics.kernels.team import partition
 
 
-@bare
+@apart
 def add_scaled(into: Array, factor: float, other: Array, rate: float, low: int, high: int) -> None:
     """into <- factor into + rate other, from `low` to `high`, in place."""
     keep, gain = into.dtype.type(factor), into.dtype.type(rate)
@@ -17,7 +17,7 @@ def add_scaled(into: Array, factor: float, other: Array, rate: float, low: int, 
         into[i] = keep * into[i] + gain * other[i]
 
 
-@bare
+@apart
 def shrink(into: Array, factor: float, low: int, high: int) -> None:
     """into <- factor into, from `low` to `high`, in place."""
     keep = into.dtype.type(factor)
@@ -25,7 +25,7 @@ def shrink(into: Array, factor: float, low: int, high: int) -> None:
         into[i] *= keep
 
 
-@bare
+@apart
 def add_rows(biases: Array, first: int, change: Array, chosen: Array, scale: float, low: int, high: int) -> None:
     """biases[c] += scale sum_b change[b, c - first], low <= c < high."""
     gain = biases.dtype.type(scale)
@@ -35,7 +35,7 @@ def add_rows(biases: Array, first: int, change: Array, chosen: Array, scale: flo
             biases[c] += gain * row[c - first]
 
 
-@bare
+@apart
 def add_to_loop(loop: Array, y: Array, change: Array, chosen: Array, scale: float, low: int, high: int) -> None:
     """loop[j, c] += scale sum_b y[b, j] change[b, c], low <= c < high."""
     for i in range(chosen.size):
@@ -48,7 +48,7 @@ def add_to_loop(loop: Array, y: Array, change: Array, chosen: Array, scale: floa
                     into[c] += gain * row[c]
 
 
-@bare
+@apart
 def sum_rows(left: Array, left_rows: Array, change: Array, chosen: Array, pair: Array) -> None:
     """pair <- the mean of these rows of `left`, and minus the sum of the change's."""
     for c in range(left.shape[1]):

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fsp_dynamics.kernels.field import Array, jit
+from fsp_dynamics.kernels.field import Array, apart, bare
 from fsp_dynamics.kernels.tiles import ROWS, columns, dot_tile, outer_tile, used_dot_tile, used_outer_tile
 from fsp_dynamics.kernels.turned_tiles import TURNED_ROWS, TURNED_STEPS, turned_tile
 from fsp_dynamics.kernels.vectors import BYTES
@@ -72,7 +72,7 @@ def from_panels(panels: Array, out: Array) -> None:
     out[:] = panels.transpose(1, 0, 2).reshape(k, panels.shape[0] * panels.shape[2])[:, :n]
 
 
-@jit
+@apart
 def multiply(a: Array, a_rows: Array, w: Array, c: Array, c_rows: Array, first: int, last: int, keep: bool) -> None:
     """c[c_rows[i]] <- [itself, if `keep`] + a[a_rows[i]] @ w, in the columns of the panels first
     ... last - 1.
@@ -91,7 +91,7 @@ def multiply(a: Array, a_rows: Array, w: Array, c: Array, c_rows: Array, first: 
             row += rows
 
 
-@jit
+@apart
 def multiply_transposed(
     a: Array, a_rows: Array, w: Array, c: Array, c_rows: Array, first: int, last: int, keep: bool
 ) -> None:
@@ -117,7 +117,7 @@ def multiply_transposed(
                 k += steps
 
 
-@jit
+@apart
 def add_outer(l: Array, l_rows: Array, r: Array, r_rows: Array, scale: float, w: Array, first: int, last: int) -> None:  # noqa: E741
     """w += scale sum_i l[l_rows[i]].T r[r_rows[i]], for the rows first ... last - 1 of the panels
     laid end to end (P K of them).
@@ -142,7 +142,7 @@ def add_outer(l: Array, l_rows: Array, r: Array, r_rows: Array, scale: float, w:
         begin = end
 
 
-@jit
+@bare
 def first_from(rising: Array, count: int, k: int) -> int:
     """The first place among `count` rising numbers where k or more stands; `count` if there is
     none.
@@ -157,7 +157,7 @@ def first_from(rising: Array, count: int, k: int) -> int:
     return low
 
 
-@jit
+@apart
 def find_used(a: Array, a_rows: Array, steps: int, most: int, used: Array, counts: Array) -> None:
     """used[t, : counts[t]] <- the k < steps, rising, at which some row of tile t is not 0;
     counts[t] <- ALL where these are most.
@@ -185,7 +185,7 @@ def find_used(a: Array, a_rows: Array, steps: int, most: int, used: Array, count
         row += rows
 
 
-@jit
+@apart
 def multiply_used(
     a: Array, a_rows: Array, w: Array, c: Array, c_rows: Array, first: int, last: int, used: Array, counts: Array
 ) -> None:
@@ -205,7 +205,7 @@ def multiply_used(
             row += rows
 
 
-@jit
+@apart
 def add_outer_used(
     l: Array,  # noqa: E741
     l_rows: Array,

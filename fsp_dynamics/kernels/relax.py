@@ -15,7 +15,7 @@ import numpy as np
 from numba.core.errors import NumbaError as CompilationError
 
 from fsp_dynamics.kernels.exponential import twin
-from fsp_dynamics.kernels.field import Array, Unit, UnitInputs, bare, compiled_for
+from fsp_dynamics.kernels.field import Array, Unit, UnitInputs, apart, bare, compiled_for
 from fsp_dynamics.kernels.step_arrays import (
     BEGINS,
     ERROR,
@@ -54,7 +54,7 @@ __all__ = ["CompilationError", "integrator"]
 FINISHED = -1.0  # in place of an error
 
 
-@bare
+@apart
 def next_step(h: float, step: float, ratio: float, order: int, rejected: bool, longest: float) -> float:
     """The step size to take after a step whose error was `ratio` times what is allowed.
 
@@ -67,7 +67,7 @@ def next_step(h: float, step: float, ratio: float, order: int, rejected: bool, l
     return min(wanted, longest)
 
 
-@bare
+@apart
 def save(rows: Array, r: int, spans: Array, path: Array, here: int, b: int) -> bool:
     """path[here, b] <- the units of the padded rows[r]; whether all are finite."""
     zero = rows.dtype.type(0)
@@ -79,7 +79,7 @@ def save(rows: Array, r: int, spans: Array, path: Array, here: int, b: int) -> b
     return zero == 0
 
 
-@bare
+@apart
 def between(theta: float, h: float, states: Array, b: int, out: Array) -> None:
     """out[0] <- the polynomial of degree 4 through S, MIDDLE and X of sample b at theta = 0, 1/2,
     1 with the slopes FIRST and LAST at its ends.
@@ -95,7 +95,7 @@ def between(theta: float, h: float, states: Array, b: int, out: Array) -> None:
         out[0, i] += of_first * states[FIRST, b, i] + of_last * states[LAST, b, i]
 
 
-@bare
+@apart
 def add_all_stages(
     share: float,
     s: Array,
@@ -128,7 +128,7 @@ def choose_steps(samples: Array, clock: Array) -> None:
         clock[STEP, b] = clock[LEFT, b] if clock[LEFT, b] <= clock[H, b] * (1 + 1e-9) else clock[H, b]
 
 
-@bare
+@apart
 def estimate_errors(
     samples: Array,
     turn: int,
@@ -161,7 +161,7 @@ def estimate_errors(
         clock[ERROR + turn, b] = found
 
 
-@bare
+@apart
 def mean_square(
     error: Array, r: int, s: Array, x: Array, b: int, units: int, control: StepControl, clock: Array
 ) -> float:
@@ -172,7 +172,7 @@ def mean_square(
     return sum_of_squares(error, r, s, x, b, absolute, relative) / units
 
 
-@bare
+@apart
 def save_passed(
     b: int,
     remaining: float,
@@ -205,7 +205,7 @@ def save_passed(
     return True
 
 
-@bare
+@apart
 def end_step(
     b: int,
     ratio: float,

@@ -14,7 +14,7 @@ from fsp_dynamics.kernels.field import (
     FIELD,
     Array,
     UnitInputs,
-    bare,
+    apart,
     clip,
     fill_field,
     fill_rates,
@@ -41,12 +41,13 @@ from fsp_dynamics.kernels.step_arrays import (
     StepTableau,
     X,
 )
+from fsp_dynamics.kernels.views import view_of
 
 # lets sums be vectorised; NaN and infinity keep their meaning
 summing = numba.njit(**BARE, fastmath={"reassoc", "contract"})
 
 
-@bare
+@apart
 def copy(v: Array, b: int, out: Array, o: int) -> None:
     """out[o] <- v[b]."""
     for i in range(out.shape[1]):
@@ -112,7 +113,7 @@ def sum_of_squares(error: Array, r: int, s: Array, x: Array, b: int, absolute: f
     return total
 
 
-@bare
+@apart
 def add_inputs(rates: Array, a: Array, weights: Array, connections: Array, numbers: Array) -> None:
     """a[r] <- rates[r] @ W for the rows `numbers` of rates and a, (G + 1, P): the views below
     extend into the last row.
@@ -122,10 +123,10 @@ def add_inputs(rates: Array, a: Array, weights: Array, connections: Array, numbe
     for c in range(connections.shape[0]):
         pre, post, units = connections[c, PRE], connections[c, POST], connections[c, UNITS]
         panels, place = connections[c, PANELS], connections[c, PLACE]
-        w = weights[place : place + panels * units * wide].reshape((panels, units, wide))
+        w = view_of(weights, place, (panels, units, wide))
         # views whose rows begin where the layer does
-        entering = rates.reshape(-1)[pre : pre + rows * width].reshape((rows, width))
-        total = a.reshape(-1)[post : post + rows * width].reshape((rows, width))
+        entering = view_of(rates, pre, (rows, width))
+        total = view_of(a, post, (rows, width))
         multiply(entering, numbers, w, total, numbers, 0, panels, connections[c, ADDS] != 0)
 
 

@@ -29,7 +29,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from fsp_dynamics.kernels.field import Array, jit
+from fsp_dynamics.kernels.field import Array, apart
 from fsp_dynamics.kernels.vectors import BYTES, Vectors, row_pointer
 
 # 6 rows x 2 vectors of sums, 2 of weights and 1 of a rate: the 16 vector registers of AVX2
@@ -151,7 +151,7 @@ _used_outer1, _used_outer2, _used_outer3, _used_outer4, _used_outer5, _used_oute
 )
 
 
-@jit
+@apart
 def _compiled_dot_tile(
     rows: int, a: Array, a_rows: Array, w: Array, w_at: int, steps: int, c: Array, c_rows: Array,
     c_at: int, at: int, keep: bool,
@@ -175,7 +175,7 @@ def _compiled_dot_tile(
         _dot1(a, a_rows, w, w_at, steps, c, c_rows, c_at, at, keep, a_rows, 0)
 
 
-@jit
+@apart
 def _compiled_outer_tile(
     rows: int, l: Array, l_rows: Array, l_at: int, r: Array, r_rows: Array, r_at: int, at: int,  # noqa: E741
     scale: float, w: Array, w_at: int, steps: int,
@@ -197,7 +197,7 @@ def _compiled_outer_tile(
         _outer1(l, l_rows, l_at, r, r_rows, r_at, at, scale, w, w_at, steps, l_rows, 0)
 
 
-@jit
+@apart
 def _compiled_used_dot_tile(
     rows: int, a: Array, a_rows: Array, w: Array, w_at: int, steps: int, c: Array, c_rows: Array,
     c_at: int, at: int, keep: bool, used: Array, used_at: int,
@@ -221,7 +221,7 @@ def _compiled_used_dot_tile(
         _used_dot1(a, a_rows, w, w_at, steps, c, c_rows, c_at, at, keep, used, used_at)
 
 
-@jit
+@apart
 def _compiled_used_outer_tile(
     rows: int, l: Array, l_rows: Array, l_at: int, r: Array, r_rows: Array, r_at: int, at: int,  # noqa: E741
     scale: float, w: Array, w_at: int, steps: int, used: Array, used_at: int,
