@@ -11,15 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from fsp_dynamics.arrays import numbers, warn
+from fsp_dynamics.datasets.formats import check_images, plane_by_plane, planes
 from fsp_dynamics.datasets.records import ORDER, Dataset, Split, check_count, check_labels
-from fsp_dynamics.errors import ConfigurationError, DatasetError, ShapeError, check_finite, check_shape
+from fsp_dynamics.errors import ConfigurationError, DatasetError, ShapeError, check_shape
 
 SEVERAL = 4  # images that all end among the last sixth of a shuffled order once in 1,300 times
 LEAST, DIM = 4 / 255, 64  # pixels and bytes that stay below are probably not out of 1 and of 255
 
 
 class Part(NamedTuple):
-    """Images (B, n_in) or (B, h, w), bytes from 0 to 255 or numbers in [0, 1], and labels (B,)."""
+    """Images (B, n_in), (B, h, w) or (B, 3, h, w), bytes from 0 to 255 or numbers in [0, 1], and
+    labels (B,).
+    """
 
     images: npt.NDArray[Any]
     labels: npt.NDArray[Any]
@@ -34,19 +37,21 @@ def dataset_from_arrays(
     validation: int | None = None,
     limit: int | None = None,
     classes: int | None = None,
-    image_shape: tuple[int, int] | None = None,
+    image_shape: tuple[int, ...] | None = None,
     name: str = "arrays",
 ) -> Dataset:
-    """A data set of your own images, (B, n_in) or (B, h, w): floats in [0, 1], truth values, or
-    uint8, which is divided by 255 (bytes that are only 0 and 1 are truth values); labels (B,)
-    whole numbers from 0. Lists, data frames and tensors (on any device) are taken as arrays
-    (`fsp_dynamics.arrays`); what is kept is a copy.
+    """A data set of your own images, (B, n_in), (B, h, w), or in colour (B, 3, h, w) or
+    (B, h, w, 3): floats in [0, 1], truth values, or uint8, which is divided by 255 (bytes that are
+    only 0 and 1 are truth values); labels (B,) whole numbers from 0. Lists, data frames and tensors
+    (on any device) are taken as arrays (`fsp_dynamics.arrays`); what is kept is a copy, in colour
+    the planes one after another.
 
     test_images, test_labels : without them the last sixth of all images is the test part.
     validation : so many images from the end of the training images (default a sixth; 0: none).
     limit : keep only so many images, the first, of what is then left for training.
     classes : the largest label + 1 if None.
-    image_shape : from (B, h, w), else a square if n_in allows one, else one row.
+    image_shape : (h, w), or (3, h, w) of rows that are in colour; from images that are no rows,
+        else a grey square if n_in allows one, else one row.
 
     Order is kept, with one exception: images without a test part, and images of which a part is
     cut off although their classes come in order, are first put into a fixed shuffled order (raw
@@ -57,6 +62,14 @@ def dataset_from_arrays(
     Raises ShapeError, NotFiniteError for NaN pixels, ConfigurationError for empty data and for
     pixels or labels out of range. Warns (DataWarning) of classes without images and of pixels that
     reach only a small part of their range.
+
+    Returns
+    -------
+    Dataset : train, valid and test, images (B, n_in) float32 in [0, 1] and labels (B,) int64.
+
+    >>> rng = np.random.default_rng(0)
+    >>> dataset_from_arrays(rng.random((60, 8, 8)), rng.integers(0, 3, 60))
+    <Dataset arrays: 42 train, 8 valid, 10 test; 8 x 8 pixels, 3 classes>
     """
     train, test = checked_part("", images, labels), None
     if (test_images is None) != (test_labels is None):
@@ -89,7 +102,7 @@ def assembled(
     *,
     name: str,
     classes: int | None = None,
-    image_shape: tuple[int, int] | None = None,
+    image_shape: tuple[int, ...] | None = None,
     validation: int | None = None,
     limit: int | None = None,
     source: str = "arrays",
@@ -149,6 +162,7 @@ def assembled(
         digests=dict(digests or {}),
         class_names=class_names,
         notes=notes + remark,
+        top=top,
     )
 
 
@@ -159,16 +173,17 @@ def scaled(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], top: int) -> Spli
     return Split(images, labels.astype(np.int64))
 
 
-def shape_of_images(shape: tuple[int, ...], wanted: tuple[int, int] | None = None) -> tuple[int, int]:
-    """(h, w) of images of this shape, (h, w) or (n_in,). Raises ShapeError."""
+def shape_of_images(shape: tuple[int, ...], wanted: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """(h, w) or (3, h, w) of images of this shape, one of these or (n_in,). Raises ShapeError."""
     pixels = math.prod(shape)
     if wanted is not None:
-        if len(wanted) != 2 or min(wanted) < 1 or math.prod(wanted) != pixels:
-            raise ShapeError(f"image_shape = {wanted}, expected (h, w) with h w = {pixels}, the pixels of each image")
+        if math.prod(planes(wanted)) != pixels:
+            raise ShapeError(
+                f"image_shape = {wanted}, expected (h, w) or (3, h, w) of {pixels} numbers, those of each image"
+            )
         return wanted
     side = math.isqrt(pixels)
-    square = (side, side) if side * side == pixels else (1, pixels)
-    return (shape[0], shape[1]) if len(shape) == 2 else square
+    return shape if len(shape) > 1 else (side, side) if side * side == pixels else (1, pixels)
 
 
 def checked_part(field: str, images: npt.ArrayLike, labels: npt.ArrayLike) -> Part:
@@ -176,7 +191,8 @@ def checked_part(field: str, images: npt.ArrayLike, labels: npt.ArrayLike) -> Pa
     `field` images and labels. Raises ShapeError, NotFiniteError, ConfigurationError.
     """
     pixels, classes = numbers(f"{field}images", images), _labels(f"{field}labels", labels)
-    _check_pixels(f"{field}images", pixels)
+    check_images(f"{field}images", pixels)
+    pixels = plane_by_plane(f"{field}images", pixels)
     if classes.ndim == 2 and classes.shape[1] > 1 and len(classes) == len(pixels):
         raise ShapeError(
             f"{field}labels has shape {classes.shape}, expected ({len(pixels)},), class numbers; "
@@ -303,31 +319,4 @@ def _check_starts_at_0(parts: list[Part]) -> None:
         raise ConfigurationError(
             "labels start at 1, expected class numbers from 0; give labels - 1, "
             f"or classes = {largest + 1} if class 0 has no image"
-        )
-
-
-def _check_pixels(field: str, pixels: npt.NDArray[Any]) -> None:
-    """Refuse what cannot be images (B, n_in) or (B, h, w)."""
-    if pixels.ndim not in (2, 3):
-        channels = "; take one channel, or flatten them" if pixels.ndim == 4 else ""
-        raise ShapeError(f"{field} has shape {pixels.shape}, expected (B, n_in) or (B, h, w){channels}")
-    if pixels.size == 0:
-        raise ConfigurationError(
-            f"{field} has shape {pixels.shape}: there is nothing in it; expected at least one image of one pixel"
-        )
-    if pixels.dtype in (np.uint8, np.bool_):
-        return
-    if not np.issubdtype(pixels.dtype, np.floating):
-        raise ConfigurationError(
-            f"{field} have dtype {pixels.dtype}, expected floats in [0, 1] or uint8; "
-            "astype(np.uint8) does for whole numbers from 0 to 255"
-        )
-    check_finite(field, pixels)
-    outside = (pixels < 0) | (pixels > 1)
-    if outside.any():
-        index = tuple(int(i) for i in np.argwhere(outside)[0])
-        raise ConfigurationError(
-            f"{field}{list(index)} = {pixels[index]}, expected pixels in [0, 1]; "
-            + ("add what is lacking, then " if pixels[index] < 0 else "")
-            + "divide by the largest possible value"
         )

@@ -4,30 +4,19 @@ split.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fsp_dynamics.datasets.published import Pixels
 from fsp_dynamics.errors import DatasetError
 
 PARTS = (1197, 200, 400)  # training, validation, test images
-
-
-class Pixels(NamedTuple):
-    """Images (B, h, w) as published, uint8 from 0 to `top`, their labels (B,), and the file or
-    folder they lie in.
-    """
-
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.uint8]
-    test_images: npt.NDArray[np.uint8]
-    test_labels: npt.NDArray[np.uint8]
-    top: int
-    source: str
 
 
 def read_digits() -> Pixels:
@@ -53,7 +42,11 @@ def read_digits() -> Pixels:
         )
     table = table[taking_turns(table[:, 64])]
     images, labels, end = table[:, :64].reshape(-1, 8, 8), table[:, 64], -PARTS[2]
-    return Pixels(images[:end], labels[:end], images[end:], labels[end:], 16, str(path))
+    parts = images[:end], labels[:end], images[end:], labels[end:]
+    digest = hashlib.sha256()
+    for array in parts:
+        digest.update(array.tobytes())
+    return Pixels(*parts, 16, str(path), {"digits": digest.hexdigest()})
 
 
 def taking_turns(labels: npt.NDArray[Any]) -> npt.NDArray[np.intp]:

@@ -1,21 +1,20 @@
-"""A data set from files of your own: IDX files, an ``.npz``, or a folder of pictures."""
+"""A data set from files of your own: IDX files, an ``.npz``, records, or a folder of pictures."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
+from fsp_dynamics.datasets.array_files import npy_member, opened_npz
 from fsp_dynamics.datasets.arrays import Part, Parts, assembled, checked_part
 from fsp_dynamics.datasets.idx import LARGEST, digest_of, parse_idx
 from fsp_dynamics.datasets.pictures import has_class_folders, read_pictures
+from fsp_dynamics.datasets.record_files import layout_of, read_records
 from fsp_dynamics.datasets.records import Dataset
 from fsp_dynamics.errors import ConfigurationError, DatasetError, NotFiniteError, ShapeError
 from fsp_dynamics.folders import expanded
@@ -34,15 +33,17 @@ def read_dataset(
     """The data set in `path`, of any number of classes and pixels; what the path is decides how it
     is read.
 
-    ``NAME.npz`` : arrays ``images`` (B, n_in) or (B, h, w), uint8 or floats in [0, 1], and
-        ``labels`` (B,) integers; ``test_images``, ``test_labels`` and ``valid_images``,
-        ``valid_labels`` if there are such parts. ``train_images``, ``val_images`` and Keras'
-        ``x_train``, ``y_train`` are read as well. Nothing is unpickled.
+    ``NAME.npz`` : arrays ``images`` (B, n_in), (B, h, w), (B, 3, h, w) or (B, h, w, 3), uint8 or
+        floats in [0, 1], and ``labels`` (B,) integers; ``test_images``, ``test_labels`` and
+        ``valid_images``, ``valid_labels`` if there are such parts. ``train_images``,
+        ``val_images`` and Keras' ``x_train``, ``y_train`` are read as well. Nothing is unpickled.
     an IDX file : the images, ``[SET-][train-]images-idx3-ubyte``, gzipped or not; the labels
         (``labels-idx1-ubyte``) lie beside it, and so do the test images (``t10k`` or ``test`` in
         place of ``train``) if there are any.
     a folder : IDX files of one set under these names (as MNIST, KMNIST and EMNIST have), in it or
-        in its folder ``raw``; or folders
+        in its folder ``raw``; or any number of records under the names of CIFAR-10
+        (``data_batch_*.bin``, ``test_batch.bin``) or CIFAR-100 (``train.bin``, ``test.bin``), the
+        names of their classes beside them or not; or folders
         ``train`` and, if there are such parts, ``test`` and ``valid``, or no such folders but
         those of the classes. Each class is a folder of pictures (PNG, JPEG, BMP, PGM, TIFF), all
         of one size; colours are turned into grey.
@@ -62,17 +63,28 @@ def read_dataset(
 
     Raises DatasetError for files that are missing, damaged or not as described,
     ConfigurationError for an impossible number.
+
+    Returns
+    -------
+    Dataset : train, valid and test, images (B, n_in) float32 in [0, 1] and labels (B,) int64.
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> np.savez("own.npz", images=rng.random((60, 8, 8)), labels=rng.integers(0, 3, 60))
+    >>> read_dataset("own.npz")
+    <Dataset own: 42 train, 8 valid, 10 test; 8 x 8 pixels, 3 classes>
     """
     path = expanded(path, "path")
     kind, given, digests, class_names, notes = _read(path)
-    parts = Parts(*given)
-    _check(parts, path)
-    if kind != "pictures":
+    parts, known = Parts(*given), len(class_names) if kind == "records" and class_names else None
+    _check(parts, path, known)
+    if kind in ("idx", "npz"):
         parts, class_names, remark = _from_0(parts)
         notes += remark
     return assembled(
         parts,
         name=name or _name_of(path),
+        classes=known,
         validation=validation,
         limit=limit,
         source=str(path),
@@ -124,10 +136,13 @@ def _read_folder(folder: Path) -> Found:
     raw = folder / "raw"  # where torchvision puts them
     if raw.is_dir() and any(IDX_IMAGES.fullmatch(file.name) for file in raw.iterdir()):
         return _read_folder(raw)
+    if layout := layout_of(folder):
+        records = read_records(folder, layout, LARGEST)
+        return "records", (records.train, None, records.test), records.digests, records.class_names, ()
     if not has_class_folders(folder):
         raise DatasetError(
-            f"{folder}: holds neither IDX files (train-images-idx3-ubyte, .gz or not) nor class folders of pictures; "
-            "give the folder or file that does"
+            f"{folder}: holds neither IDX files (train-images-idx3-ubyte, .gz or not), records (data_batch_1.bin) nor "
+            "class folders of pictures; give the folder or file that does"
         )
     read = read_pictures(folder, LARGEST)
     return "pictures", (read.train, read.valid, read.test), read.digests, read.class_names, read.notes
@@ -190,13 +205,9 @@ def _unnested(path: Path) -> Path:
 def _read_npz(path: Path) -> Found:
     """The arrays of an .npz, by their documented names; others are left unread, with a note."""
     content = _limited(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            held = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            taken = {part: _pair(part, held, path) for part in NPZ_KEYS}
-            arrays = {key: _npy(archive, held[key], path) for pair in taken.values() for key in pair}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DatasetError(f"{path}: is not an intact .npz ({error}); save it again with numpy.savez") from error
+    with opened_npz(path, path) as (archive, held):
+        taken = {part: _pair(part, held, path) for part in NPZ_KEYS}
+        arrays = {key: npy_member(archive, held[key], path) for pair in taken.values() for key in pair}
     parts = {part: _npz_part(part, pair, arrays, path) for part, pair in taken.items()}
     others = sorted(set(held) - set(arrays))
     notes = (f"{path.name} also holds {', '.join(others)}, which was not read",) if others else ()
@@ -226,31 +237,6 @@ def _pair(part: str, held: dict[str, zipfile.ZipInfo], path: Path) -> tuple[str,
     return present[0] if present else ()
 
 
-def _npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> npt.NDArray[Any]:
-    """One array of the archive, of which no more is read than its header and the archive agree
-    on. Raises DatasetError.
-    """
-    label = f"{path}: {info.filename.removesuffix('.npy')}"
-    if info.file_size > 4 * LARGEST:
-        raise DatasetError(f"{label} claims {info.file_size} bytes, expected at most {4 * LARGEST}")
-    with archive.open(info) as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-            shape, columns_first, dtype = read(file)
-        except (ValueError, KeyError) as error:
-            raise DatasetError(f"{label} is not an array that numpy.savez wrote ({error})") from error
-        if dtype.hasobject:
-            raise DatasetError(f"{label} has dtype object, expected numbers; nothing is unpickled")
-        size = math.prod(shape) * dtype.itemsize
-        if size != info.file_size - file.tell():
-            raise DatasetError(
-                f"{label} claims {size} bytes, but {info.file_size - file.tell()} are there: it is damaged"
-            )
-        flat = np.frombuffer(file.read(), dtype)
-    return flat.reshape(shape, order="F" if columns_first else "C")
-
-
 def _npz_part(part: str, pair: tuple[str, ...], arrays: dict[str, npt.NDArray[Any]], path: Path) -> Part | None:
     """The checked part, whose labels may be a column (B, 1)."""
     if not pair:
@@ -274,9 +260,9 @@ def _from_0(parts: Parts) -> tuple[Parts, tuple[str, ...], tuple[str, ...]]:
     return Parts(train, valid, test), names, (note,)
 
 
-def _check(parts: Parts, path: Path) -> None:
+def _check(parts: Parts, path: Path, known: int | None) -> None:
     """Refuse parts whose images differ in size, labels that are no class numbers, and too few
-    images. Raises DatasetError.
+    images. known : so many classes there are; None: fewer than images. Raises DatasetError.
     """
     given = [part for part in parts if part is not None]
     count, start = sum(len(part.labels) for part in given), min(int(part.labels.min()) for part in given)
@@ -288,7 +274,7 @@ def _check(parts: Parts, path: Path) -> None:
                 f"{path}: the {name} images have {_by(part)}, expected {_by(parts.train)} as the training images"
             )
         low, high = int(part.labels.min()), int(part.labels.max())
-        if low < 0 or high - (start == 1) >= count:
+        if known is None and (low < 0 or high - (start == 1) >= count):
             raise DatasetError(
                 f"{path}: the {name} labels run from {low} to {high}, expected class numbers from 0 or 1, "
                 f"fewer than the {count} images"

@@ -36,6 +36,15 @@ def read_idx(path: str | Path, shape: Sequence[int | None], sha256: str | None =
     Strict: another magic number, type or shape, missing or trailing bytes, a damaged gzip stream
     or a second gzip member is refused, and no more is read or unpacked than the header may
     claim. Raises DatasetError, and only that.
+
+    Returns
+    -------
+    array : of the shape in the header, uint8 for the published sets.
+
+    >>> import struct
+    >>> _ = Path("labels").write_bytes(struct.pack(">HBBI", 0, 8, 1, 3) + bytes([7, 2, 1]))
+    >>> read_idx("labels", (3,)).tolist()
+    [7, 2, 1]
     """
     try:
         with open(path, "rb") as file:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fsp_dynamics.arrays import check_pixels, class_numbers, numbers
+from fsp_dynamics.datasets.formats import ImageFormat, planes
 from fsp_dynamics.display import html_table
 from fsp_dynamics.errors import ConfigurationError, DatasetError, ShapeError, check_shape
 
@@ -29,6 +30,10 @@ class Split:
 
     Raises ShapeError where they do not fit, ConfigurationError for bytes above 1 and for labels
     that are no whole numbers. Warns (DataWarning) of pixels far outside [0, 1].
+
+    >>> data = Split(np.zeros((3, 4)), [0, 2, 1])
+    >>> len(data), data.one_hot(3).tolist()[1], data.limit(2)
+    (3, [0.0, 0.0, 1.0], <Split of 2 images of 4 pixels>)
     """
 
     images: npt.NDArray[np.float32]
@@ -51,6 +56,10 @@ class Split:
     def one_hot(self, classes: int, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
         """Targets (B, classes): 1 in the column of the label, 0 elsewhere. Raises
         ConfigurationError for a label >= classes.
+
+        Returns
+        -------
+        array : (B, classes).
         """
         check_labels("labels", self.labels, classes)
         targets = np.zeros((len(self), classes), dtype)
@@ -58,7 +67,12 @@ class Split:
         return targets
 
     def limit(self, n: int) -> Split:
-        """The first `n` images, as views. Raises ConfigurationError unless 1 <= n <= B."""
+        """The first `n` images, as views. Raises ConfigurationError unless 1 <= n <= B.
+
+        Returns
+        -------
+        Split : of n images.
+        """
         check_count("limit", n, 1, len(self))
         return Split(self.images[:n], self.labels[:n])
 
@@ -66,16 +80,27 @@ class Split:
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
     """Images to train with, to choose with (`valid`, which may be empty) and to report on, all (B,
-    n_in) of n_in = h w pixels.
+    n_in) of n_in = h w pixels, or 3 h w in colour.
 
-    image_shape : (h, w), row by row. source : the folder or file the images came from.
+    image_shape : (h, w), row by row, or in colour (3, h, w), the planes R, G, B one after another.
+        `planes` is (channels, h, w) for both.
+    source : the folder or file the images came from.
     digests : SHA-256 (64 hexadecimal digits) of each file that was read, by its name; empty for
         images that were given as arrays.
     class_names : the name of each class, or empty where a class has no name but its number.
     notes : what was done to the images or labels beside reading them, one sentence each.
+    top : what bytes were divided by.
 
     Raises ConfigurationError for parts that are empty (train, test) and for labels out of range,
-    ShapeError where the pixels of a part are not h w.
+    ShapeError where the pixels of a part are not those of image_shape.
+
+    >>> import fsp_dynamics as fsp
+    >>> data = fsp.load_dataset("digits")
+    >>> data
+    <Dataset digits: 1197 train, 200 valid, 400 test; 8 x 8 pixels, 10 classes>
+    >>> list(data.fingerprint()), data.format.shape, data.planes
+    (['digits'], (8, 8), (1, 8, 8))
+    >>> data.check_fingerprint(data.fingerprint())
     """
 
     name: str
@@ -83,11 +108,12 @@ class Dataset:
     train: Split
     valid: Split
     test: Split
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, ...]
     source: str
     digests: Mapping[str, str] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    top: int = 255
 
     def __post_init__(self) -> None:
         check_count("classes", self.classes, 1, None)
@@ -95,21 +121,22 @@ class Dataset:
             raise ConfigurationError(
                 f"class_names has {len(self.class_names)} names, expected {self.classes}, one for each class"
             )
+        pixels = math.prod(planes(self.image_shape))
         for part in PARTS:
             split = getattr(self, part)
             if not len(split) and part != "valid":
                 raise ConfigurationError(f"{part} holds no image, expected at least one")
-            if split.images.shape[1] != math.prod(self.image_shape):
+            if split.images.shape[1] != pixels:
                 raise ShapeError(
-                    f"{part}.images has {split.images.shape[1]} pixels, expected {math.prod(self.image_shape)}, "
+                    f"{part}.images has {split.images.shape[1]} pixels, expected {pixels}, "
                     f"those of image_shape = {self.image_shape}"
                 )
             check_labels(f"{part}.labels", split.labels, self.classes)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{len(getattr(self, part))} {part}" for part in PARTS)
-        height, width = self.image_shape
-        return f"<Dataset {self.name}: {counts}; {height} x {width} pixels, {self.classes} classes>"
+        pixels = " x ".join(map(str, self.image_shape))
+        return f"<Dataset {self.name}: {counts}; {pixels} pixels, {self.classes} classes>"
 
     def _repr_html_(self) -> str:
         counts = {part: f"{len(getattr(self, part)):,} images" for part in PARTS}
@@ -117,9 +144,23 @@ class Dataset:
         pixels = {"pixels": " x ".join(map(str, self.image_shape)), "classes": self.classes}
         return html_table(f"Dataset {self.name}", counts | pixels | names | {"source": self.source})
 
+    @property
+    def planes(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image; grey images have 1 channel."""
+        return planes(self.image_shape)
+
+    @property
+    def format(self) -> ImageFormat:
+        """What further images must be, to be seen as these were."""
+        return ImageFormat(self.image_shape, self.top, self.class_names)
+
     def fingerprint(self) -> dict[str, str]:
         """SHA-256 of what the data set was made of: `digests`, or, where nothing was read from
         files, those of its three parts (images and labels as they are kept).
+
+        Returns
+        -------
+        dict : {file or part: 64 hexadecimal digits}.
         """
         return dict(self.digests) or {part: _split_digest(getattr(self, part)) for part in PARTS}
 
@@ -148,6 +189,10 @@ class Dataset:
 class DatasetRecord:
     """What `list_datasets` reports: `where` it was found, if it was; `images` in all; `verified`
     bytes, or the `problem`.
+
+    >>> from fsp_dynamics.datasets import list_datasets
+    >>> list_datasets()[0].name, list_datasets()[0].verified
+    ('digits', True)
     """
 
     name: str

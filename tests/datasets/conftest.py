@@ -9,21 +9,26 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import small_colours
 from small_data import CONTENTS, sha256, small_files
 
 from fsp_dynamics.datasets import registry as sources
-from fsp_dynamics.datasets.registry import SOURCES, File
+from fsp_dynamics.datasets.idx_sets import File, IdxSet
+from fsp_dynamics.datasets.registry import SOURCES
 
 
 @pytest.fixture(autouse=True)
 def world(tmp_path, monkeypatch) -> Path:
-    """A machine without data: mnist and fashion-mnist of 12 + 5 images, an empty cache, no system
-    folder, no mirror.
+    """A machine without data: mnist and fashion-mnist of 12 + 5 images, cifar10, cifar100 and svhn
+    of 20 + 20, an empty cache, no system folder, no mirror.
     """
     files = tuple(File(name, array.shape, sha256(CONTENTS[name])) for name, array in small_files().items())
-    for name in SOURCES:
-        system = (str(tmp_path / "system"),) if name == "fashion-mnist" else ()
-        monkeypatch.setitem(SOURCES, name, dataclasses.replace(SOURCES[name], files=files, system=system, mirrors=()))
+    for name, source in SOURCES.items():
+        if isinstance(source, IdxSet):
+            system = (str(tmp_path / "system"),) if name == "fashion-mnist" else ()
+            monkeypatch.setitem(SOURCES, name, dataclasses.replace(source, files=files, system=system, mirrors=()))
+    for name, source in small_colours.sources().items():
+        monkeypatch.setitem(SOURCES, name, source)
     monkeypatch.setattr(sources, "_cache", lambda: tmp_path / "cache")
     monkeypatch.delenv("FSP_DATA", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from small_data import sha256, write
 
-from fsp_dynamics.datasets import Split, dataset_from_arrays, load_dataset, read_dataset
+from fsp_dynamics.datasets import Dataset, Split, dataset_from_arrays, load_dataset, read_dataset
 from fsp_dynamics.datasets.arrays import spread
 from fsp_dynamics.datasets.digits import taking_turns
 from fsp_dynamics.datasets.registry import SOURCES
@@ -276,7 +276,9 @@ def test_a_notebook_shows_a_table() -> None:
         ({"labels": np.full(6, 10**9)}, ConfigurationError, "labels reach 1000000000, which makes more classes than"),
         ({"labels": list("abcabc")}, ConfigurationError, r"labels have dtype <U1.*return_inverse"),
         ({"test_labels": None}, ConfigurationError, "test_labels = None, expected an array"),
-        ({"images": np.zeros((6, 1, 2, 2))}, ShapeError, r"expected \(B, n_in\) or \(B, h, w\); take one channel"),
+        ({"images": np.zeros((6, 2, 2, 2))}, ShapeError, r"expected \(B, c, h, w\) .* take one channel or three"),
+        ({"images": np.zeros((6, 3, 2, 1))}, ShapeError, "of which either may be that of the channels"),
+        ({"images": np.zeros((6, 1, 2, 2, 2))}, ShapeError, r"expected \(B, n_in\), \(B, h, w\), or in colour"),
         ({"limit": 6}, ConfigurationError, "limit = 6, expected a whole number from 1 to 5"),
         ({"classes": 0}, ConfigurationError, "classes = 0"),
         ({"validation": 6}, ConfigurationError, "validation = 6, expected a whole number from 0 to 5"),
@@ -379,3 +381,39 @@ def test_sparse_class_numbers_of_a_file_name_it(tmp_path) -> None:
     np.savez(tmp_path / "own.npz", images=np.zeros((9100, 1)), labels=1000 * (np.arange(9100) % 10))
     with pytest.raises(DatasetError, match=r"own\.npz: labels reach 9000, but hold 10 different"):
         read_dataset(tmp_path / "own.npz")
+
+
+def test_images_in_colour_are_kept_plane_after_plane() -> None:
+    rng = np.random.default_rng(0)
+    planes, labels = rng.integers(0, 256, (30, 3, 4, 5)).astype(np.uint8), np.arange(30) % 3
+    rows = planes.reshape(30, 60)
+    whole = dataset_from_arrays(planes, labels)
+    assert (whole.image_shape, whole.planes, repr(whole)[-28:]) == (
+        (3, 4, 5),
+        (3, 4, 5),
+        "3 x 4 x 5 pixels, 3 classes>",
+    )
+    for images, shape in ((np.moveaxis(planes, 1, 3), None), (rows, (3, 4, 5)), (planes / np.float32(255), None)):
+        data = dataset_from_arrays(images, labels, image_shape=shape)
+        np.testing.assert_array_equal(data.train.images, whole.train.images)
+        assert data.image_shape == (3, 4, 5)
+    row = int(np.flatnonzero((whole.test.images[0] * 255 == rows).all(1))[0])
+    np.testing.assert_array_equal(whole.test.images[0, 20:40].reshape(4, 5) * 255, planes[row, 1])
+
+
+@pytest.mark.parametrize("shape", [(30, 1, 4, 5), (30, 4, 5, 1)])
+def test_images_of_one_channel_are_grey(shape) -> None:
+    images = np.random.default_rng(0).random((30, 4, 5))
+    data = dataset_from_arrays(images.reshape(shape), np.arange(30) % 3)
+    grey = dataset_from_arrays(images, np.arange(30) % 3)
+    assert (data.image_shape, data.planes) == ((4, 5), (1, 4, 5))
+    np.testing.assert_array_equal(data.train.images, grey.train.images)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 5), (1, 4, 10), (40,), (3, 0, 5), (4, 11)])
+def test_a_shape_that_images_cannot_have_is_refused(shape) -> None:
+    with pytest.raises(ShapeError, match="image_shape = "):
+        dataset_from_arrays(np.zeros((6, 40)), np.arange(6) % 2, image_shape=shape)
+    part = Split(np.zeros((6, 40)), np.zeros(6, int))
+    with pytest.raises(ShapeError, match="image_shape = "):
+        Dataset("own", 1, part, part, part, image_shape=shape, source="arrays")

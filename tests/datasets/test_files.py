@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_colours
 from PIL import Image
 from small_data import CONTENTS, NAMES, check_small, idx, sha256, write
 
-from fsp_dynamics.datasets import Dataset, load_dataset, read_dataset
-from fsp_dynamics.errors import ConfigurationError, DatasetError
+from fsp_dynamics.datasets import CLASS_NAMES, Dataset, load_dataset, read_dataset
+from fsp_dynamics.errors import ConfigurationError, DatasetError, DataWarning
 
 
 def refused(path: Path, *said: str, **options) -> str:
@@ -171,6 +172,48 @@ def test_the_names_of_other_collections_are_read(tmp_path) -> None:
         read_dataset(tmp_path / "medical.npz", validation=3)
 
 
+def test_a_folder_of_records_of_any_number_is_a_data_set(tmp_path) -> None:
+    """Names of the classes are taken from the file beside them; labels are never shifted."""
+    place = small_colours.write(tmp_path, "cifar10", **{"batches.meta.txt": b"a\nb\n\n"})
+    with pytest.raises(DatasetError, match=r"the label of record .* expected 0 to 1"):
+        read_dataset(place)
+    (place / "batches.meta.txt").write_text("\n".join(CLASS_NAMES["cifar10"]) + "\n\n")
+    data, (images, labels) = read_dataset(place), small_colours.part("cifar10")
+    assert repr(data) == "<Dataset cifar-10-batches-bin: 17 train, 3 valid, 20 test; 3 x 32 x 32 pixels, 10 classes>"
+    assert data.class_names == CLASS_NAMES["cifar10"]
+    assert list(data.digests) == [*small_colours.TRAIN["cifar10"], "test_batch.bin"]
+    np.testing.assert_array_equal(data.train.images, images[:17].reshape(17, 3072) / np.float32(255))
+    np.testing.assert_array_equal(data.train.labels, labels[:17])
+    for file in place.iterdir():
+        file.unlink()
+    from_1 = small_colours.Part(images[:6], np.array([1, 2, 1, 2, 1, 2]))
+    (place / "data_batch_1.bin").write_bytes(small_colours.records("cifar10", from_1))
+    with pytest.warns(DataWarning, match="1 of 3 classes have no image"):
+        data = read_dataset(place)
+    assert (len(data.train), len(data.test), data.class_names) == (5, 1, ())
+    assert set(data.train.labels) == {1, 2}
+
+
+@pytest.mark.parametrize("content", [b"", b"?" * 3073, small_colours.contents("cifar100")["test.bin"][:-1]])
+def test_what_are_no_records_is_refused(tmp_path, content) -> None:
+    place = small_colours.write(tmp_path, "cifar100", **{"test.bin": content})
+    said = f"test.bin: {len(content)} bytes long, expected a multiple of 3074 (records of 2 bytes of labels and 3072"
+    refused(place, said)
+    small_colours.write(tmp_path, "cifar100", **{"fine_label_names.txt": b"\xff"})
+    refused(place, "fine_label_names.txt: is no text")
+
+
+def test_images_in_colour_are_read(tmp_path) -> None:
+    """With the channels last, as Keras has them, or first."""
+    images = np.random.default_rng(0).integers(0, 256, (30, 5, 4, 3)).astype(np.uint8)
+    last = read_dataset(npz(tmp_path / "last.npz", images=images, test_images=images[:6]))
+    first = np.moveaxis(images, 3, 1)
+    data = read_dataset(npz(tmp_path / "first.npz", images=first, test_images=first[:6]))
+    assert data.image_shape == last.image_shape == (3, 5, 4)
+    np.testing.assert_array_equal(data.train.images, last.train.images)
+    np.testing.assert_array_equal(data.test.images, first[:6].reshape(6, 60) / np.float32(255))
+
+
 def test_floats_and_columns_first_are_read(tmp_path) -> None:
     images = np.asfortranarray(np.random.default_rng(0).random((30, 15)))
     data = read_dataset(npz(tmp_path / "a.npz", images=images, test_images=images[:6]))
@@ -187,7 +230,7 @@ def test_floats_and_columns_first_are_read(tmp_path) -> None:
         ({"images": np.full((30, 5, 3), 255.0)}, "images[0, 0, 0] = 255.0, expected pixels in [0, 1]"),
         ({"images": np.full((30, 5, 3), np.nan)}, "images[0, 0, 0] = nan"),
         ({"images": np.zeros((30, 5, 3), int)}, "dtype int64, expected floats in [0, 1] or uint8"),
-        ({"images": np.zeros((30, 5, 3, 1), np.uint8)}, "expected (B, n_in) or (B, h, w)"),
+        ({"images": np.zeros((30, 5, 4, 2), np.uint8)}, "expected (B, c, h, w) or (B, h, w, c) with c = 1 or 3"),
         ({"labels": np.arange(29)}, "labels has shape (29,), expected (30,)"),
         ({"labels": np.zeros(30)}, "dtype float64, expected integers"),
         ({"labels": np.array(["a"] * 30, object)}, "dtype object, expected numbers; nothing is unpickled"),
