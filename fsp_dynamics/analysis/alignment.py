@@ -62,6 +62,13 @@ class Alignment:
     bound : the smallest raw angle possible between the matrix and any P in that subspace.
     inside : the angle within that subspace.
     z_score : the raw cosine in standard deviations for a random matrix of the same shape and norm.
+
+    >>> import fsp_dynamics as fsp
+    >>> found = fsp.loop_alignment(fsp.loop_network([4, 8, 6, 3], rng=0))
+    >>> list(found.degrees), found.to_frame().shape, len(found.plot().axes)
+    (['W1', 'W2', 'loop'], (3, 6), 1)
+    >>> all(found.bound[name] <= found.degrees[name] for name in found.degrees)
+    True
     """
 
     degrees: dict[str, float]
@@ -80,6 +87,10 @@ class Alignment:
     def to_frame(self) -> DataFrame:
         """A pandas.DataFrame with one row per matrix: matrix, raw_degrees, bound_degrees,
         inside_degrees, z_score, trace. `.to_csv(path)` saves it.
+
+        Returns
+        -------
+        pandas.DataFrame : a row for each matrix.
         """
         import pandas
 
@@ -93,7 +104,12 @@ class Alignment:
         return pandas.DataFrame({"matrix": list(self.degrees), **columns, "trace": self.trace})
 
     def plot(self, ax: Axes | None = None) -> Figure:
-        """The angles of each matrix, 0 to 180 degrees (`plotting.alignments.plot_alignment`)."""
+        """The angles of each matrix, 0 to 180 degrees (`plotting.alignments.plot_alignment`).
+
+        Returns
+        -------
+        matplotlib.figure.Figure : that of the axes.
+        """
         return plot_alignment(self, ax)
 
 
@@ -104,6 +120,17 @@ class SampleAlignment:
 
     degrees : {"W1", ..., "loop": (B,)}; NaN for a sample whose mask makes a matrix or a product
         zero.
+
+    >>> import fsp_dynamics as fsp
+    >>> network = fsp.loop_network([4, 8, 6, 3], rng=0)
+    >>> images = np.random.default_rng(0).random((5, 4))
+    >>> found = sample_alignment(network, fsp.relax(network, images))
+    >>> {name: degrees.shape for name, degrees in found.degrees.items()}
+    {'W1': (5,), 'W2': (5,), 'loop': (5,)}
+    >>> sorted(found.mean) == sorted(found.std) == sorted(found.undefined)
+    True
+    >>> found.to_frame().shape, len(found.plot().axes)
+    ((15, 3), 1)
     """
 
     degrees: dict[str, Array]
@@ -130,6 +157,10 @@ class SampleAlignment:
     def to_frame(self) -> DataFrame:
         """A pandas.DataFrame with one row per matrix and sample: matrix, sample, degrees (NaN:
         undefined). `.to_csv(path)` saves it.
+
+        Returns
+        -------
+        pandas.DataFrame : B rows for each matrix.
         """
         import pandas
 
@@ -142,6 +173,10 @@ class SampleAlignment:
     def plot(self, ax: Axes | None = None) -> Figure:
         """The angles of all samples with mean and standard deviation, for each matrix
         (`plotting.alignments.plot_sample_alignment`).
+
+        Returns
+        -------
+        matplotlib.figure.Figure : that of the axes.
         """
         return plot_sample_alignment(self, ax)
 
@@ -152,6 +187,13 @@ def angle(u: Array, v: Array) -> float:
 
     Accurate where arccos is not: 0 for identical arrays, 180 for opposite ones. NaN if either is
     zero.
+
+    Returns
+    -------
+    float : degrees, from 0 to 180.
+
+    >>> round(angle(np.array([1.0, 0.0]), np.array([1.0, 1.0])), 6)
+    45.0
     """
     u, v = (numbers(name, each).astype(np.float64) for name, each in (("u", u), ("v", v)))
     size_u, size_v = np.linalg.norm(u), np.linalg.norm(v)
@@ -167,6 +209,16 @@ def loop_alignment(network: Network) -> Alignment:
     Only products with n_L columns or rows are formed: the ring is cut at the output, its narrowest
     layer. Raises ConfigurationError for a network without a loop; warns and gives NaN for zero
     matrices, whose angle is undefined.
+
+    Returns
+    -------
+    Alignment : degrees, bound, inside and z_score of each matrix, and the trace.
+
+    >>> import fsp_dynamics as fsp
+    >>> network = fsp.loop_network([4, 8, 3], rng=0)
+    >>> aligned = network.with_parameters({"loop": network.forward[0].T})
+    >>> {name: round(degrees, 3) for name, degrees in loop_alignment(aligned).degrees.items()}
+    {'W1': 0.0, 'loop': 0.0}
     """
     ring = [w.astype(np.float64) for w in _ring(network)]
     before, after = _products(ring)
@@ -192,6 +244,14 @@ def loop_angles(loop: Network | PackedLoop) -> dict[str, float]:
     No array as large as a wide matrix is allocated: the product's norm follows from Gram matrices,
     ||A B||^2 = <A'A, B B'>. NaN for zero matrices. Raises ConfigurationError for a network without
     a loop.
+
+    Returns
+    -------
+    dict : {"W1": degrees, ..., "loop": degrees}.
+
+    >>> import fsp_dynamics as fsp
+    >>> list(loop_angles(fsp.loop_network([4, 8, 6, 3], rng=0)))
+    ['W1', 'W2', 'loop']
     """
     if isinstance(loop, PackedLoop):
         before, after, norms = loop.products()
@@ -212,6 +272,16 @@ def sample_alignment(network: Network, equilibrium: Equilibrium, *, unconverged:
 
     unconverged : if True, use the states of unconverged samples as they are; otherwise they raise
     NotConvergedError. Raises ConfigurationError without a loop.
+
+    Returns
+    -------
+    SampleAlignment : degrees, (B,) for each matrix.
+
+    >>> import fsp_dynamics as fsp
+    >>> network = fsp.loop_network([4, 8, 6, 3], rng=0)
+    >>> free = fsp.relax(network, np.random.default_rng(0).random((5, 4)))
+    >>> sample_alignment(network, free).degrees["loop"].shape
+    (5,)
     """
     if not unconverged:
         equilibrium.require_converged()

@@ -39,6 +39,11 @@ class Attractors:
 
     states : tuple of (A, n_k). fraction : (A,) of initial states that converged to each.
     unconverged : number of initial states from which the dynamics did not converge.
+
+    >>> import fsp_dynamics as fsp
+    >>> (found,) = attractors(fsp.loop_network([4, 8, 3], rng=0), np.full((1, 4), 0.5), starts=10)
+    >>> found.count, found.fraction.tolist(), found.states[-1].shape, found.unconverged
+    (1, [1.0], (1, 3), 0)
     """
 
     states: State
@@ -79,6 +84,14 @@ def attractors(
     separation : two equilibria are the same if no unit differs by more than this.
 
     Raises ShapeError, NotFiniteError, ConfigurationError.
+
+    Returns
+    -------
+    tuple of Attractors : one for each of the B images.
+
+    >>> import fsp_dynamics as fsp
+    >>> len(attractors(fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5), starts=5))
+    2
     """
     if not (isinstance(starts, int | np.integer) and starts >= 1):
         raise ConfigurationError(f"starts = {starts!r}, expected a whole number, 1 or more")

@@ -44,6 +44,9 @@ class Bifurcation:
     parameter, output (n_L,) : its position. frequency : |Im lambda| of the crossing pair, radians
     per unit time; 0 at a fold.
     row : the row of the branch just before it.
+
+    >>> Bifurcation(parameter=0.5, output=np.zeros(3), frequency=0.0, row=7).parameter
+    0.5
     """
 
     parameter: float
@@ -67,6 +70,12 @@ class Branch:
     shows it, but no bifurcation is recorded.
     ended : "span" (either end of the span was reached), "points" (the maximum number was reached)
     or "stuck" (no shorter step was possible).
+
+    >>> import fsp_dynamics as fsp
+    >>> network = fsp.loop_network([4, 8, 3], rng=0)
+    >>> branch = continuation(network, np.full(4, 0.5), "loop", (0.0, 1.0))
+    >>> branch.ended, bool(branch.stable.all()), branch.outputs.shape == (len(branch.parameter), 3)
+    ('span', True, True)
     """
 
     name: str
@@ -122,6 +131,16 @@ def continuation(
     Computed in float64. Raises ConfigurationError for networks without a loop, activations without
     curvature, invalid settings, or where no initial equilibrium is found; ShapeError and
     NotFiniteError for invalid arrays.
+
+    Returns
+    -------
+    Branch : parameter (P,), states, L arrays (P, n_k), and its bifurcations.
+
+    >>> import fsp_dynamics as fsp
+    >>> network, target = fsp.loop_network([4, 8, 3], rng=0), np.eye(3)[0]
+    >>> branch = continuation(network, np.full(4, 0.5), "beta", (0.0, 1.0), target)
+    >>> branch.parameter[[0, -1]].tolist()
+    [0.0, 1.0]
     """
     problem, first, last = _checked(network, image, parameter, span, target)
     check_positive("step", step)

@@ -46,13 +46,26 @@ SOURCES = ("non-reciprocity", "finite beta", "unfinished relaxation")
 
 
 class NothingToCompareError(ConfigurationError):
-    """No sample both converges and has an error, so there is no update to compare."""
+    """No sample both converges and has an error, so there is no update to compare.
+
+    >>> raise NothingToCompareError("no sample has an error")
+    Traceback (most recent call last):
+    ...
+    fsp_dynamics.analysis.gradients.NothingToCompareError: no sample has an error
+    """
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Gradient(Weights):
     """-dC/dW averaged over the batch, the direction of steepest descent; the same fields as the
     weights of a `Network`.
+
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> targets = np.eye(3)[:2]
+    >>> found = true_gradient(network, images, targets, fsp.relax(network, images))
+    >>> {name: w.shape for name, w in found.parameters().items() if w.any()}
+    {'input': (4, 8), 'forward[0]': (8, 3), 'loop': (3, 8), 'biases[0]': (8,), 'biases[1]': (3,)}
     """
 
 
@@ -67,6 +80,14 @@ class Comparison:
     stages : {source: {matrix: angle to the gradient with this source and the preceding ones
         included}}; the last is `degrees`.
     used : number of samples compared; unconverged samples are left out.
+
+    >>> import fsp_dynamics as fsp
+    >>> from fsp_dynamics.learning.optimisers import LearningRates, Sgd
+    >>> recipe = Recipe(Sgd(LearningRates(20.0, (7.0,), loop=0.5)), fsp.make_solver())
+    >>> network = fsp.loop_network([4, 8, 3], rng=0)
+    >>> found = compare(network, np.random.default_rng(0).random((2, 4)), np.eye(3)[:2], recipe)
+    >>> found.used, list(found.sources), list(found.degrees)
+    (2, ['non-reciprocity', 'finite beta', 'unfinished relaxation'], ['input', ...])
     """
 
     degrees: dict[str, float]
@@ -95,6 +116,16 @@ def true_gradient(
 
     Raises ShapeError and NotFiniteError for invalid input, ConfigurationError where the field
     cannot be linearised.
+
+    Returns
+    -------
+    Gradient : float64, in the shapes of the network's weights.
+
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> targets = np.eye(3)[:2]
+    >>> true_gradient(network, images, targets, fsp.relax(network, images)).input.shape
+    (4, 8)
     """
     exact, sums = _in_the_limit(GradientRule(), network, images, targets, free, unconverged)
     return Gradient.of(exact, sums)
@@ -111,6 +142,16 @@ def limit_update(
 ) -> Update:
     """The update of a rule as beta -> 0, in closed form, float64; for eq. 14
     mean_B rho(s_i^0) d rho(s_j) / d beta. Arguments and errors as in `true_gradient`.
+
+    Returns
+    -------
+    Update : float64, in the shapes of the network's weights.
+
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> targets = np.eye(3)[:2]
+    >>> limit_update(network, images, targets, fsp.relax(network, images)).loop.shape
+    (3, 8)
     """
     return Update.of(*_in_the_limit(rule, network, images, targets, free, unconverged))
 
@@ -120,6 +161,18 @@ def compare(network: Network, images: Array, targets: Array, recipe: Recipe) -> 
 
     With random-sign phases the positive beta is used. Raises NothingToCompareError if no sample
     both converges and has an error, ShapeError for targets of the wrong shape.
+
+    Returns
+    -------
+    Comparison : degrees and norm ratio of each matrix, and what each source contributes.
+
+    >>> import fsp_dynamics as fsp
+    >>> from fsp_dynamics.learning.optimisers import LearningRates, Sgd
+    >>> recipe = Recipe(Sgd(LearningRates(20.0, (7.0,), loop=0.5)), fsp.make_solver())
+    >>> network = fsp.loop_network([4, 8, 3], rng=0)
+    >>> found = compare(network, np.random.default_rng(0).random((2, 4)), np.eye(3)[:2], recipe)
+    >>> list(found.stages["non-reciprocity"])
+    ['input', 'forward[0]', 'loop']
     """
     images, targets = pixels("images", images), floats("targets", targets)
     check_shape("targets", targets, (len(images), network.sizes[-1]))

@@ -42,6 +42,12 @@ class Spectrum:
     uncoupled : (kappa, multiplicity) of the eigenvalues -kappa that every sample has besides
         `values`.
     complete : False if eigenvalues farther to the left were not computed (method "rightmost").
+
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> found = spectrum(network, images, fsp.relax(network, images))
+    >>> found.complete, found.stable.tolist(), found.abscissa.shape, found.all().shape
+    (True, [True, True], (2,), (2, 11))
     """
 
     values: Array
@@ -72,6 +78,10 @@ class Spectrum:
     def all(self) -> Array:
         """Every eigenvalue with its multiplicity (B, N). Raises ConfigurationError if the spectrum
         is incomplete.
+
+        Returns
+        -------
+        array : (B, N) complex.
         """
         if not self.complete:
             raise ConfigurationError(
@@ -108,6 +118,15 @@ def spectrum(
     `count` of them with "rightmost".
 
     Raises as `linearise`, and ConfigurationError for a method that does not apply to the network.
+
+    Returns
+    -------
+    Spectrum : values (B, M) complex, by decreasing real part.
+
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> spectrum(network, images, fsp.relax(network, images), method="dense").values.shape
+    (2, 11)
     """
     return eigenvalues(linearise(network, images, state, nudge), method, count)
 

@@ -66,6 +66,12 @@ class Stability:
         (`admissible_beta`); NaN except for hard-sigmoid loops.
     dt : (B,) longest stable step of `tableau` (`admissible_dt`); NaN if the spectrum is
         incomplete.
+
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> found = stability(network, images, fsp.relax(network, images))
+    >>> found.stable.tolist(), found.abscissa.shape, found.loop_matrix.shape, found.beta_range.shape
+    ([True, True], (2,), (2, 3, 3), (2, 2))
     """
 
     loop_matrix: Array | None
@@ -127,6 +133,15 @@ def stability(
     The numerical abscissa of a network above spectra.DENSE units is found by Lanczos' method,
     sample by sample, which is slow for many samples. Raises NotConvergedError for unconverged
     samples, NotFiniteError for states that are not finite, ShapeError and ConfigurationError.
+
+    Returns
+    -------
+    Stability : arrays of B samples.
+
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> stability(network, images, fsp.relax(network, images)).stable.tolist()
+    [True, True]
     """
     if not isinstance(equilibrium, Equilibrium):
         raise ConfigurationError(
@@ -251,6 +266,13 @@ def growth(tableau: str | Tableau, z: Array) -> Array:
     (complex, any shape); stable where <= 1.
 
     Raises ConfigurationError for an unknown tableau.
+
+    Returns
+    -------
+    array : of the shape of `z`, 0 or more.
+
+    >>> growth("euler", np.array([-0.5, -3.0])).tolist()
+    [0.5, 2.0]
     """
     return np.abs(np.polynomial.polynomial.polyval(z, _tableau_of(tableau).amplification))
 
@@ -290,6 +312,15 @@ def measured_settle_time(
     longest : in the unit of the time constants; None: 2000 times the longest of them.
 
     Raises NotConvergedError, ShapeError, ConfigurationError.
+
+    Returns
+    -------
+    array : (B,), in the unit of the time constants.
+
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], dtype=np.float64, rng=0), np.full((1, 4), 0.5)
+    >>> measured_settle_time(network, images, fsp.relax(network, images), longest=50.0).shape
+    (1,)
     """
     settle_time(np.zeros(1), factor)  # checks the factor
     check_positive("size", size)

@@ -43,6 +43,10 @@ class Averaging:
     start : finished epochs from which on samples are taken.
 
     Raises ConfigurationError.
+
+    >>> how = Averaging("exponential", factor=0.75, every=10)
+    >>> [round(how.gain(n), 3) for n in (1, 2, 3, 4, 5)], how.period(batches=4)
+    ([1.0, 0.5, 0.333, 0.25, 0.25], 4)
     """
 
     kind: str = "exponential"
@@ -64,17 +68,35 @@ class Averaging:
                 raise ConfigurationError(f"{name} = {value!r}, expected a whole number, {least} or more")
 
     def gain(self, samples: int) -> float:
-        """g of the sample with that number, from 1 on."""
+        """g of the sample with that number, from 1 on.
+
+        Returns
+        -------
+        float : in (0, 1].
+        """
         return 1 / samples if self.kind == "equal" else max(1 - self.factor, 1 / samples)
 
     def period(self, batches: int) -> int:
-        """Batches from one sample to the next in an epoch of so many."""
+        """Batches from one sample to the next in an epoch of so many.
+
+        Returns
+        -------
+        int : batches.
+        """
         return min(self.every, batches)
 
 
 @dataclass(slots=True, eq=False)
 class WeightAverage:
-    """A : the average, by the names of parameters; {} before the first sample. samples : n."""
+    """A : the average, by the names of parameters; {} before the first sample. samples : n.
+
+    >>> import numpy as np
+    >>> average = WeightAverage()
+    >>> for value in (1.0, 2.0, 3.0):
+    ...     average.take({"loop": np.full(2, value)}, Averaging("equal"))
+    >>> average.samples, average.arrays["loop"].tolist()
+    (3, [2.0, 2.0])
+    """
 
     arrays: dict[str, Array] = field(default_factory=dict)
     samples: int = 0

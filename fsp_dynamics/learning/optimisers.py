@@ -34,6 +34,10 @@ from fsp_dynamics.models.network import Array, Network
 class LearningRates:
     """Learning rates eta, one for each matrix, and one for each layer's biases, the output's last;
     without the latter a bias shares the rate of the matrix into its layer.
+
+    >>> rates = LearningRates(20.0, (7.0,), loop=0.5)
+    >>> rates.of("input"), rates.of("biases[1]"), rates.scaled(2.0).of("loop")
+    (20.0, 7.0, 1.0)
     """
 
     input: float
@@ -43,7 +47,12 @@ class LearningRates:
     biases: tuple[float, ...] = ()
 
     def of(self, parameter: str) -> float:
-        """The rate of a parameter, by its name in `Network.parameters`."""
+        """The rate of a parameter, by its name in `Network.parameters`.
+
+        Returns
+        -------
+        float : eta of it.
+        """
         name, _, index = parameter.partition("[")
         k = int(index[:-1]) if index else 0
         if name == "biases" and not self.biases:
@@ -52,7 +61,12 @@ class LearningRates:
         return {**single, "forward": self.forward, "backward": self.backward, "biases": self.biases}[name][k]
 
     def scaled(self, factor: float) -> LearningRates:
-        """All of them times a factor."""
+        """All of them times a factor.
+
+        Returns
+        -------
+        LearningRates : of the same matrices.
+        """
         lists = (tuple(factor * rate for rate in each) for each in (self.forward, self.backward, self.biases))
         forward, backward, biases = lists
         return LearningRates(factor * self.input, forward, factor * self.loop, backward, biases)
@@ -72,6 +86,12 @@ class Sgd:
     decay : W <- (1 - lr decay) W before each step, matrices only.
     schedule : the factor of all rates in each epoch.
     frozen : parameters that never change, by their names in `Network.parameters`.
+
+    >>> import fsp_dynamics as fsp
+    >>> sgd = Sgd(LearningRates(20.0, (7.0,), loop=0.5), momentum=0.9, frozen=("loop",))
+    >>> sgd.check(fsp.loop_network([4, 8, 3]))
+    >>> sgd.scheduled(["input", "loop", "forward[0]"], epoch=0)
+    {'input': 20.0, 'forward[0]': 7.0}
     """
 
     rates: LearningRates
@@ -121,13 +141,22 @@ class Sgd:
                 raise ConfigurationError(f"the rate of {name} is {rate!r}, expected a finite number, 0 or more")
 
     def scheduled(self, names: Iterable[str], epoch: int) -> dict[str, float]:
-        """eta of each of these parameters after `epoch` finished epochs; none of a frozen one."""
+        """eta of each of these parameters after `epoch` finished epochs; none of a frozen one.
+
+        Returns
+        -------
+        dict : {name: eta}.
+        """
         factor = self.schedule.factor(epoch)
         return {name: factor * self.rates.of(name) for name in names if name not in self.frozen}
 
     def output_shares(self, depth: int) -> tuple[float, float]:
         """(a_W, a_b): the rates of the matrix into the output and of its biases, in units of the
         larger one; (1, 1) where biases share the rate of their matrix.
+
+        Returns
+        -------
+        tuple of two floats : the larger is 1.
         """
         if not self.rates.biases:
             return 1.0, 1.0
@@ -139,6 +168,10 @@ class Sgd:
     def learning_rates(self, network: Network, phases: Phases, image_norm: float, epoch: int) -> dict[str, float]:
         """lr of each parameter for one batch; `image_norm` is its mean_B ||image||^2, `epoch` the
         number of finished epochs.
+
+        Returns
+        -------
+        dict : {name: lr}; none of a frozen parameter.
         """
         lr = self.scheduled(network.parameters(), epoch)
         if self.normalised:

@@ -30,6 +30,15 @@ class Phases:
         nudging moves nothing and the update is exactly 0.
     nudged : their equilibrium under +beta.
     opposite : their equilibrium under -beta, in the centred kind; else None.
+
+    >>> import fsp_dynamics as fsp
+    >>> from fsp_dynamics.learning import phases
+    >>> from fsp_dynamics.models.rate import drive
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> constant, target = drive(network, images), np.eye(3)[[0, 1]]
+    >>> found = phases.run(network, constant, target, 1.0, fsp.make_solver())
+    >>> found.rows.tolist(), found.converged.tolist(), found.unconverged, found.opposite
+    ([0, 1], [True, True], 0, None)
     """
 
     beta: float
@@ -116,6 +125,17 @@ def run(
 
     Raises ConfigurationError for a beta that removes the output's leak (beta <= -1/r_L in either
     sign that is used).
+
+    Returns
+    -------
+    Phases : free of all B samples, nudged (and opposite, where centred) of the A that were nudged.
+
+    >>> import fsp_dynamics as fsp
+    >>> from fsp_dynamics.models.rate import drive
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> constant, target = drive(network, images), np.eye(3)[[0, 1]]
+    >>> run(network, constant, target, 0.5, fsp.make_solver(), kind="centred")
+    <Phases of 2 samples, free and nudged with both signs, beta 0.5: 2 nudged, 2 of them converged>
     """
     free_phase = free(network, drive, solver, tolerance)
     if kind == "random-sign":

@@ -20,16 +20,29 @@ from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive
 
 
 class Schedule(Protocol):
-    """How learning rates change from epoch to epoch."""
+    """How learning rates change from epoch to epoch.
+
+    >>> FactorSchedule(0.5).factor(2)
+    0.25
+    """
 
     def factor(self, epoch: int) -> float:
-        """The factor of all rates after so many finished epochs."""
+        """The factor of all rates after so many finished epochs.
+
+        Returns
+        -------
+        float : 0 or more.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FactorSchedule:
-    """rate_factor^e: every rate is multiplied by `rate_factor` after each epoch; 1: constant."""
+    """rate_factor^e: every rate is multiplied by `rate_factor` after each epoch; 1: constant.
+
+    >>> [FactorSchedule(0.5).factor(e) for e in range(3)]
+    [1.0, 0.5, 0.25]
+    """
 
     rate_factor: float = 1.0
 
@@ -48,6 +61,9 @@ CONSTANT = FactorSchedule()
 class CosineSchedule:
     """1/2 (1 + cos(pi e / epochs)), from 1 towards 0 over `epochs`; then what it was in the last of
     them.
+
+    >>> [round(CosineSchedule(4).factor(e), 3) for e in range(5)]
+    [1.0, 0.854, 0.5, 0.146, 0.146]
     """
 
     epochs: int
@@ -62,7 +78,11 @@ class CosineSchedule:
 
 @dataclass(frozen=True, slots=True)
 class StepSchedule:
-    """by^n: every rate is multiplied by `by` when each of the epochs `at` is finished."""
+    """by^n: every rate is multiplied by `by` when each of the epochs `at` is finished.
+
+    >>> [StepSchedule(at=(1, 2), by=0.5).factor(e) for e in range(4)]
+    [1.0, 0.5, 0.25, 0.25]
+    """
 
     at: tuple[int, ...]
     by: float
@@ -83,7 +103,11 @@ class StepSchedule:
 
 @dataclass(frozen=True, slots=True)
 class WarmUp:
-    """min(1, (e + 1) / (epochs + 1)) times the factor of `schedule`."""
+    """min(1, (e + 1) / (epochs + 1)) times the factor of `schedule`.
+
+    >>> [WarmUp(3, FactorSchedule()).factor(e) for e in range(4)]
+    [0.25, 0.5, 0.75, 1.0]
+    """
 
     epochs: int
     schedule: Schedule
@@ -108,6 +132,10 @@ def settings_of(kind: str) -> tuple[str, ...]:
 def make_schedule(kind: str, warm_up: int = 0, **settings: Any) -> Schedule:
     """The schedule of a kind, after `warm_up` epochs of rising rates. Raises ConfigurationError for
     an unknown kind or impossible settings.
+
+    Returns
+    -------
+    Schedule : with the method factor(epoch).
 
     >>> [make_schedule("steps", warm_up=1, at=(2,), by=0.1).factor(e) for e in range(4)]
     [0.5, 1.0, 0.1, 0.1]

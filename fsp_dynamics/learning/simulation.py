@@ -51,6 +51,17 @@ class Trajectory:
     residual : (T, B) as `models.rate.residual`, under the piece's own nudge; NaN where
         the solver gave up.
     rho : the activation of the network.
+
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> protocol = [(2.0, None), (1.0, fsp.Nudge(1.0, np.eye(3)[:2]))]
+    >>> path = fsp.simulate(network, images, protocol, save=0.5)
+    >>> path.times.tolist(), path.borders.tolist(), path.labels.tolist()[-3:]
+    ([0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0], [0.0, 2.0, 3.0], ['free', 'nudged', 'nudged'])
+    >>> path.states[-1].shape, path.rates[-1].shape, path.end[-1].shape, path.residual.shape
+    ((7, 2, 3), (7, 2, 3), (2, 3), (7, 2))
+    >>> dict(path.to_xarray()["rate_output"].sizes), path.to_frame().shape, len(path.plot().axes)
+    ({'time': 7, 'sample': 2, 'output': 3}, (42, 9), 2)
     """
 
     times: Array
@@ -103,6 +114,10 @@ class Trajectory:
         Variables state_hidden_1, ..., state_output and their rate_... (time, sample, units of that
         layer), residual (time, sample); coordinates time, sample, phase, beta and one index for
         each layer; units in attributes.
+
+        Returns
+        -------
+        xarray.Dataset : see above.
         """
         import xarray
 
@@ -141,6 +156,10 @@ class Trajectory:
         Columns time (unit of the time constants), phase, beta (per unit time), sample, layer,
         unit, state (1), rate (1), residual (1); what belongs to a time and sample
         stands in all of their rows. Units are in `attrs["units"]` too.
+
+        Returns
+        -------
+        pandas.DataFrame : T B n_L rows, or T B N with the hidden layers.
         """
         import pandas
 
@@ -160,6 +179,10 @@ class Trajectory:
     def plot(self, ax: Axes | Sequence[Axes] | None = None, sample: int = 0) -> Figure:
         """Output rates of one sample, and below them how every sample settles
         (`plotting.plot_trajectory`).
+
+        Returns
+        -------
+        matplotlib.figure.Figure : that of the axes.
         """
         return plot_trajectory(self, ax, sample=sample)
 
@@ -207,6 +230,10 @@ def simulate(
     The path of a sample has the same bits in any batch, unless an integrator of other kind is
     given. Raises ConfigurationError, ShapeError or NotFiniteError for unusable input, never for a
     path that ends in NaN.
+
+    Returns
+    -------
+    Trajectory : times (T,), states, L arrays (T, B, n_k), residual (T, B).
 
     >>> from fsp_dynamics.models.builders import loop_network
     >>> network, images = loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)

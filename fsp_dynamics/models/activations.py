@@ -21,7 +21,16 @@ from fsp_dynamics.errors import ConfigurationError, check_choice
 
 
 def hard_sigmoid(s: Any) -> Any:
-    """rho(s) = clip(s, 0, 1); NaN stays NaN."""
+    """rho(s) = clip(s, 0, 1); NaN stays NaN.
+
+    Returns
+    -------
+    array : of the shape of `s`, in [0, 1].
+
+    >>> import numpy as np
+    >>> hard_sigmoid(np.array([-0.5, 0.25, 2.0])).tolist()
+    [0.0, 0.25, 1.0]
+    """
     return s * ((s > 0) & (s < 1)) + (s >= 1)
 
 
@@ -33,7 +42,16 @@ def hard_sigmoid_slope(s: Any) -> Any:
 
 
 def logistic(s: Any) -> Any:
-    """rho(s) = 1 / (1 + exp(-s)), written with exp(-|s|) so that it cannot overflow."""
+    """rho(s) = 1 / (1 + exp(-s)), written with exp(-|s|) so that it cannot overflow.
+
+    Returns
+    -------
+    array : of the shape of `s`, in [0, 1].
+
+    >>> import numpy as np
+    >>> logistic(np.array([-1.0, 0.0, 1.0])).round(3).tolist()
+    [0.269, 0.5, 0.731]
+    """
     return ((s >= 0) + (s < 0) * math.e ** -abs(s)) / (1 + math.e ** -abs(s))
 
 
@@ -48,7 +66,16 @@ def logistic_curvature(s: Any) -> Any:
 
 
 def shifted_tanh(s: Any) -> Any:
-    """rho(s) = (1 + tanh s) / 2, which is the logistic of 2 s."""
+    """rho(s) = (1 + tanh s) / 2, which is the logistic of 2 s.
+
+    Returns
+    -------
+    array : of the shape of `s`, in [0, 1].
+
+    >>> import numpy as np
+    >>> shifted_tanh(np.array([-1.0, 0.0, 1.0])).round(3).tolist()
+    [0.119, 0.5, 0.881]
+    """
     return ((s >= 0) + (s < 0) * math.e ** (-2 * abs(s))) / (1 + math.e ** (-2 * abs(s)))
 
 
@@ -73,6 +100,15 @@ class Activation:
     networks need it, and tests of stability are more exact with it. ``bounds`` are the largest
     rho' and |rho''|, of a rho with values in [0, 1]; where they are known, some networks are known
     to be stable without a test.
+
+    >>> import fsp_dynamics as fsp
+    >>> softsign = fsp.Activation(
+    ...     "softsign", lambda s: 0.5 + 0.5 * s / (1 + abs(s)), lambda s: 0.5 / (1 + abs(s)) ** 2
+    ... )
+    >>> softsign.rate(1.0), softsign.slope(1.0)
+    (0.75, 0.125)
+    >>> fsp.loop_network([4, 8, 3], rho=softsign)
+    <Network 4-8-3, loop, softsign, float32>
     """
 
     name: str
@@ -114,5 +150,12 @@ ACTIVATIONS = {
 def activation(rho: str | Activation) -> Activation:
     """The activation of that name, or `rho` itself. Raises ConfigurationError, offering the
     nearest name.
+
+    Returns
+    -------
+    Activation : that of the table above, or the one that was given.
+
+    >>> activation("logistic")
+    <Activation logistic>
     """
     return rho if isinstance(rho, Activation) else ACTIVATIONS[check_choice("rho", rho, ACTIVATIONS)]

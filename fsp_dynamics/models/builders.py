@@ -36,6 +36,11 @@ def loop_network(
     time_constants : r, one number or one for each of the L layers.
     rng : None, an int or a Generator.
 
+    Returns
+    -------
+    Network : input (n_in, n_1), forward[k] from layer to layer, loop (n_L, n_1) and biases (n_k,),
+        all in `dtype`.
+
     >>> loop_network([784, 500, 500, 10], rng=0).loop.shape
     (10, 500)
     """
@@ -66,6 +71,14 @@ def reciprocal_network(
     network, which has an energy); otherwise they are drawn on their own. Parameters as for
     `loop_network`; at the full Glorot scale wide reciprocal networks excite themselves into
     saturation before they learn anything, hence the default of `forward_scale`.
+
+    Returns
+    -------
+    Network : input (n_in, n_1), forward[k] (n_k+1, n_k+2) in the paper's numbers, backward[k] of
+        its transposed shape unless tied, and biases (n_k,), all in `dtype`; no loop.
+
+    >>> reciprocal_network([4, 8, 3], tied=False, rng=0).backward[0].shape
+    (3, 8)
     """
     sizes = _check_sizes(sizes)
     rng = generator(rng)

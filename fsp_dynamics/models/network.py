@@ -26,7 +26,13 @@ Array = npt.NDArray[Any]
 
 
 class Connection(NamedTuple):
-    """The firing rates of layer `pre` enter layer `post` through `weight` (n_pre, n_post)."""
+    """The firing rates of layer `pre` enter layer `post` through `weight` (n_pre, n_post).
+
+    >>> import fsp_dynamics as fsp
+    >>> network = fsp.loop_network([4, 8, 3], rng=0)
+    >>> [(c.pre, c.post, c.weight.shape) for c in network.connections()]
+    [(0, 1, (8, 3)), (1, 0, (3, 8))]
+    """
 
     pre: int
     post: int
@@ -55,6 +61,22 @@ class Network:
 
     Raises ShapeError where the matrices do not fit, ConfigurationError for mixed dtypes,
     contradicting topologies or time constants that are not positive.
+
+    >>> import numpy as np
+    >>> import fsp_dynamics as fsp
+    >>> w = {"input": np.ones((4, 8)), "forward": (np.ones((8, 3)),), "loop": -np.ones((3, 8))}
+    >>> network = fsp.Network(**w, biases=(np.zeros(8), np.zeros(3)))
+    >>> network
+    <Network 4-8-3, loop, hard_sigmoid, float64>
+    >>> network.sizes, network.depth, network.dtype, network.is_reciprocal
+    ((4, 8, 3), 2, dtype('float64'), False)
+    >>> network.is_hard_sigmoid_loop, network.is_hard_sigmoid_reciprocal
+    (True, False)
+    >>> {name: weight.shape for name, weight in network.parameters().items()}
+    {'input': (4, 8), 'forward[0]': (8, 3), 'loop': (3, 8), 'biases[0]': (8,), 'biases[1]': (3,)}
+    >>> half = network.with_parameters({"loop": 0.5 * network.loop}).astype(np.float32)
+    >>> half.loop[0, 0].item(), half.copy().loop is half.loop, len(half.connections())
+    (-0.5, False, 2)
     """
 
     input: Array
@@ -129,6 +151,11 @@ class Network:
     def connections(self) -> tuple[Connection, ...]:
         """Every matrix between layers, in the order forward, loop, backward (tied ones as
         transposed views).
+
+        Returns
+        -------
+        tuple of Connection : (pre, post, weight), the numbers of two layers and the matrix (n_pre,
+            n_post) between them.
         """
         found = [Connection(k, k + 1, w) for k, w in enumerate(self.forward)]
         if self.loop is not None:
@@ -142,12 +169,20 @@ class Network:
     def parameters(self) -> dict[str, Array]:
         """Every array that learning may change, by name: input, forward[0], ..., loop,
         backward[0], ..., biases[0], ...
+
+        Returns
+        -------
+        dict : {name: array}, the arrays themselves.
         """
         return named_arrays(self)
 
     def with_parameters(self, named: dict[str, Array]) -> Network:
         """The same network with other arrays, given by the names of `parameters` (each shape is
         checked).
+
+        Returns
+        -------
+        Network : that shares all arrays which are not `named`.
         """
         merged = self.parameters()
         for name in named:
@@ -164,11 +199,21 @@ class Network:
         )
 
     def astype(self, dtype: npt.DTypeLike) -> Network:
-        """A copy with every array in `dtype`."""
+        """A copy with every array in `dtype`.
+
+        Returns
+        -------
+        Network : of the same shapes.
+        """
         return self.with_parameters({name: w.astype(dtype, copy=True) for name, w in self.parameters().items()})
 
     def copy(self) -> Network:
-        """A network that shares no array with this one."""
+        """A network that shares no array with this one.
+
+        Returns
+        -------
+        Network : of the same shapes and dtype.
+        """
         return self.astype(self.dtype)
 
     def to_torch(
@@ -204,6 +249,16 @@ class Network:
         Raises ConfigurationError for options that contradict each other and for a smooth rho
         without curvature, ModuleNotFoundError without torch (``pip install
         'fsp_dynamics[torch]'``).
+
+        Returns
+        -------
+        RateModule : from images (B, n_in) to rates (B, n_L), tensors.
+
+        >>> import torch
+        >>> import fsp_dynamics as fsp
+        >>> module = fsp.loop_network([4, 8, 3], rng=0).to_torch()
+        >>> module(torch.full((2, 4), 0.5)).shape
+        torch.Size([2, 3])
         """
         from fsp_dynamics.torch_backend.module import RateModule
 
@@ -214,6 +269,12 @@ class Network:
 class Weights:
     """Arrays in the shapes of a network's weights: the fields of `Network` that learning may
     change.
+
+    >>> import fsp_dynamics as fsp
+    >>> network = fsp.loop_network([4, 8, 3], rng=0)
+    >>> zero = Weights.of(network, {name: 0 * w for name, w in network.parameters().items()})
+    >>> zero.loop.shape, list(zero.parameters())
+    ((3, 8), ['input', 'forward[0]', 'loop', 'biases[0]', 'biases[1]'])
     """
 
     input: Array
@@ -224,7 +285,12 @@ class Weights:
 
     @classmethod
     def of(cls, network: Network, named: dict[str, Array]) -> Self:
-        """The record of these arrays, one for each of `network.parameters()`, by name."""
+        """The record of these arrays, one for each of `network.parameters()`, by name.
+
+        Returns
+        -------
+        Weights, or the subclass that it is called on : arrays of the network's shapes.
+        """
         shaped = network.with_parameters(named)
         return cls(shaped.input, shaped.forward, shaped.biases, shaped.loop, shaped.backward)
 
@@ -233,7 +299,12 @@ class Weights:
         return f"<{type(self).__name__}, largest entries: {sizes}>"
 
     def parameters(self) -> dict[str, Array]:
-        """The arrays by the names of `Network.parameters`."""
+        """The arrays by the names of `Network.parameters`.
+
+        Returns
+        -------
+        dict : {name: array}.
+        """
         return named_arrays(self)
 
 
@@ -254,6 +325,14 @@ def loop_gain(network: Network) -> float:
     reached (time constants 1).
 
     Sufficient only. Raises ConfigurationError for a network without a loop.
+
+    Returns
+    -------
+    float : without unit.
+
+    >>> import fsp_dynamics as fsp
+    >>> fsp.loop_gain(fsp.loop_network([4, 8, 3], loop_scale=0.1, rng=0)) < 1
+    True
     """
     if network.loop is None:
         raise ConfigurationError("loop_gain: the network has no loop (loop = None); give one made by loop_network")

@@ -56,6 +56,15 @@ class Nudge:
         -1/r_L), where the output's leak would change sign.
     target : (B, n_L) target firing rates d, one-hot in classification; anything that `arrays` takes
         for numbers.
+
+    >>> import numpy as np
+    >>> import fsp_dynamics as fsp
+    >>> nudge = fsp.Nudge(0.5, np.eye(3))
+    >>> nudge, nudge.rows([0]).target.tolist()
+    (<Nudge of beta 0.5, target (3 x 3)>, [[1.0, 0.0, 0.0]])
+    >>> nudge.check(fsp.loop_network([4, 8, 3]), batch=3)
+    >>> Nudge.of(1.0, nudge.target).beta
+    1.0
     """
 
     beta: float
@@ -73,7 +82,12 @@ class Nudge:
 
     @classmethod
     def of(cls, beta: float, target: Any) -> Nudge:
-        """A nudge whose target is left as it is, such as a tensor on a device."""
+        """A nudge whose target is left as it is, such as a tensor on a device.
+
+        Returns
+        -------
+        Nudge : unchecked.
+        """
         found = object.__new__(cls)
         object.__setattr__(found, "beta", beta)
         object.__setattr__(found, "target", target)
@@ -98,7 +112,12 @@ class Nudge:
         check_finite("nudge target", self.target)
 
     def rows(self, index: Any) -> Nudge:
-        """The nudge of some samples of the batch."""
+        """The nudge of some samples of the batch.
+
+        Returns
+        -------
+        Nudge : of the same beta, with a target (A, n_L).
+        """
         return Nudge.of(self.beta, self.target[index])
 
 
@@ -108,7 +127,15 @@ def rows_of(nudge: Nudge | None, index: Any) -> Nudge | None:
 
 
 def beta_of(nudge: Nudge | None) -> float:
-    """Strength of the nudge; 0 in a free phase."""
+    """Strength of the nudge; 0 in a free phase.
+
+    Returns
+    -------
+    float : per unit time.
+
+    >>> beta_of(None), beta_of(Nudge(0.5, np.eye(3)))
+    (0.0, 0.5)
+    """
     return 0.0 if nudge is None else float(nudge.beta)
 
 
@@ -119,6 +146,14 @@ def drive(network: Network, images: Array) -> Array:
     Raises ShapeError for images that are not (B, n_in), NotFiniteError for NaN or infinite pixels,
     ConfigurationError for what is no array of numbers and for bytes above 1. Warns (DataWarning)
     of pixels far outside [0, 1].
+
+    Returns
+    -------
+    array : (B, n_1), in the dtype of the network.
+
+    >>> import fsp_dynamics as fsp
+    >>> drive(fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)).shape
+    (2, 8)
     """
     images = checked_images(network, images)
     return images.astype(network.dtype, copy=False) @ network.input + network.biases[0]
@@ -140,23 +175,57 @@ def checked_images(network: Network, images: Array) -> Array:
 
 
 def zero_state(network: Network, batch: int) -> State:
-    """All units silent: L arrays (B, n_k) of zeros."""
+    """All units silent: L arrays (B, n_k) of zeros.
+
+    Returns
+    -------
+    tuple of arrays : L of them, (B, n_k).
+
+    >>> import fsp_dynamics as fsp
+    >>> [s.shape for s in zero_state(fsp.loop_network([4, 8, 3]), batch=2)]
+    [(2, 8), (2, 3)]
+    """
     return tuple(np.zeros((batch, n), network.dtype) for n in network.sizes[1:])
 
 
 def state_norm(state: State) -> Array:
-    """||s|| over all units of a sample, (B,) float64."""
+    """||s|| over all units of a sample, (B,) float64.
+
+    Returns
+    -------
+    array : (B,) float64.
+
+    >>> state_norm((np.full((1, 3), 2.0), np.full((1, 1), 2.0))).tolist()
+    [4.0]
+    """
     total: Array = np.sqrt(sum((s.astype(np.float64) ** 2).sum(1) for s in state))
     return total
 
 
 def flatten(state: State) -> Array:
-    """The layers side by side, (B, N): how solvers hold a state."""
+    """The layers side by side, (B, N): how solvers hold a state.
+
+    Returns
+    -------
+    array : (B, N), N the sum of all n_k.
+
+    >>> flatten((np.zeros((2, 8)), np.zeros((2, 3)))).shape
+    (2, 11)
+    """
     return np.concatenate(state, axis=-1)
 
 
 def layers(network: Network, flat: Array) -> State:
-    """Views of a flat state (..., N), one for each layer (..., n_k)."""
+    """Views of a flat state (..., N), one for each layer (..., n_k).
+
+    Returns
+    -------
+    tuple of arrays : L views, (..., n_k).
+
+    >>> import fsp_dynamics as fsp
+    >>> [s.shape for s in layers(fsp.loop_network([4, 8, 3]), np.zeros((2, 11)))]
+    [(2, 8), (2, 3)]
+    """
     ends = np.cumsum(network.sizes[1:])
     return tuple(flat[..., end - n : end] for n, end in zip(network.sizes[1:], ends, strict=True))
 
@@ -174,6 +243,16 @@ def total_input(network: Network, drive: Array, rates: Sequence[Array]) -> list[
 def field(network: Network, drive: Array, state: State, nudge: Nudge | None = None) -> State:
     """ds/dt of eq. 13, literally, for each layer (B, n_k). With a hard sigmoid clip the state
     after each step.
+
+    Returns
+    -------
+    tuple of arrays : L of them, (B, n_k), per unit time.
+
+    >>> import fsp_dynamics as fsp
+    >>> network = fsp.loop_network([4, 8, 3], rng=0)
+    >>> constant = drive(network, np.full((2, 4), 0.5))
+    >>> [f.shape for f in field(network, constant, zero_state(network, 2))]
+    [(2, 8), (2, 3)]
     """
     rho = network.rho
     a = total_input(network, drive, [rho.rate(s) for s in state])
@@ -186,6 +265,17 @@ def rate_field(network: Network, drive: Array, state: State, nudge: Nudge | None
     residual is measured in.
 
     For a smooth rho, whose eq. 13 needs no clipping, it is eq. 13 itself.
+
+    Returns
+    -------
+    tuple of arrays : L of them, (B, n_k), per unit time.
+
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> free = fsp.relax(network, images)
+    >>> fields = rate_field(network, drive(network, images), free.state)
+    >>> bool(max(abs(f).max() for f in fields) < 1e-4)
+    True
     """
     if not network.rho.projected:
         return field(network, drive, state, nudge)
@@ -206,6 +296,18 @@ def residual(network: Network, drive: Array, state: State, nudge: Nudge | None =
 
     For a hard sigmoid it is ||rho((a + beta d) / (leak + beta)) - s||. It has the unit of a state,
     so that it does not depend on the unit of time.
+
+    Returns
+    -------
+    array : (B,).
+
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> constant, free = drive(network, images), fsp.relax(network, images)
+    >>> bool((residual(network, constant, free.state) < 1e-4).all())
+    True
+    >>> bool((residual(network, constant, zero_state(network, 2)) < 1e-4).all())
+    False
     """
     return distance(network, rate_field(network, drive, state, nudge), nudge)
 
@@ -213,6 +315,15 @@ def residual(network: Network, drive: Array, state: State, nudge: Nudge | None =
 def distance(network: Network, field: State, nudge: Nudge | None = None) -> Array:
     """||field / (leak + beta)|| over all units of a sample, (B,): how far its units would move
     under constant input before they settle.
+
+    Returns
+    -------
+    array : (B,).
+
+    >>> import fsp_dynamics as fsp
+    >>> network = fsp.loop_network([4, 2, 1], time_constants=2.0)
+    >>> distance(network, (np.ones((1, 2)), np.zeros((1, 1)))).round(3).tolist()
+    [2.828]
     """
     squares = [((f / kappa) ** 2).sum(-1) for f, kappa in zip(field, decay_rates(network, nudge), strict=True)]
     return sum(squares[1:], squares[0]) ** 0.5

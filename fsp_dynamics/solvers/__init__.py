@@ -47,6 +47,10 @@ def make_solver(name: str = "fixed_point", **settings: Any) -> Solver:
     converge; give ``fallback=None`` to leave them. Raises ConfigurationError for unknown names or
     settings, offering the nearest.
 
+    Returns
+    -------
+    Solver : with `relax`; one that integrates in time has `follow` too.
+
     >>> make_solver("reference", method="rk4", dt=0.1).method
     'rk4'
     """
@@ -88,6 +92,20 @@ def relax(
     Raises ShapeError, NotFiniteError and ConfigurationError for unusable input; warns
     (DataWarning) of images far outside [0, 1]. Samples that do not converge are reported in
     `status`; `Equilibrium.require_converged` raises for them.
+
+    Returns
+    -------
+    Equilibrium : state, L arrays (B, n_k); residual, status and steps (B,).
+
+    >>> import numpy as np
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> free = fsp.relax(network, images)
+    >>> nudged = fsp.relax(network, images, nudge=fsp.Nudge(1.0, np.eye(3)[[0, 1]]), start=free)
+    >>> free.output.shape, free.converged.tolist(), nudged.beta
+    ((2, 3), [True, True], 1.0)
+    >>> bool(np.abs(nudged.output - free.output).max() > 0.01)
+    True
     """
     if tolerance is not None and not isinstance(tolerance, Tolerance):
         raise ConfigurationError(f"tolerance = {tolerance!r}, expected Tolerance(absolute, relative)")

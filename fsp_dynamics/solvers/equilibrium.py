@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 
 
 class Status(IntEnum):
-    """How the relaxation of one sample ended (the integers of kernels/status.py)."""
+    """How the relaxation of one sample ended (the integers of kernels/status.py).
+
+    >>> Status(0), Status.OSCILLATES.name
+    (<Status.CONVERGED: 0>, 'OSCILLATES')
+    """
 
     CONVERGED = CONVERGED
     OUT_OF_STEPS = OUT_OF_STEPS
@@ -57,6 +61,17 @@ class Tolerance:
 
     The residual is a distance, in units of the state, so that convergence does not depend on the
     unit of time.
+
+    >>> import fsp_dynamics as fsp
+    >>> tolerance = fsp.Tolerance(1e-4, relative=1e-3)
+    >>> tolerance.bound(np.array([0.0, 10.0])).round(6).tolist()
+    [0.0001, 0.0101]
+    >>> Tolerance.default(np.float64)
+    Tolerance(absolute=1e-12, relative=1e-13)
+    >>> Tolerance(1e-9).attainable(np.float32, units=100).absolute > 1e-7
+    True
+    >>> tolerance.limits(50).max_passes
+    50
     """
 
     absolute: float = 1e-6
@@ -74,22 +89,41 @@ class Tolerance:
 
     @staticmethod
     def default(dtype: npt.DTypeLike) -> Tolerance:
-        """What rounding allows: (1e-5, 1e-6) in float32, (1e-12, 1e-13) in float64."""
+        """What rounding allows: (1e-5, 1e-6) in float32, (1e-12, 1e-13) in float64.
+
+        Returns
+        -------
+        Tolerance : of that precision.
+        """
         return Tolerance(1e-5, 1e-6) if np.dtype(dtype) == np.float32 else Tolerance(1e-12, 1e-13)
 
     def attainable(self, dtype: npt.DTypeLike, units: int) -> Tolerance:
         """This tolerance, or what rounding allows a network of so many units where it is less:
         FLOOR eps sqrt(units).
+
+        Returns
+        -------
+        Tolerance : this one, or a wider one.
         """
         floor = FLOOR * float(np.finfo(np.dtype(dtype)).eps) * units**0.5
         return self if self.absolute + self.relative >= floor else Tolerance(floor, self.relative)
 
     def bound(self, state_norm: Array) -> Array:
-        """absolute + relative ||state||, (B,)."""
+        """absolute + relative ||state||, (B,).
+
+        Returns
+        -------
+        array : (B,).
+        """
         return self.absolute + self.relative * state_norm
 
     def limits(self, max_passes: int) -> Limits:
-        """This tolerance and the most passes a sample may have, as kernels take them."""
+        """This tolerance and the most passes a sample may have, as kernels take them.
+
+        Returns
+        -------
+        Limits : (absolute, relative, passes).
+        """
         return Limits(float(self.absolute), float(self.relative), int(max_passes))
 
 
@@ -107,6 +141,19 @@ class Equilibrium:
     abscissa : (B,) on request (`relax(..., certify=True)`), else None: the largest real part of the
         eigenvalues of the field's Jacobian there, per unit time. Below 0 the equilibrium is
         certified to be stable; NaN where a sample did not converge.
+
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> free = fsp.relax(network, images).require_converged()
+    >>> free.layers, [s.shape for s in free.state], free.output.shape
+    (['hidden_1', 'output'], [(2, 8), (2, 3)], (2, 3))
+    >>> free.converged.tolist(), free.endings.tolist()
+    ([True, True], ['converged', 'converged'])
+    >>> one = free.rows(np.array([0]))
+    >>> one.output.shape, free.with_rows(np.array([1]), one).steps.shape
+    ((1, 3), (2,))
+    >>> free.to_frame().shape, len(free.plot().axes)
+    ((6, 9), 3)
     """
 
     state: State
@@ -160,7 +207,12 @@ class Equilibrium:
         return ENDINGS[self.status]
 
     def rows(self, index: Array) -> Equilibrium:
-        """The equilibria of some samples."""
+        """The equilibria of some samples.
+
+        Returns
+        -------
+        Equilibrium : of A samples.
+        """
         state = tuple(s[index] for s in self.state)
         period, abscissa = (None if each is None else each[index] for each in (self.period, self.abscissa))
         return Equilibrium(
@@ -168,7 +220,12 @@ class Equilibrium:
         )
 
     def with_rows(self, index: Array, part: Equilibrium) -> Equilibrium:
-        """A copy in which the samples `index` are as in `part`, a certificate left out."""
+        """A copy in which the samples `index` are as in `part`, a certificate left out.
+
+        Returns
+        -------
+        Equilibrium : of all B samples.
+        """
         state = tuple(s.copy() for s in self.state)
         residual, status, steps = self.residual.copy(), self.status.copy(), self.steps.copy()
         period = np.full(len(status), np.nan) if self.period is None else self.period.copy()
@@ -181,6 +238,10 @@ class Equilibrium:
     def require_converged(self) -> Equilibrium:
         """This equilibrium, if every sample has converged; else raises NotConvergedError, which
         carries it.
+
+        Returns
+        -------
+        Equilibrium : itself.
         """
         if self.converged.all():
             return self
@@ -201,6 +262,10 @@ class Equilibrium:
         period (time; NaN where nothing oscillates), and abscissa (per unit time) where it was asked
         for; values of a sample are repeated in all of its rows. An equilibrium has no activation:
         rates are `network.rho.rate` of the states. Units are in `attrs["units"]` too.
+
+        Returns
+        -------
+        pandas.DataFrame : B n_L rows, or B N with the hidden layers.
         """
         import pandas
 
@@ -233,6 +298,10 @@ class Equilibrium:
     def plot(self, ax: Axes | Sequence[Axes] | None = None, *, sample: int | None = None) -> Figure:
         """Residuals and outputs of the batch, or the states of one sample
         (`plotting.equilibria.plot_equilibrium`).
+
+        Returns
+        -------
+        matplotlib.figure.Figure : that of the axes.
         """
         return plot_equilibrium(self, ax, sample=sample)
 
@@ -244,7 +313,15 @@ def layer_names(depth: int) -> list[str]:
 
 @runtime_checkable
 class Solver(Protocol):
-    """Anything that computes equilibria. A solver is an immutable record of its settings."""
+    """Anything that computes equilibria. A solver is an immutable record of its settings.
+
+    >>> import fsp_dynamics as fsp
+    >>> isinstance(fsp.make_solver(), Solver), isinstance(fsp.make_solver("reference"), Integrator)
+    (True, True)
+    >>> network = fsp.loop_network([4, 8, 3], rng=0)
+    >>> fsp.make_solver().relax(network, np.zeros((2, 8), np.float32)).output.shape
+    (2, 3)
+    """
 
     def relax(
         self,
@@ -260,17 +337,32 @@ class Solver(Protocol):
         `Tolerance.default` of the network's dtype if None. Raises ShapeError and
         ConfigurationError for unusable input, never for a sample that does not converge; one
         whose drive or start is NaN has status NOT_FINITE.
+
+        Returns
+        -------
+        Equilibrium : of all B samples.
         """
         ...
 
 
 @runtime_checkable
 class Integrator(Solver, Protocol):
-    """A solver that integrates in time, and can therefore also return the path."""
+    """A solver that integrates in time, and can therefore also return the path.
+
+    >>> import fsp_dynamics as fsp
+    >>> network, solver = fsp.loop_network([4, 8, 3], rng=0), fsp.make_solver("reference")
+    >>> silent, times = zero_state(network, 2), np.linspace(0, 1, 5)
+    >>> solver.follow(network, np.zeros((2, 8), np.float32), silent, None, times).shape
+    (5, 2, 11)
+    """
 
     def follow(self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array) -> Array:
         """The flat states (T, B, N) at the increasing `times`, the first of which is the time of
         `start`.
+
+        Returns
+        -------
+        array : (T, B, N).
         """
         ...
 
@@ -280,6 +372,14 @@ def prepare(network: Network, drive: Array, start: State | Equilibrium | None, n
 
     Raises ShapeError for shapes that do not fit the network, ConfigurationError for an impossible
     nudge.
+
+    Returns
+    -------
+    tuple of arrays : L of them, (B, n_k).
+
+    >>> import fsp_dynamics as fsp
+    >>> [s.shape for s in prepare(fsp.loop_network([4, 8, 3]), np.zeros((2, 8)), None, None)]
+    [(2, 8), (2, 3)]
     """
     check_shape("drive", drive, (None, network.sizes[1]))
     if nudge is not None:
@@ -309,6 +409,13 @@ def state_of(network: Network, start: Any, batch: int, field: str = "start") -> 
 def judge(residual: Array, state_norm: Array, tolerance: Tolerance) -> Array:
     """(B,) uint8 status: CONVERGED within tolerance, NOT_FINITE for NaN or infinity, else
     OUT_OF_STEPS.
+
+    Returns
+    -------
+    array : (B,) uint8.
+
+    >>> judge(np.array([1e-7, 0.1, np.nan]), np.ones(3), Tolerance(1e-6)).tolist()
+    [0, 1, 2]
     """
     status = np.full(len(residual), OUT_OF_STEPS, np.uint8)
     status[residual <= tolerance.bound(state_norm)] = CONVERGED

@@ -70,6 +70,14 @@ class FixedPointSolver:
     memory : earlier passes that method "anderson" mixes.
     fallback : the solver that integrates, from their start, the samples that no pass brought to
         convergence; None: they stay as they are, with status OUT_OF_STEPS.
+
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> solver = FixedPointSolver(max_passes=100)
+    >>> fsp.relax(network, images, solver=solver).converged.tolist()
+    [True, True]
+    >>> solver.uses_broyden(network), solver.uses_compiled_layers(network)
+    (True, False)
     """
 
     method: str | None = None
@@ -92,6 +100,10 @@ class FixedPointSolver:
     ) -> Equilibrium:
         """The equilibrium reached from `start`; see `equilibrium.Solver.relax`. `steps` counts
         passes.
+
+        Returns
+        -------
+        Equilibrium : of all B samples.
         """
         begin = prepare(network, drive, start, nudge)
         method = self._method(network)
@@ -112,11 +124,21 @@ class FixedPointSolver:
         return relaxation.recovery.finish(self.fallback)
 
     def uses_compiled_layers(self, network: Network) -> bool:
-        """Whether it relaxes this network by the passes of kernels/layer_relaxation.py."""
+        """Whether it relaxes this network by the passes of kernels/layer_relaxation.py.
+
+        Returns
+        -------
+        bool : for reciprocal networks with a hard sigmoid.
+        """
         return self.method in (None, "anderson") and network.is_hard_sigmoid_reciprocal
 
     def uses_broyden(self, network: Network) -> bool:
-        """Whether it relaxes this network by Broyden's method."""
+        """Whether it relaxes this network by Broyden's method.
+
+        Returns
+        -------
+        bool : for loops with a hard sigmoid.
+        """
         return self.method in (None, "broyden") and network.is_hard_sigmoid_loop
 
     def relax_known(
@@ -124,6 +146,10 @@ class FixedPointSolver:
     ) -> Equilibrium:
         """The free equilibrium by Broyden's method, of a network that is packed and whose mean loop
         Jacobian is known: (PackedLoop, (n_L, N_L)).
+
+        Returns
+        -------
+        Equilibrium : of all B samples.
         """
         relaxation = _Relaxation(network, drive, prepare(network, drive, None, None), None, tolerance)
         relaxation.iterate_broyden(self.max_passes, False, known)

@@ -106,6 +106,14 @@ class NumbaSolver(ConfirmedIntegrator):
 
     Raises ConfigurationError for settings that do not fit each other, and for an activation that
     Numba cannot compile.
+
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> fsp.relax(network, images, solver=NumbaSolver("rk4", dt=0.1)).converged.tolist()
+    [True, True]
+    >>> path = fsp.simulate(network, images, [(2.0, None)], solver=NumbaSolver(rtol=1e-6), save=0.5)
+    >>> path.states[-1].shape
+    (5, 2, 3)
     """
 
     method: str = "dopri5"
@@ -123,7 +131,12 @@ class NumbaSolver(ConfirmedIntegrator):
     def reach(
         self, network: Network, drive: Array, start: State, nudge: Nudge | None, tolerance: Tolerance, max_steps: int
     ) -> Equilibrium:
-        """See `confirmation.ConfirmedIntegrator.reach`."""
+        """See `confirmation.ConfirmedIntegrator.reach`.
+
+        Returns
+        -------
+        Equilibrium : of all B samples.
+        """
         longest, eps = longest_step(network, nudge), float(np.finfo(network.dtype).eps)
         bound = StopBound(float(tolerance.absolute), float(tolerance.relative))
         control = StepControl(eps, eps, MOTION, longest, eps * longest)
@@ -140,13 +153,22 @@ class NumbaSolver(ConfirmedIntegrator):
         finite or, controlled, needs more than max_steps between two times, of which a warning
         tells, is NaN from there on. Raises ConfigurationError for more than max_steps constant
         ones.
+
+        Returns
+        -------
+        array : (T, B, N).
         """
         return self.integrate(network, drive, start, nudge, times).states
 
     def integrate(
         self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array
     ) -> IntegrationResult:
-        """`follow`, with the numbers of steps and of fields evaluated."""
+        """`follow`, with the numbers of steps and of fields evaluated.
+
+        Returns
+        -------
+        IntegrationResult : the path (T, B, N), and steps and refused steps of each sample (B,).
+        """
         start = prepare(network, drive, start, nudge)
         times = check_times(times)
         longest, eps = longest_step(network, nudge), float(np.finfo(network.dtype).eps)

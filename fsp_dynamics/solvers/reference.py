@@ -86,6 +86,14 @@ class ReferenceSolver(ConfirmedIntegrator):
 
     Raises ConfigurationError for an unknown method or form, dt or max_steps not above 0, no dt
     where the method cannot control it, or rtol and atol that do not fit.
+
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> solver = ReferenceSolver("rk4", dt=0.1)
+    >>> solver.tableau.order, fsp.relax(network, images, solver=solver).converged.tolist()
+    (4, [True, True])
+    >>> fsp.simulate(network, images, [(2.0, None)], solver=solver, save=0.5).states[-1].shape
+    (5, 2, 3)
     """
 
     method: str = "dopri5"
@@ -105,7 +113,12 @@ class ReferenceSolver(ConfirmedIntegrator):
     def reach(
         self, network: Network, drive: Array, start: State, nudge: Nudge | None, tolerance: Tolerance, max_steps: int
     ) -> Equilibrium:
-        """See `confirmation.ConfirmedIntegrator.reach`."""
+        """See `confirmation.ConfirmedIntegrator.reach`.
+
+        Returns
+        -------
+        Equilibrium : of all B samples.
+        """
         drive, state, nudge = in_precision(network, drive, start, nudge)
         with np.errstate(over="ignore", invalid="ignore"):
             residual = rate.residual(network, drive, layers(network, state), nudge)
@@ -133,6 +146,10 @@ class ReferenceSolver(ConfirmedIntegrator):
         finite or, controlled, needs more than max_steps between two times, of which a warning
         tells, is NaN from there on. Raises ConfigurationError for more than max_steps constant
         ones.
+
+        Returns
+        -------
+        array : (T, B, N).
         """
         start = prepare(network, drive, start, nudge)
         times = check_times(times)

@@ -36,6 +36,12 @@ class Tableau:
     fsal : the last stage is the first of the next step.
     middle : s + h sum_i middle[i] k_i approximates the state half-way through the step to order 4;
         None where there are no such weights.
+
+    >>> rk4 = TABLEAUX["rk4"]
+    >>> rk4.order, len(rk4.b), rk4.error is None
+    (4, 4, True)
+    >>> rk4.amplification.round(4).tolist()
+    [1.0, 1.0, 0.5, 0.1667, 0.0417]
     """
 
     name: str

@@ -58,6 +58,13 @@ class TorchFixedPointSolver:
         (torch_backend/products.py); the last two for float32 networks. A sample has converged when
         the field computed with such products is small; the residual reported is that of the exact
         field.
+
+    >>> import numpy as np
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> solver = TorchFixedPointSolver(device="cpu")
+    >>> fsp.relax(network, images, solver=solver).converged.tolist(), solver.uses_broyden(network)
+    ([True, True], True)
     """
 
     backend: ClassVar[str] = "torch"
@@ -86,17 +93,30 @@ class TorchFixedPointSolver:
     ) -> Equilibrium:
         """The equilibrium reached from `start`; see `equilibrium.Solver.relax`. `steps` counts
         passes.
+
+        Returns
+        -------
+        Equilibrium : of all B samples.
         """
         return self.on_device(network).relax(drive, start, nudge, tolerance)
 
     def on_device(self, network: Network) -> SolverOnDevice:
         """The network, brought to the device once, to relax batch after batch there. Raises
         ConfigurationError for settings that do not fit it.
+
+        Returns
+        -------
+        SolverOnDevice : with drive(images) and relax(drive, ...).
         """
         return SolverOnDevice(self, network)
 
     def uses_broyden(self, network: Network) -> bool:
-        """Whether it relaxes this network by Broyden's method."""
+        """Whether it relaxes this network by Broyden's method.
+
+        Returns
+        -------
+        bool : for loops with a hard sigmoid.
+        """
         return self.method in (None, "broyden") and network.is_hard_sigmoid_loop
 
 

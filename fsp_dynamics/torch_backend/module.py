@@ -53,6 +53,12 @@ class ModuleEquilibrium:
     (B,) bool, within the tolerance. passes : (B,) of each sample; steps through time are counted
     with them. A sample whose images, or whose states on the way, are not finite has NaN states and
     has not converged.
+
+    >>> import fsp_dynamics as fsp
+    >>> module = fsp.loop_network([4, 8, 3], rng=0).to_torch()
+    >>> found = module.equilibrium(torch.full((2, 4), 0.5))
+    >>> found.state[-1].shape, found.converged.tolist()
+    (torch.Size([2, 3]), [True, True])
     """
 
     state: TensorState
@@ -68,6 +74,19 @@ class RateModule(nn.Module):
     number after an underscore: `input`, `forward_0`, ..., `loop`, `backward_0`, ..., `biases_0`,
     ... They are pre x post, as in `Network`. Topology, time constants and rho are no parameters:
     load a `state_dict` into a module of a network of the same kind.
+
+    >>> import fsp_dynamics as fsp
+    >>> module = fsp.loop_network([4, 8, 3], rng=0).to_torch()
+    >>> images = torch.full((2, 4), 0.5, requires_grad=True)
+    >>> [rates.shape for rates in module.rates(images)]
+    [torch.Size([2, 8]), torch.Size([2, 3])]
+    >>> module.equilibrium(images).converged.tolist()
+    [True, True]
+    >>> module(images).sum().backward()
+    >>> images.grad.shape, module.to_network()
+    (torch.Size([2, 4]), <Network 4-8-3, loop, hard_sigmoid, float32>)
+    >>> [name for name, _ in module.named_parameters()]
+    ['input', 'forward_0', 'loop', 'biases_0', 'biases_1']
     """
 
     def __init__(
@@ -95,7 +114,12 @@ class RateModule(nn.Module):
         self.max_passes = max_passes or MAX_PASSES
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """The firing rates of the output (B, n_L) for images (B, n_in). Raises as `rates` does."""
+        """The firing rates of the output (B, n_L) for images (B, n_in). Raises as `rates` does.
+
+        Returns
+        -------
+        Tensor : (B, n_L).
+        """
         return self.rates(images)[-1]
 
     def rates(self, images: torch.Tensor) -> TensorState:
@@ -107,6 +131,10 @@ class RateModule(nn.Module):
         ConfigurationError for what is no tensor and for parameters that are neither float32 nor
         float64; NotConvergedError, whose `equilibrium` is the `ModuleEquilibrium` that was reached,
         if a sample does not converge (`passes=None` and `require_converged`).
+
+        Returns
+        -------
+        tuple of Tensor : L of them, (B, n_k).
         """
         self._check(images)
         with without_autocast(images.device):
@@ -122,6 +150,10 @@ class RateModule(nn.Module):
     def equilibrium(self, images: torch.Tensor) -> ModuleEquilibrium:
         """What the passes reach for each sample, without a graph. Raises ShapeError and
         ConfigurationError as `rates` does.
+
+        Returns
+        -------
+        ModuleEquilibrium : of all B samples.
         """
         self._check(images)
         with without_autocast(images.device):
@@ -138,6 +170,10 @@ class RateModule(nn.Module):
     def to_network(self) -> Network:
         """The network with copies of the parameters as arrays. Raises ConfigurationError where
         they are neither float32 nor float64.
+
+        Returns
+        -------
+        Network : of the same dtype.
         """
         self._check_precision()
         return self._made_of(lambda weight: weight.detach().cpu().numpy().copy())

@@ -90,6 +90,11 @@ class TorchSolver(ConfirmedIntegrator):
 
     Raises ConfigurationError for settings that do not fit each other, or a device that is not
     there.
+
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> fsp.relax(network, images, solver=TorchSolver("rk4", dt=0.2)).converged.tolist()
+    [True, True]
     """
 
     method: str = "dopri5"
@@ -119,14 +124,24 @@ class TorchSolver(ConfirmedIntegrator):
         chosen_device(self.device)
 
     def follower(self, network: Network) -> Integrator:
-        """A path saved at many times is long work for torchdiffeq."""
+        """A path saved at many times is long work for torchdiffeq.
+
+        Returns
+        -------
+        callable : from a state to the equilibrium that is reached from it.
+        """
         found: Any = make_solver("numba_ode") if network.rho in ACTIVATIONS.values() else self
         return found
 
     def reach(
         self, network: Network, drive: Array, start: State, nudge: Nudge | None, tolerance: Tolerance, max_steps: int
     ) -> Equilibrium:
-        """See `confirmation.ConfirmedIntegrator.reach`."""
+        """See `confirmation.ConfirmedIntegrator.reach`.
+
+        Returns
+        -------
+        Equilibrium : of all B samples.
+        """
         return self.relax_counted(network, drive, start, nudge, tolerance, max_steps).equilibrium
 
     def relax_counted(
@@ -142,6 +157,10 @@ class TorchSolver(ConfirmedIntegrator):
 
         `models.rate.residual` of the whole batch decides, before the first step and after the
         last: a sample that has not converged by it continues while it has steps left.
+
+        Returns
+        -------
+        CountedEquilibrium : see above.
         """
         start = prepare(network, drive, start, nudge)
         tolerance, limit = tolerance or Tolerance.default(network.dtype), int(max_steps or self.max_steps)
@@ -167,13 +186,22 @@ class TorchSolver(ConfirmedIntegrator):
         finite, or whose step falls below rounding, is NaN from there on; so are all remaining ones
         where controlled steps, which they share, need more than max_steps between two times, of
         which a warning tells. Raises ConfigurationError for more than max_steps constant ones.
+
+        Returns
+        -------
+        array : (T, B, N).
         """
         return self.integrate(network, drive, start, nudge, times).states
 
     def integrate(
         self, network: Network, drive: Array, start: State, nudge: Nudge | None, times: Array
     ) -> IntegrationResult:
-        """`follow`, with the numbers of steps and fields it took."""
+        """`follow`, with the numbers of steps and fields it took.
+
+        Returns
+        -------
+        IntegrationResult : the path (T, B, N), and steps and refused steps of each sample (B,).
+        """
         start = prepare(network, drive, start, nudge)
         times = check_times(times)
         exact = accuracy(network.dtype, self.rtol, self.atol)

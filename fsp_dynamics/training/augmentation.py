@@ -41,16 +41,25 @@ class Augmentation:
         The image turns about its centre, with bilinear interpolation.
     noise : standard deviation of a normal number that is added to each pixel; the result is clipped
         to [0, 1]. flip : probability of a left-right mirror image.
-    shape : (height, width) of the images, whose pixels lie row by row; None: square ones.
+    shape : (height, width) of the images, whose pixels lie row by row, or (channels, height, width)
+        of planes that lie one after another and are changed alike; None: square ones.
 
     Raises ConfigurationError for values that are impossible.
+
+    >>> import numpy as np
+    >>> change = Augmentation(shift=1, noise=0.1)
+    >>> change.check(pixels=64), bool(change), bool(Augmentation())
+    (None, True, False)
+    >>> shown, rows = change.shown(np.zeros((5, 64)), np.arange(3), np.float32, 0, seed=1)
+    >>> shown.shape, rows.tolist()
+    ((3, 64), [0, 1, 2])
     """
 
     shift: int = 0
     rotation: float = 0.0
     noise: float = 0.0
     flip: float = 0.0
-    shape: tuple[int, int] | None = None
+    shape: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not is_whole(self.shift, 0):
@@ -69,9 +78,10 @@ class Augmentation:
 
     def check(self, pixels: int) -> None:
         """Refuse what cannot be done to images of so many pixels. Raises ConfigurationError."""
-        if math.prod(self._sides(pixels)) != pixels:
+        if self.shape is not None and math.prod(self.shape) != pixels:
             raise ConfigurationError(
-                f"augmentation.shape = {self.shape!r}, expected (height, width) of images of {pixels} pixels"
+                f"augmentation.shape = {self.shape!r}, expected (height, width) of images of {pixels} pixels, "
+                "or (channels, height, width)"
             )
         for name in ("shift", "rotation", "flip"):
             value = getattr(self, name)
@@ -95,24 +105,32 @@ class Augmentation:
 
         images (N, n_in), of which `samples` (B,) are shown at places first, first + 1, ... of the
         epoch whose `seed` it is. team : who computes it; None: this thread.
+
+        Returns
+        -------
+        tuple of two arrays : images (B, n_in), or (N, n_in) where nothing is done, and row numbers
+            (B,).
         """
         given, rows = images_at(images, samples, dtype)
         if not self:
             return given, rows
         assert seed is not None
         team, (height, width) = team or Team(1), self._sides(images.shape[1])
+        planes = images.shape[1] // (height * width)
         out = np.empty((len(rows), images.shape[1]), dtype)
         framed = np.zeros((team.threads, (height + 3) * (width + 3) if self.rotation else 0), dtype)
         changes = ImageChanges(
-            height, width, int(self.shift), math.radians(self.rotation), float(self.noise), float(self.flip)
+            planes, height, width, int(self.shift), math.radians(self.rotation), float(self.noise), float(self.flip)
         )
         team.run(augment, given, rows, np.uint64(seed), first, changes, framed, out, work=WORK * out.size)
         return out, np.arange(len(rows))
 
     def _sides(self, pixels: int) -> tuple[int, int]:
         """(height, width) of images of so many pixels; one row where that is not known."""
+        if self.shape is not None:
+            return self.shape[-2], self.shape[-1]
         side = math.isqrt(pixels)
-        return self.shape or ((side, side) if side * side == pixels else (1, pixels))
+        return (side, side) if side * side == pixels else (1, pixels)
 
 
 NONE = Augmentation()

@@ -6,13 +6,13 @@ docs/performance.md explains what it saves.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fsp_dynamics.errors import NotFiniteError, RankLostError
+from fsp_dynamics.kernels.compile_watch import working_time
 from fsp_dynamics.kernels.loop_arrays import DOUBTS, RESIDUAL, STATUS
 from fsp_dynamics.kernels.loop_learning import (
     BATCH,
@@ -86,7 +86,8 @@ class LoopEngine:
         self.workspace = LoopWorkspace(self.packed, rows, self.team.total, phases, to)
         self.exchange = BatchExchange(ranks, self.workspace, limited=recipe.optimiser.output_step is not None)
         self.labels = np.ascontiguousarray(split.labels, np.int64)
-        self.velocity = _packed_velocity(network, learner.velocity, recipe.optimiser).moved(to)
+        momentum = recipe.optimiser.momentum > 0
+        self.velocity = _packed_velocity(network, learner.velocity).moved(to) if momentum else None
         self.count, self.strongest = to(np.zeros(len(COUNTED))), to(np.zeros(network.sizes[-1]))
         # (batches learned before the present call of the kernel, its cursor)
         self.call = (0, to(np.zeros(3, np.int64)))
@@ -116,7 +117,7 @@ class LoopEngine:
             if state.owed:  # it was left when the last of them had just been learned
                 self._attend(state, interrupts)
             while state.done < batches:
-                begin, piece = time.perf_counter(), max(1, (TRIAL if self.tuner.trial else CHUNK) // batch)
+                begin, piece = working_time(), max(1, (TRIAL if self.tuner.trial else CHUNK) // batch)
                 last = min(batches, interrupts.after(state.done, piece))
                 try:
                     with interrupts.relaxing():  # what the kernel learns besides, it learns of whole batches
@@ -125,7 +126,7 @@ class LoopEngine:
                     done, state.done = state.done, self._done
                     state.owed = state.done > done
                     statistics.counts[:], statistics.strongest[:] = self.count, self.strongest
-                self.tuner.record(last - done, time.perf_counter() - begin)
+                self.tuner.record(last - done, working_time() - begin)
                 self._attend(state, interrupts)
                 progress()
 
@@ -163,7 +164,7 @@ class LoopEngine:
     def write_back(self) -> None:
         """Give the learner the packed weights and velocity; the warm start is its own."""
         self.packed.write_to(self.learner.network)
-        if self.recipe.optimiser.momentum:
+        if self.velocity is not None:
             _unpack_velocity(self.learner, self.velocity, self.recipe.optimiser)
 
     @property
@@ -193,7 +194,8 @@ class LoopEngine:
         images, places, norms = self._images(samples, first_batch * state.batch, state.seed)
         data = LoopData(images, places, self.labels[samples], np.ascontiguousarray(samples), norms)
         starts = LoopStarts(self.warm_start.outputs, self.warm_start.moves, self.warm_start.slope, self.warm_start.sums)
-        velocity = LoopVelocity(self.velocity.weights, self.velocity.loop, self.velocity.biases)
+        given = self.velocity
+        velocity = None if given is None else LoopVelocity(given.weights, given.loop, given.biases)
         limits = self.recipe.tolerance.limits(self.solver.max_passes)
         totals, cursor = LoopTotals(self.count, self.strongest), self.call[1]
         if self.joined:
@@ -297,11 +299,8 @@ def _settings(learner: Learner, recipe: Recipe) -> tuple[Any, ...]:
     return *how, *steps, recipe.rule == MeanSubtractedRule()
 
 
-def _packed_velocity(network: Network, velocity: dict[str, Array], optimiser: Sgd) -> PackedLoop:
-    """V in the arrays of a net; arrays of no size without momentum."""
-    if not optimiser.momentum:
-        nothing = np.zeros(0, network.dtype)
-        return PackedLoop(nothing, np.zeros((0, 3), np.int64), np.zeros((0, 0), network.dtype), nothing, np.zeros(0))
+def _packed_velocity(network: Network, velocity: dict[str, Array]) -> PackedLoop:
+    """V in the arrays of a net."""
     return PackedLoop.of(
         network.with_parameters(
             {name: velocity.get(name, np.zeros_like(w)) for name, w in network.parameters().items()}

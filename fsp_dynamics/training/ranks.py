@@ -9,12 +9,21 @@ number of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from fsp_dynamics.kernels.team import partition
 from fsp_dynamics.models.network import Array
+
+
+class Expected(NamedTuple):
+    """A tensor that another rank sends."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    device: Any
 
 
 class Ranks(Protocol):
@@ -71,6 +80,23 @@ class Ranks(Protocol):
         """
         ...
 
+    def shift(self, given: Sequence[Any], expected: Sequence[Expected]) -> list[Any]:
+        """Send tensors to the rank after this one, and receive those that the one before sends; the
+        first receives none, the last sends none.
+
+        Every rank must call it, in the same order. expected : what the rank before gives, in its
+        order. Raises RankLostError where another rank has ended.
+        """
+        ...
+
+    def broadcast(self, array: Array, source: int) -> Array:
+        """The array of the rank `source`; those of all others are of the same shape and dtype.
+
+        Every rank must call it, in the same order. Raises RankLostError where another rank has
+        ended.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Alone:
@@ -92,6 +118,12 @@ class Alone:
 
     def gather(self, own: Any) -> list[Any]:
         return [own]
+
+    def shift(self, given: Sequence[Any], expected: Sequence[Expected]) -> list[Any]:
+        return []
+
+    def broadcast(self, array: Array, source: int) -> Array:
+        return array
 
 
 ALONE = Alone()

@@ -52,6 +52,15 @@ class Recipe:
     augmentation : how each training image is changed at each visit.
     weight_noise : standard deviation of the noise that matrices carry while they learn, as a share
         of their root mean square (`training.weight_noise`); 0: there is none.
+
+    >>> import fsp_dynamics as fsp
+    >>> from fsp_dynamics.learning.optimisers import LearningRates
+    >>> recipe = Recipe(Sgd(LearningRates(20.0, (7.0,), loop=0.5)), fsp.make_solver(), mirror=0.1)
+    >>> recipe.check(fsp.loop_network([4, 8, 3], rng=0))
+    >>> recipe.rule.name, recipe.mirror_rate(epoch=3), recipe.draws
+    ('hebbian', 0.1, False)
+    >>> round(recipe.relaxation_error(fsp.loop_network([4, 8, 3], rng=0)), 6)
+    0.0002
     """
 
     optimiser: Sgd
@@ -109,12 +118,20 @@ class Recipe:
     def mirror_rate(self, epoch: int) -> float:
         """eta of the mirror phases after `epoch` finished epochs: as every rate, it falls with the
         schedule; 1 at most.
+
+        Returns
+        -------
+        float : in [0, 1].
         """
         return min(1.0, self.mirror * self.optimiser.schedule.factor(epoch))
 
     def relaxation_error(self, network: Network) -> float:
         """The tolerance as a share of the largest move under the nudge: how much of an update may
         be relaxation error, which is divided by beta as the move is.
+
+        Returns
+        -------
+        float : a share.
         """
         betas = (self.beta,) if self.phases == "one-sided" else (self.beta, -self.beta)
         return float(self.tolerance.bound(np.ones(()))) / min(pull_of(network, beta) for beta in betas)
@@ -138,6 +155,16 @@ class Learner:
 
     unfinished : where an epoch stands that was left between two batches; else None.
     average : that of the weights, where the recipe asks for one.
+
+    >>> import fsp_dynamics as fsp
+    >>> from fsp_dynamics.learning.optimisers import LearningRates
+    >>> from fsp_dynamics.training.epoch import train_epoch
+    >>> recipe = Recipe(Sgd(LearningRates(20.0, (7.0,), loop=0.5)), fsp.make_solver())
+    >>> network = fsp.loop_network([64, 20, 10], loop_scale=0.2, rng=0)
+    >>> learner = Learner.start(network, recipe, rng=1)
+    >>> report = train_epoch(learner, fsp.load_dataset("digits").train.limit(100), recipe)
+    >>> learner.epoch, learner.network.sizes, learner.averaged is learner.network
+    (1, (64, 20, 10), True)
     """
 
     network: Network
@@ -155,6 +182,10 @@ class Learner:
     def start(cls, network: Network, recipe: Recipe, rng: np.random.Generator | int | None = None) -> Learner:
         """A learner with its own copy of `network`. Raises ConfigurationError where the recipe
         does not fit it.
+
+        Returns
+        -------
+        Learner : before its first epoch.
         """
         recipe.check(network)
         return cls(network.copy(), generator(rng))
@@ -169,6 +200,10 @@ class Learner:
     def begin_epoch(self, samples: int, recipe: Recipe) -> EpochState:
         """The epoch that was left unfinished, or a new one drawn from `rng`. Raises
         ConfigurationError for one over other data or in other batches.
+
+        Returns
+        -------
+        EpochState : of an epoch over so many samples.
         """
         state, self.unfinished = self.unfinished, None
         if state is None:

@@ -9,12 +9,12 @@ kernels/layer_learning.py); the loop over batches is Python.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from fsp_dynamics.kernels.compile_watch import working_time
 from fsp_dynamics.kernels.layer_learning import LayerData, PixelLists, add_update, find_drive
 from fsp_dynamics.kernels.layer_relaxation import FROM_CUT, FROM_INPUTS, FROM_STATE, relax_layers
 from fsp_dynamics.kernels.loop_arrays import DOUBTS, PASSES, RESIDUAL, STATUS
@@ -91,7 +91,7 @@ class ReciprocalEngine:
     def learn(self, state: EpochState, interrupts: Interrupts, progress: Callable[[], None]) -> None:
         """See `engine.Engine.learn`."""
         network, split, shown = self.learner.network, self.split, self.recipe.augmentation.shown
-        begin, done = time.perf_counter(), 0
+        begin, done = working_time(), 0
         with self.team:
             for number in range(state.done, len(state.betas)):
                 index = state.samples(number, number + 1)
@@ -110,7 +110,7 @@ class ReciprocalEngine:
                         interrupts.run_due(state.done)
                 progress()
                 if done == TUNED_EVERY:
-                    now = time.perf_counter()
+                    now = working_time()
                     self.tuner.record(done, now - begin)
                     begin, done = now, 0
 

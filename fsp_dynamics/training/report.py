@@ -26,6 +26,14 @@ class EpochReport:
         share of samples nudged at all.
     passes_free, passes_nudged : mean solver steps per sample, and per nudged sample.
     dead_outputs : outputs with rate 0 for the whole epoch although their class occurs.
+
+    >>> import fsp_dynamics as fsp
+    >>> run = fsp.train("digits", epochs=1, data={"limit": 40}, progress=False)
+    >>> sorted(set(run.metrics[0]) & {"train_error", "residual", "unconverged", "seconds"})
+    ['residual', 'seconds', 'train_error', 'unconverged']
+    >>> report = EpochReport(10.0, 1e-5, 1e-4, 0, 0.9, 3.7, 2.2, (), 1.0, 40.0)
+    >>> report.as_dict()["train_error"]
+    10.0
     """
 
     train_error: float
@@ -47,6 +55,12 @@ class EpochReport:
         )
 
     def as_dict(self) -> dict[str, Any]:
+        """What the metrics of a run hold of it.
+
+        Returns
+        -------
+        dict : {field: value}.
+        """
         return dataclasses.asdict(self)
 
 

@@ -116,6 +116,21 @@ def test_images_are_mirrored_turned_and_moved_as_the_slow_twin_does(shape, how, 
         assert {tuple(drawn(how, 31 + i)[:2]) for i in range(60)} >= {(-how.shift, 0)} or not how.shift
 
 
+@pytest.mark.parametrize("how", [Augmentation(shift=2, flip=0.5), Augmentation(shift=1, rotation=40.0, flip=0.5)])
+def test_the_planes_of_an_image_in_colour_are_changed_alike(how) -> None:
+    """Each as a grey image at its place; noise is that of each pixel of each plane."""
+    how, grey = dataclasses.replace(how, shape=(3, 6, 5)), dataclasses.replace(how, shape=(6, 5))
+    images = np.random.default_rng(0).random((40, 3, 6, 5))
+    found = shown(how, images, first=7).reshape(40, 3, 30)
+    for plane in range(3):
+        np.testing.assert_array_equal(found[:, plane], shown(grey, images[:, plane], first=7))
+    assert not np.array_equal(found, images.reshape(40, 3, 30))
+    noise = shown(dataclasses.replace(how, noise=0.01), images, first=7).reshape(40, 3, 30) - found
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert abs(np.corrcoef(noise[:, one].ravel(), noise[:, other].ravel())[0, 1]) < 0.15
+    assert np.abs(noise).mean() == pytest.approx(0.01 * np.sqrt(2 / np.pi), rel=0.2)
+
+
 def test_quarter_turns_are_exact_enough_to_be_seen() -> None:
     """The twin's sense of turning, beside NumPy's: from 90 degrees of `twin` on, rot90."""
     image = np.random.default_rng(2).random((7, 7))
@@ -219,6 +234,8 @@ def test_impossible_values_are_refused(values, message) -> None:
         (Augmentation(rotation=5.0), 12, "augmentation.rotation = 5.0, but 12 numbers"),
         (Augmentation(flip=0.5, shape=(1, 16)), 16, "augmentation.flip = 0.5, but 16 numbers"),
         (Augmentation(shift=1, shape=(3, 5)), 16, r"augmentation.shape = \(3, 5\), expected \(height, width\)"),
+        (Augmentation(shift=1, shape=(3, 2, 2)), 16, r"of 16 pixels, or \(channels, height, width\)"),
+        (Augmentation(shift=2, shape=(3, 2, 9)), 54, r"augmentation.shift = 2, expected less .* 2 x 9 pixels"),
         (Augmentation(shift=4), 16, "augmentation.shift = 4, expected less than the smaller side of images of 4 x 4"),
         (Augmentation(shift=3, shape=(3, 5)), 15, "less than the smaller side of images of 3 x 5"),
     ],

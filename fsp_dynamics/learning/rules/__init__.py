@@ -43,6 +43,10 @@ class Term(NamedTuple):
     post (A, n_post) : postsynaptic factor.
     transposed : `parameter` is used against its direction (a tied matrix, from layer k + 1 to k)
         and += post.T @ pre.
+
+    >>> import numpy as np
+    >>> Term("loop", np.ones((5, 3)), np.ones((5, 8))).parameter
+    'loop'
     """
 
     parameter: str
@@ -62,6 +66,12 @@ class Contrast:
     rows : (A,) which samples of the batch these are.
     weights : (A,) of each sample in a mean, of sum 1; None: all alike. On a GPU samples that do
         not learn stay in the arrays with the weight and the change 0.
+
+    >>> import numpy as np
+    >>> free, nudged = (np.full((2, 3), 0.25),), (np.full((2, 3), 0.75),)
+    >>> seen = Contrast(free, nudged, free, (nudged[0] - free[0],), np.arange(2))
+    >>> seen.middle[0][0].tolist(), seen.mean(seen.change[0]).tolist()
+    ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
     """
 
     free: State
@@ -77,7 +87,12 @@ class Contrast:
         return tuple((a + b) / 2 for a, b in zip(self.positive, self.negative, strict=True))
 
     def mean(self, rates: Array) -> Array:
-        """The mean over the samples (n,) of rates (A, n)."""
+        """The mean over the samples (n,) of rates (A, n).
+
+        Returns
+        -------
+        array : (n,).
+        """
         return rates.mean(0) if self.weights is None else self.weights @ rates
 
 
@@ -86,6 +101,21 @@ class Rule(Protocol):
     """A learning rule. `name` is what configurations and reports call it.
 
     Inherit it: only `name` and `terms` must be given.
+
+    >>> import numpy as np
+    >>> import fsp_dynamics as fsp
+    >>> from fsp_dynamics.learning.rules.update import rule_update
+    >>> class LoopAlone(fsp.Rule):
+    ...     name = "loop alone"
+    ...
+    ...     def terms(self, network, images, contrast):
+    ...         yield Term("loop", contrast.free[-1], contrast.change[0])
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> free = fsp.relax(network, images)
+    >>> nudged = fsp.relax(network, images, nudge=fsp.Nudge(1.0, np.eye(3)[[0, 1]]), start=free)
+    >>> update = rule_update(LoopAlone(), network, images, free, nudged)
+    >>> [name for name, change in update.parameters().items() if change.any()]
+    ['loop']
     """
 
     name: str
@@ -95,6 +125,10 @@ class Rule(Protocol):
 
         images (A, n_in) of the samples of `contrast`. To train on torch tensors as well, use
         operators and methods that arrays and tensors share.
+
+        Returns
+        -------
+        iterator of Term : pre (A, n_pre) and post (A, n_post) of each.
         """
         ...
 
@@ -111,7 +145,12 @@ class Rule(Protocol):
         solver: Solver,
         tolerance: Tolerance | None,
     ) -> Equilibrium:
-        """The nudged equilibrium, reached from the free one of the same samples."""
+        """The nudged equilibrium, reached from the free one of the same samples.
+
+        Returns
+        -------
+        Equilibrium : of the same samples.
+        """
         return solver.relax(network, drive, free.state, nudge, tolerance)
 
     def limit_change(self, network: Network, gains: Gains, push: Array) -> State:
@@ -119,12 +158,20 @@ class Rule(Protocol):
 
         gains : the slopes at the free equilibrium (`solvers.response.gains`). push (A, n_L) :
             d - s_L, what the nudge adds to the output's field per unit beta.
+
+        Returns
+        -------
+        tuple of arrays : L of them, (A, n_k).
         """
         return response(network, gains, push)
 
 
 def make_rule(name: str) -> Rule:
     """The rule of that name. Raises ConfigurationError for an unknown one.
+
+    Returns
+    -------
+    Rule : a new one.
 
     >>> make_rule("hebbian").name
     'hebbian'

@@ -22,7 +22,18 @@ from fsp_dynamics.solvers.transposed import relax_transposed
 
 @dataclass(frozen=True, slots=True)
 class GradientRule(Rule):
-    """Eq. 14 between the free phase and one nudged through the transposed connections."""
+    """Eq. 14 between the free phase and one nudged through the transposed connections.
+
+    >>> import numpy as np
+    >>> import fsp_dynamics as fsp
+    >>> from fsp_dynamics.learning.phases import run
+    >>> from fsp_dynamics.models.rate import drive
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> constant, target = drive(network, images), np.eye(3)[[0, 1]]
+    >>> found = run(network, constant, target, 0.1, fsp.make_solver(), rule=GradientRule())
+    >>> found.nudged.converged.tolist()
+    [True, True]
+    """
 
     name = "gradient"
 
@@ -38,9 +49,19 @@ class GradientRule(Rule):
         solver: Solver,
         tolerance: Tolerance | None,
     ) -> Equilibrium:
-        """The nudged equilibrium through the transposed connections; `solver` has no part in it."""
+        """The nudged equilibrium through the transposed connections; `solver` has no part in it.
+
+        Returns
+        -------
+        Equilibrium : of the same samples.
+        """
         return relax_transposed(network, drive, free, nudge, tolerance)
 
     def limit_change(self, network: Network, gains: Gains, push: Array) -> State:
-        """The adjoint of the free equilibrium, which makes the update -dC/dW."""
+        """The adjoint of the free equilibrium, which makes the update -dC/dW.
+
+        Returns
+        -------
+        tuple of arrays : L of them, (A, n_k).
+        """
         return adjoint(network, gains, push)

@@ -22,7 +22,20 @@ from fsp_dynamics.solvers.equilibrium import Equilibrium
 
 @dataclass(frozen=True, slots=True)
 class HebbianRule(Rule):
-    """Eq. 14: presynaptic free rate times postsynaptic change."""
+    """Eq. 14: presynaptic free rate times postsynaptic change.
+
+    >>> import numpy as np
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> free = fsp.relax(network, images)
+    >>> nudged = fsp.relax(network, images, nudge=fsp.Nudge(1.0, np.eye(3)[[0, 1]]), start=free)
+    >>> same, update = (
+    ...     rule_update(HebbianRule(), network, images, free, nudged),
+    ...     fsp.hebbian_update(network, images, free, nudged),
+    ... )
+    >>> bool((same.loop == update.loop).all())
+    True
+    """
 
     name = "hebbian"
 
@@ -38,6 +51,17 @@ def contrastive_terms(network: Network, images: Array, rates: State, change: Sta
     the layer it leads to, and the change of every layer for its bias.
 
     images (A, n_in), rates and change layer by layer (A, n_k).
+
+    Returns
+    -------
+    iterator of Term : one for each matrix, both ways where it is tied, and one for each bias.
+
+    >>> import numpy as np
+    >>> import fsp_dynamics as fsp
+    >>> rates = change = (np.ones((2, 8)), np.ones((2, 3)))
+    >>> terms = contrastive_terms(fsp.loop_network([4, 8, 3]), np.ones((2, 4)), rates, change)
+    >>> [term.parameter for term in terms]
+    ['input', 'forward[0]', 'loop', 'biases[0]', 'biases[1]']
     """
     yield Term("input", images, change[0])
     for k in range(network.depth - 1):
@@ -72,6 +96,11 @@ def hebbian_update(
     Returns the mean over the batch, learning rate not included.
     Raises NotConvergedError where a sample has not converged, ConfigurationError for phases that
     do not belong together, ShapeError and NotFiniteError for images that do not fit.
+
+    Returns
+    -------
+    Update : the mean over the batch, in the shapes of the network's weights, learning rate not
+        included.
 
     >>> import numpy as np
     >>> import fsp_dynamics as fsp

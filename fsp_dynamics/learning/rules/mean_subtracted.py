@@ -19,7 +19,17 @@ from fsp_dynamics.models.network import Array, Network
 
 @dataclass(frozen=True, slots=True)
 class MeanSubtractedRule(Rule):
-    """Eq. 14 with mean-subtracted presynaptic rates."""
+    """Eq. 14 with mean-subtracted presynaptic rates.
+
+    >>> import numpy as np
+    >>> import fsp_dynamics as fsp
+    >>> from fsp_dynamics.learning.rules.update import rule_update
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.eye(4)[:2]
+    >>> free = fsp.relax(network, images)
+    >>> nudged = fsp.relax(network, images, nudge=fsp.Nudge(1.0, np.eye(3)[[0, 1]]), start=free)
+    >>> rule_update(MeanSubtractedRule(), network, images, free, nudged).loop.shape
+    (3, 8)
+    """
 
     name = "mean_subtracted"
 

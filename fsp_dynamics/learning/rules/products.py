@@ -23,7 +23,17 @@ from fsp_dynamics.models.network import Array, Network
 
 @dataclass(frozen=True, slots=True)
 class ProductsRule(Rule):
-    """Difference of the products of pre- and postsynaptic rates."""
+    """Difference of the products of pre- and postsynaptic rates.
+
+    >>> import numpy as np
+    >>> import fsp_dynamics as fsp
+    >>> from fsp_dynamics.learning.rules.update import rule_update
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> free = fsp.relax(network, images)
+    >>> nudged = fsp.relax(network, images, nudge=fsp.Nudge(1.0, np.eye(3)[[0, 1]]), start=free)
+    >>> rule_update(ProductsRule(), network, images, free, nudged).forward[0].shape
+    (8, 3)
+    """
 
     name = "products"
 

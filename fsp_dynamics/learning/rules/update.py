@@ -22,6 +22,14 @@ NOISE = 0.3  # of the outputs' move: residuals above which an update is called n
 class Update(Weights):
     """A weight change: the fields of `Network`'s weights, learning rate not included. It is not a
     gradient.
+
+    >>> import fsp_dynamics as fsp
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> free = fsp.relax(network, images)
+    >>> nudged = fsp.relax(network, images, nudge=fsp.Nudge(1.0, np.eye(3)[[0, 1]]), start=free)
+    >>> update = fsp.hebbian_update(network, images, free, nudged)
+    >>> {name: change.shape for name, change in update.parameters().items()}
+    {'input': (4, 8), 'forward[0]': (8, 3), 'loop': (3, 8), 'biases[0]': (8,), 'biases[1]': (3,)}
     """
 
 
@@ -101,6 +109,18 @@ def rule_update(
 
     Takes and raises what `rules.hebbian.hebbian_update` does; ConfigurationError also for a network
     that the rule cannot train.
+
+    Returns
+    -------
+    Update : the mean over the batch, in the shapes of the network's weights.
+
+    >>> import fsp_dynamics as fsp
+    >>> from fsp_dynamics.learning.rules import make_rule
+    >>> network, images = fsp.loop_network([4, 8, 3], rng=0), np.full((2, 4), 0.5)
+    >>> free = fsp.relax(network, images)
+    >>> nudged = fsp.relax(network, images, nudge=fsp.Nudge(1.0, np.eye(3)[[0, 1]]), start=free)
+    >>> rule_update(make_rule("mean_subtracted"), network, images, free, nudged).loop.shape
+    (3, 8)
     """
     rule.check(network)
     images = checked_images(network, images)
