@@ -7,6 +7,7 @@ module         holds
 config         what every configuration has; config_io: presets, files, overrides, refusals
 former_names   what keys, values and records were called before
 trainer        `Trainer`: what the runner needs of a family of networks; the registry of families
+layerwise/     discrete networks as a family: configuration, trainer, checkpoints
 rate/          rate networks as a family: configuration, network and recipe, trainer, probes
 runner         `train`: epoch by epoch, resumable after each; run: `open_run` and the record `Run`
 folder         a run folder: its lock, its files, its metrics

@@ -14,9 +14,8 @@ import numpy as np
 from fsp_dynamics.analysis.gradients import EXACT, compare
 from fsp_dynamics.analysis.stability import Stability, measured_settle_time, stability
 from fsp_dynamics.datasets import Split
-from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.errors import ConfigurationError, NoConvergenceError
 from fsp_dynamics.experiments import execution
-from fsp_dynamics.experiments.execution import NoConvergenceError
 from fsp_dynamics.experiments.folder import Record
 from fsp_dynamics.experiments.rate.building import build_recipe, require_rate
 from fsp_dynamics.experiments.rate.probing import first_images
@@ -57,6 +56,16 @@ def stability_of(
 
     Raises ConfigurationError for a number of samples below 1, NoConvergenceError where none
     converges, and what `Run.network` raises.
+
+    Returns
+    -------
+    dict : counts of samples, and mean, smallest and largest of each number.
+
+    >>> import fsp_dynamics as fsp
+    >>> run = fsp.train("digits", epochs=1, data={"limit": 40}, progress=False)
+    >>> found = stability_of(run, samples=3)
+    >>> found["samples"], found["unstable"], sorted(found["settle_time"])
+    (3, 0, ['measured', 'predicted'])
     """
     require_rate(run.config, "stability_of")
     part, split, network = _first(run, which, samples, data_dir)
@@ -95,6 +104,15 @@ def gradients_of(
 
     Raises ConfigurationError for a number of samples below 1, and where none of them has an error
     and converges; and what `Run.network` raises.
+
+    Returns
+    -------
+    dict : {matrix: number} of each quantity, and counts of samples.
+
+    >>> import fsp_dynamics as fsp
+    >>> run = fsp.train("digits", epochs=1, data={"limit": 40}, progress=False)
+    >>> list(gradients_of(run, samples=10)["degrees"])
+    ['input', 'forward[0]', 'forward[1]', 'loop']
     """
     config = require_rate(run.config, "gradients_of")
     part, split, network = _first(run, which, samples, data_dir)

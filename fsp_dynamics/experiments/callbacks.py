@@ -15,6 +15,14 @@ Record = Mapping[str, Any]
 class StopTraining(Exception):
     """Raised by a callback to end the run after this epoch, as finished early; its text is the
     reason that the run reports.
+
+    >>> import fsp_dynamics as fsp
+    >>> def enough(record, network):
+    ...     if record["epoch"] == 2:
+    ...         raise fsp.StopTraining("two epochs are enough")
+    >>> given = {"data": {"limit": 40}, "callbacks": [enough], "progress": False}
+    >>> len(fsp.train("digits", epochs=9, out="runs/a", **given).metrics)
+    2
     """
 
 
@@ -27,6 +35,14 @@ class Callback(Protocol):
     Returning False, or raising `StopTraining`, ends the run as finished early; None and True let
     it go on. An object that has ``replay(records)`` as well is given the records of the finished
     epochs when a run is resumed; what `replay` returns or raises counts as that of the last call.
+
+    >>> import fsp_dynamics as fsp
+    >>> seen = []
+    >>> def note(record, network):
+    ...     seen.append(record["train_error"])
+    >>> run = fsp.train("digits", epochs=2, data={"limit": 40}, callbacks=[note], progress=False)
+    >>> seen == [record["train_error"] for record in run.metrics]
+    True
     """
 
     def __call__(self, record: Record, network: Any, /) -> bool | None: ...
@@ -80,6 +96,13 @@ class EarlyStopping:
     def replay(self, records: Sequence[Record]) -> bool:
         """Go through the records of finished epochs, as if called after each; what the last call
         returns or raises is returned or raised.
+
+        Returns
+        -------
+        bool : True, to go on.
+
+        >>> EarlyStopping(patience=2).replay([{"epoch": 1, "valid_error": 5.0}])
+        True
         """
         self.best = None
         for record in records[:-1]:

@@ -4,7 +4,8 @@ Unknown keys are refused, impossible values are refused, nothing is guessed.
 A configuration describes the experiment and nothing of the machine: folders, threads and progress
 are arguments of `train`. Each family adds the keys it needs in a subclass of `Config`
 (`rate.config.RateConfig`), which `config_of` finds by the key `family`. `[notes]` holds what a
-preset should give and what was measured; it is no part of the experiment.
+preset should give and what was measured; it is no part of the experiment, and no part of a run,
+which says itself what it measured (`Config.of_run`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -67,7 +68,8 @@ class DataConfig(Section):
         Field(
             None,
             min_length=1,
-            description="in place of data.name: IDX file, .npz, or folder of IDX files or of class folders of images",
+            description="in place of data.name: IDX file, .npz, or folder of IDX files, of records (CIFAR) or of class "
+            "folders of images",
         ),
     ]
     limit: Annotated[int | None, Field(None, ge=1, le=LARGE, description="keep only so many training images")]
@@ -125,7 +127,7 @@ class ProbesConfig(Section):
 
 
 class NotesConfig(Section):
-    """Free text beside a preset."""
+    """Free text beside a preset, of which a run keeps what it is about alone."""
 
     about: Annotated[str, Field("", description="what it is")]
     paper: Annotated[str, Field("", description="the paper's number")]
@@ -134,8 +136,25 @@ class NotesConfig(Section):
     machine: Annotated[str, Field("", description="on what")]
 
 
+PRESET_NOTES = tuple(f"notes.{key}" for key in NotesConfig.model_fields if key != "about")
+"""Keys that only a preset has: what was measured of it."""
+UNSAID = ("seed", "learning.epochs", "notes", "probes")
+"""Keys and tables that may change while `notes.about` stays right."""
+
+
 class Config(Section):
-    """One experiment, whole; the fields that all families share."""
+    """One experiment, whole; the fields that all families share.
+
+    >>> from fsp_dynamics.experiments.config_io import load_config
+    >>> name, config = load_config("digits")
+    >>> name, other = load_config("digits", {"learning.beta": 0.5})
+    >>> config.key("learning.beta"), config.key("learning.nonsense")
+    (1.0, None)
+    >>> config.differences(other)
+    {'learning.beta': (1.0, 0.5)}
+    >>> list(config.table())[:3], "learning.epochs" in config.experiment()
+    (['seed', 'family', 'data'], False)
+    """
 
     seed: Annotated[
         int, Field(0, ge=0, lt=1 << 128, description="seed of the initial weights and of the order of the images")
@@ -158,12 +177,31 @@ class Config(Section):
         return self
 
     def table(self, *, exclude_none: bool = False, **more: Any) -> dict[str, Any]:
-        """The configuration as nested tables, in the order of `ORDER`; more: of `model_dump`."""
+        """The configuration as nested tables, in the order of `ORDER`; more: of `model_dump`.
+
+        Returns
+        -------
+        dict : {table: {key: value}}.
+        """
         dumped = self.model_dump(exclude_none=exclude_none, **more)
         return {key: dumped[key] for key in ordered(dumped)}
 
+    def of_run(self) -> Self:
+        """The configuration as a run has it: without what was measured of a preset.
+
+        Returns
+        -------
+        Config : see above.
+        """
+        return self.model_copy(update={"notes": NotesConfig.model_validate({"about": self.notes.about})})
+
     def key(self, dotted: str) -> Any:
-        """The value of a dotted key; None for one that this family does not have."""
+        """The value of a dotted key; None for one that this family does not have.
+
+        Returns
+        -------
+        Any : the value.
+        """
         found: Any = self
         for part in dotted.split("."):
             found = getattr(found, part, None)
@@ -172,6 +210,10 @@ class Config(Section):
     def experiment(self) -> dict[str, Any]:
         """{dotted key: value} of all that decides the result; neither the notes and probes nor the
         number of epochs.
+
+        Returns
+        -------
+        dict : {dotted key: value}.
         """
         flat = flatten(self.table(exclude={"notes": True, "probes": True, "learning": {"epochs"}}))
         return {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()}
@@ -179,6 +221,10 @@ class Config(Section):
     def differences(self, other: Config, *, epochs: bool = False) -> dict[str, tuple[Any, Any]]:
         """{dotted key: (here, there)} wherever the two experiments differ; None for a key that one
         of two families does not have. epochs : whether their number counts too.
+
+        Returns
+        -------
+        dict : {dotted key: (here, there)}; empty where the experiments are the same.
         """
         here, there = self.experiment(), other.experiment()
         if epochs:
@@ -225,8 +271,11 @@ def fields(section: type[BaseModel], prefix: str = "") -> dict[str, str]:
 
 
 def all_fields() -> dict[str, str]:
-    """{dotted key: what it means} of the keys of all families: the options of the command line."""
-    return {key: meaning for family in TRAINERS for key, meaning in fields(config_of(family)).items()}
+    """{dotted key: what it means} of the keys of all families that a run has: the options of the
+    command line.
+    """
+    found = {key: meaning for family in TRAINERS for key, meaning in fields(config_of(family)).items()}
+    return {key: meaning for key, meaning in found.items() if key not in PRESET_NOTES}
 
 
 def ordered(keys: Iterable[str]) -> list[str]:

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from fsp_dynamics.errors import ConfigurationError, nearest
 from fsp_dynamics.experiments import former_names
-from fsp_dynamics.experiments.config import Config, config_of, fields, flatten
+from fsp_dynamics.experiments.config import PRESET_NOTES, UNSAID, Config, config_of, fields, flatten
 from fsp_dynamics.experiments.toml_file import parse_toml, read_toml
 from fsp_dynamics.folders import expanded
 
@@ -26,9 +26,18 @@ SHORT = {"epochs": "learning.epochs"}
 UNSET = "none"
 
 
-def presets() -> list[str]:
-    """The names of the presets."""
-    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+def presets(family: str | None = None) -> list[str]:
+    """The names of the presets; family: of those of this family alone.
+
+    Returns
+    -------
+    list of str : in alphabetical order.
+
+    >>> "digits" in presets(), "digits" in presets("layerwise")
+    (True, False)
+    """
+    names = sorted(path.stem for path in PRESETS.glob("*.toml"))
+    return [name for name in names if family in (None, _family(read_toml(PRESETS / f"{name}.toml"), {}))]
 
 
 def load_config(
@@ -38,9 +47,18 @@ def load_config(
     configuration.
 
     overrides : {dotted key, or `epochs`: value}; tables may be given as mappings. None takes back
-    what the source gives: the key has its default value again. Raises ConfigurationError, in one
-    line: the source, the key, its value, what was expected and where to change it. Former keys and
-    values are read, with a note (former_names.py).
+    what the source gives: the key has its default value again. The notes of the source are about
+    it as it is: they are left out where an override makes another experiment of it. Raises
+    ConfigurationError, in one line: the source, the key, its value, what was expected and where to
+    change it. Former keys and values are read, with a note (former_names.py).
+
+    Returns
+    -------
+    tuple of str and Config : a name for the run's folder, and the configuration.
+
+    >>> name, config = load_config("digits", {"epochs": 3, "network.hidden": [50, 20]})
+    >>> name, config.learning.epochs, config.network.hidden
+    ('digits', 3, (50, 20))
     """
     name, label, table = _table_of(source)
     given = flatten(_copy(overrides or {}))
@@ -48,6 +66,8 @@ def load_config(
     kind = config_of(family)
     flat = _full_keys(given, kind)
     _one_source_of_data(table, flat)
+    if any(not key.startswith(UNSAID) for key in flat):
+        table.pop("notes", None)
     for key, value in flat.items():
         _put(table, key, value)
     _absolute_path(table, Path())
@@ -66,8 +86,12 @@ def config_kind(
 
 
 def to_toml(config: Config) -> str:
-    """The whole configuration as TOML; keys without a value are left out."""
-    return _table(config.table(exclude_none=True), "").lstrip("\n")
+    """The whole configuration as TOML; keys without a value, and notes without a word, are left
+    out.
+    """
+    table = config.table(exclude_none=True)
+    table["notes"] = {key: value for key, value in table["notes"].items() if value != ""}
+    return _table(table, "").lstrip("\n")
 
 
 def read_value(text: str) -> Any:
@@ -150,6 +174,10 @@ def _full_keys(given: Mapping[str, Any], kind: type[Config]) -> dict[str, Any]:
     known, flat = fields(kind), {}
     for name, value in given.items():
         key = SHORT.get(name, name)
+        if key in PRESET_NOTES:
+            raise ConfigurationError(
+                f"option {name!r} is a note of a preset; leave it out: what a run measured is in its summary.json"
+            )
         if key not in known and key not in former_names.KEYS:
             close = [full for full in known if full.rpartition(".")[2] == key]
             close = close or difflib.get_close_matches(key, [*known, *SHORT], n=1, cutoff=0.5)

@@ -14,16 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from fsp_dynamics.datasets import Dataset, load_dataset, read_dataset
-from fsp_dynamics.errors import ConfigurationError, FspError
+from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.config import Config, DataConfig
 from fsp_dynamics.experiments.objects import GIVEN, Objects
 
 KERNELS = "fsp_dynamics.kernels.thread_number"
 PACKAGES = ("numpy", "scipy", "numba", "safetensors", "scikit-learn", "threadpoolctl")
-
-
-class NoConvergenceError(FspError, RuntimeError):
-    """No sample of a whole epoch converged, so nothing could be learned."""
 
 
 def load_data(given: DataConfig, data_dir: str | Path | None = None, objects: Objects | None = None) -> Dataset:
@@ -60,12 +56,13 @@ def thread_limit(threads: int | None, kernels: int | None = None) -> Iterator[No
 
     compiled = sys.modules.get(KERNELS)  # loaded with the kernels, or there is nothing to limit
     torch = sys.modules.get("torch")
-    before = compiled.number_of_threads() if compiled else 0
     before_torch = torch.get_num_threads() if torch else 0
     pools = threadpoolctl.ThreadpoolController()
     of_scipy = [pool.filepath for pool in pools.lib_controllers if Path(pool.filepath).parent.name == "scipy.libs"]
     limit = pools.limit(limits=min(threads or 1, os.cpu_count() or 1), user_api="blas" if threads is None else None)
     with limit, pools.select(filepath=of_scipy).limit(limits=1):
+        # asked here, since it may load Numba's thread layer, which changes the number of torch
+        before = compiled.number_of_threads() if compiled else 0
         if compiled and (given := threads or kernels):
             compiled.set_number_of_threads(min(given, compiled.most_threads()))
         if torch:
@@ -160,6 +157,12 @@ def _commit() -> str | None:
 
 
 def _cpu() -> str:
+    """The processor, and the one that kernels are compiled for where NUMBA_CPU_NAME names one."""
+    named = os.environ.get("NUMBA_CPU_NAME")
+    return _processor() + (f", compiled for {named}" if named else "")
+
+
+def _processor() -> str:
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

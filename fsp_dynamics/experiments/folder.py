@@ -9,7 +9,7 @@
     summary.json        best epoch (by validation error) and last
     checkpoints/        last, best, the networks that were to be kept (probes.keep), and while an
                         epoch lasts, unfinished
-    figures/            drawn while it runs and when it ends
+    figures/            drawn while it runs and when it ends (pictures.py)
 
 Every file but the .jsonl ones is written aside and renamed; those only grow. What is read was
 perhaps changed by others: it is checked (records.py), and never more of it is read than a limit.

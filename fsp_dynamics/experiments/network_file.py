@@ -42,6 +42,14 @@ def save_network(path: str | Path, network: Network) -> Path:
     Raises NotFiniteError for NaN, infinity and numbers beyond `payload.LARGEST` in the weights,
     ConfigurationError for an activation without an import path, both before anything is written;
     OSError if the disk refuses.
+
+    Returns
+    -------
+    Path : of the file.
+
+    >>> import fsp_dynamics as fsp
+    >>> fsp.save_network("networks/a.safetensors", fsp.loop_network([4, 8, 3], rng=0)).name
+    'a.safetensors'
     """
     if not isinstance(network, Network):
         raise ConfigurationError(
@@ -71,6 +79,16 @@ def load_network(path: str | Path, *, allow_import: Sequence[str] = ()) -> Netwo
     Raises CheckpointError for a file that is missing, damaged, or no network; NotFiniteError for
     weights that are not finite or beyond `payload.LARGEST`; NotAFileError for a pipe or a device;
     ConfigurationError for an activation that is not allowed or not found.
+
+    Returns
+    -------
+    Network : the same bits.
+
+    >>> import fsp_dynamics as fsp
+    >>> network = fsp.loop_network([4, 8, 3], rng=0)
+    >>> path = fsp.save_network("a.safetensors", network)
+    >>> bool((fsp.load_network(path).loop == network.loop).all())
+    True
     """
     path = expanded(path, "path")
     fields, arrays = _read(path)

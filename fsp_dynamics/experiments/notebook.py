@@ -1,4 +1,6 @@
-"""The explorer in JupyterLab: the notebook of the source tree, opened by a process of its own."""
+"""The explorer in JupyterLab: the notebook of the source tree, opened by a process of its own, as
+a single document without the file browser.
+"""
 
 from __future__ import annotations
 
@@ -38,14 +40,14 @@ def prepared(
     root = Path(__file__).parents[2]
     if not (root / NOTEBOOK).is_file():
         raise ConfigurationError(
-            f"{root} holds no {NOTEBOOK}: notebooks come with the sources, not with the package; "
-            "write `import fsp_dynamics as fsp; fsp.explore()` in a notebook of your own"
+            f"{root} holds no {NOTEBOOK}: notebooks come with the sources, not with the package; open the explorer as "
+            "a page (`fsp explore`), or write `import fsp_dynamics as fsp; fsp.explore()` in a notebook of your own"
         )
     for module in ("jupyterlab", "anywidget"):
         if importlib.util.find_spec(module) is None:
             raise ConfigurationError(
-                f"fsp explore needs {module}, which is not installed; "
-                "install fsp_dynamics[notebook], or run: make explore"
+                f"the explorer in a notebook needs {module}, which is not installed; "
+                "install fsp_dynamics[notebook], or open it as a page (`fsp explore`)"
             )
     environment = dict(os.environ)
     environment.pop(RUN, None)
@@ -56,7 +58,7 @@ def prepared(
         "-m",
         "jupyterlab",
         str(root / NOTEBOOK),
-        f"--LabApp.default_url=/lab/tree/{NOTEBOOK.name}",
+        f"--LabApp.default_url=/doc/tree/{NOTEBOOK.name}",
     ]
     command += [] if port is None else [f"--ServerApp.port={port}"]
     command += [] if browser else ["--no-browser"]

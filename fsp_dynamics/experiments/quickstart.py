@@ -10,9 +10,10 @@ from pathlib import Path
 from fsp_dynamics.errors import RunExistsError
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.folder import RunFolder
-from fsp_dynamics.experiments.progress import EpochReporter
+from fsp_dynamics.experiments.progress import EpochReporter, in_charge
 from fsp_dynamics.experiments.runner import Run, run
 from fsp_dynamics.folders import expanded
+from fsp_dynamics.screen import showing
 
 PICTURE = "quickstart.png"
 _OWN = (
@@ -37,11 +38,12 @@ def quickstart(out: str | Path, reporter: EpochReporter, threads: int | None = N
     _, config = load_config("digits")
     if folder.holds_run():
         _clear(folder)
-    finished = run(config, folder, reporter, threads=threads, command="quickstart")
+    with in_charge(reporter):
+        finished = run(config, folder, reporter, threads=threads, command="quickstart")
     picture = folder.path / PICTURE
     from fsp_dynamics.plotting.showing import apart
 
-    with apart():
+    with apart(), in_charge(reporter), showing("drawing the picture"):
         finished.plot(path=picture)
     return finished, picture
 

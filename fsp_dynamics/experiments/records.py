@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fsp_dynamics.datasets.formats import is_image_shape
 from fsp_dynamics.errors import CheckpointError
 from fsp_dynamics.experiments import former_names
 from fsp_dynamics.experiments.config import flatten
@@ -22,6 +23,8 @@ Record = dict[str, Any]
 LONGEST = 256 * MEGABYTE
 """Bytes of a file of records; of one JSON file a sixteenth."""
 METRICS, PROBES = "metrics.jsonl", "probes.jsonl"
+ANGLE = "angle_"
+"""How the name of a matrix's angle begins, wherever results are shown: angle_W1, angle_loop."""
 REMEDY = "the file is damaged, restore it or train again"
 
 Check = tuple[Callable[[Any], bool], str]
@@ -48,6 +51,15 @@ def _list_of(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and all(map(check, value))
 
 
+def _is_spikes(value: Any) -> bool:
+    """As `layerwise.spiking.spikes_record` writes it."""
+    if not isinstance(value, dict) or not _table_of(_table_of(lambda each: _is_number(each, 0)))(value.get("layers")):
+        return False
+    counts = [value.get("images"), value.get("multiply_adds")]
+    counts += [own.get(key) for own in value["layers"].values() for key in ("units", "silent", "saturated")]
+    return all(map(_is_count, counts))
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -72,6 +84,8 @@ FIELDS: dict[str, Check] = {
         _table_of(lambda value: isinstance(value, list) and all(_is_number(each, 0, 1) for each in value)),
         "a table of two shares for each layer",
     ),
+    "exit_errors": (_table_of(_table_of(_ERROR[0])), "a table of percents for each part of the data"),
+    "spikes": (_is_spikes, "a table of images, multiply_adds and the numbers of each layer"),
     "stuck_units": (_table_of(_list_of(_is_count)), "a table of two counts for each hidden layer"),
 }
 """What the fields of metrics.jsonl must be, for every family that has them."""
@@ -89,6 +103,17 @@ ENVIRONMENT: dict[str, Check] = {
     "versions": (_table_of(_or_none(_is_text)), "a table of texts"),
     "threads": (_table_of(_is_count), "a table of whole numbers"),
     "data": (_table_of(_is_text), "a table of texts"),
+    "images": (
+        lambda value: (
+            isinstance(value, dict)
+            and _list_of(_is_count)(value.get("shape"))
+            and is_image_shape(value["shape"])
+            and _is_count(value.get("top"))
+            and value["top"] > 0
+            and _list_of(_is_text)(value.get("class_names"))
+        ),
+        "a table of shape, top and class_names",
+    ),
     "resumed": (_list_of(lambda value: isinstance(value, dict)), "a list of tables"),
     "identity": (
         lambda value: _is_text(value) and re.fullmatch(r"[0-9a-f]{32}", value) is not None,

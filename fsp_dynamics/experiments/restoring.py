@@ -156,7 +156,7 @@ def _note_edited(files: RunFolder, environment: Record, run: Binding, note: Call
     path, written = files.path / CONFIG, environment.get("config_sha256")
     if written is None or hashlib.sha256(read_file(path, CONFIG_LONGEST)).hexdigest() == written:
         return
-    before, now = (flatten(each.table()) for each in (run.restored(), files.config()))
+    before, now = (flatten(each.of_run().table()) for each in (run.restored(), files.config()))
     differing = {key: (before.get(key), now.get(key)) for key in {**before, **now} if before.get(key) != now.get(key)}
     what = format_differences(differing) if differing else "its values are the same"
     note(f"{path} was edited since the run wrote it: {what}")

@@ -11,12 +11,12 @@ from fsp_dynamics.datasets import Dataset
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import execution
 from fsp_dynamics.experiments.binding import ELSEWHERE, without
-from fsp_dynamics.experiments.checkpoint import has_checkpoint, latest
+from fsp_dynamics.experiments.checkpoint import Manifest, has_checkpoint, latest
 from fsp_dynamics.experiments.config import Config, format_differences
 from fsp_dynamics.experiments.folder import Record, RunFolder
 from fsp_dynamics.experiments.progress import EpochReporter
 from fsp_dynamics.experiments.restoring import load_state, read_bound
-from fsp_dynamics.experiments.trainer import Trainer
+from fsp_dynamics.experiments.trainer import Trainer, TrainingState
 
 
 def check(config: Config, folder: RunFolder, allow: Sequence[str], note: Callable[[str], None]) -> None:
@@ -49,19 +49,11 @@ def resume(
     """Bring the trainer where the run stopped and return the metrics so far; `now` is the
     environment. allow : keys of the configuration that may differ.
     """
-    changed = _check_same(folder, config, allow)
-    before = folder.environment()
-    if before.get("data"):  # runs of before did not record what they read
-        data.check_fingerprint(before["data"])
-    if not has_checkpoint(folder.checkpoints):
+    changed, before = _check_same(folder, config, allow), folder.environment()
+    found = restore(config, folder, trainer, data, allow=allow)
+    if found is None:
         return folder.start_again()
-    saved, manifest = load_state(folder, latest(folder.checkpoints), config, allow=allow, note=lambda text: None)
-    if config.learning.epochs < saved.epoch:
-        raise ConfigurationError(
-            f"learning.epochs = {config.learning.epochs}, but {folder.path} has finished {saved.epoch}; "
-            "ask for as many or more"
-        )
-    trainer.restore(saved)
+    saved, manifest = found
     metrics = folder.rewind(saved.epoch, None if manifest.run is None else manifest.run.records)
     elsewhere = execution.changed_environment(before, now)
     if elsewhere:
@@ -74,8 +66,31 @@ def resume(
         reporter.note(f"changed after epoch {saved.epoch}, as allowed: {format_differences(changed)}")
     again = {**now, "epoch": saved.epoch, **({"allowed": changed} if changed else {})}
     unbound = {} if manifest.run is not None else {"unbound_until": saved.epoch}
-    folder.adopt(config, {**before, **unbound, "resumed": [*before.get("resumed", []), again]})
+    images = {"images": data.format.as_record()}  # of which runs of before did not record the format
+    folder.adopt(config, {**images, **before, **unbound, "resumed": [*before.get("resumed", []), again]})
     return metrics
+
+
+def restore(
+    config: Config, folder: RunFolder, trainer: Trainer, data: Dataset, *, allow: Sequence[str] = ()
+) -> tuple[TrainingState, Manifest] | None:
+    """Bring the trainer where the run stopped, and change nothing in its folder: the state, with
+    its manifest; None where none was saved. Raises as `resume`.
+    """
+    _check_same(folder, config, allow)
+    before = folder.environment()
+    if before.get("data"):  # runs of before did not record what they read
+        data.check_fingerprint(before["data"])
+    if not has_checkpoint(folder.checkpoints):
+        return None
+    saved, manifest = load_state(folder, latest(folder.checkpoints), config, allow=allow, note=lambda text: None)
+    if config.learning.epochs < saved.epoch:
+        raise ConfigurationError(
+            f"learning.epochs = {config.learning.epochs}, but {folder.path} has finished {saved.epoch}; "
+            "ask for as many or more"
+        )
+    trainer.restore(saved)
+    return saved, manifest
 
 
 def _check_same(folder: RunFolder, config: Config, allow: Sequence[str]) -> dict[str, tuple[Any, Any]]:

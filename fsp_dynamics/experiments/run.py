@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy.typing as npt
+
 from fsp_dynamics.datasets import Dataset
+from fsp_dynamics.datasets.formats import ImageFormat
 from fsp_dynamics.display import html_table
 from fsp_dynamics.errors import CheckpointError, ConfigurationError, check_choice
 from fsp_dynamics.experiments import execution
@@ -48,6 +51,18 @@ class Run:
     folder : where it is. config : what it is. metrics : one record for each finished epoch.
         summary : best epoch and last. objects : the origin of rules, firing rates and data of one's
         own.
+
+    >>> import fsp_dynamics as fsp
+    >>> given = {"data": {"limit": 40}, "probes": {"keep": 1}, "progress": False}
+    >>> run = fsp.train("digits", epochs=2, out="runs/a", **given)
+    >>> run.config.learning.epochs, run.kept, run.probes[0]["epoch"]
+    (2, (0, 1, 2), 0)
+    >>> run.network("last").sizes, run.data().train.images.shape, run.image_format().shape
+    ((64, 100, 100, 10), (40, 64), (8, 8))
+    >>> run.evaluate("valid").unconverged, len(run.predict(run.data().test.images[:3]))
+    (0, 3)
+    >>> len(run.to_frame()), len(run.plot(path="a.png").axes) > 1
+    (2, True)
     """
 
     folder: Path
@@ -93,6 +108,10 @@ class Run:
         Raises CheckpointError, NotFiniteError, NotAFileError.
 
         A `models.network.Network` where the family is "rate".
+
+        Returns
+        -------
+        Network : for the family "rate".
         """
         if which in ("best", "last"):
             _require_checkpoint(RunFolder(self.folder), str(which))
@@ -100,7 +119,12 @@ class Run:
         return trainer_of(self.config.family).network_of(self.config, state.parameters, self.objects)
 
     def data(self, data_dir: str | Path | None = None) -> Dataset:
-        """The images of the run. Raises DatasetError for others than it was begun with."""
+        """The images of the run. Raises DatasetError for others than it was begun with.
+
+        Returns
+        -------
+        Dataset : the same images.
+        """
         data = execution.load_data(self.config.data, data_dir, self.objects)
         recorded = RunFolder(self.folder).environment().get("data")
         if recorded:  # runs of before did not record what they read
@@ -123,6 +147,10 @@ class Run:
         an empty part.
 
         backend, device, products : as for `train`.
+
+        Returns
+        -------
+        Evaluation : for the family "rate".
         """
         check_choice("split", split, PARTS)
         chosen, network = backend_of(backend, device, products), self.network(which)
@@ -136,6 +164,57 @@ class Run:
             raise ConfigurationError(f"split = {split!r} has no images in {self.folder}; choose another part")
         return found
 
+    def image_format(self, data_dir: str | Path | None = None) -> ImageFormat:
+        """What further images must be, to be seen as those it was trained on. Raises as `data`,
+        which is read for it where a run of before did not record it.
+
+        Returns
+        -------
+        ImageFormat : shape, names of the classes and what bytes are divided by.
+        """
+        recorded = RunFolder(self.folder).environment().get("images")
+        return ImageFormat.of(recorded) if recorded else self.data(data_dir).format
+
+    def predict(
+        self,
+        images: npt.ArrayLike,
+        which: Which | int = "best",
+        *,
+        data_dir: str | Path | None = None,
+        threads: int | None = None,
+        backend: Backend | str = NUMBA,
+        device: str | None = None,
+        products: str | None = None,
+    ) -> Any:
+        """What that network, which is the one that `evaluate` judges, takes images for:
+        `training.prediction.Prediction` where the family is "rate".
+
+        images : (B, h w) or (B, h, w), one or more, scaled as in training: bytes are divided by
+            what those of the data set were divided by, floats in [0, 1] and truth values are taken
+            as they are.
+        data_dir : where to look for the data of a run of before, which did not record what its
+            images were. backend, device, products : as for `train`.
+
+        Raises ShapeError for images of another size, NotFiniteError, ConfigurationError for other
+        numbers and for a family that predicts nothing; as `network`.
+
+        Returns
+        -------
+        Prediction : for the family "rate": classes (B,), scores (B, n_L), converged (B,).
+
+        >>> import fsp_dynamics as fsp
+        >>> run = fsp.train("digits", epochs=1, data={"limit": 40}, progress=False)
+        >>> run.image_format().shape, run.predict(run.data().test.images[:3]).scores.shape
+        ((8, 8), (3, 10))
+        """
+        chosen, trainer = backend_of(backend, device, products), trainer_of(self.config.family)
+        if not hasattr(trainer, "predict"):
+            raise ConfigurationError(f"family = {self.config.family!r} has no method predict, so it has no predictions")
+        known = self.image_format(data_dir)
+        inputs, network = known.inputs(images), self.network(which)
+        with execution.thread_limit(threads):
+            return trainer.predict(self.config, network, inputs, known, Resources(chosen, ALONE, objects=self.objects))
+
     def to_frame(self, which: Literal["metrics", "probes"] = "metrics") -> DataFrame:
         """A pandas.DataFrame of the metrics, a row for each finished epoch, or of the probes, a row
         for each record but their eigenvalues; tables by dotted keys (alignment_degrees.W1).
@@ -143,8 +222,13 @@ class Run:
 
         saturation.LAYER.0 and .1 : shares of its rates at 0 and at 1. stuck_units.LAYER.0 and .1 :
         how many of its units are at 0, and at 1, on every image. dead_outputs : the units, as text.
+        spikes.layers.LAYER. and what `layerwise.spike_counts.LayerSpikes` has : of spiking units.
         Units are in `attrs["units"]`: errors in percent, angles in degrees, residuals per
         unit time.
+
+        Returns
+        -------
+        pandas.DataFrame : a row for each epoch, or each record.
         """
         import pandas
 
@@ -159,6 +243,10 @@ class Run:
     def plot(self, ax: Axes | Sequence[Axes] | None = None, *, path: str | Path | None = None) -> Figure:
         """The learning curve and beside it the loop's angles (`plotting.plot_run`); `path`: the
         picture is also written there.
+
+        Returns
+        -------
+        matplotlib.figure.Figure : that of the axes.
         """
         from fsp_dynamics.plotting import plot_run
 
@@ -200,6 +288,15 @@ def open_run(
     Raises ConfigurationError if there is no run, or if data are given to a run that reads its own;
     DatasetError for other images than the run began with. What cannot be read back is refused
     where it is needed: the metrics of any run can be read.
+
+    Returns
+    -------
+    Run : its configuration, metrics and summary; networks and images are read when asked for.
+
+    >>> import fsp_dynamics as fsp
+    >>> run = fsp.train("digits", epochs=1, data={"limit": 40}, out="runs/a", progress=False)
+    >>> open_run("runs/a").metrics == run.metrics
+    True
     """
     files = RunFolder(expanded(folder, "run")).require_run()
     config = files.config()

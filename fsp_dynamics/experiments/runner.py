@@ -11,23 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from fsp_dynamics.datasets import Dataset
-from fsp_dynamics.errors import ConfigurationError, RunExistsError, check_positive
-from fsp_dynamics.experiments import execution, resuming
-from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
-from fsp_dynamics.experiments.callbacks import Callback, Callbacks, EarlyStopping
+from fsp_dynamics.experiments import execution
+from fsp_dynamics.experiments.backend import NUMBA, Backend
+from fsp_dynamics.experiments.callbacks import Callback
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.folder import ObservedFolder, RunFolder
-from fsp_dynamics.experiments.import_path import as_modules, is_import_path
 from fsp_dynamics.experiments.jobs import ranks
 from fsp_dynamics.experiments.objects import Objects
-from fsp_dynamics.experiments.own import OwnObjects
-from fsp_dynamics.experiments.progress import EpochReporter, Output, Progress, RunReporter, run_reporter
-from fsp_dynamics.experiments.restoring import check_allowed
+from fsp_dynamics.experiments.preparing import arranged, prepared
+from fsp_dynamics.experiments.progress import EpochReporter, Output, Progress, RunReporter, in_charge
 from fsp_dynamics.experiments.run import Run, open_run
 from fsp_dynamics.experiments.session import SAVE_MINUTES, Session
 from fsp_dynamics.experiments.stopping import SAME, Interrupted, stoppable
-from fsp_dynamics.experiments.trainer import Resources, trainer_of
-from fsp_dynamics.folders import expanded, expanded_source
+from fsp_dynamics.screen import shown_as
 
 
 def train(
@@ -97,40 +93,44 @@ def train(
     CheckpointError; NotFiniteError and NoConvergenceError where training fails (what was saved
     before stays); RankLostError where another process of the job is gone; Interrupted, a
     KeyboardInterrupt, after a signal.
+
+    Returns
+    -------
+    Run : the finished run, read back from its folder.
+
+    >>> import fsp_dynamics as fsp
+    >>> given = {"network.hidden": [20], "learning.rates.forward": [7.0], "progress": False}
+    >>> run = fsp.train("digits", epochs=2, out="runs/first", **given)
+    >>> run.summary["status"], len(run.metrics), run.network().sizes
+    ('finished', 2, (64, 20, 10))
+    >>> 0 < run.evaluate("test").error < 100
+    True
+    >>> len(fsp.train("runs/first", epochs=3, resume=True, progress=False).metrics)
+    3
     """
-    backend, source = backend_of(backend, device, products), expanded_source(source, "source")
-    is_run = isinstance(source, str | Path) and RunFolder(Path(source)).holds_run()
-    if isinstance(network, Mapping):  # the table [network] of the configuration
-        network, overrides = None, {**overrides, "network": network}
-    if isinstance(data, Mapping):
-        data, overrides = None, {**overrides, "data": data}
-    named = [each.partition(":")[0] for each in (rule, activation) if isinstance(each, str) and is_import_path(each)]
-    allowed = (*as_modules(allow_import), *named) if _is_from_a_run(source) else None
-    own = OwnObjects(network, data, rule, activation, allowed)
-    more = overrides if epochs is None else {**overrides, "epochs": epochs}
-    name, config = own.configure(source, more)
-    if out is None and is_run and not resume:
-        raise RunExistsError(
-            f"{source} is a run; resume it (resume=True) or give a folder for another one of the same kind (out=...)"
-        )
-    if out is None:
-        out = Path(source) if is_run else Path("runs") / f"{name}-{config.seed}"  # type: ignore[arg-type]
-    means: dict[str, Any] = {"data_dir": data_dir, "threads": threads, "backend": backend}
-    reporter = run_reporter(progress)
-    if not isinstance(callbacks, Iterable):
-        raise ConfigurationError(f"callbacks = {callbacks!r}, expected a list of functions, such as [{callbacks!r}]")
-    means |= {"objects": own.objects(config), "network": network, "callbacks": tuple(callbacks)}
-    means["save_minutes"] = save_minutes
-    return run(config, RunFolder(expanded(out, "out")), reporter, resume=resume, allow=allow, **means)
-
-
-def _is_from_a_run(source: object) -> bool:
-    """Whether the source is a run folder, or the config.toml in one."""
-    if not isinstance(source, str | Path):
-        return False
-    path = Path(source)
-    folder = path.parent if path.name == "config.toml" else path
-    return RunFolder(folder).holds_run() and (folder / "environment.json").is_file()
+    given = arranged(
+        source,
+        network=network,
+        data=data,
+        rule=rule,
+        activation=activation,
+        epochs=epochs,
+        callbacks=callbacks,
+        out=out,
+        resume=resume,
+        allow=allow,
+        progress=progress,
+        data_dir=data_dir,
+        threads=threads,
+        backend=backend,
+        device=device,
+        products=products,
+        allow_import=allow_import,
+        save_minutes=save_minutes,
+        **overrides,
+    )
+    with in_charge(given["reporter"]):
+        return run(**given)
 
 
 def run(
@@ -152,32 +152,38 @@ def run(
     """Train `config` in `folder`, as in `train`; nothing is written before configuration and data
     are known to be usable. objects : None: what the configuration names may be imported.
     """
-    check_positive("save_minutes", save_minutes)
-    job, objects = ranks.job(), Objects(None) if objects is None else objects
+    config, job = config.of_run(), ranks.job()
     if job.rank > 0:
         folder, reporter = ObservedFolder(folder.path), RunReporter(Output())
     with contextlib.ExitStack() as held:
+        if job.rank > 0:
+            held.enter_context(shown_as("nothing"))
         stop = held.enter_context(stoppable(at_once=True, patience=SAME if job.count > 1 else 0.0))
         with ranks.refused_together(job):
-            if not resume:
-                folder.refuse_occupied()
-            backend.refuse_one_gpu_for_several(job.count)
-            restored = resume and folder.holds_run()
-            kind, allowed = trainer_of(config.family), check_allowed(allow, type(config))
-            if restored and job.rank == 0:
-                resuming.check(config, folder, allowed, reporter.note)
-            resources = Resources(backend, job, ranks.local_rank(), objects=objects, restored=restored)
-            kind.check(config, resources)
-            hooks = Callbacks((*_early_stopping(config), *callbacks))
-            data = execution.load_data(config.data, data_dir, objects)
-            trainer = kind.build(config, data, resources, None if restored else network)
-            kernels = ranks.local_share(execution.cores()) if job.count > 1 else None
-            held.enter_context(execution.thread_limit(threads, kernels))
+            made = prepared(
+                held,
+                job,
+                config,
+                folder,
+                reporter,
+                resume=resume,
+                allow=allow,
+                data_dir=data_dir,
+                threads=threads,
+                backend=backend,
+                objects=objects,
+                network=network,
+                callbacks=callbacks,
+                save_minutes=save_minutes,
+            )
             held.enter_context(folder.locked())
             session = Session(
-                config, folder, trainer, reporter, stop, data, hooks, objects, [], job, allowed, save_minutes
+                *(config, folder, made.trainer, reporter, stop, made.data, made.callbacks, made.objects, [], job),
+                *(made.allowed, save_minutes),
             )
-            environment = functools.partial(execution.environment, config, backend=trainer.description, ranks=job.count)
+            environment = functools.partial(
+                execution.environment, config, backend=made.trainer.description, ranks=job.count
+            )
             if session.writes:
                 session.enter(resume, environment, command)
         if not session.writes:
@@ -185,9 +191,4 @@ def run(
         session.work()
     if stop.signum is not None and stop.outer is None:
         raise Interrupted(stop.signum, f"stopped by a signal; the run in {folder.path} is finished")
-    return open_run(folder.path, objects=objects)
-
-
-def _early_stopping(config: Config) -> list[Callback]:
-    patience = config.learning.patience
-    return [] if patience is None else [EarlyStopping(patience)]
+    return open_run(folder.path, objects=made.objects)

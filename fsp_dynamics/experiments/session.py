@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fsp_dynamics import settings
 from fsp_dynamics.datasets import Dataset
-from fsp_dynamics.errors import CheckpointError, RankLostError
+from fsp_dynamics.errors import CheckpointError, NoConvergenceError, RankLostError
 from fsp_dynamics.experiments.callbacks import Callbacks
 from fsp_dynamics.experiments.checkpoint import (
     UNFINISHED,
@@ -23,22 +22,18 @@ from fsp_dynamics.experiments.checkpoint import (
     save_first,
 )
 from fsp_dynamics.experiments.config import Config
-from fsp_dynamics.experiments.execution import NoConvergenceError
 from fsp_dynamics.experiments.folder import Record, RunFolder
 from fsp_dynamics.experiments.jobs import ranks
 from fsp_dynamics.experiments.objects import Objects
+from fsp_dynamics.experiments.pictures import Pictures
 from fsp_dynamics.experiments.progress import EpochReporter
 from fsp_dynamics.experiments.records import best_of, plain
 from fsp_dynamics.experiments.resuming import resume
-from fsp_dynamics.experiments.run import open_run
 from fsp_dynamics.experiments.stopping import Interrupted, Stop
 from fsp_dynamics.experiments.trainer import Trainer
 from fsp_dynamics.training.ranks import Ranks
 
-PARTS = ("valid", "test")
-# of the time it takes to draw passes before the picture is drawn again, so that drawing costs at
-# most a twentieth
-DRAW_EVERY = 20
+PARTS = {"valid": "validation", "test": "test"}
 SAVE_MINUTES = 5.0  # from one checkpoint to the next, within an epoch
 # seconds that judging an epoch took, from which on the state is saved before the next is judged
 LONG = 5.0
@@ -72,17 +67,20 @@ class Session:
     ranks: Ranks
     allow: Sequence[str] = ()
     save_minutes: float = SAVE_MINUTES
-    # when the last picture was ready, and how long it took
-    drawn: tuple[float, float] = (0.0, 0.0)
     # when a state was saved, how long it took to judge the last epoch, whether the present one was
-    # saved after its last batch, and whether all ranks have agreed to end
+    # saved after its last batch, whether all ranks have agreed to end, whether batches were learned
+    # since it was last left because it was late
     saved: float = field(default_factory=lambda: time.monotonic())
     judging: float = math.inf
     complete: bool = False
     ends: bool = False
-    # whether batches were learned since it was last left because it was late
     advanced: bool = False
     identity: Any = None  # of the run in the folder
+    judged: Any = None  # what the last evaluation on the test images found
+    pictures: Pictures = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pictures = Pictures(self.folder, self.reporter)
 
     @property
     def writes(self) -> bool:
@@ -101,7 +99,8 @@ class Session:
         else:
             self.folder.refuse_run()
             now = environment(command)
-            self.folder.begin(self.config, {**now, "data": self.data.fingerprint()})
+            given = {"data": self.data.fingerprint(), "images": self.data.format.as_record()}
+            self.folder.begin(self.config, {**now, **given})
         for text in (*self.data.notes, *self.objects.unreadable.values()):
             self.reporter.note(text)
         if self.writes and not has_checkpoint(self.folder.checkpoints):
@@ -112,6 +111,7 @@ class Session:
 
     def begin(self) -> None:
         """Measure the network as it is before learning, and save it."""
+        self.reporter.stage("measuring the network before it learns")
         self.folder.append_probes(self.trainer.probe())
         state, keep = self.trainer.state(), bool(self.config.probes.keep)
         save_first(self.folder.checkpoints, state, self.folder.binding(self.config), keep=keep)
@@ -169,8 +169,9 @@ class Session:
             if reason:
                 self.reporter.report(f"finished early after epoch {len(self.metrics)}: {reason}")
             self.summarise("finished early" if reason is not None else "finished", reason)
-            if self.metrics:
-                self._draw()
+            if self.metrics and self.writes:
+                self.pictures.draw(now=True)
+            self.reporter.close()
             self._together()  # from here on the others may read what the first has written
 
     def _agreed(self, ask: Callable[[], str | None]) -> str | None:
@@ -255,6 +256,7 @@ class Session:
         if self.complete:
             self._check_stop()
         with contextlib.nullcontext() if self.complete else self.stop.postponed():
+            self.reporter.stage("measuring angles and stability")
             probed = trainer.probe()
             record = plain(self._record(epoch, report, probed[-1]))
         self.judging = time.monotonic() - begin
@@ -307,39 +309,28 @@ class Session:
     def _write(self, record: Record, probed: list[Record]) -> None:
         """Bring what an epoch has yielded to the disk."""
         self._require_own()
+        self.reporter.stage("saving")
         self._note(record)
         self.folder.append_probes(probed)
         self.folder.append_metrics(record)
         self.metrics.append(record)
         best = best_of(self.metrics)
+        is_best = best is not None and best["epoch"] == record["epoch"]
         self.keep()
-        self.save(["best", "last"] if best is not None and best["epoch"] == record["epoch"] else ["last"])
+        if is_best and self.writes:  # before the checkpoint, after which nobody has it to judge again
+            self.pictures.keep(self.judged, record["epoch"])
+        self.save(["best", "last"] if is_best else ["last"])
         self.summarise("unfinished")
         self.reporter.end_epoch(record)
-        ready, took = self.drawn
-        if time.monotonic() - ready >= DRAW_EVERY * took:
-            self._draw()
-
-    def _draw(self) -> None:
-        if not self.writes or self.drawn[1] == math.inf:
-            return
-        begin = time.monotonic()
-        try:
-            from fsp_dynamics.plotting.showing import apart
-        except Exception as error:
-            trouble = settings.explained(error)
-            if trouble is None:
-                raise
-            self.reporter.note(f"no pictures are drawn: {trouble}")
-            self.drawn = (begin, math.inf)
-            return
-
-        with apart():
-            open_run(self.folder.path).plot(path=self.folder.figures / "learning.png")
-        self.drawn = (time.monotonic(), time.monotonic() - begin)
+        if self.writes:
+            self.pictures.draw()
 
     def _record(self, epoch: int, report: Record, probed: Record) -> Record:
         """The epoch's line of metrics.jsonl."""
-        found = {part: self.trainer.evaluate(part) for part in PARTS}
+        found = {}
+        for part, name in PARTS.items():
+            self.reporter.stage(f"evaluating the {name} images")
+            found[part] = self.trainer.evaluate(part)
+        self.judged = found["test"]
         errors = {f"{part}_error": each.error if each else None for part, each in found.items()}
         return {"epoch": epoch, **report, **errors, **self.trainer.metrics(found, probed)}

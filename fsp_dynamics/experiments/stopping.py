@@ -26,7 +26,13 @@ AGAIN = 0.02  # seconds until a signal is sent again that arrived where nothing 
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal stopped the run; what was saved last is whole. `signum` is the signal."""
+    """A signal stopped the run; what was saved last is whole. `signum` is the signal.
+
+    >>> Interrupted(signal.SIGTERM).signum == signal.SIGTERM
+    True
+    >>> issubclass(Interrupted, KeyboardInterrupt)
+    True
+    """
 
     def __init__(self, signum: int, message: str = "") -> None:
         super().__init__(message or f"stopped by {signal.Signals(signum).name}")

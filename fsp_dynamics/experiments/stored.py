@@ -62,7 +62,10 @@ SEED: dict[str, Check] = {
     **{key: ENVIRONMENT[key] for key in ("backend", "cpu", "versions")},
 }
 """What the fields of a seed's record must be: what they are in the run's own files."""
-OPTIONAL: dict[str, Check] = {"raw": PARTS["alignment"], "stuck_units": FIELDS["stuck_units"]}
+OPTIONAL: dict[str, Check] = {
+    "raw": PARTS["alignment"],
+    **{key: FIELDS[key] for key in ("stuck_units", "exit_errors", "spikes")},
+}
 """Fields of a seed's record that only some runs have."""
 FILE: dict[str, Check] = {
     **dict.fromkeys(("preset", "command"), SUMMARY["status"]),
@@ -190,8 +193,9 @@ def finished_runs(roots: Iterable[Path]) -> tuple[list[FinishedRun], dict[Path, 
 def seed_record(files: RunFolder) -> Record:
     """What is kept of a run: the errors of its best epoch (by validation error) and its training
     error at the last, in percent; unconverged samples, summed over epochs, in training and in
-    evaluation; outputs that were dead, units that were stuck and the loop's angles at the end;
-    minutes of training; where and with which commit it ran.
+    evaluation; outputs that were dead, units that were stuck and the loop's angles at the end; the
+    errors of exits and the spikes of units at the best epoch; minutes of training; where and with
+    which commit it ran.
 
     raw : the errors of the best epoch that have that name in front (those of weights that are not
         averaged). threads : the most of BLAS and the kernels.
@@ -213,6 +217,7 @@ def seed_record(files: RunFolder) -> Record:
         "unconverged": sum(record.get("unconverged") or 0 for record in metrics),
         "evaluated_unconverged": sum(record.get(key) or 0 for record in metrics for key in judged),
         "dead_outputs": last.get("dead_outputs", []),
+        **{key: best[key] for key in ("exit_errors", "spikes") if best.get(key)},
         **({"stuck_units": last["stuck_units"]} if last.get("stuck_units") else {}),
         "alignment_degrees": last.get("alignment_degrees") or {},
         "minutes": sum(record.get("seconds", 0.0) for record in metrics) / 60,

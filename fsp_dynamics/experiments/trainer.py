@@ -31,6 +31,7 @@ from fsp_dynamics.settings import imported
 
 if TYPE_CHECKING:
     from fsp_dynamics.datasets import Dataset
+    from fsp_dynamics.datasets.formats import ImageFormat
     from fsp_dynamics.experiments.backend import Backend
     from fsp_dynamics.models.network import Array
     from fsp_dynamics.training.ranks import Ranks
@@ -59,7 +60,11 @@ class Family(NamedTuple):
 TRAINERS: dict[str, Family] = {
     "rate": Family(
         "fsp_dynamics.experiments.rate.config:RateConfig", "fsp_dynamics.experiments.rate.trainer:RateTrainer"
-    )
+    ),
+    "layerwise": Family(
+        "fsp_dynamics.experiments.layerwise.config:LayerwiseConfig",
+        "fsp_dynamics.experiments.layerwise.trainer:LayerwiseTrainer",
+    ),
 }
 
 
@@ -127,6 +132,17 @@ class EvaluationRecord(Protocol):
     def error(self) -> float: ...
 
 
+class PredictionRecord(Protocol):
+    """What a network takes images for: a dataclass with these fields, as in
+    `training.prediction.Prediction`, which `fsp predict` writes.
+    """
+
+    @property
+    def classes(self) -> Array: ...
+
+    def table(self) -> dict[str, Any]: ...
+
+
 class Trainer(Protocol):
     """One family's part of a run: a network that learns, and what is measured of it.
 
@@ -150,6 +166,16 @@ class Trainer(Protocol):
     def network_of(cls, config: Any, parameters: dict[str, Array], objects: Objects) -> Any:
         """The network with these parameters (`TrainingState.parameters`). Raises CheckpointError
         where they do not belong to the configuration.
+        """
+        ...
+
+    @classmethod
+    def predict(
+        cls, config: Any, network: Any, images: Array, known: ImageFormat, resources: Resources
+    ) -> PredictionRecord:
+        """What a network of `network_of` takes images (B, n_in) for, without the data of the run,
+        of which `known` tells the size of images and the names of classes. For `Run.predict`
+        alone, which refuses a family that has no such method.
         """
         ...
 

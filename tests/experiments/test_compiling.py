@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fsp_dynamics.experiments import compiling
+from fsp_dynamics.kernels.compile_watch import COMPILING
 from fsp_dynamics.models.builders import loop_network, reciprocal_network
 
 
@@ -50,3 +51,23 @@ def test_what_the_other_process_compiles_is_loaded_here(tmp_path: Path) -> None:
     )
     assert any(tmp_path.rglob("*.nbc")), "the cache is filled"
     assert done.stdout.split()[-1] == "0", done.stdout
+
+
+@pytest.mark.cli
+@pytest.mark.skipif(os.environ.get("NUMBA_DISABLE_JIT") == "1", reason="nothing is compiled")
+@pytest.mark.rare
+def test_the_set_up_compiles_all_that_the_first_run_needs(tmp_path: Path) -> None:
+    """What the Makefile runs while it installs; so that the first epoch starts at once."""
+    cache, out = tmp_path / "cache", tmp_path / "q"
+    environment = {key: value for key, value in os.environ.items() if key != "FSP_QUIET"}
+    environment |= {"NUMBA_CACHE_DIR": str(cache)}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "fsp_dynamics", *words]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=580, check=True)
+
+    assert COMPILING in run("train", "digits", "--dry-run", "--no-progress").stderr
+    made = {path.name for path in cache.rglob("*.nbc")}
+    assert made
+    assert COMPILING not in run("quickstart", "--out", str(out)).stderr
+    assert {path.name for path in cache.rglob("*.nbc")} == made

@@ -13,11 +13,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fsp_dynamics.errors import ConfigurationError
-from fsp_dynamics.experiments.config import fields, flatten
+from fsp_dynamics.experiments.backend import NUMBA
+from fsp_dynamics.experiments.config import PRESET_NOTES, NotesConfig, all_fields, fields, flatten
 from fsp_dynamics.experiments.config_io import PRESETS, config_kind, load_config, presets, read_value, to_toml
+from fsp_dynamics.experiments.layerwise.trainer import LayerwiseTrainer
 from fsp_dynamics.experiments.rate.building import build_network, build_recipe
 from fsp_dynamics.experiments.rate.config import RateConfig
+from fsp_dynamics.experiments.trainer import Resources
 from fsp_dynamics.learning.schedules import CosineSchedule, FactorSchedule, StepSchedule, WarmUp
+from fsp_dynamics.training.ranks import ALONE
 
 
 def refusal(source, overrides=None):
@@ -28,7 +32,7 @@ def refusal(source, overrides=None):
     return message
 
 
-@pytest.mark.parametrize("name", presets())
+@pytest.mark.parametrize("name", presets("rate"))
 def test_every_preset_describes_a_network_and_a_recipe_that_fit(name):
     _, config = load_config(name)
     network, _ = build_network(config, 64, 10)
@@ -37,8 +41,22 @@ def test_every_preset_describes_a_network_and_a_recipe_that_fit(name):
     assert config.notes.about
 
 
+@pytest.mark.parametrize("name", presets("layerwise"))
+def test_every_preset_describes_a_learner_that_can_be_built(name):
+    _, config = load_config(name)
+    LayerwiseTrainer.check(config, Resources(NUMBA, ALONE))
+    assert config.notes.about
+
+
+MLP = ("fsp", "bp", "fa", "dfa", "ll-bp", "ll-fa", "shallow")
+
+
 def test_the_promised_presets_exist():
     promised = {
+        *(f"{data}-mlp-{learner}" for data in ("mnist", "fashion") for learner in MLP),
+        *(f"fashion-conv-{learner}" for learner in ("fsp", "fsp-sparse", "bp")),
+        *(f"cifar10-vgg8b-{learner}" for learner in ("fsp", "fsp-sparse", "bp", "ll-bp", "ll-fa")),
+        *(f"cifar10-vgg8b-2x-{learner}" for learner in ("fsp", "fsp-sparse")),
         "digits",
         "mnist-2x500",
         "mnist-2x1500",
@@ -71,7 +89,7 @@ def test_a_resolved_configuration_written_as_toml_is_itself(name):
 @given(st.text())
 def test_any_text_survives_toml(text):
     _, config = load_config("digits", {"notes.about": text})
-    assert tomllib.loads(to_toml(config))["notes"]["about"] == text
+    assert tomllib.loads(to_toml(config))["notes"].get("about", "") == text
 
 
 @pytest.mark.parametrize(
@@ -332,6 +350,24 @@ def test_configurations_differ_where_the_experiment_does():
     assert config.differences(config) == {}
 
 
+def test_an_override_leaves_out_the_notes_of_the_source_but_those_it_gives():
+    _, preset = load_config("digits")
+    assert preset.notes.measured
+    for same in ({"seed": 3}, {"epochs": 2}, {"probes.samples": 5}):
+        assert load_config("digits", same)[1].notes == preset.notes
+    assert load_config("digits", {"learning.beta": 0.5})[1].notes == NotesConfig()
+    mine = load_config("digits", {"learning.beta": 0.5, "notes.about": "half as strong"})[1]
+    assert mine.notes == NotesConfig(about="half as strong")
+
+
+@pytest.mark.parametrize("key", PRESET_NOTES)
+def test_what_was_measured_of_a_preset_is_no_override(key):
+    with pytest.raises(ConfigurationError, match=rf"option '{key}' is a note of a preset; leave it out"):
+        load_config("digits", {key: "much"})
+    assert key not in all_fields()
+    assert "notes.about" in all_fields()
+
+
 def test_a_configuration_cannot_be_changed():
     _, config = load_config("digits")
     with pytest.raises(ValidationError):
@@ -376,11 +412,13 @@ def test_every_key_of_every_preset_can_be_taken_back():
         if message:
             assert key.rpartition(".")[2] in message
             continue
-        bare = {"data": {"name": "digits"}, "network": {"hidden": [3]}, "learning": LEAST}
+        needed = {"rates": {"input": 1.0, "forward": [1.0]}} if kind is RateConfig else {}
+        learning = {"epochs": 1, **needed}
+        networks = {"conv": {"kind": "conv", "channels": [1]}, "vgg8b": {"kind": "vgg8b"}}
+        networks["snn"] = {"kind": "snn", "hidden" if key == "network.channels" else "channels": [1]}
+        network = networks.get(config.key("network.kind"), {"hidden": [3]})
+        bare = {"data": {"name": "digits"}, "network": network, "learning": learning}
         assert config.key(key) == kind.model_validate(bare).key(key)
-
-
-LEAST = {"epochs": 1, "rates": {"input": 1.0, "forward": [1.0]}}
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import numba
@@ -173,3 +175,29 @@ def test_the_environment_records_what_a_result_depends_on():
     assert changed_environment(found, found) == {}
     older = {**found, "versions": {**found["versions"], "numpy": "0.1"}}
     assert changed_environment(older, found) == {"numpy": ("0.1", np.__version__)}
+
+
+def test_the_environment_names_the_processor_that_kernels_are_compiled_for(monkeypatch):
+    monkeypatch.delenv("NUMBA_CPU_NAME", raising=False)
+    here = environment(load_config("digits")[1], "train")["cpu"]
+    monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
+    assert environment(load_config("digits")[1], "train")["cpu"] == f"{here}, compiled for haswell"
+
+
+@pytest.mark.parametrize("preset", ["digits", "mnist-mlp-fsp"])
+def test_the_threads_of_torch_are_afterwards_what_they_were(preset, tmp_path):
+    """In a process in which Numba's thread layer is not loaded yet."""
+    code = f"""
+import warnings, torch
+import fsp_dynamics as fsp
+warnings.simplefilter("ignore")
+before = torch.get_num_threads()
+data = {{"name": "digits", "limit": 40, "validation": 100}}
+fsp.train({preset!r}, epochs=1, data=data, out="run", progress=False)
+assert torch.get_num_threads() == before == 1
+"""
+    given = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=given, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""`fsp explore`: what is started, and what is refused before anything is."""
+"""`fsp explore --notebook`: what is started, and what is refused before anything is."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list:
 
 def test_it_opens_the_notebook_of_the_source_tree(started: list, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(notebook.RUN, "of an earlier call")
-    assert main(["explore"]) == 0
+    assert main(["explore", "--notebook"]) == 0
     ((command, environment),) = started
     assert command == [
         sys.executable,
         "-m",
         "jupyterlab",
         str(ROOT / "notebooks" / "02_explore.ipynb"),
-        "--LabApp.default_url=/lab/tree/02_explore.ipynb",
+        "--LabApp.default_url=/doc/tree/02_explore.ipynb",
     ]
     assert notebook.RUN not in environment
 
@@ -50,7 +50,7 @@ def test_the_notebook_is_given_the_run(started: list, tmp_path: Path, monkeypatc
     run.mkdir(parents=True)
     (run / "config.toml").touch()
     monkeypatch.chdir(tmp_path)
-    assert main(["explore", "runs/a", "--port", "9999", "--no-browser"]) == 0
+    assert main(["explore", "runs/a", "--notebook", "--port", "9999", "--no-browser"]) == 0
     ((command, environment),) = started
     assert command[-2:] == ["--ServerApp.port=9999", "--no-browser"]
     assert Path(environment[notebook.RUN]) == run
@@ -60,7 +60,7 @@ def test_the_notebook_is_given_the_run(started: list, tmp_path: Path, monkeypatc
 
 
 def test_what_is_no_run_is_refused(started: list, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explore", str(tmp_path)]) == 2
+    assert main(["explore", str(tmp_path), "--notebook"]) == 2
     assert "holds no run" in capsys.readouterr().err
     assert started == []
 
@@ -69,7 +69,7 @@ def test_without_jupyterlab_the_message_names_what_to_install(started: list, mon
     monkeypatch.setattr(notebook.importlib.util, "find_spec", lambda name: None if name == "jupyterlab" else object())
     with pytest.raises(
         ConfigurationError,
-        match=r"fsp explore needs jupyterlab, which is not installed; install fsp_dynamics\[notebook\]",
+        match=r"the explorer in a notebook needs jupyterlab, which is not installed; install fsp_dynamics\[notebook\]",
     ):
         notebook.explore()
     assert started == []

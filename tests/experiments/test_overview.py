@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from made_runs import made_run
 
 from fsp_dynamics.errors import ConfigurationError
-from fsp_dynamics.experiments.overview import compare_runs, describe, list_runs
+from fsp_dynamics.experiments.overview import compare_runs, describe, differing, list_runs, listed_runs
 from fsp_dynamics.experiments.runner import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:epoch .* output")
@@ -45,8 +46,39 @@ def test_two_runs_are_compared_by_what_differs_and_what_came_out(runs):
     found = compare_runs(folder / "a", folder / "deep" / "b")
     assert found["configuration"] == {"learning.batch": (20, 10), "learning.epochs": (2, 1)}
     assert found["outcome"]["test_error"] == tuple(run.summary["best"]["test_error"] for run in made.values())
-    assert found["outcome"]["angle loop"][0] == made["a"].summary["best"]["alignment_degrees"]["loop"]
+    assert found["outcome"]["angle_loop"][0] == made["a"].summary["best"]["alignment_degrees"]["loop"]
     assert compare_runs(folder / "a", folder / "a")["configuration"] == {}
+
+
+def test_any_number_of_runs_is_compared_in_their_order(tmp_path):
+    folders = [
+        made_run(tmp_path / "a"),
+        made_run(tmp_path / "b", test=3.0, seed=1),
+        made_run(tmp_path / "c", test=2.0, **{"learning.mirror": 0.05, "learning.epochs": 4}),
+    ]
+    found = compare_runs(*folders)
+    assert found["configuration"] == {
+        "seed": (0, 1, 0),
+        "learning.mirror": (0.0, 0.0, 0.05),
+        "learning.epochs": (20, 20, 4),
+    }
+    assert found["outcome"]["test_error"] == (4.0, 3.0, 2.0)
+    assert found["outcome"]["learner"] == ("eq. 14, loop learned",) * 2 + ("eq. 14, mirror phases",)
+    assert found["outcome"]["angle_loop"] == (60.0,) * 3
+    for too_few in ((), (folders[0],)):
+        with pytest.raises(ConfigurationError, match="give two or more"):
+            compare_runs(*too_few)
+
+
+def test_what_differs_is_told_for_every_run_but_what_has_a_column_of_its_own(tmp_path):
+    made_run(tmp_path / "a")
+    made_run(tmp_path / "b", "mnist-2x500", seed=3)
+    (made_run(tmp_path / "c") / "config.toml").write_text("seed = ")
+    found = listed_runs(tmp_path)
+    keys = differing([each.config for each in found])
+    assert keys["learning.output_step"] == [0.2, 0.3, None]
+    assert not {"seed", "data.name", "network.hidden", "learning.beta"} & keys.keys()
+    assert differing([found[0].config] * 2) == {}
 
 
 def test_no_folder_and_no_run_are_refused(tmp_path):

@@ -13,9 +13,10 @@ import warnings
 import numpy as np
 import pytest
 
-from fsp_dynamics.errors import CheckpointError, ConfigurationError, NotFiniteError, RunExistsError
+from fsp_dynamics.errors import CheckpointError, ConfigurationError, NoConvergenceError, NotFiniteError, RunExistsError
 from fsp_dynamics.experiments import runner
-from fsp_dynamics.experiments.execution import NoConvergenceError
+from fsp_dynamics.experiments.config import NotesConfig
+from fsp_dynamics.experiments.config_io import load_config, to_toml
 from fsp_dynamics.experiments.rate import trainer as rate_trainer
 from fsp_dynamics.experiments.rate.building import build_network
 from fsp_dynamics.experiments.runner import open_run, train
@@ -400,3 +401,23 @@ def test_a_frozen_loop_has_no_mirror_phases_but_runs_of_before_go_on(tiny, tmp_p
         train(table, out=tmp_path / "old", epochs=1, progress=False)
     assert open_run(tmp_path / "old").evaluate("valid").unconverged == 0
     assert train(tmp_path / "old", resume=True, epochs=2, progress=False).metrics[-1]["epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "about"),
+    [
+        ({}, "64-100-100-10 with a feedforward loop, 8 x 8 digits"),
+        ({"network.hidden": [6, 6]}, ""),
+        ({"network.hidden": [6, 6], "notes.about": "narrow"}, "narrow"),
+    ],
+)
+def test_a_run_does_not_say_what_was_measured_of_its_preset(tmp_path, changes, about):
+    table = load_config("digits")[1].table(exclude_none=True)
+    table["data"]["limit"], table["notes"]["measured"] = 40, "test 0.00 %"
+    (tmp_path / "preset.toml").write_text(to_toml(load_config(table)[1]))
+    run = quietly(tmp_path / "preset.toml", out=tmp_path / "run", epochs=1, threads=1, **changes)
+    assert run.config.notes == NotesConfig(about=about)
+    assert "0.00 %" not in (tmp_path / "run" / "config.toml").read_text()
+    manifest = json.loads((tmp_path / "run" / "checkpoints" / "last.json").read_text())
+    assert "0.00 %" not in json.dumps(manifest)
+    assert f"test {run.summary['best']['test_error']:.2f} %" in repr(run)

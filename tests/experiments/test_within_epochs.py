@@ -104,7 +104,7 @@ def often(monkeypatch):
     """Engines pause after every batch of 20, and nothing is drawn, which takes longer than all
     else.
     """
-    monkeypatch.setattr(session.Session, "_draw", lambda self: None)
+    monkeypatch.setattr(session.Pictures, "draw", lambda self, now=False: None)
     monkeypatch.setattr(loop_engine, "CHUNK", 20)
     monkeypatch.setattr(loop_engine, "TRIAL", 20)
     if importlib.util.find_spec("torch") is not None:
@@ -372,14 +372,16 @@ def test_a_signal_before_the_first_epoch_stops_at_once(tiny, tmp_path, whole, mo
 
 
 def test_a_signal_after_the_last_epoch_is_not_forgotten(tiny, tmp_path, whole, monkeypatch):
-    def draw(self):
-        if len(self.metrics) == 3 and self.stop.signum is None:
+    expected = whole("loop")
+
+    def draw(self, now=False):
+        if now:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(session.Session, "_draw", draw)
+    monkeypatch.setattr(session.Pictures, "draw", draw)
     with pytest.raises(Interrupted, match=r"the run in .* is finished"):
         quietly(tiny, "loop", tmp_path)
-    assert differences(whole("loop"), tmp_path) == []
+    assert differences(expected, tmp_path) == []
 
 
 @TORCH

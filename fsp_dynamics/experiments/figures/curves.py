@@ -72,8 +72,13 @@ def counts(rows: Sequence[Row], epoch: int) -> dict[str, str]:
     for variant, of_matrices in found.items():
         number = sorted({row["samples"] for row in of_matrices})
         between = " to ".join(map(str, dict.fromkeys((number[0], number[-1]))))
-        shown[variant] = f"{between} of {max(row['converged'] for row in of_matrices)}"
+        # figures of before did not record of how many
+        shown[variant] = between + (f" of {max(all_of)}" if (all_of := _converged(of_matrices)) else "")
     return shown
+
+
+def _converged(rows: Sequence[Row]) -> list[int]:
+    return [row["converged"] for row in rows if "converged" in row]
 
 
 def subspace(members: Sequence[FigureRun], last: int) -> list[Row]:
@@ -92,9 +97,8 @@ def subspace(members: Sequence[FigureRun], last: int) -> list[Row]:
 
 def gradients(members: Sequence[FigureRun], last: int) -> list[Row]:
     """`angle`: between update and gradient with the effects of a source and of those before it;
-    `share`: the norm of what the source adds; `norm`: that of the update.
-
-    Shares and norms are divided by the gradient's norm.
+    `share`: the norm of what the source adds; `norm`: that of the update; both divided by the
+    gradient's norm, and from the first epoch on.
     """
     known = [record["gradient"] for m in members for record in m.probes if "gradient" in record]
     stages, names = (list(known[0][key]) if known else [] for key in ("stages", "norm_ratio"))
@@ -105,11 +109,20 @@ def gradients(members: Sequence[FigureRun], last: int) -> list[Row]:
         for name in names
         for row in _spread(members, last, "gradient", key, source, name)
     ]
-    return rows + [
-        {"quantity": "norm", "source": "", "matrix": name, **row}
-        for name in names
-        for row in _spread(members, last, "gradient", "norm_ratio", name)
-    ]
+    return drawn_gradients(rows) + drawn_gradients(
+        [
+            {"quantity": "norm", "source": "", "matrix": name, **row}
+            for name in names
+            for row in _spread(members, last, "gradient", "norm_ratio", name)
+        ]
+    )
+
+
+def drawn_gradients(rows: Sequence[Row]) -> list[Row]:
+    """The rows without shares and norms before learning, where unfinished relaxation adds next to
+    nothing: decades of a logarithmic axis for one point.
+    """
+    return [row for row in rows if row["quantity"] == "angle" or row["epoch"] > 0]
 
 
 def spectra(members: Sequence[FigureRun], last: int) -> list[Row]:

@@ -27,6 +27,7 @@ from fsp_dynamics.experiments.progress import EpochReporter
 from fsp_dynamics.experiments.rate.building import require_rate
 from fsp_dynamics.experiments.rate.config import RateConfig
 from fsp_dynamics.folders import expanded
+from fsp_dynamics.reading import MEGABYTE, read_file
 from fsp_dynamics.writing import write_aside
 
 
@@ -58,6 +59,7 @@ class Made:
     last: int
 
 
+SINGLE = "single samples"
 _ABOVE = (variants.LEARNED, variants.FIXED)  # in the upper row of angles, which is always there
 
 
@@ -70,14 +72,15 @@ FIGURES = {
         _in_turn,
         curves.alignment,
         ("samples", "mean"),
-        "The angle of each matrix of the loop to the product of the others (figure 3 of the paper), by epoch. "
-        "Above, the loop learned and the loop fixed; below, where there are such runs, each matrix fixed in turn. "
-        "Thick lines with bands: the angles in single samples, over the responding units only; mean over samples "
-        "and seeds, and one standard deviation over both. Thin lines: the angle of the matrices themselves, within "
-        "epochs too, mean over seeds. A sample in which no unit of a layer responds has no angle and is left out, so "
-        "that variants are compared over different samples; in the legend, how many have an angle at the last "
-        "epoch. Few outputs of a sample respond, and the product of the others has no higher rank than these are, so "
-        "that the angles of single samples stay nearer to 90 degrees than those of the matrices.",
+        "The angle of each matrix of the loop to the product of the others (figure 3 of the paper), by epoch, each on "
+        "a scale of its own. Left, the loop learned and the loop fixed; right, where there are such runs, each matrix "
+        "fixed in turn. Thick lines with bands: the angles in single samples, over the responding units only; mean "
+        "over samples and seeds, and one standard deviation over both. Thin lines: the angle of the matrices "
+        "themselves, within epochs too, mean over seeds. A sample in which no unit of some layer responds has no angle "
+        "and is left out: the legend counts those that have one at the last epoch, and variants are compared over "
+        "different samples. The angles of single samples hardly leave 90 degrees where those of the matrices do: few "
+        "outputs of a sample respond, often one or two, the product of the others has no higher rank than that, and a "
+        "matrix of many responding units can lie along so few directions with a small part of itself alone.",
         least=lambda config: list(_ABOVE),
     ),
     "subspace": FigureKind(
@@ -85,19 +88,21 @@ FIGURES = {
         curves.subspace,
         ("alignment", "inside"),
         "The product of the other matrices has no higher rank than there are outputs, so the raw angle of a wide "
-        "matrix cannot fall below a bound. First row: the angle inside that subspace, the loop learned and the "
-        "loop fixed; then, where there are such runs, the same, each matrix fixed in turn; last row: the raw angle "
-        "(solid) and its bound (dotted). Lines are means over seeds, bands reach from the smallest to the largest.",
+        "matrix cannot fall below a bound. Left, the angle inside that subspace, the loop learned and the loop fixed; "
+        "then, where there are such runs, the same, each matrix fixed in turn; right, the raw angle (thick), on a "
+        "scale of its own for each matrix, and its bound (dotted). Lines are means over seeds, bands reach from the "
+        "smallest to the largest.",
         least=lambda config: list(_ABOVE),
     ),
     "gradients": FigureKind(
         lambda config: [variants.LEARNED],
         curves.gradients,
         ("gradient", "degrees"),
-        "The update of eq. 14 beside the true gradient -dC/dW. Above, the angle between them in the limit of beta "
-        "= 0 (the loop is not reciprocal), at the beta in use, and with phases relaxed as in training. Below, the "
-        "norm of the update and of what each of the three adds, divided by that of the gradient. Lines are means "
-        "over seeds, bands reach from the smallest to the largest.",
+        "The update of eq. 14 beside the true gradient -dC/dW, with three errors added in turn: the loop is not "
+        "reciprocal (the update in the limit of beta = 0), beta is finite, and phases are relaxed as in training, to a "
+        "tolerance (then it is the update in training). Left, the angle of each of these three updates to the "
+        "gradient. Right, from the first epoch on, the norm of what each error adds, and of the update in training, "
+        "divided by that of the gradient. Lines are means over seeds, bands reach from the smallest to the largest.",
     ),
     "spectra": FigureKind(
         lambda config: [variants.LEARNED],
@@ -143,7 +148,7 @@ def make(name: str, folders: Sequence[str | Path], out: str | Path, *, seeds: Co
     target = expanded(out, "out")
     target.mkdir(parents=True, exist_ok=True)
     files = {end: target / f"{name}.{end}" for end in ("png", "svg", "csv", "txt")}
-    _draw(name, rows, members, last, [files["png"], files["svg"]])
+    _draw(name, rows, last, [files["png"], files["svg"]])
     write_aside(files["csv"], _table(curves.COLUMNS[name], rows))
     write_aside(files["txt"], caption(name, members, rows, last).encode())
     return Made(name, files, [m.folder for m in members], last)
@@ -170,7 +175,7 @@ def caption(name: str, members: Sequence[FigureRun], rows: Sequence[Row], last: 
     commits = list(dict.fromkeys(commit for m in members for commit in m.commits))
     shape = "-".join(map(str, config.network.hidden))
     lines = [
-        *textwrap.wrap(f"{name}: {FIGURES[name].shown}", 120),
+        *_shown(name),
         "",
         f"Network: hidden layers {shape}, {config.network.rho}; data {config.data.label}; preset {_preset(base)[0]}"
         + "".join(f", {key} {_text(value)}" for key, value in _preset(base)[1].items()),
@@ -191,6 +196,7 @@ def caption(name: str, members: Sequence[FigureRun], rows: Sequence[Row], last: 
             f"{variant}: angles of {each} samples at epoch {last}"
             for variant, each in curves.counts(rows, last).items()
         ]
+        lines += _angles(rows, last) if name == "alignment" else []
     lines += [f"Commit: {_listed(commits)}", f"Made by: {command(name, members)}", ""]
     return "\n".join(lines)
 
@@ -212,16 +218,80 @@ def command(name: str, members: Sequence[FigureRun]) -> str:
     return shlex.join(words) + (f", and without {_listed(left_out)}" if left_out else "")
 
 
-def _draw(name: str, rows: list[Row], members: Sequence[FigureRun], last: int, paths: Sequence[Path]) -> None:
+def redraw(path: str | Path, out: str | Path) -> Made:
+    """Draw a figure again from its numbers, NAME.csv, without its runs, in the form that figures of
+    that name have now; its four files in `out`.
+
+    The numbers stay as they are, but for those that are no longer drawn. The caption beside the
+    CSV, if there is one, keeps all that it says of the runs. Raises ConfigurationError for a file
+    that holds no such numbers.
+    """
+    path, target = expanded(path, "numbers"), expanded(out, "out")
+    name = check_choice("figure", path.stem, FIGURES)
+    rows, last = read_rows(path, name)
+    beside = path.with_suffix(".txt")
+    about = beside.read_text(encoding="utf-8").partition("\n\n")[2] if beside.is_file() else ""
+    target.mkdir(parents=True, exist_ok=True)
+    files = {end: target / f"{name}.{end}" for end in ("png", "svg", "csv", "txt")}
+    _draw(name, rows, last, [files["png"], files["svg"]])
+    write_aside(files["csv"], _table([key for key in curves.COLUMNS[name] if any(key in row for row in rows)], rows))
+    if not about.count(SINGLE) and name == "alignment":
+        about = about.replace("Commit", "\n".join([*_angles(rows, last), "Commit"]), 1)
+    write_aside(files["txt"], "\n".join([*_shown(name), "", about]).encode())
+    return Made(name, files, [], last)
+
+
+def read_rows(path: Path, name: str) -> tuple[list[Row], int]:
+    """(the numbers of figure `name` as they are drawn, the last epoch) from its CSV. Raises
+    ConfigurationError.
+    """
+    text = read_file(path, MEGABYTE * 64, follow=True, error=ConfigurationError, remedy="give the CSV of a figure")
+    try:
+        found = list(csv.DictReader(io.StringIO(text.decode())))
+        rows = [{key: _value(key, value) for key, value in row.items() if value != ""} for row in found]
+        wrong = not rows or not {"quantity", "epoch"} <= {*rows[0]} <= {*curves.COLUMNS[name]}
+        last = max(int(row["epoch"]) for row in rows if row["epoch"] == int(row["epoch"])) if not wrong else 0
+    except (ValueError, TypeError, KeyError, AttributeError, csv.Error):
+        wrong, rows, last = True, [], 0
+    if wrong:
+        raise ConfigurationError(f"{path} does not hold the numbers of figure {name}; give the {name}.csv of one")
+    if name == "gradients":
+        rows = curves.drawn_gradients([{"source": "", **row} for row in rows])
+    return rows, last
+
+
+def _value(key: str, text: str) -> Any:
+    if key in ("quantity", "variant", "matrix", "source"):
+        return text
+    return int(text) if text.removeprefix("-").isdecimal() else float(text)
+
+
+def _shown(name: str) -> list[str]:
+    return textwrap.wrap(f"{name}: {FIGURES[name].shown}", 120)
+
+
+def _angles(rows: Sequence[Row], last: int) -> list[str]:
+    """The angles of each variant at the last epoch, of single samples and of the matrices."""
+    found = []
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        here = [row for row in rows if row["variant"] == variant and row["epoch"] == last]
+        of = {
+            quantity: ", ".join(f"{row['matrix']} {row['value']:.1f}" for row in here if row["quantity"] == quantity)
+            for quantity in ("sample", "network")
+        }
+        found.append(f"{variant}, epoch {last}: {SINGLE} {of['sample'] or 'none'}; matrices {of['network']} degrees")
+    return found
+
+
+def _draw(name: str, rows: list[Row], last: int, paths: Sequence[Path]) -> None:
     from fsp_dynamics.plotting import figures, save_figure
 
-    config, found = _base(members).config, {m.variant for m in members}
-    below = [each for each in variants.each_fixed(config) if each in found] if found.difference(_ABOVE) else []
+    matrices = list(dict.fromkeys(row["matrix"] for row in rows if "matrix" in row))
+    found = {row.get("variant") for row in rows}
+    below = [each for each in (f"{name} fixed" for name in matrices) if each in found] if found - {*_ABOVE} else []
     draw: dict[str, Callable[[list[Row]], Any]] = {
-        "alignment": lambda rows: figures.draw_alignment(
-            rows, variants.matrices(config), _ABOVE, below, curves.counts(rows, last)
-        ),
-        "subspace": lambda rows: figures.draw_subspace(rows, variants.matrices(config), _ABOVE, below),
+        "alignment": lambda rows: figures.draw_alignment(rows, matrices, _ABOVE, below, curves.counts(rows, last)),
+        "subspace": lambda rows: figures.draw_subspace(rows, matrices, _ABOVE, below),
         "gradients": figures.draw_gradients,
         "spectra": figures.draw_spectra,
         "errors": figures.draw_errors,

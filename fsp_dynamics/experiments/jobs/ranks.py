@@ -13,7 +13,7 @@ import atexit
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +25,7 @@ from fsp_dynamics.errors import ConfigurationError, RankLostError
 from fsp_dynamics.experiments.jobs.shared_memory import SharedMemory, shared_array, shared_file, size_of
 from fsp_dynamics.kernels.team import LOST, can_synchronise
 from fsp_dynamics.models.network import Array
-from fsp_dynamics.training.ranks import ALONE, Ranks
+from fsp_dynamics.training.ranks import ALONE, Expected, Ranks
 
 Opened = TypeVar("Opened")
 SHARDS = 4
@@ -121,22 +121,50 @@ class Job:
     def _send(self, own: Any) -> list[Any]:
         """`gather` by messages from process to process."""
         import torch
-        import torch.distributed as dist
 
         mine = torch.from_numpy(np.ascontiguousarray(own)) if isinstance(own, np.ndarray) else own.contiguous()
         received = [mine if rank == self.rank else torch.empty_like(mine) for rank in range(self.count)]
         others = [rank for rank in range(self.count) if rank != self.rank]
+        self._exchange([(mine, rank) for rank in others], [(received[rank], rank) for rank in others])
+        return [each.numpy() for each in received] if isinstance(own, np.ndarray) else received
+
+    def shift(self, given: Sequence[Any], expected: Sequence[Expected]) -> list[Any]:
+        """Tensors for the next rank and from the one before; see `training.ranks.Ranks`."""
+        import torch
+
+        received = [torch.empty(each.shape, dtype=each.dtype, device=each.device) for each in expected]
+        self._exchange([(each, self.rank + 1) for each in given], [(each, self.rank - 1) for each in received])
+        return received
+
+    def broadcast(self, array: Array, source: int) -> Array:
+        """The array of one rank; see `training.ranks.Ranks`."""
+        import torch
+
+        mine = torch.from_numpy(np.array(array))
+        others = [rank for rank in range(self.count) if rank != source]
+        if self.rank == source:
+            self._exchange([(mine, rank) for rank in others], [])
+        else:
+            self._exchange([], [(mine, source)])
+        found: Array = mine.numpy()
+        return found
+
+    def _exchange(self, sent: Sequence[tuple[Any, int]], received: Sequence[tuple[Any, int]]) -> None:
+        """Send tensors to ranks and fill tensors from ranks, all at once. Raises RankLostError."""
+        import torch
+        import torch.distributed as dist
+
+        both = [dist.P2POp(dist.isend, *each) for each in sent] + [dist.P2POp(dist.irecv, *each) for each in received]
+        if not both:
+            return
         try:
-            sending = [dist.P2POp(dist.isend, mine, rank) for rank in others]
-            receiving = [dist.P2POp(dist.irecv, received[rank], rank) for rank in others]
-            with torch.cuda.device_of(mine):  # nccl needs it, or it may hang
-                for work in dist.batch_isend_irecv(sending + receiving):
+            with torch.cuda.device_of([*sent, *received][0][0]):  # nccl needs it, or it may hang
+                for work in dist.batch_isend_irecv(both):
                     work.wait()
         except RuntimeError as error:
             raise RankLostError(
                 f"another process of this job is gone (noticed by rank {self.rank} of {self.count})"
             ) from error
-        return [each.numpy() for each in received] if isinstance(own, np.ndarray) else received
 
 
 def largest(ranks: Ranks, value: int) -> int:

@@ -24,8 +24,10 @@ from fsp_dynamics.kernels.team import post, posted
 from fsp_dynamics.models.network import Array
 
 LINE = 8  # counters of 8 bytes, each on a cache line of its own
-# readings of a counter, about a millisecond or two, before the other process is checked
-READINGS = 20_000
+# readings of a counter at a time: each of those beyond 1000 lets other processes run first, for
+# milliseconds where a machine is busy
+READINGS = 1_100
+LATE = 0.002  # seconds after which the other process is checked, and again
 NAP = 0.0005  # seconds between two such rounds, once a process has been late for long
 PATIENT_ROUNDS = 20
 
@@ -65,9 +67,11 @@ class SharedMemory:
         return next((rank for rank, process in enumerate(self.processes) if not _lives(int(process))), None)
 
     def _wait_for(self, rank: int) -> None:
-        rounds = 0
+        rounds, checked = 0, time.monotonic()
         while not posted(self.counters, rank * LINE, self.sent, READINGS):
-            rounds += 1
+            if time.monotonic() - checked < LATE:
+                continue
+            rounds, checked = rounds + 1, time.monotonic()
             if not _lives(int(self.processes[rank])) and not posted(self.counters, rank * LINE, self.sent, 1):
                 raise RankLostError(f"rank {rank} of {self.count} is gone")
             if rounds > PATIENT_ROUNDS:

@@ -14,7 +14,7 @@ from fsp_dynamics.experiments.backend import NUMBA, Backend
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.objects import Objects
 from fsp_dynamics.experiments.rate.config import RateConfig, check_weights
-from fsp_dynamics.experiments.rate.schedule import schedule_of
+from fsp_dynamics.experiments.schedule import schedule_of
 from fsp_dynamics.learning.optimisers import LearningRates, Sgd
 from fsp_dynamics.models.builders import loop_network, reciprocal_network
 from fsp_dynamics.models.network import Array, Network
@@ -95,11 +95,11 @@ def build_recipe(
     backend: Backend = NUMBA,
     local_rank: int = 0,
     objects: Objects = NAMED,
-    image_shape: tuple[int, int] | None = None,
+    image_shape: tuple[int, ...] | None = None,
 ) -> Recipe:
     """How to learn, from [learning] and [solver]. objects : where a rule of one's own comes from.
-    image_shape : (height, width) of the training images, which decides how they can be changed.
-    Raises ConfigurationError for settings that the solver refuses.
+    image_shape : (height, width) of the training images, in colour (3, height, width), which
+    decides how they can be changed. Raises ConfigurationError for settings that the solver refuses.
     """
     config = require_rate(config, "build_recipe")
     learning, given = config.learning, config.solver
@@ -138,5 +138,8 @@ def require_rate(config: Config, what: str) -> RateConfig:
     `what` cannot use.
     """
     if not isinstance(config, RateConfig):
-        raise ConfigurationError(f"family = {config.family!r}, but {what} needs a rate network (family = 'rate')")
+        raise ConfigurationError(
+            f"family = {config.family!r}, but {what} needs a rate network (family = 'rate'), which has phases and "
+            "equilibria; give a run or a preset of one"
+        )
     return config

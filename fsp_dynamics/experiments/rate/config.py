@@ -12,7 +12,7 @@ from fsp_dynamics.experiments.config import LARGE, Config, LearningConfig, Liste
 from fsp_dynamics.experiments.objects import check_name
 from fsp_dynamics.experiments.rate.augmentation import AugmentationConfig
 from fsp_dynamics.experiments.rate.average import AverageConfig
-from fsp_dynamics.experiments.rate.schedule import ScheduleConfig, check_schedule
+from fsp_dynamics.experiments.schedule import ScheduleConfig, check_schedule
 from fsp_dynamics.learning.phases import KINDS
 from fsp_dynamics.learning.rules import RULES
 from fsp_dynamics.models.activations import ACTIVATIONS

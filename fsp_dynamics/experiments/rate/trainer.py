@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
 
 from fsp_dynamics.datasets import Dataset
-from fsp_dynamics.errors import ConfigurationError
-from fsp_dynamics.experiments.execution import NoConvergenceError
+from fsp_dynamics.datasets.formats import ImageFormat
+from fsp_dynamics.errors import ConfigurationError, NoConvergenceError
 from fsp_dynamics.experiments.objects import Objects
+from fsp_dynamics.experiments.random_state import restore_generator
 from fsp_dynamics.experiments.rate.building import asked_tolerance, build_network, build_recipe, misfit, network_with
 from fsp_dynamics.experiments.rate.config import RateConfig
 from fsp_dynamics.experiments.rate.probing import Probing
-from fsp_dynamics.experiments.rate.restoring import average_of, check_state, require_fit, restore_generator
+from fsp_dynamics.experiments.rate.restoring import average_of, check_state, require_fit
 from fsp_dynamics.experiments.rate.stuck import Counts, about_stuck, stuck_before_learning
 from fsp_dynamics.experiments.records import plain
 from fsp_dynamics.experiments.trainer import Leave, OnBatch, Record, Resources, TrainingState
@@ -23,6 +25,7 @@ from fsp_dynamics.training.engine import engine_of, slow_rule
 from fsp_dynamics.training.epoch import train_epoch
 from fsp_dynamics.training.epoch_state import EpochState
 from fsp_dynamics.training.evaluation import Evaluation, evaluate
+from fsp_dynamics.training.prediction import Prediction, predict
 from fsp_dynamics.training.recipe import COARSE, Learner, Recipe
 from fsp_dynamics.training.warm_start import warm_start_of
 
@@ -87,6 +90,14 @@ class RateTrainer:
         """See `Trainer.network_of`."""
         return network_with(config, parameters, objects)
 
+    @classmethod
+    def predict(
+        cls, config: RateConfig, network: Network, images: Array, known: ImageFormat, resources: Resources
+    ) -> Prediction:
+        """See `Trainer.predict`."""
+        recipe = build_recipe(config, resources.backend, resources.local_rank, resources.objects)
+        return predict(network, images, recipe, known)
+
     @property
     def description(self) -> str:
         """The backend, and the shards into which batches are divided where that changes bits."""
@@ -131,7 +142,8 @@ class RateTrainer:
             return None
         # the warm start of the weights that learn; it only saves passes
         warm_start, ranks = self.learner.warm_start, self.resources.ranks
-        return evaluate(network, split, self.recipe, warm_start=warm_start, ranks=ranks)
+        found = evaluate(network, split, self.recipe, warm_start=warm_start, ranks=ranks)
+        return dataclasses.replace(found, class_names=self.data.class_names)
 
     def probe(self) -> list[Record]:
         """`analysis.probe.Probe.look`, and the angles within the epoch, of what learns."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.progress import Reporter
-from fsp_dynamics.experiments.sweeps.workers import Attempt, attempt_of, run_member
+from fsp_dynamics.experiments.sweeps.workers import Attempt, attempt_of, run_unseen
 
 CONNECT = 10  # seconds
 
@@ -32,7 +32,7 @@ class Cluster:
         raise self._gone()
 
     def submit(self, *arguments: Any) -> Future[Attempt]:
-        future: Future[Attempt] = self._executor.submit(run_member, *arguments)
+        future: Future[Attempt] = self._executor.submit(run_unseen, *arguments)
         return future
 
     def collect(self, future: Future[Attempt]) -> Attempt:

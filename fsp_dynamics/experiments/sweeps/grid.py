@@ -15,17 +15,18 @@ from fsp_dynamics.experiments.config import Config, fields
 from fsp_dynamics.experiments.config_io import SHORT, read_value
 
 
-def full_key(given: str, known: Sequence[str]) -> str:
+def full_key(given: str, known: Sequence[str], what: str = "grid") -> str:
     """The one of the `known` dotted keys that ends in `given`; `epochs` are those of the run
     wherever a key may be given. Raises ConfigurationError if there are several or none, with those
-    that are near.
+    that are near. what : where the key is given, for messages.
 
     >>> full_key("beta", ["learning.beta", "learning.rates.forward"])
     'learning.beta'
     """
     if given == "seed":
         raise ConfigurationError(
-            "grid field 'seed': every point of the grid is run with each of the seeds; give them as seeds (seeds=...)"
+            f"{what} field 'seed': every point of the grid is run with each of the seeds; "
+            "give them as seeds (seeds=...)"
         )
     whole = SHORT.get(given, given)
     if whole in known:
@@ -34,15 +35,15 @@ def full_key(given: str, known: Sequence[str]) -> str:
     if len(ends) == 1:
         return ends[0]
     if ends:
-        raise ConfigurationError(f"grid field {given!r} is ambiguous; give one of: {', '.join(ends)}")
+        raise ConfigurationError(f"{what} field {given!r} is ambiguous; give one of: {', '.join(ends)}")
     close = difflib.get_close_matches(given, [*map(_last, known), *known], n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}?" if close else "expected a key of a configuration, such as learning.beta"
-    raise ConfigurationError(f"grid field {given!r} is unknown; {hint}")
+    raise ConfigurationError(f"{what} field {given!r} is unknown; {hint}")
 
 
-def read_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
+def read_grid(texts: Iterable[str], what: str = "grid") -> dict[str, list[Any]]:
     """The grid of a command line, FIELD=VALUE,VALUE,... each; a value that is a list stands in
-    brackets.
+    brackets. what : the option, for messages.
 
     >>> read_grid(["beta=0.5,1", "rates.forward=[20,7],[30,7]"])
     {'beta': [0.5, 1], 'rates.forward': [[20, 7], [30, 7]]}
@@ -53,11 +54,11 @@ def read_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
         pieces = _pieces(values)
         if not (field and sign and all(pieces)):
             raise ConfigurationError(
-                f"grid {text!r}, expected FIELD=VALUE,VALUE,... such as beta=0.5,1.0; "
+                f"{what} {text!r}, expected FIELD=VALUE,VALUE,... such as beta=0.5,1.0; "
                 "a list in brackets: forward=[20,7],[30,7]"
             )
         if field in grid:
-            raise ConfigurationError(f"grid field {field!r} is given twice; give all its values at once")
+            raise ConfigurationError(f"{what} field {field!r} is given twice; give all its values at once")
         grid[field] = [_value(piece) for piece in pieces]
     return grid
 
@@ -113,22 +114,36 @@ def short_key(key: str, known: Sequence[str]) -> str:
     return last if sum(_last(other) == last for other in known) == 1 else key
 
 
-def columns_of(grid: Mapping[str, Iterable[Any]], known: Sequence[str]) -> dict[str, list[Any]]:
-    """{dotted key: values} in the order of the configuration."""
+def values_of(text: str) -> list[Any]:
+    """Values with commas between them, as `read_grid` has them; [] for none.
+
+    >>> values_of("0.5,[20,7]")
+    [0.5, [20, 7]]
+    """
+    pieces = _pieces(text)
+    return [_value(piece) for piece in pieces] if all(pieces) else []
+
+
+def columns_of(grid: Mapping[str, Iterable[Any]], known: Sequence[str], what: str = "grid") -> dict[str, list[Any]]:
+    """{dotted key: values} in the order of the configuration. what : where they are given, for
+    messages.
+    """
     columns: dict[str, list[Any]] = {}
     if not isinstance(grid, Mapping):
-        raise ConfigurationError(f"grid = {grid!r}, expected fields with their values, such as {{'beta': [0.5, 1.0]}}")
+        raise ConfigurationError(
+            f"{what} = {grid!r}, expected fields with their values, such as {{'beta': [0.5, 1.0]}}"
+        )
     for given, values in grid.items():
-        key = full_key(given, [*known, *former_names.KEYS])
+        key = full_key(given, [*known, *former_names.KEYS], what)
         if key in columns:
-            raise ConfigurationError(f"grid field {key} is given twice; give all its values at once")
+            raise ConfigurationError(f"{what} field {key} is given twice; give all its values at once")
         if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
             raise ConfigurationError(
-                f"grid field {given!r} has the values {values!r}, expected a list of values, such as [0.5, 1.0]"
+                f"{what} field {given!r} has the values {values!r}, expected a list of values, such as [0.5, 1.0]"
             )
         columns[key] = [value.tolist() if hasattr(value, "tolist") else value for value in values]
         if not columns[key]:
-            raise ConfigurationError(f"grid field {given!r} has no values; give one or more, or leave it out")
+            raise ConfigurationError(f"{what} field {given!r} has no values; give one or more, or leave it out")
     return {key: columns[key] for place in known for key in columns if former_names.key(key) == place}
 
 

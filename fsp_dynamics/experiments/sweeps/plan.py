@@ -1,19 +1,18 @@
 """What a sweep is: its grid, its seeds, its members with their names; and `sweep.json`, which
 records them in its folder.
 
-A member is one configuration of the grid with one seed, in a folder of its own that is named from
-both (`beta=0.5-seed=0`). Keys in a name are the last parts of dotted keys where these are
+A member is one point of the space (space.py) with one seed, in a folder of its own that is named
+from both (`beta=0.5-seed=0`). Keys in a name are the last parts of dotted keys where these are
 unambiguous, in the order of the configuration, values as the configuration holds them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ from fsp_dynamics.experiments.config import Config, flatten, format_differences
 from fsp_dynamics.experiments.config_io import SHORT, config_kind, load_config
 from fsp_dynamics.experiments.folder import Record, RunFolder
 from fsp_dynamics.experiments.records import plain
-from fsp_dynamics.experiments.sweeps.grid import columns_of, grid_keys, read_seeds, short_key, shown_value
+from fsp_dynamics.experiments.sweeps.grid import grid_keys, read_seeds, short_key, shown_value
+from fsp_dynamics.experiments.sweeps.space import Draws, space
 from fsp_dynamics.reading import parse_json, read_file
 from fsp_dynamics.writing import write_aside
 
@@ -47,13 +47,15 @@ class Planned:
 class Plan:
     """The members of a sweep that was requested.
 
-    source : its name. fields : the dotted keys of the grid, in the order of the configuration.
-    members : all of them, checked.
+    source : its name. fields : the dotted keys in which members differ, in the order of the
+    configuration. members : all of them, checked. drawn : from what values were drawn; {} if none
+    were.
     """
 
     source: str
     fields: tuple[str, ...]
     members: tuple[Planned, ...]
+    drawn: Record = field(default_factory=dict)
 
 
 def make_plan(
@@ -61,12 +63,14 @@ def make_plan(
     seeds: int | Sequence[int],
     grid: Mapping[str, Iterable[Any]],
     overrides: Mapping[str, Any],
+    pairs: Mapping[str, Iterable[Any]] | None = None,
+    draws: Draws | None = None,
 ) -> Plan:
-    """Every value of the grid with every other and with every seed. Raises ConfigurationError for
-    the first that is no configuration.
+    """Every point of the space (space.py) with every seed. Raises ConfigurationError for the first
+    that is no configuration.
 
-    seeds : how many, from 0 on, or which. grid : {dotted key, or the end of one that no other key
-    has: values}.
+    seeds : how many, from 0 on, or which. grid, pairs : {dotted key, or the end of one that no
+    other key has: values}. draws : random points; None: none.
     """
     given = {SHORT.get(key, key) for key, value in flatten(dict(overrides)).items() if value is not None}
     if "seed" in given:
@@ -74,21 +78,21 @@ def make_plan(
             "seed is given for the whole sweep, whose members differ in it; give seeds (seeds=...)"
         )
     known = grid_keys(config_kind(source, overrides))
-    columns = columns_of(grid, known)
+    draws = draws or Draws()
+    columns, found = space(grid, pairs or {}, draws, known)
     keys = tuple(dict.fromkeys(map(former_names.key, columns)))
     for key in columns:
         if key in given:
             raise ConfigurationError(f"{key} is given twice, by the grid and beside it; leave one out")
     members: dict[str, Planned] = {}
-    for values in itertools.product(*columns.values()):
+    for point in found:
         for seed in read_seeds(seeds):
-            point = dict(zip(columns, values, strict=True))
             name, config = _member_config(source, {**overrides, **point, "seed": seed}, keys)
             member = _planned(keys, seed, config, known)
             if member.name in members:
                 raise ConfigurationError(f"the grid holds {member.name} twice; give each value once")
             members[member.name] = member
-    return Plan(name, keys, tuple(members.values()))
+    return Plan(name, keys, tuple(members.values()), draws.as_record() if draws.random else {})
 
 
 def _member_config(
@@ -101,8 +105,7 @@ def _member_config(
         if DEPTH not in keys or RATES not in str(error):
             raise
         raise ConfigurationError(
-            f"{error}; the rates fit one depth, so compare depths in one sweep each (out=...), "
-            f"with {RATES} for that depth"
+            f"{error}; the rates fit one depth, so give both as pairs (pairs=...): {DEPTH} with {RATES} for each depth"
         ) from None
 
 
@@ -127,11 +130,12 @@ def enter(out: Path, plan: Plan) -> tuple[tuple[str, ...], list[Record]]:
     """
     if RunFolder(out).holds_run():
         raise RunExistsError(f"{out} is a run, not the folder of a sweep; give another folder (out=...)")
-    members = {}
+    members, drawn = {}, [plan.drawn] if plan.drawn else []
     if (out / FILE).is_file():
         stored = read_sweep(out)
         _check_same(out, stored, plan)
         members = {member["name"]: member for member in stored["members"]}
+        drawn = [*stored.get("drawn", []), *(each for each in drawn if each not in stored.get("drawn", []))]
         _check_lengths(out, members, plan)
     for member in plan.members:
         _check_member(out / member.name, member.config)
@@ -141,19 +145,20 @@ def enter(out: Path, plan: Plan) -> tuple[tuple[str, ...], list[Record]]:
             "seed": member.seed,
             "epochs": member.config.learning.epochs,
         }
-    content = {
+    content: Record = {
         "source": plan.source,
         "fields": plan.fields,
         "configuration": plan.members[0].config.table(exclude_none=True),
     }
+    content |= {"drawn": drawn} if drawn else {}
     text = json.dumps(plain({**content, "members": list(members.values())}), indent=1, allow_nan=False)
     write_aside(out / FILE, text.encode() + b"\n")
     return plan.fields, _in_order(plan.fields, members.values())
 
 
 def read_sweep(out: Path) -> Record:
-    """The content of `sweep.json`: source, fields, configuration (of one member), and members
-    (name, values, seed, epochs) in the order of their values.
+    """The content of `sweep.json`: source, fields, configuration (of one member), members (name,
+    values, seed, epochs) in the order of their values, and drawn (`Draws`), where any were.
 
     Raises ConfigurationError where there is none, CheckpointError where it cannot be understood.
     """

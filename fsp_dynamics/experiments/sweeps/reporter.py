@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
-from fsp_dynamics.experiments.progress import Output, Progress, Record, Reporter, output_for
+from fsp_dynamics.experiments.progress import Bar, Output, Progress, Record, Reporter, output_for
 from fsp_dynamics.experiments.sweeps.workers import Attempt
 
 
@@ -32,6 +32,7 @@ class SweepReporter:
     ) -> None:
         self.output, self.listener, self.silent = output, listener, silent
         self.members = self.done = 0
+        self._bar: Bar | None = None
 
     def report(self, text: str) -> None:
         self.output.report(text)
@@ -46,7 +47,8 @@ class SweepReporter:
         self.members, self.done = members, finished
         if finished:
             self.report(f"{finished} of {members} runs are finished already")
-        self.output.open_bar("sweep", members, "run", finished)
+        self.close()
+        self._bar = self.output.open_bar("sweep", members, finished, f"{finished} of {members} runs")
 
     def end_member(self, label: str, attempt: Attempt) -> None:
         self.done += 1
@@ -55,12 +57,15 @@ class SweepReporter:
         if attempt.status == "failed" and self.silent:
             self.warn(f"{label} failed again: {attempt.reason}")
         self.report(member_line(self.done, self.members, label, attempt))
-        self.output.move_bar(self.done)
+        if self._bar is not None:
+            self._bar.move(self.done, f"{self.done} of {self.members} runs")
         if self.listener:
             self.listener({"member": label, "status": attempt.status, "reason": attempt.reason, **attempt.summary})
 
     def close(self) -> None:
-        self.output.close()
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
 
 def sweep_reporter(progress: Progress | MemberReporter) -> MemberReporter:

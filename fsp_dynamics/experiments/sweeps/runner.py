@@ -29,11 +29,14 @@ from fsp_dynamics.experiments.backend import NUMBA, Backend, backend_of
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.folder import Record, RunFolder
 from fsp_dynamics.experiments.objects import Objects
+from fsp_dynamics.experiments.progress import in_charge
+from fsp_dynamics.experiments.records import ANGLE
 from fsp_dynamics.experiments.stopping import Interrupted, stoppable
 from fsp_dynamics.experiments.sweeps.cluster import Cluster, connected
 from fsp_dynamics.experiments.sweeps.plan import EPOCHS, Planned, enter, make_plan, read_sweep, with_known_names
 from fsp_dynamics.experiments.sweeps.reporter import MemberReporter, sweep_reporter
-from fsp_dynamics.experiments.sweeps.table import points, to_csv
+from fsp_dynamics.experiments.sweeps.space import DRAWS, Draws
+from fsp_dynamics.experiments.sweeps.table import points, to_csv, with_angles
 from fsp_dynamics.experiments.sweeps.workers import Attempt, Pool, Processes, ThisProcess, run_members
 from fsp_dynamics.experiments.trainer import Resources, trainer_of
 from fsp_dynamics.folders import expanded, expanded_source
@@ -90,8 +93,15 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A sweep on disk. folder : where it is. fields : the dotted keys of its grid. members : its
-    runs, by values and seed.
+    """A sweep on disk. folder : where it is. fields : the dotted keys in which members differ.
+    members : its runs, by values and seed.
+
+    >>> given = {"data": {"limit": 40}, "epochs": 1, "progress": False}
+    >>> found = sweep("digits", seeds=1, grid={"beta": [0.5, 1.0]}, out="sweeps/beta", **given)
+    >>> found.fields, len(found.members), len(found.failed), len(found.points())
+    (('learning.beta',), 2, 0, 2)
+    >>> found.rows()[0]["member"], len(found.to_frame()), len(found.plot(path="sweep.png").axes)
+    ('beta=0.5-seed=0', 2, 1)
     """
 
     folder: Path
@@ -112,28 +122,52 @@ class Sweep:
         """The members that failed twice."""
         return tuple(member for member in self.members if member.status == "failed")
 
+    def rows(self) -> list[Record]:
+        """One record for each member (`Member.row`), with its angles at the best epoch in degrees:
+        `angle_W1`, ..., `angle_loop`; None for one that it does not have.
+
+        Returns
+        -------
+        list of dict : by values and seed.
+        """
+        return with_angles((member.row() for member in self.members), (_angles(member) for member in self.members))
+
     def points(self) -> list[Record]:
-        """One record for each point of the grid: `sweeps.table.points`."""
-        return points(self.fields, [member.row() for member in self.members])
+        """One record for each point of the grid: `sweeps.table.points`.
+
+        Returns
+        -------
+        list of dict : in the order of the grid.
+        """
+        return points(self.fields, self.rows())
 
     def to_frame(self) -> DataFrame:
-        """A pandas.DataFrame with a row for each member (`Member.row`). Units are in
-        `attrs["units"]`: errors in percent, seconds.
+        """A pandas.DataFrame with a row for each member (`rows`). Units are in `attrs["units"]`:
+        errors in percent, seconds, degrees.
+
+        Returns
+        -------
+        pandas.DataFrame : a row for each member.
         """
         import pandas
 
-        frame = pandas.DataFrame([member.row() for member in self.members])
-        frame.attrs["units"] = {key: UNITS[key] for key in frame.columns if key in UNITS}
+        frame = pandas.DataFrame(self.rows())
+        angles = {key: "degrees" for key in frame.columns if key.startswith(ANGLE)}
+        frame.attrs["units"] = {key: UNITS[key] for key in frame.columns if key in UNITS} | angles
         return frame
 
     def plot(self, ax: Axes | None = None, *, path: str | Path | None = None) -> Figure:
         """The test error by the grid, every seed a dot, with means and intervals
         (`plotting.sweep.plot_sweep`); `path`: it is also written there.
+
+        Returns
+        -------
+        matplotlib.figure.Figure : that of the axes.
         """
         from fsp_dynamics.plotting import save_figure
         from fsp_dynamics.plotting.sweep import plot_sweep
 
-        figure = plot_sweep(self.fields, [member.row() for member in self.members], self.points(), ax)
+        figure = plot_sweep(self.fields, self.rows(), self.points(), ax)
         if path is not None:
             path = expanded(path, "path")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,6 +180,10 @@ def sweep(
     *,
     seeds: int | Sequence[int] = 5,
     grid: Mapping[str, Iterable[Any]] | None = None,
+    pairs: Mapping[str, Iterable[Any]] | None = None,
+    random: Mapping[str, str] | None = None,
+    draws: int = DRAWS,
+    draw_seed: int = 0,
     jobs: int = 1,
     scheduler: str | None = None,
     out: str | Path | None = None,
@@ -158,7 +196,7 @@ def sweep(
     allow_import: Sequence[str] = (),
     **overrides: Any,
 ) -> Sweep:
-    """Run `source` with every value of the grid and every seed, each in a run folder below `out`;
+    """Run `source` with every point of a space and every seed, each in a run folder below `out`;
     what is finished there is not run again.
 
     Parameters
@@ -168,6 +206,9 @@ def sweep(
     seeds : how many, from 0 on (5 is 0, 1, 2, 3, 4), or which.
     grid : {key: values}; a dotted key of the configuration or the end of one that no other has
         ("beta" for learning.beta).
+    pairs : {key: values}, as many of each key, which go together. random : {key: distribution},
+        such as "log:1,100"; `draws` points are drawn, more of them the same ones and more
+        (`sweeps.space`). Grid, pairs and draws are combined with each other.
     jobs : processes of this machine that run members side by side; 1: this process, one member
         after the other.
     scheduler : the address of a dask scheduler (tcp://HOST:PORT), whose workers run the members,
@@ -180,19 +221,26 @@ def sweep(
         summary.json.
     data_dir : where to look for data first. threads : of BLAS and the kernels of each worker;
         None: one, or for a single job as `train` has it.
-    backend, device, products : what computes, as `train` takes them, for all members; the devices
-        are those of the machines that run them.
+    backend, device, products, overrides : as `train` takes them, for all members; devices are those
+        of the machines that run them.
     allow_import : as `train` takes it, where `source` is a run folder.
-    overrides : as `train` takes them, for all members.
 
     All configurations are checked before anything runs. A member that fails is reported and tried
     once more while the others continue; if it fails again it is among `Sweep.failed`. Raises
     ConfigurationError, RunExistsError, RunLockedError, DatasetError, CheckpointError;
     ConnectionError where a scheduler is lost; Interrupted, a KeyboardInterrupt, after a signal:
     what was finished or saved is kept, and the same call continues.
+
+    Returns
+    -------
+    Sweep : its members, finished and failed.
+
+    >>> given = {"data": {"limit": 40}, "epochs": 1, "progress": False}
+    >>> sweep("digits", seeds=[0, 7], out="sweeps/a", **given)
+    <Sweep sweeps/a over seeds alone: 2 of 2 runs finished>
     """
     backend, source = backend_of(backend, device, products), expanded_source(source, "source")
-    plan = make_plan(source, seeds, grid or {}, overrides)
+    plan = make_plan(source, seeds, grid or {}, overrides, pairs, Draws(random or {}, draws, draw_seed))
     folder = Path("sweeps") / plan.source if out is None else expanded(out, "out")
     plan = with_known_names(folder, plan)
     data = data_dir or os.environ.get("FSP_DATA")
@@ -208,6 +256,7 @@ def sweep(
     )
     _check_members(waiting, data_dir, resources)
     with (
+        in_charge(reporter),
         _pool(jobs if waiting else 1, scheduler if waiting else None, threads, reporter) as pool,
         RunFolder(folder).locked(),
         stoppable() as stop,
@@ -236,6 +285,15 @@ def sweep(
 def open_sweep(folder: str | Path) -> Sweep:
     """The sweep in that folder, as it is now. Raises ConfigurationError if there is none,
     CheckpointError if it is damaged.
+
+    Returns
+    -------
+    Sweep : as it stands on disk.
+
+    >>> given = {"data": {"limit": 40}, "epochs": 1, "progress": False}
+    >>> found = sweep("digits", seeds=1, out="sweeps/a", **given)
+    >>> [member.status for member in open_sweep("sweeps/a").members]
+    ['finished']
     """
     folder = expanded(folder, "sweep")
     stored = read_sweep(folder)
@@ -316,6 +374,11 @@ def _member(folder: Path, stored: Record, attempt: Attempt | None) -> Member:
     return Member(files.path, stored["values"], stored["seed"], status, summary, reason)
 
 
+def _angles(member: Member) -> Record:
+    """{matrix: degrees} at the best epoch; {} where there are none."""
+    return (member.summary.get("best") or {}).get("alignment_degrees") or {}
+
+
 def _brief(member: Member) -> str:
     """A member in a table: its test error, or its status."""
     error = (member.summary.get("best") or {}).get("test_error")
@@ -324,7 +387,7 @@ def _brief(member: Member) -> str:
 
 def _write(found: Sweep) -> None:
     """The tables and the picture of a sweep."""
-    write_aside(found.folder / "results.csv", to_csv([member.row() for member in found.members]))
+    write_aside(found.folder / "results.csv", to_csv(found.rows()))
     write_aside(found.folder / "summary.csv", to_csv(found.points()))
     if any(member.status == "finished" for member in found.members):
         from fsp_dynamics.plotting.showing import apart

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fsp_dynamics.experiments.folder import Record
+from fsp_dynamics.experiments.records import ANGLE
 from fsp_dynamics.experiments.sweeps.grid import shown_value
 
 ERRORS = ("test_error", "valid_error", "train_error")
@@ -26,10 +27,13 @@ def points(fields: Sequence[str], rows: Iterable[Record]) -> list[Record]:
     finished.
 
     fields : the keys of the grid. rows : one for each member, with these keys, `status`, the
-        errors in percent, `best_epoch`, `epochs`, `seconds`.
+        errors in percent, `best_epoch`, `epochs`, `seconds`, and the same angles in degrees,
+        `angle_W1` and so on.
     runs : members. seeds : those of them that count. ERROR, ERROR_sd, ERROR_low, ERROR_high :
     `interval` over the seeds. The others are means.
     """
+    rows = list(rows)
+    means = [*MEANS, *angles_of(rows)]
     groups: dict[str, list[Record]] = {}
     for row in rows:
         groups.setdefault(json.dumps([row[key] for key in fields]), []).append(row)
@@ -41,8 +45,28 @@ def points(fields: Sequence[str], rows: Iterable[Record]) -> list[Record]:
             mean, spread, low, high = interval([row[key] for row in counted if row[key] is not None])
             record |= {key: mean, f"{key}_sd": spread, f"{key}_low": low, f"{key}_high": high}
         found.append(
-            record | {key: interval([row[key] for row in counted if row[key] is not None])[0] for key in MEANS}
+            record | {key: interval([row[key] for row in counted if row[key] is not None])[0] for key in means}
         )
+    return found
+
+
+def angles_of(rows: Iterable[Record]) -> list[str]:
+    """The columns of angles in these rows: W1, W2, ..., and the loop last."""
+    names = list(dict.fromkeys(key for row in rows for key in row if key.startswith(ANGLE)))
+    return sorted(names, key=lambda name: (name == f"{ANGLE}loop", len(name), name))
+
+
+def with_angles(rows: Iterable[Record], angles: Iterable[Record]) -> list[Record]:
+    """The rows with a column for each angle that any of them has, before the reason. angles :
+    {matrix: degrees} for each row.
+    """
+    angles = [{f"{ANGLE}{name}": value for name, value in each.items()} for each in angles]
+    names = angles_of(angles)
+    found = []
+    for row, own in zip(rows, angles, strict=True):
+        reason = {key: row[key] for key in ("reason",) if key in row}
+        before = {key: value for key, value in row.items() if key not in reason}
+        found.append({**before, **{name: own.get(name) for name in names}, **reason})
     return found
 
 

@@ -30,7 +30,9 @@ from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.folder import Record, RunFolder
 from fsp_dynamics.experiments.progress import Output, RunReporter
 from fsp_dynamics.experiments.stopping import Interrupted, Stop
+from fsp_dynamics.experiments.sweeps import announcing
 from fsp_dynamics.experiments.sweeps.plan import Planned
+from fsp_dynamics.screen import shown_as
 
 TRIES = 2
 POLL = 0.2  # seconds between two checks of the permit, and of signals
@@ -107,6 +109,14 @@ def run_member(
     return Attempt("finished", notes=tuple(reporter.notes), summary=run.summary)
 
 
+def run_unseen(folder: str, config: Config, permit: str, *means: Any) -> Attempt:
+    """`run_member` in a process of its own: what lasts there is not shown, for the screen belongs
+    to the sweep, which hears of kernels being compiled.
+    """
+    with shown_as("nothing"), announcing.announced(Path(permit)):
+        return run_member(folder, config, permit, *means)
+
+
 def run_members(
     members: Sequence[Planned],
     pool: Pool,
@@ -124,8 +134,9 @@ def run_members(
     tries: Counter[str] = Counter()
     outcomes: dict[str, Attempt] = {}
     waiting, running = deque(members), dict[Future[Attempt], Planned]()
-    with permitted(out) as permit:
+    with permitted(out) as permit, announcing.shown(permit) as look:
         while waiting or running:
+            look()
             if stop.signum is not None:
                 _stop_members(permit, pool, running, outcomes)
                 return outcomes
@@ -217,7 +228,7 @@ class Processes:
         return self._begin(ProcessPoolExecutor(max_workers=1, env=self._environment), arguments)
 
     def _begin(self, executor: Any, arguments: tuple[Any, ...]) -> Future[Attempt]:
-        future: Future[Attempt] = executor.submit(run_member, *arguments)
+        future: Future[Attempt] = executor.submit(run_unseen, *arguments)
         self._busy[future] = executor
         return future
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fsp_dynamics.cli import main
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.checkpoint import _digest, _text
 from fsp_dynamics.experiments.config_io import load_config, presets, read_value
@@ -23,9 +24,9 @@ from fsp_dynamics.experiments.figures import collecting, curves, variants
 from fsp_dynamics.experiments.figures import drawing as figures
 from fsp_dynamics.experiments.figures.drawing import FIGURES, command, make, train_missing
 from fsp_dynamics.experiments.folder import RunFolder
+from fsp_dynamics.experiments.pictures import Pictures
 from fsp_dynamics.experiments.progress import Output, RunReporter
 from fsp_dynamics.experiments.records import mark
-from fsp_dynamics.experiments.session import Session
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:epoch .* output"),
@@ -53,7 +54,7 @@ def runs(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Session, "_draw", lambda session: None)
+        patched.setattr(Pictures, "draw", lambda self, now=False: None)
         train_missing("alignment", small(), folder, [0, 1], RunReporter(Output()))
         train_missing("errors", small(), folder, [0], RunReporter(Output()))
     return folder
@@ -289,7 +290,7 @@ def test_the_pooled_deviation_is_that_of_all_samples_together():
 )
 def test_means_and_extremes_are_those_of_the_records(runs, made, name, variant, keys, chosen):
     rows = [r for r in table(made[name].files["csv"]) if all(r.get(key) == value for key, value in chosen.items())]
-    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert [row["epoch"] for row in rows] == ([1, 2] if chosen["quantity"] in ("share", "norm") else [0, 1, 2])
     for row in rows:
         values = []
         for found in (records[row["epoch"]] for records in probes(runs, variant)):
@@ -410,6 +411,73 @@ def test_the_command_of_the_caption_makes_the_same_configuration(changes):
     )[1]
     assert again.differences(config) == {}
     assert again.learning.epochs == config.learning.epochs
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_drawn_again_from_its_numbers_alone(made, tmp_path, name):
+    again = figures.redraw(made[name].files["csv"], tmp_path)
+    for kind, path in made[name].files.items():
+        if kind != "svg":  # in which the names of clips are random
+            assert again.files[kind].read_bytes() == path.read_bytes(), kind
+    assert again.last == made[name].last
+
+
+def test_numbers_of_before_are_drawn_as_figures_are_now(made, tmp_path):
+    """Without how many samples converged, in another order of columns, and with norms before
+    learning.
+    """
+    with made["alignment"].files["csv"].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    old = [{key: row[key] for key in reversed(row) if key != "converged"} for row in rows]
+    with (tmp_path / "alignment.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [key for key in reversed(curves.COLUMNS["alignment"]) if key != "converged"])
+        writer.writeheader()
+        writer.writerows(old)
+    (tmp_path / "alignment.txt").write_text("alignment: as it was.\n\nEpochs: 2\nCommit: 0123\nMade by: hand\n")
+    again = figures.redraw(tmp_path / "alignment.csv", tmp_path / "new")
+    found, _ = figures.read_rows(again.files["csv"], "alignment")
+    assert curves.counts(found, 2)["loop learned"].isdecimal()
+    text = again.files["txt"].read_text()
+    assert "as it was" not in text
+    assert "loop learned, epoch 2: single samples W1" in text
+    assert text.endswith("Commit: 0123\nMade by: hand\n")
+    early = [{"quantity": q, "source": "", "matrix": "loop", "epoch": e} for q in ("angle", "norm") for e in (0, 1)]
+    assert [(row["quantity"], row["epoch"]) for row in curves.drawn_gradients(early)] == [
+        *(("angle", 0), ("angle", 1)), ("norm", 1),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content", ["", "quantity,epoch\n", "a,b\n1,2\n", "quantity,epoch\nraw,x\n", "quantity\nraw\n"]
+)
+def test_what_holds_no_numbers_of_a_figure_is_refused(tmp_path, content):
+    (tmp_path / "errors.csv").write_text(content)
+    with pytest.raises(ConfigurationError, match=r"does not hold the numbers of figure errors; give the errors\.csv"):
+        figures.redraw(tmp_path / "errors.csv", tmp_path)
+
+
+def test_the_command_draws_again(made, tmp_path, capsys):
+    file = str(made["errors"].files["csv"])
+    assert main(["figure", "errors", "--redraw", file, "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "errors.png").read_bytes() == made["errors"].files["png"].read_bytes()
+    capsys.readouterr()
+    for more, says in ((["--train"], "takes no runs"), (["--seeds", "1"], "takes no runs")):
+        assert main(["figure", "errors", "--redraw", file, *more]) == 2
+        assert says in capsys.readouterr().err
+    assert main(["figure", "alignment", "--redraw", file]) == 2
+    assert "is not alignment.csv, the numbers of figure alignment; give that file" in capsys.readouterr().err
+
+
+def test_the_caption_gives_the_angles_of_samples_and_of_matrices(made):
+    rows = table(made["alignment"].files["csv"])
+
+    def at_the_end(quantity):
+        of = {"quantity": quantity, "variant": "loop learned", "epoch": 2}
+        found = [row for row in rows if all(row.get(key) == value for key, value in of.items())]
+        return ", ".join(f"{row['matrix']} {row['value']:.1f}" for row in found)
+
+    expected = f"epoch 2: single samples {at_the_end('sample')}; matrices {at_the_end('network')} degrees"
+    assert f"loop learned, {expected}" in made["alignment"].files["txt"].read_text()
 
 
 # Refusals

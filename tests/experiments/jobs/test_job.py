@@ -20,8 +20,9 @@ import pytest
 from benchmarks.kills import differences
 from fsp_dynamics.errors import ConfigurationError, RankLostError
 from fsp_dynamics.experiments.jobs import ranks
-from fsp_dynamics.experiments.jobs.shared_memory import SharedMemory, shared_array, shared_file, size_of
+from fsp_dynamics.experiments.jobs.shared_memory import LINE, SharedMemory, shared_array, shared_file, size_of
 from fsp_dynamics.experiments.runner import open_run, train
+from fsp_dynamics.kernels.team import posted
 
 torch = pytest.importorskip("torch")
 
@@ -365,6 +366,8 @@ def test_a_message_sent_before_the_end_is_received() -> None:
     other.processes[1] = gone.pid
     thread = threading.Thread(target=lambda: other.gather(np.arange(3)))
     thread.start()
+    while not posted(one.counters, LINE, 1, 1):
+        time.sleep(0.001)
     assert [each.tolist() for each in one.gather(np.zeros(3, np.int64))] == [[0, 0, 0], [0, 1, 2]]
     thread.join()
 

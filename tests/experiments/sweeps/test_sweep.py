@@ -39,6 +39,7 @@ from fsp_dynamics.experiments.sweeps.grid import read_grid, read_seeds
 from fsp_dynamics.experiments.sweeps.plan import make_plan
 from fsp_dynamics.experiments.sweeps.reporter import SweepReporter, member_line
 from fsp_dynamics.experiments.sweeps.runner import open_sweep, sweep
+from fsp_dynamics.experiments.sweeps.space import Distribution, Draws
 from fsp_dynamics.experiments.sweeps.table import interval, points
 from fsp_dynamics.experiments.sweeps.workers import Attempt, run_member
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation
@@ -97,6 +98,102 @@ def done(tiny, tmp_path_factory):
 
 
 # What is run
+
+
+def test_pairs_go_together_and_are_combined_with_the_grid(tiny):
+    pairs = {"beta": [0.5, 1, 2], "rates.loop": [0.1, 0.2, 0.3]}
+    plan = make_plan(tiny(), [0], {"batch": [10, 20]}, {}, pairs)
+    assert plan.fields == ("learning.batch", "learning.beta", "learning.rates.loop")
+    found = [tuple(member.values.values()) for member in plan.members]
+    assert found == [(b, *pair) for b in (10, 20) for pair in ((0.5, 0.1), (1, 0.2), (2, 0.3))]
+    assert plan.members[0].name.startswith("batch=10-beta=0.5-")
+
+
+def test_draws_are_the_same_for_the_same_seed_and_more_draws_are_those_and_more(tiny):
+    random = {"beta": "log:0.25,4", "batch": "integer:5,50", "rule": "choice:hebbian,mean_subtracted"}
+
+    def drawn(**given):
+        plan = make_plan(tiny(), [0], {}, {}, None, Draws(random, **given))
+        return [member.values for member in plan.members]
+
+    few, many = drawn(count=6), drawn(count=12)
+    assert (len(few), len(many), many[:6]) == (6, 12, few)
+    assert drawn(count=6, seed=1) != few
+    assert all(0.25 <= v["learning.beta"] <= 4 and 5 <= v["learning.batch"] <= 50 for v in many)
+    assert {v["learning.rule"] for v in many} == {"hebbian", "mean_subtracted"}
+    alone = make_plan(tiny(), [0], {}, {}, None, Draws({"beta": random["beta"]}, count=6))
+    assert [m.values["learning.beta"] for m in alone.members] == [v["learning.beta"] for v in few]
+    both = make_plan(tiny(), 2, {"momentum": [0.0, 0.5]}, {}, None, Draws({"beta": random["beta"]}, count=3))
+    assert len(both.members) == 2 * 3 * 2
+
+
+def test_draws_that_are_alike_are_one_point(tiny):
+    plan = make_plan(tiny(), [0], {}, {}, None, Draws({"batch": "integer:5,7"}, count=20))
+    assert sorted(member.values["learning.batch"] for member in plan.members) == [5, 6, 7]
+
+
+def test_a_logarithmic_draw_has_as_many_values_in_each_decade():
+    rng = np.random.default_rng(0)
+    values = np.array([Distribution("log", 0.01, 100.0).draw(rng) for _ in range(4000)])
+    counts, _ = np.histogram(np.log10(values), bins=4, range=(-2, 2))
+    assert counts.min() > 900
+    uniform = np.array([Distribution("uniform", 2.0, 4.0).draw(rng) for _ in range(4000)])
+    assert abs(uniform.mean() - 3) < 0.05
+    assert all(float(f"{value:.4g}") == value for value in (*values[:50], *uniform[:50]))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"pairs": {"beta": [1, 2], "momentum": [0.5]}}, ["pairs of different length", "learning.beta has 2"]),
+        ({"pairs": {"beta": [1]}, "grid": {"beta": [2]}}, ["learning.beta is given twice", "grid, pairs and random"]),
+        ({"pairs": {"bta": [1]}}, ["pairs field 'bta' is unknown", "did you mean 'beta'"]),
+        ({"random": {"beta": "0.5,1"}}, ["random learning.beta = '0.5,1'", "KIND:VALUES"]),
+        ({"random": {"beta": "lag:1,2"}}, ["random learning.beta = 'lag'", "did you mean 'log'"]),
+        ({"random": {"beta": "log:0,2"}}, ["two numbers above 0"]),
+        ({"random": {"beta": "uniform:2,1"}}, ["two numbers", "the smaller first"]),
+        ({"random": {"batch": "integer:1.5,3"}}, ["whole numbers"]),
+        ({"random": {"beta": "choice:"}}, ["no values"]),
+        ({"random": {"beta": "log:1,2"}, "draws": 0}, ["draws = 0"]),
+        ({"random": {"beta": "log:1,2"}, "draw_seed": -1}, ["draw_seed = -1"]),
+    ],
+)
+def test_what_is_no_space_is_refused(tiny, tmp_path, given, words):
+    with pytest.raises(ConfigurationError) as caught:
+        quietly(tiny(), seeds=1, out=tmp_path / "sweep", epochs=1, **given)
+    for word in words:
+        assert word in str(caught.value)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_random_sweep_goes_on_with_what_is_missing_and_keeps_how_it_was_drawn(tiny, tmp_path):
+    random = {"beta": "log:0.5,2"}
+    first = quietly(tiny(), seeds=1, random=random, draws=2, out=tmp_path / "sweep", epochs=1)
+    before = {name: stamp for name, stamp in stamps(first.folder).items() if not name.startswith("figures/")}
+    more = quietly(tiny(), seeds=1, random=random, draws=3, out=tmp_path / "sweep", epochs=1)
+    assert {member.folder for member in first.members} < {member.folder for member in more.members}
+    assert len(more.members) == 3
+    assert {name: stamp for name, stamp in stamps(more.folder).items() if name in before} == before
+    stored = json.loads((more.folder / "sweep.json").read_text())
+    assert stored["drawn"] == [
+        {"random": random, "draws": 2, "draw_seed": 0},
+        {"random": random, "draws": 3, "draw_seed": 0},
+    ]
+    assert_legible(more.plot())
+
+
+def test_the_command_line_has_pairs_and_draws(tiny, tmp_path, capsys):
+    options = ["--pair", "beta=0.5,1", "--pair", "momentum=0,0.5", "--random", "weight_noise=log:0.01,0.1"]
+    arguments = ["sweep", "digits", *SMALL, "--epochs", "1", "--seeds", "1", *options, "--draws", "2"]
+    assert main([*arguments, "--out", str(tmp_path / "sweep"), "--no-progress", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(p["learning.beta"], p["learning.momentum"]) for p in found] == [(0.5, 0), (0.5, 0), (1, 0.5), (1, 0.5)]
+    assert len({p["learning.weight_noise"] for p in found}) == 2
+    assert all(0 < p["angle_loop"] < 180 for p in found)
+    assert main([*arguments[:2], "--random", "beta", "--out", str(tmp_path / "other")]) == 2
+    assert "random 'beta', expected FIELD=KIND:VALUES" in capsys.readouterr().err
+    assert main([*arguments[:2], "--random", "beta=log:1,2", "--random", "beta=log:1,3"]) == 2
+    assert "'beta' is given twice" in capsys.readouterr().err
 
 
 def test_the_members_are_every_value_with_every_seed_named_from_both(tiny):
@@ -402,14 +499,24 @@ def test_a_value_of_the_grid_may_be_none(tiny, tmp_path):
     assert (found.folder / "summary.csv").read_text().splitlines()[2].startswith("none,1,1,")
 
 
-def test_depths_are_compared_in_sweeps_of_their_own(tiny, tmp_path):
-    depths = {"hidden": [[8], [8, 8]]}
-    with pytest.raises(ConfigurationError, match="compare depths in one sweep each"):
-        quietly(tiny(), seeds=1, grid=depths, out=tmp_path / "sweep", epochs=1)
-    for hidden in depths["hidden"]:
-        rates = {"learning.rates.forward": [7.0] * len(hidden)}
-        found = quietly(tiny(), seeds=1, grid={"hidden": [hidden]}, out=tmp_path / str(hidden), epochs=1, **rates)
-        assert found.members[0].status == "finished"
+def test_depths_are_compared_in_pairs_with_their_rates(tiny, tmp_path):
+    depths = [[8], [8, 8]]
+    with pytest.raises(ConfigurationError, match="give both as pairs"):
+        quietly(tiny(), seeds=1, grid={"hidden": depths}, out=tmp_path / "sweep", epochs=1)
+    rates = [[7.0], [20.0, 7.0]]
+    found = quietly(tiny(), seeds=1, pairs={"hidden": depths, "rates.forward": rates}, out=tmp_path / "sweep", epochs=1)
+    assert [(m.values["network.hidden"], m.values["learning.rates.forward"]) for m in found.members] == list(
+        zip(depths, rates, strict=True)
+    )
+    assert [m.status for m in found.members] == ["finished"] * 2
+    one, two = found.rows()
+    assert list(one) == list(two)
+    assert (one["angle_W1"], one["angle_W2"]) == (found.members[0].summary["best"]["alignment_degrees"]["W1"], None)
+    assert two["angle_W2"] == found.members[1].summary["best"]["alignment_degrees"]["W2"]
+    header = (found.folder / "results.csv").read_text().splitlines()[0].split(",")
+    assert header[-4:] == ["angle_W1", "angle_W2", "angle_loop", "reason"]
+    assert "angle_loop" in (found.folder / "summary.csv").read_text().splitlines()[0].split(",")
+    assert_legible(found.plot())
 
 
 @pytest.mark.parametrize(
@@ -799,6 +906,7 @@ class Terminal(io.StringIO):
 def test_on_a_terminal_a_bar_moves_with_the_runs(monkeypatch, kind):
     screen = kind()
     monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.delenv("FSP_QUIET")
     bar = SweepReporter(StderrOutput())
     bar.start(3, 1)
     bar.end_member(
@@ -814,7 +922,7 @@ def test_on_a_terminal_a_bar_moves_with_the_runs(monkeypatch, kind):
         "seed=2 failed and is",
     ):
         assert line in shown
-    assert ("2/3" in shown) == (kind is Terminal)
+    assert ("2 of 3 runs" in shown) == (kind is Terminal)
 
 
 GRIDS = {

@@ -24,6 +24,7 @@ from fsp_dynamics.experiments.runner import open_run, train
 from fsp_dynamics.experiments.stopping import Interrupted
 from fsp_dynamics.experiments.sweeps.plan import make_plan
 from fsp_dynamics.experiments.sweeps.runner import open_sweep, sweep
+from fsp_dynamics.experiments.sweeps.space import Draws
 
 pytest.importorskip("distributed")
 pytestmark = [pytest.mark.slow, pytest.mark.cli, pytest.mark.filterwarnings("ignore:.*epoch .* output")]
@@ -177,6 +178,24 @@ def test_a_worker_killed_while_it_trains_costs_no_run_and_no_bit(cluster, tmp_pa
         where = RunFolder(member.folder).read_json("environment.json")
         assert set(where["threads"].values()) == {1}
         assert same_bits(member.folder, alone[member.folder.name].folder)
+
+
+@pytest.mark.rare
+def test_draws_and_pairs_run_on_a_cluster_and_go_on_there(cluster, tmp_path):
+    cluster.worker()
+    pairs, random = {"momentum": [0.0, 0.5], "batch": [20, 10]}, {"beta": "log:0.5,2"}
+    given = {"seeds": 1, "pairs": pairs, "random": random, "epochs": 1, "progress": False}
+    one, two = (
+        sweep(LONG, draws=draws, out=tmp_path / "sweep", scheduler=cluster.address, **given) for draws in (1, 2)
+    )
+    assert [len(found.members) for found in (one, two)] == [2, 4]
+    plan = make_plan(LONG, 1, {}, {"epochs": 1}, pairs, Draws(random, 2))
+    assert {m.folder.name for m in two.members} == {m.name for m in plan.members}
+    assert {m.status for m in two.members} == {"finished"}
+    assert [m.summary for m in two.members if m.folder in {each.folder for each in one.members}] == [
+        m.summary for m in one.members
+    ]
+    assert all(0 < row["angle_loop"] < 180 for row in two.rows())
 
 
 @pytest.mark.rare

@@ -1,0 +1,1 @@
+"""Discrete networks, trained layer by layer, as a family of the runner."""

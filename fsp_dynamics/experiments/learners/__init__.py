@@ -1,0 +1,1 @@
+"""Learners: what learns, under one name each (naming), and how they compare (table)."""
