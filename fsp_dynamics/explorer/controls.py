@@ -224,7 +224,7 @@ def _image(session: Session, sample: int) -> list[Control]:
         Choice("label", "class", "image", ANY, (ANY, *classes), "only images of this class; the target of a drawing"),
         Number("noise", "pixel noise", "image", 0.0, 0.0, 1.0, 0.02, "standard deviation of noise added to each pixel"),
     ]
-    if session.side is not None:
+    if session.side is not None and not session.coloured:
         found.append(Pad("drawing", "draw an image", "image", session.side, "replaces the image"))
     return found
 
@@ -318,7 +318,12 @@ def _view(session: Session) -> list[Control]:
     last = sum(session.sizes[1:]) - 1
     found: list[Control] = [
         Choice(
-            "plane", "phase plane", "view", PLANES[0], PLANES, "principal components of the trajectory, or two units"
+            "plane",
+            "plane",
+            "view",
+            PLANES[0],
+            PLANES,
+            "principal components of the trajectory, or two units",
         )
     ]
     return found + [

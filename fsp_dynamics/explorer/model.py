@@ -15,9 +15,11 @@ from fsp_dynamics.analysis.spectra import spectrum
 from fsp_dynamics.errors import ConfigurationError, FspError
 from fsp_dynamics.experiments.compiling import compile_aside
 from fsp_dynamics.explorer import summary, views
-from fsp_dynamics.explorer.controls import PIECES, Number, Parameters, checked, controls_of, defaults
+from fsp_dynamics.explorer.controls import PIECES, Control, Number, Parameters, checked, controls_of, defaults
 from fsp_dynamics.explorer.frame import Frame
+from fsp_dynamics.explorer.informative import informative
 from fsp_dynamics.explorer.session import TRAINED, Session
+from fsp_dynamics.explorer.settling import missing_times, settle_times
 from fsp_dynamics.explorer.trial import SETTLED, Trial
 from fsp_dynamics.learning.simulation import Trajectory
 from fsp_dynamics.models.activations import ACTIVATIONS
@@ -32,18 +34,22 @@ LABELS = {"input": "input", "loop": "loop"}  # of matrices other than W1, W2, ..
 class Model:
     """Computes frames of one session.
 
+    sample : index of the image shown first. None: the first that is informative (`informative`).
     ready : names of the firing-rate functions whose kernels are compiled. For all others NumPy
         computes the same to rounding while a background thread compiles them, so that no frame
         waits for the compiler. None: frames wait for compilation.
     """
 
     session: Session
-    sample: int = 0
+    sample: int | None = None
     ready: set[str] | None = None
     compiling: dict[str, threading.Thread] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         images = len(self.session.images)
+        if self.sample is None:
+            initial = checked(controls_of(self.session), {})
+            self.sample = informative(self.session, initial, 0)
         if not (isinstance(self.sample, int | np.integer) and 0 <= self.sample < images):
             raise ConfigurationError(
                 f"sample = {self.sample!r}, expected 0 to {images - 1}, the test images of {self.session.data.name}"
@@ -53,12 +59,12 @@ class Model:
     @property
     def controls(self) -> list[dict[str, Any]]:
         """Descriptions from which the page builds its controls."""
-        return [control.describe() for control in controls_of(self.session, self.sample)]
+        return [control.describe() for control in self._controls()]
 
     @property
     def defaults(self) -> dict[str, Any]:
         """The initial value of every control."""
-        return defaults(controls_of(self.session, self.sample))
+        return defaults(self._controls())
 
     @property
     def about(self) -> dict[str, Any]:
@@ -68,8 +74,10 @@ class Model:
         return {
             "title": f"{'-'.join(map(str, sizes))}"
             + ("" if session.run is None else f", run {session.run.folder.name}"),
+            "run": None if session.run is None else session.run.folder.name,
             "dataset": session.data.name,
             "side": session.side,
+            "coloured": session.coloured,
             "sizes": sizes,
             "layers": [
                 {"name": name, "units": n, "shown": len(views.shown(n))}
@@ -83,7 +91,7 @@ class Model:
 
     def parameters(self, given: Mapping[str, Any]) -> Parameters:
         """Validated parameters; missing ones take their defaults. Raises ConfigurationError."""
-        found = checked(controls_of(self.session, self.sample), given)
+        found = checked(self._controls(), given)
         # the nearest epoch whose network was kept
         if found.source == TRAINED and self.session.epochs:
             found = dataclasses.replace(
@@ -132,7 +140,7 @@ class Model:
             "alignment": alignment,
             "updates": [each | {"label": self._label(str(each["name"]))} for each in statistics],
         }
-        readouts["text"] = summary.description(trial, readouts)
+        readouts |= {"text": summary.description(trial, readouts), "remark": summary.remark(trial, readouts)}
         readouts["milliseconds"] = 1000 * (time.perf_counter() - begin)
         return Frame.of(arrays, readouts)
 
@@ -156,7 +164,7 @@ class Model:
         that one (NUDGING). Invalid values (such as beta below -1/r) and equilibria that are not
         found give NaN. Raises ConfigurationError for a control that is not a slider.
         """
-        controls = {control.name: control for control in controls_of(self.session, self.sample)}
+        controls = {control.name: control for control in self._controls()}
         control = controls.get(name)
         if not isinstance(control, Number):
             sliders = [known for known, each in controls.items() if isinstance(each, Number)]
@@ -172,6 +180,17 @@ class Model:
             "abscissa": np.array([p[2] for p in points]),
         }
         return Frame.of(arrays, {"pieces": PIECES, "phase": "nudged" if name in NUDGING else "free"})
+
+    def next_informative(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters with the next informative image after `sample`, of class `label`, under
+        this network and noise; without a drawing.
+        """
+        found = self.parameters(given)
+        sample = informative(self.session, found, found.sample + 1)
+        return {**given, "sample": sample} | ({"drawing": None} if "drawing" in given else {})
+
+    def _controls(self) -> tuple[Control, ...]:
+        return controls_of(self.session, int(self.sample or 0))
 
     def _simulated(self, trial: Trial) -> tuple[Trajectory, tuple[Equilibrium, Equilibrium]]:
         """(trajectory, (free equilibrium, nudged equilibrium))."""
@@ -209,7 +228,7 @@ class Model:
             return nothing, np.nan, np.nan
         path, equilibria = self._simulated(trial)
         phase = -1 if nudged else 0
-        equilibrium, nudge, settle = equilibria[phase], trial.nudge if nudged else None, views.settle_times(path)[phase]
+        equilibrium, nudge, settle = equilibria[phase], trial.nudge if nudged else None, settle_times(path)[phase]
         if not equilibrium.converged.all():
             return nothing, np.nan if settle is None else settle, np.nan
         abscissa = float(spectrum(trial.network, trial.images, equilibrium, nudge).abscissa[0])
@@ -224,7 +243,8 @@ class Model:
         limit: float | None,
     ) -> dict[str, Any]:
         learned = self.session.weights(trial.parameters)[1]
-        settle = views.settle_times(path)
+        settle = settle_times(path)
+        missing = missing_times(path, abscissas, trial.parameters.dt, limit)
         names = self.defaults
         return {
             "parameters": {
@@ -236,6 +256,8 @@ class Model:
             "target": trial.label,
             "settle_free": settle[0],
             "settle_nudged": settle[-1],
+            "missing_free": missing[0],
+            "missing_nudged": missing[-1],
             "tolerance": SETTLED,
             "abscissa_free": abscissas[0],
             "abscissa_nudged": abscissas[1],

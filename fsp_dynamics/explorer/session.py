@@ -111,8 +111,13 @@ class Session:
     @property
     def side(self) -> int | None:
         """Pixels per side of an image; None if it is not square."""
-        height, width = self.data.image_shape
+        _, height, width = self.data.planes
         return height if height == width else None
+
+    @property
+    def coloured(self) -> bool:
+        """Whether an image is three planes."""
+        return self.data.planes[0] > 1
 
     @property
     def sizes(self) -> tuple[int, ...]:

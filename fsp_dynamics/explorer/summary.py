@@ -14,6 +14,8 @@ from fsp_dynamics.explorer.session import LOOP_SCALE, TRAINED, Session
 from fsp_dynamics.explorer.trial import SETTLED, Trial
 from fsp_dynamics.learning.simulation import Trajectory
 
+EXACT = 1e-3  # distance of a margin from 1 at which an image counts as classified exactly
+
 
 def predictions(path: Trajectory, label: int | None) -> dict[str, Any]:
     """Prediction, margin and status at the end of each phase: {prediction_free, margin_free,
@@ -59,15 +61,43 @@ def description(trial: Trial, readouts: dict[str, Any]) -> str:
     return re.sub(r"(?<![\w])-(?=\d)", "−", " ".join(parts))
 
 
+def remark(trial: Trial, readouts: dict[str, Any]) -> str | None:
+    """Why matrices have no update although there is a nudge; None if all have one."""
+    still = [each["label"] for each in readouts["updates"] if each["norm"] == 0]
+    if readouts["obstacle"] is not None or not still:
+        return None
+    if len(still) < len(readouts["updates"]):
+        return (
+            f"No update of {', '.join(still)}: the nudge changes no rate there by more than rounding, since "
+            "units with rate 0 or 1 stay where they are."
+        )
+    if readouts["prediction_free"] == trial.label and readouts["margin_free"] > 1 - EXACT:
+        return (
+            f"Nothing moves: this image is already classified exactly. The free output is the target d (rate 1 for "
+            f"class {trial.label}, 0 for the others), so the nudge β (d − s) and the update are 0, and 0 has no angle."
+        )
+    return "Nothing moves: the nudge changes no rate by more than rounding, so there is no update and no angle."
+
+
 def _phase(readouts: dict[str, Any], name: str) -> str:
     status, settle, abscissa = readouts[f"status_{name}"], readouts[f"settle_{name}"], readouts[f"abscissa_{name}"]
     if status == "not finite":
         return "the trajectory diverges"
     prediction = f"predicts {readouts[f'prediction_{name}']} (margin {readouts[f'margin_{name}']:.2f})"
-    settling = f"settles after {settle:.1f}" if settle is not None else "does not settle within the phase"
+    settling = f"settles after {settle:.1f}" if settle is not None else _unsettled(readouts, name)
     if abscissa is None:
         return f"{prediction}, {settling}, no equilibrium found"
     return f"{prediction}, {settling}, slowest mode {abscissa:.2f}" + ("" if abscissa < 0 else ": unstable")
+
+
+def _unsettled(readouts: dict[str, Any], name: str) -> str:
+    missing = readouts[f"missing_{name}"]
+    more = (
+        ""
+        if missing is None
+        else f" (needs about {np.format_float_positional(missing, 2, fractional=False, trim='-')} more)"
+    )
+    return f"does not settle in this time{more}"
 
 
 def code(session: Session, trial: Trial, updates: int) -> str:

@@ -56,11 +56,10 @@ class Trial:
         network, rows = session.network(parameters), session.rows(parameters.label)
         row = int(rows[parameters.sample])
         label: int | None = int(session.data.test.labels[row])
-        image = session.images[row].astype(np.float64)
+        image = shown_images(session, parameters, np.array([row]))[0]
         if parameters.drawing is not None:
             image, label = np.array(parameters.drawing), None if parameters.label == ANY else int(parameters.label)
-        if parameters.noise:
-            image = np.clip(image + parameters.noise * np.random.default_rng(row).normal(size=image.shape), 0, 1)
+            image = _noisy(image, parameters.noise, row)
         target = None if label is None else np.eye(session.classes, dtype=network.dtype)[[label]]
         nudge = (
             None if target is None or parameters.beta == 0 or parameters.nudged == 0 else Nudge(parameters.beta, target)
@@ -164,6 +163,19 @@ class Trial:
         solver: Solver = FixedPointSolver() if compiled else ReferenceSolver(max_steps=500)
         drive = rate.drive(self.network, self.images)
         return solver.relax(self.network, drive, start, nudge, TOLERANCES[np.dtype(self.network.dtype)])
+
+
+def shown_images(session: Session, parameters: Parameters, rows: Array) -> Array:
+    """(B, n_in) float64, these test images with the noise of the parameters; an image's noise is
+    drawn from its row.
+    """
+    return np.stack([_noisy(session.images[row].astype(np.float64), parameters.noise, int(row)) for row in rows])
+
+
+def _noisy(image: Array, noise: float, row: int) -> Array:
+    if not noise:
+        return image
+    return np.clip(image + noise * np.random.default_rng(row).normal(size=image.shape), 0, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from fsp_dynamics.analysis.gradients import true_gradient
 from fsp_dynamics.analysis.plane import principal_plane, unit_flow
 from fsp_dynamics.analysis.spectra import Spectrum, spectrum
 from fsp_dynamics.analysis.stability import admissible_dt, growth
-from fsp_dynamics.explorer.trial import SETTLED, Trial
+from fsp_dynamics.explorer.trial import TOLERANCES, Trial
 from fsp_dynamics.learning.rules.update import update
 from fsp_dynamics.learning.simulation import Trajectory
 from fsp_dynamics.models import rate
@@ -58,19 +58,6 @@ def norms(trial: Trial, path: Trajectory) -> Array:
             ]
             found[rows] = np.stack(norms_of, axis=1)
     return found
-
-
-def settle_times(path: Trajectory) -> list[float | None]:
-    """For each phase the time after which its residual stays below SETTLED; None if it does not."""
-    times: list[float | None] = []
-    for piece, begin in enumerate(path.borders[:-1]):
-        rows = np.flatnonzero(path.phase == piece)
-        moving = np.flatnonzero(~(path.residual[rows, 0] <= SETTLED))  # NaN counts as moving
-        if not moving.size:
-            times.append(0.0)
-        else:
-            times.append(float(path.times[rows[moving[-1] + 1]] - begin) if moving[-1] + 1 < len(rows) else None)
-    return times
 
 
 def plane(
@@ -141,28 +128,39 @@ def spectra(
 def updates(
     trial: Trial, equilibria: tuple[Equilibrium, Equilibrium]
 ) -> tuple[dict[str, Array], list[dict[str, float | str | None]]]:
-    """(an image of the rule's update of each matrix, its norm and angle to the gradient); zeros and
-    None if there is no update.
+    """(an image of the rule's update of each matrix, its norm and angle to the gradient).
+
+    Zeros and None if there is no update, and for a matrix whose update is nowhere above the
+    precision of the equilibria (`rounding`).
     """
     names = [name for name in trial.network.parameters() if not name.startswith("biases")]
+    pictures = {
+        f"update_{i}": np.zeros(picture_shape(trial.network.parameters()[name])) for i, name in enumerate(names)
+    }
+    statistics: list[dict[str, float | str | None]] = [{"name": name, "degrees": None, "norm": 0.0} for name in names]
     if trial.target is None or trial.obstacle(*equilibria) is not None:
-        shapes = [picture_shape(trial.network.parameters()[name]) for name in names]
-        return {f"update_{i}": np.zeros(shape) for i, shape in enumerate(shapes)}, [
-            {"name": name, "degrees": None, "norm": 0.0} for name in names
-        ]
+        return pictures, statistics
     change = update(trial.rule, trial.network, trial.images, trial.phases(*equilibria)).parameters()
     gradient = true_gradient(trial.network, trial.images, trial.target, equilibria[0]).parameters()
-    statistics: list[dict[str, float | str | None]] = []
-    for name in names:
-        degrees = angle(change[name], gradient[name])
-        statistics.append(
-            {
-                "name": name,
-                "degrees": degrees if np.isfinite(degrees) else None,
-                "norm": float(np.linalg.norm(change[name])),
-            }
-        )
-    return {f"update_{i}": picture(change[name]) for i, name in enumerate(names)}, statistics
+    least = rounding(trial, equilibria)
+    for i, name in enumerate(names):
+        if np.abs(change[name]).max() > least:
+            degrees = angle(change[name], gradient[name])
+            statistics[i]["degrees"] = degrees if np.isfinite(degrees) else None
+            statistics[i]["norm"] = float(np.linalg.norm(change[name]))
+            pictures[f"update_{i}"] = picture(change[name])
+    return pictures, statistics
+
+
+def rounding(trial: Trial, equilibria: tuple[Equilibrium, Equilibrium]) -> float:
+    """The size up to which an entry of an update may come from the tolerance of the equilibria
+    alone: the tolerances of both phases over beta.
+    """
+    tolerance = TOLERANCES[np.dtype(trial.network.dtype)]
+    reach = sum(
+        tolerance.absolute + tolerance.relative * float(np.linalg.norm(flatten(each.state)[0])) for each in equilibria
+    )
+    return reach / abs(trial.parameters.beta)
 
 
 def picture(matrix: Array) -> Array:

@@ -376,6 +376,18 @@ def test_every_parameter_has_one_control(explored_run) -> None:
     assert sorted(names) == sorted(field.name for field in dataclasses.fields(Parameters))
 
 
+def test_images_in_colour_are_three_planes_that_nobody_draws_on() -> None:
+    rng = np.random.default_rng(0)
+    data = fsp.dataset_from_arrays(rng.random((30, 3, 4, 4)), np.arange(30) % 3)
+    coloured = Model(Session.of(fsp.loop_network([48, 5, 3], rng=0), data))
+    assert (coloured.about["side"], coloured.about["coloured"]) == (4, True)
+    np.testing.assert_array_equal(coloured.frame({"sample": 2})["image"], data.test.images[2])
+    grey = Model(Session.of(None))
+    assert (grey.about["side"], grey.about["coloured"]) == (8, False)
+    drawn = {control["name"] for control in grey.controls} - {control["name"] for control in coloured.controls}
+    assert drawn >= {"drawing"}
+
+
 def test_samples_of_a_class_end_where_the_class_ends(model: Model) -> None:
     frame = model.frame({"label": "3", "sample": 399})
     threes = np.flatnonzero(model.session.data.test.labels == 3)
@@ -422,7 +434,7 @@ def test_a_frame_gives_back_what_was_packed() -> None:
 
 
 def test_the_netcdf_holds_the_path(model: Model) -> None:
-    from fsp_dynamics.explorer.widget import respond
+    from fsp_dynamics.explorer.replies import respond
 
     reply, (content,) = respond(model, {"kind": "netcdf", "id": 3, "parameters": {"gain": 2.0}})
     assert reply == {"kind": "netcdf", "id": 3, "name": "path.nc"}

@@ -14,7 +14,9 @@ import pytest
 import fsp_dynamics as fsp
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.explorer.model import PIECES, Model
-from fsp_dynamics.explorer.widget import Explorer, respond, script, style
+from fsp_dynamics.explorer.replies import respond
+from fsp_dynamics.explorer.sources import script, style
+from fsp_dynamics.explorer.widget import Explorer
 
 
 @pytest.fixture

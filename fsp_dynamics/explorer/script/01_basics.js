@@ -70,6 +70,11 @@ function decades(low, high, most) {
     return marks;
 }
 
+/** The short name of a layer: h1, h2, ..., out. */
+function shortLayer(name) {
+    return name.replace("hidden ", "h").replace("output", "out");
+}
+
 /** Position of the largest number, or -1 where none is finite. */
 function argmax(numbers) {
     let best = -1;

@@ -39,7 +39,12 @@ function mixed(a, b, share) {
     return `rgb(${between.join(", ")})`;
 }
 
-/** Table of 256 colours through evenly spaced `stops`, each as one number in the byte order of ImageData (little endian: ABGR). */
+/** A colour as one number in the byte order of ImageData (little endian: ABGR). */
+function packed(red, green, blue) {
+    return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+}
+
+/** Table of 256 colours through evenly spaced `stops`, each as one number. */
 function table(stops) {
     const colours = stops.map(parts);
     const result = new Uint32Array(256);
@@ -47,7 +52,7 @@ function table(stops) {
         const at = (i / 255) * (stops.length - 1);
         const k = Math.min(Math.floor(at), stops.length - 2);
         const [red, green, blue] = [0, 1, 2].map((c) => Math.round(colours[k][c] + (colours[k + 1][c] - colours[k][c]) * (at - k)));
-        result[i] = ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+        result[i] = packed(red, green, blue);
     }
     return result;
 }

@@ -46,7 +46,7 @@ function readFrame(content, buffer) {
 }
 
 /**
- * The queue to Python. At most one request is open. Actions (learn, forget, netcdf) come first, one by one; then a frame,
+ * The queue to Python. At most one request is open. Actions (learn, forget, next, netcdf) come first, one by one; then a frame,
  * sent with the parameters at that time; then a piece of the sweep, requested through `nextPiece`.
  */
 class Requests {
@@ -66,7 +66,7 @@ class Requests {
         this.pump();
     }
 
-    /** Wish for a learn, forget or netcdf. */
+    /** Wish for a learn, forget, next or netcdf. */
     act(kind) {
         this.acts.push(kind);
         this.pump();
@@ -93,8 +93,8 @@ class Requests {
             return;
         }
         const time = this.wanted;
-        if (content.kind === "frame" || content.kind === "learn" || content.kind === "forget") {
-            this.wanted = null; // the reply to all three is a frame of these parameters
+        if (content.kind !== "sweep" && content.kind !== "netcdf") {
+            this.wanted = null; // the reply to all others is a frame of these parameters
         }
         content.id = this.newId();
         content.parameters = { ...this.parameters() };

@@ -39,6 +39,9 @@ function label(g, string, x, y, options = {}) {
     g.c.textAlign = align;
     g.c.textBaseline = base;
     const text = most === Infinity ? string : shortened(g, string, most);
+    if (text !== string) {
+        g.cut?.push(string);
+    }
     if (halo) {
         g.c.strokeStyle = g.theme.page;
         g.c.lineWidth = 4;

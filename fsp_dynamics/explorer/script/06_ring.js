@@ -1,9 +1,11 @@
 /* The ring: the layers as strips of heat around the loop, the image at its entrance, all at the cursor. */
 
 const GAP = 40; // pixels along the ring between two layers, where the arrow is
-const THICK = 17; // pixels across a strip
+const THICK = 17; // pixels across a strip; THIN in a low ring
+const THIN = 12;
+const LOW = 46; // half the height of a ring, below which its strips are thin and names of hidden layers above and below it
 
-/** Points of an ellipse by the share of its length (0 to 1), clockwise from its left end: position and outward normal. */
+/** Points of an ellipse by the share of its length (0 to 1), clockwise from its left end: position and outward normal; and how thick its strips are. */
 function ellipse(cx, cy, rx, ry) {
     const count = 400;
     const lengths = new Float64Array(count + 1);
@@ -26,7 +28,7 @@ function ellipse(cx, cy, rx, ry) {
         const norm = Math.hypot(nx, ny);
         return { x: cx + rx * Math.cos(a), y: cy + ry * Math.sin(a), nx: nx / norm, ny: ny / norm };
     };
-    return { point, whole };
+    return { point, whole, thick: ry < LOW ? THIN : THICK };
 }
 
 /** The ring's geometry in a card of this size, kept while the size stays. */
@@ -44,7 +46,7 @@ function cellPath(ring, from, to) {
     for (const side of [1, -1]) {
         for (let n = 0; n <= steps; n += 1) {
             const p = ring.point(side > 0 ? from + ((to - from) * n) / steps : to - ((to - from) * n) / steps);
-            path.lineTo(p.x + (side * p.nx * THICK) / 2, p.y + (side * p.ny * THICK) / 2);
+            path.lineTo(p.x + (side * p.nx * ring.thick) / 2, p.y + (side * p.ny * ring.thick) / 2);
         }
     }
     path.closePath();
@@ -57,7 +59,7 @@ function ringLayout(g, about) {
     const left = 12;
     const ringLeft = left + side + 40;
     const rx = Math.max(Math.min((g.w - ringLeft - 14 - THICK / 2) / 2, g.h * 0.85), 30);
-    const ry = Math.max(g.h / 2 - THICK / 2 - 20, 30);
+    const ry = Math.max(Math.min(g.h / 2 - THICK / 2 - 20, rx), 30);
     const spare = (g.w - ringLeft - 14 - THICK / 2 - 2 * rx) / 2;
     const ring = ellipse(ringLeft + spare + rx, g.h / 2, rx, ry);
     const layers = about.layers;
@@ -97,14 +99,17 @@ function arrowHead(g, from, to, colour) {
     g.c.fill();
 }
 
-/** The image (or, where it has no square, a strip of its pixels) with a thin frame. */
+/** The image (or, where it has no square, a strip of its pixels) with a thin frame; three planes are red, green and blue. */
 function drawImage(g, memory, scene, x, y, side) {
     const pixels = scene.frame.arrays.image.data;
+    const { coloured } = scene.about;
     const n = scene.about.side ?? 1;
-    const height = scene.about.side ? n : pixels.length;
+    const height = scene.about.side ? n : pixels.length / (coloured ? 3 : 1);
+    const level = (i) => Math.round(255 * clamp(pixels[i] || 0, 0, 1));
     const picture = bitmap(memory, "image", n, height, (out) => {
-        for (let i = 0; i < out.length; i += 1) {
-            out[i] = g.theme.grey[Math.round(255 * clamp(pixels[i] || 0, 0, 1))];
+        const size = out.length;
+        for (let i = 0; i < size; i += 1) {
+            out[i] = coloured ? packed(level(i), level(i + size), level(i + 2 * size)) : g.theme.grey[level(i)];
         }
     });
     g.c.imageSmoothingEnabled = false;
@@ -115,9 +120,9 @@ function drawImage(g, memory, scene, x, y, side) {
 }
 
 /** A name beside the ring at its point p: `side` 1 outside, -1 inside, far enough away to clear the strip. */
-function besideRing(g, text, p, side, options = {}) {
+function besideRing(g, ring, text, p, side, options = {}) {
     font(g, options.size, options.weight);
-    const reach = THICK / 2 + 4 + (Math.abs(p.nx) * g.c.measureText(text).width) / 2 + Math.abs(p.ny) * 6;
+    const reach = ring.thick / 2 + 4 + (Math.abs(p.nx) * g.c.measureText(text).width) / 2 + Math.abs(p.ny) * 6;
     label(g, text, p.x + side * p.nx * reach, p.y + side * p.ny * reach, { align: "center", base: "middle", ...options });
 }
 
@@ -131,7 +136,7 @@ function classNumbers(g, scene, strip, ring) {
         const edge = (u === 0 || u === shown - 1) && !(target !== null && Math.abs(u - target) === 1);
         if (!close || bold || edge) {
             const p = ring.point(strip.start + (strip.span * (u + 0.5)) / shown);
-            besideRing(g, String(u), p, 1, bold ? { size: 11, weight: 700, colour: g.theme.ink } : { size: 10 });
+            besideRing(g, ring, String(u), p, 1, bold ? { size: 11, weight: 700, colour: g.theme.ink } : { size: 10 });
         }
     }
 }
@@ -139,7 +144,7 @@ function classNumbers(g, scene, strip, ring) {
 /** What does not change with the cursor: image, arrows with the names of the matrices, names of the layers, class numbers. */
 function drawRing(g, scene, memory) {
     const layout = keptLayout(g, scene.about, memory);
-    const { image, ring, strips } = layout;
+    const { image, ring, strips, centre } = layout;
     const layers = scene.about.layers;
     drawImage(g, memory, scene, image.x, image.y, image.side);
     const below = { align: "center", base: "top", most: image.side + 22, colour: g.theme.ink };
@@ -152,7 +157,11 @@ function drawRing(g, scene, memory) {
     label(g, names.input, (image.x + image.side + entry.x) / 2 - 1, entry.y - 6, above);
     for (let k = 0; k < layers.length; k += 1) {
         drawGap(g, layout, k, names);
-        besideRing(g, layers[k].name, ring.point(strips[k].start + strips[k].span / 2), -1, { colour: g.theme.ink });
+        const name = centre.ry < 76 && centre.rx < 130 ? shortLayer(layers[k].name) : layers[k].name;
+        const p = ring.point(strips[k].start + strips[k].span / 2);
+        const low = centre.ry < LOW;
+        const outside = low && k < layers.length - 1 && Math.abs(p.ny) > 0.5;
+        besideRing(g, ring, name, p, outside ? 1 : -1, { colour: g.theme.ink, size: low ? 10 : 11 });
     }
     classNumbers(g, scene, strips.at(-1), ring);
     return layout;
@@ -200,12 +209,30 @@ function ringCursor(g, scene, layout) {
             g.c.fill(strips[k].cells[u]);
         }
     });
-    const reading = readingAt(scene);
-    const middle = { align: "center", base: "middle", most: 2 * centre.rx - 60 };
+    drawReading(g, readingAt(scene), centre);
+}
+
+/** The prediction in the middle of the ring: class and rate in two lines, in a low ring in one (without the rate where both are too long). */
+function drawReading(g, { text, detail }, { x, y, rx, ry }) {
+    const middle = { align: "center", base: "middle", most: 2 * rx - 60 };
+    const bold = { weight: 600, colour: g.theme.ink };
+    if (ry < LOW) {
+        font(g, 12, 600);
+        const first = g.c.measureText(text).width;
+        font(g);
+        const whole = first + 6 + g.c.measureText(detail).width;
+        const both = whole <= 2 * rx - 90;
+        label(g, text, x - (both ? (whole - first) / 2 : 0), y, { ...middle, ...bold, size: 12 });
+        if (both) {
+            label(g, detail, x + whole / 2, y, { ...middle, align: "right" });
+        }
+        return;
+    }
     // Longer text leaves the middle line to the names of the layers at the sides.
-    const long = reading.text.length > 2;
-    label(g, reading.text, centre.x, centre.y - (long ? 15 : 2), { ...middle, size: long ? 14 : 26, weight: 600, colour: g.theme.ink });
-    label(g, reading.detail, centre.x, centre.y + (long ? 15 : 20), middle);
+    const long = text.length > 2;
+    const up = !long && ry < 76 ? 10 : 0; // out of the way of the output's name
+    label(g, text, x, y - up - (long ? 15 : 2), { ...middle, ...bold, size: long ? 14 : up ? 22 : 26 });
+    label(g, detail, x, y - up + (long ? 15 : 20), middle);
 }
 
 /** The prediction at the cursor: the class with the highest rate, and that rate. */

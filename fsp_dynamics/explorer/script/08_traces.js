@@ -12,31 +12,28 @@ function spread(wanted, apart, low, high) {
     return placed;
 }
 
-/** Names of the classes at the right end of their curves; those that end near 0 share one label. */
+/** Names of the classes at the right end of their curves; those that end near 0 share one label, and in a low card all below the highest. */
 function classLabels(g, scene, box) {
     const { frame, about } = scene;
     const n = frame.outputs;
     const last = frame.arrays.output.data.subarray((frame.T - 1) * n, frame.T * n);
     const { target, prediction_nudged: read } = frame.readouts;
-    const named = [];
-    let others = 0;
-    for (let k = 0; k < n; k += 1) {
-        if (!Number.isFinite(last[k])) {
-            continue;
-        }
-        if (k === target || k === read || last[k] > 0.04) {
-            named.push({ k, at: box.Y(clamp(last[k], box.y[0], box.y[1])), text: about.classes[k] ?? String(k) });
-        } else {
-            others += 1;
-        }
-    }
-    if (others > 0) {
-        named.push({ k: -1, at: box.Y(0), text: named.length > 0 ? `${others} more` : "all" });
+    const [high, low] = [box.top + 2, box.bottom - 4];
+    const room = Math.max(Math.floor((low - high) / 12), 1); // and one label for the others
+    const wanted = (k) => Number(k === target || k === read);
+    const ends = Array.from(last, (_, k) => k).filter((k) => Number.isFinite(last[k]));
+    const shown = ends.filter((k) => wanted(k) || last[k] > 0.04).sort((i, j) => wanted(j) - wanted(i) || last[j] - last[i]).slice(0, room);
+    const at = (rate) => box.Y(clamp(rate, box.y[0], box.y[1]));
+    const named = shown.map((k) => ({ k, at: at(last[k]), text: about.classes[k] ?? String(k) }));
+    const others = ends.filter((k) => !shown.includes(k));
+    if (others.length > 0) {
+        const most = Math.max(...others.map((k) => last[k]));
+        named.push({ k: -1, at: at(most > 0.04 ? most : 0), text: shown.length > 0 ? `${others.length} more` : "all" });
     }
     named.sort((a, b) => Number(a.k < 0) - Number(b.k < 0) || a.at - b.at || a.k - b.k);
-    const places = spread(named.map(({ at }) => at), 12, box.top + 2, box.bottom - 4);
-    named.forEach(({ k, at, text }, i) => {
-        segment(g, box.right + 2, at, box.right + 10, places[i], { colour: k < 0 ? g.theme.hair : g.theme.lines[k % 10], width: 1 });
+    const places = spread(named.map(({ at: end }) => end), 12, high, low);
+    named.forEach(({ k, at: end, text }, i) => {
+        segment(g, box.right + 2, end, box.right + 10, places[i], { colour: k < 0 ? g.theme.hair : g.theme.lines[k % 10], width: 1 });
         const colour = k < 0 ? g.theme.muted : g.theme.ink;
         label(g, text, box.right + 13, places[i], { base: "middle", weight: k === target ? 600 : 400, colour, most: g.w - box.right - 15 });
     });
@@ -93,11 +90,12 @@ function outputCursor(g, scene, box) {
     }
 }
 
-/** Text of the predictions and margins at the end of both phases. */
+/** Texts of the predictions and margins at the end of both phases, the longest first. */
 function verdicts({ about, frame: { readouts, second } }) {
     const name = (prediction) => about.classes[prediction] ?? "none";
-    const free = `free ${name(readouts.prediction_free)}, margin ${fixed(readouts.margin_free, 2)}`;
-    return second ? `${free} · nudged ${name(readouts.prediction_nudged)}, ${fixed(readouts.margin_nudged, 2)}` : free;
+    const [free, nudged] = ["free", "nudged"].map((phase) => [name(readouts[`prediction_${phase}`]), fixed(readouts[`margin_${phase}`], 2)]);
+    const long = `free ${free[0]}, margin ${free[1]}`;
+    return second ? [`${long} · nudged ${nudged[0]}, ${nudged[1]}`, `${free.join(" (")}) → ${nudged.join(" (")})`] : [long];
 }
 
 const outputView = {
@@ -110,7 +108,7 @@ const outputView = {
     describe(scene) {
         const { readouts } = scene.frame;
         const target = readouts.target === null ? "There is no target" : `The target is ${scene.about.classes[readouts.target]}`;
-        return `Output rates over time, one curve for each of ${scene.frame.outputs} classes. ${target}. Predictions: ${verdicts(scene)}.`;
+        return `Output rates over time, one curve for each of ${scene.frame.outputs} classes. ${target}. Predictions: ${verdicts(scene)[0]}.`;
     },
 };
 
@@ -171,7 +169,7 @@ function drawSettling(g, scene) {
             curve(g, first, last, (i) => box.X(frame.times[i]), y, { colour, dash });
         }
         const name = about.layers[k].name;
-        items.push({ text: name, short: name.replace("hidden ", "h").replace("output", "out"), colour, dash });
+        items.push({ text: name, short: shortLayer(name), colour, dash });
     }
     slope(g, frame, box, 0, frame.free, readouts.abscissa_free, g.theme.ink);
     slope(g, frame, box, frame.free + 1, frame.T - 1, readouts.abscissa_nudged, g.theme.ink);
@@ -198,11 +196,16 @@ function layerLine(k, L) {
     return k === L - 1 ? 6 : [0, 1, 4, 2, 8][k % 5];
 }
 
-/** Text of the settle times of both phases. */
+/** Texts of the settle times of both phases, the longest first; where one does not settle, about how much longer it would need. */
 function settleTexts({ frame: { readouts, second } }) {
-    const text = (status, time) => (finite(time) ? fixed(time, 2) : status === "not finite" ? "not finite" : "does not");
-    const free = `settles: free ${text(readouts.status_free, readouts.settle_free)}`;
-    return second ? `${free} · nudged ${text(readouts.status_nudged, readouts.settle_nudged)}` : free;
+    const phases = second ? ["free", "nudged"] : ["free"];
+    const told = ([after, needs, more, never]) => phases.map((phase) => {
+        const [status, time, missing] = ["status", "settle", "missing"].map((name) => readouts[`${name}_${phase}`]);
+        const unsettled = finite(missing) ? `${needs}${format(missing, 2)}${more}` : never;
+        return `${phase} ${finite(time) ? `${after}${fixed(time, 1)}` : status === "not finite" ? "not finite" : unsettled}`;
+    }).join(" · ");
+    const whole = told(["after ", "needs about ", " more", "does not"]);
+    return [`settles: ${whole}`, whole, told(["", "≈ ", " more", "does not"]), told(["", "+", "", "never"])];
 }
 
 const settlingView = {
@@ -218,7 +221,7 @@ const settlingView = {
         const predicted = slopes.map(([name, value]) => `${name} exp(${format(value)} t)`).join(", ");
         const nudged = scene.frame.second ? `, nudged phase ${readouts.status_nudged}` : "";
         return `Residual of each layer over time, logarithmic, with the tolerance ${format(readouts.tolerance)}. Free phase `
-            + `${readouts.status_free}${nudged}; ${settleTexts(scene)}. `
+            + `${readouts.status_free}${nudged}; ${settleTexts(scene)[0]}. `
             + `Slopes of the spectra, dotted: ${predicted || "none"}.`;
     },
 };

@@ -225,17 +225,18 @@ function spectrumLegend(g, second) {
     fittingLegend(g, items, g.w - g.c.measureText("imaginary part").width - 24, 3);
 }
 
-/** Text of the largest real part of each spectrum. */
-function abscissae({ frame: { readouts, second } }) {
-    const free = `largest real part: free ${fixed(readouts.abscissa_free, 3)}`;
-    return second ? `${free} · nudged ${fixed(readouts.abscissa_nudged, 3)}` : free;
+/** Texts of the slowest mode, the largest real part of each spectrum, the longest first. */
+function slowestModes({ frame: { readouts, second } }) {
+    const free = `free ${fixed(readouts.abscissa_free, 3)}`;
+    const both = second ? `${free} · nudged ${fixed(readouts.abscissa_nudged, 3)}` : free;
+    return [`slowest mode: ${both}`, both];
 }
 
 const spectrumView = {
     name: "spectrum",
     title: "Spectrum",
     draw: drawSpectrum,
-    value: abscissae,
+    value: slowestModes,
     describe: (scene) => "Eigenvalues of the linearised field at the free equilibrium (circles) and at the nudged one (crosses); shaded where one "
-        + `step of the integrator shrinks; ${abscissae(scene)}.`,
+        + `step of the integrator shrinks; ${slowestModes(scene)[0]}.`,
 };

@@ -196,12 +196,18 @@ function controlFor(spec, prefix, signal, changed) {
     return kinds[spec.kind](spec, prefix, signal, changed);
 }
 
-const GROUPS = ["image", "dynamics", "network", "phases", "view"];
+/** The button that goes to an image on which something moves. */
+function nextButton() {
+    return button("next", "Next informative image", "The next image that the network gets wrong, or right by a margin of at most 0.5");
+}
+
+const GROUPS = ["image", "phases", "dynamics", "network", "view"];
 const OPEN_GROUPS = ["image", "dynamics", "phases"];
 
-/** All controls, in the order of their groups: { map by name, element }. */
+/** All controls, in the order of their groups, with the button for the next informative image: { controls (a map by name), next, element }. */
 function controlPanel(specs, prefix, signal, changed) {
     const controls = new Map();
+    const next = nextButton();
     const groups = [...new Set([...GROUPS, ...specs.map(({ group }) => group)])];
     const boxes = groups.map((group) => {
         const members = specs.filter((spec) => spec.group === group);
@@ -211,8 +217,11 @@ function controlPanel(specs, prefix, signal, changed) {
         const made = members.map((spec) => controlFor(spec, prefix, signal, changed));
         made.forEach((control) => controls.set(control.spec.name, control));
         const inner = make("div", { class: "fsp-controls" }, ...made.map(({ element }) => element));
+        if (group === "image") {
+            controls.get("sample").element.after(next);
+        }
         const open = OPEN_GROUPS.includes(group);
         return make("details", { class: "fsp-group", "data-group": group, open }, make("summary", { text: group }), inner);
     });
-    return { controls, element: make("div", { class: "fsp-groups" }, ...boxes) };
+    return { controls, next, element: make("div", { class: "fsp-groups" }, ...boxes) };
 }

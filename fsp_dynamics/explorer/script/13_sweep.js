@@ -1,4 +1,4 @@
-/* The sweep: output rates, settle time and largest real part against the slider last moved, requested piece by piece while nothing else is pending. */
+/* The sweep: output rates, settle time and slowest mode against the slider last moved, requested piece by piece while nothing else is pending. */
 
 /** The points of a sweep, gathered piece by piece. */
 class Sweep {
@@ -172,19 +172,21 @@ function sweepText(scene) {
 }
 
 const sweepViews = [
-    { name: "sweep-rates", title: "Output rates", draw: drawSweepRates, describe: (scene) => `Equilibrium output rates ${sweepText(scene)}` },
+    { name: "sweep-rates", title: "Output rates", fixed: true, draw: drawSweepRates, describe: (scene) => `Equilibrium output rates ${sweepText(scene)}` },
     {
         name: "sweep-settle",
         title: "Settle time",
+        fixed: true,
         value: ({ sweep: { points } }) => hatched(points.settle, "does not settle within the phase"),
         draw: (g, scene) => drawSweepLine(g, scene, scene.sweep.points.settle, "time", "does not", false),
         describe: (scene) => `Settle time ${sweepText(scene)}`,
     },
     {
         name: "sweep-abscissa",
-        title: "Largest real part",
+        title: "Slowest mode",
+        fixed: true,
         value: ({ sweep: { points } }) => hatched(points.abscissa, "no equilibrium"),
         draw: (g, scene) => drawSweepLine(g, scene, scene.sweep.points.abscissa, "1/time", "none", true),
-        describe: (scene) => `Largest real part of the spectrum at the equilibrium ${sweepText(scene)}`,
+        describe: (scene) => `Slowest mode, the largest real part of the spectrum at the equilibrium, ${sweepText(scene)}`,
     },
 ];

@@ -10,11 +10,14 @@ class Card {
         this.probed = null;
         this.title = make("span", { class: "fsp-title", text: view.title });
         this.caption = make("span", { class: "fsp-caption" });
+        this.enlarge = make("button", { type: "button", class: "fsp-small", "data-enlarges": view.name });
+        this.hide = make("button", { type: "button", class: "fsp-small", "aria-label": `Hide ${view.title}`, title: "Hide", "data-hides": view.name }, icon(HIDE));
+        const tools = view.fixed ? null : make("span", { class: "fsp-tools" }, this.enlarge, this.hide);
         this.base = make("canvas", { role: "img", "aria-label": view.title });
         this.over = make("canvas", { "aria-hidden": "true", class: view.timed ? "fsp-timed" : null });
         this.holder = make("div", { class: "fsp-canvas" }, this.base, this.over);
         this.element = make("figure", { "data-view": view.name, class: view.wide ? "fsp-wide" : null },
-            make("figcaption", {}, this.title, this.caption), this.holder);
+            make("figcaption", {}, this.title, this.caption, tools), this.holder);
         this.listen();
     }
 
@@ -32,6 +35,11 @@ class Card {
             canvas.height = height;
         }
         Object.assign(this, { w, h, ratio });
+        const c = this.base.getContext("2d");
+        const { fontFamily } = getComputedStyle(this.element);
+        c.font = `600 12px ${fontFamily}`;
+        this.font = `400 11px ${fontFamily}`;
+        this.room = w - c.measureText(this.view.title).width - (this.view.fixed ? 28 : 84); // for the caption
         return true;
     }
 
@@ -40,7 +48,7 @@ class Card {
         const c = canvas.getContext("2d");
         c.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
         c.clearRect(0, 0, this.w, this.h);
-        return { c, w: this.w, h: this.h, ratio: this.ratio, theme };
+        return { c, w: this.w, h: this.h, ratio: this.ratio, theme, cut: this.cut };
     }
 
     /** Draws the picture, its description and its caption; a card without room draws nothing. */
@@ -48,9 +56,11 @@ class Card {
         if (!(this.w > 60 && this.h > 60)) {
             return;
         }
+        this.cut = [];
         this.layout = this.view.draw(this.pen(this.base, scene.theme), scene, this.memory);
         mark(this.base, "aria-label", this.view.describe(scene));
         this.drawCursor(scene);
+        this.element.dataset.cut = this.cut.join(" | "); // labels that were too long
     }
 
     /** Draws the layer above the picture, and what the caption says at the cursor. */
@@ -61,11 +71,14 @@ class Card {
         this.say(scene);
     }
 
-    /** The caption: what is under the pointer, else the view's own. */
+    /** The caption: what is under the pointer, else the view's own. A view may give several texts, the longest first: the first that fits. */
     say(scene) {
-        const text = (this.probed && this.layout !== null && this.view.probe(scene, this.layout, ...this.probed)) || this.view.value?.(scene) || "";
-        write(this.caption, text);
-        mark(this.caption, "title", text);
+        const probed = this.probed && this.layout !== null && this.view.probe(scene, this.layout, ...this.probed);
+        const texts = [probed || this.view.value?.(scene) || ""].flat();
+        const c = this.base.getContext("2d");
+        c.font = this.font;
+        write(this.caption, texts.find((text) => c.measureText(text).width <= this.room) ?? texts.at(-1));
+        mark(this.caption, "title", texts[0]);
     }
 
     /** Dragging over a view of time moves the cursor; hovering over one with a probe says what is there. */

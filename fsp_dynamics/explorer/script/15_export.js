@@ -42,11 +42,12 @@ function wrapped(c, text, width) {
 }
 
 /**
- * All cards as they lie in `area`, in one canvas: the title and the text above, then every card with its caption. `ratio` pixels per CSS pixel,
- * at which the cards' canvases have been drawn.
+ * All cards in one canvas: the title and the text above, then the `parts` one below the other, each { cards, area } with the cards as they lie in
+ * their area. `ratio` pixels per CSS pixel, at which the cards' canvases have been drawn.
  */
-function compose(cards, area, { title, text, theme, ratio }) {
-    const frame = area.getBoundingClientRect();
+function compose(parts, { title, text, theme, ratio }) {
+    const frames = parts.map(({ area }) => area.getBoundingClientRect());
+    const frame = { width: frames[0].width, height: frames.reduce((sum, { height }) => sum + height + 10, -10) };
     const margin = 16;
     const canvas = document.createElement("canvas");
     const c = canvas.getContext("2d");
@@ -65,9 +66,11 @@ function compose(cards, area, { title, text, theme, ratio }) {
     c.fillText(title, margin, margin);
     c.font = textFont;
     lines.forEach((line, n) => c.fillText(line, margin, margin + 26 + n * 18));
-    for (const card of cards) {
-        composeCard(c, card, frame, margin, head, theme);
-    }
+    let top = head;
+    parts.forEach(({ cards }, n) => {
+        cards.forEach((card) => composeCard(c, card, frames[n], margin, top, theme));
+        top += frames[n].height + 10;
+    });
     return canvas;
 }
 

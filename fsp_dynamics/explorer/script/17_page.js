@@ -30,33 +30,38 @@ function head(title) {
     ];
     const row = make("div", { class: "fsp-buttons" }, ...buttons);
     const bar = make("div", { class: "fsp-bar", role: "group", "aria-label": title }, move.element, row);
+    const reason = make("span");
+    const next = nextButton();
+    const remark = make("p", { class: "fsp-remark", "data-role": "remark", hidden: true }, reason, " ", next);
     const readout = make("p", { role: "status", "aria-live": "polite", "data-role": "readout", class: "fsp-readout", text: "Waiting for Python …" });
     const refusal = make("p", { role: "alert", "data-role": "refusal", class: "fsp-refusal" });
     const speed = make("span", { class: "fsp-speed", "data-role": "speed" });
-    const status = make("div", { class: "fsp-status" }, make("div", { class: "fsp-messages" }, readout, refusal), speed);
-    return { move, bar, readout, refusal, speed, status, buttons };
+    const status = make("div", { class: "fsp-status" }, make("div", { class: "fsp-messages" }, readout, remark, refusal));
+    return { move, bar, row, readout, remark, reason, refusal, speed, status, buttons: [...buttons, next] };
 }
 
-/** The drawer of the sweep. */
-function drawer(cards) {
+/** The drawer of the sweep; at the right end of its line, how long Python took. */
+function drawer(cards, speed) {
     const caption = make("span", { class: "fsp-caption" });
-    const summary = make("summary", { "data-role": "sweep" }, make("span", { class: "fsp-title", text: "Sweep" }), caption);
+    const summary = make("summary", { "data-role": "sweep" }, make("span", { class: "fsp-title", text: "Sweep" }), caption, speed);
     const grid = make("div", { class: "fsp-sweepviews" }, ...cards.map(({ element }) => element));
     return { element: make("details", { class: "fsp-sweep" }, summary, grid), caption, grid };
 }
 
 /** The whole page around the panel of controls and the cards. */
-function pageOf(about, panel, cards, sweepCards) {
+function pageOf(about, panel, cards, sweepCards, menu) {
     const top = head(about.title);
-    const sweep = drawer(sweepCards);
+    top.row.append(menu);
+    const sweep = drawer(sweepCards, top.speed);
     const views = make("div", { class: "fsp-views" }, ...cards.map(({ element }) => element));
+    const origin = about.run === null ? about.dataset : `run ${about.run}, ${about.dataset}`;
     const heading = make("div", { class: "fsp-heading", role: "heading", "aria-level": 2 },
-        make("span", { text: about.title }), make("span", { class: "fsp-dataset", text: about.dataset }));
+        make("span", { text: about.sizes.join("-") }), make("span", { class: "fsp-dataset", text: origin }));
     const rail = make("div", { class: "fsp-rail" }, heading, panel.element);
-    const area = make("div", { class: "fsp-area" }, views, sweep.element);
-    const main = make("div", { class: "fsp-main" }, top.bar, top.status, area);
+    const area = make("div", { class: "fsp-area", tabindex: -1 }, views);
+    const main = make("div", { class: "fsp-main" }, top.bar, top.status, area, sweep.element);
     const root = make("div", {
         class: "fsp-explorer", role: "region", "aria-label": `Explorer: ${about.title}`,
     }, make("div", { class: "fsp-body" }, rail, main));
-    return { ...top, root, rail, views, sweep, area };
+    return { ...top, root, rail, views, sweep, buttons: [...top.buttons, panel.next] };
 }

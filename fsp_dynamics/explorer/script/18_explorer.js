@@ -31,7 +31,9 @@ class Explorer {
         const page = { signal: this.signal, seek: (time) => this.seekTime(time), scene: () => this.scene() };
         this.cards = VIEWS.map((view) => new Card(view, page));
         this.sweepCards = sweepViews.map((view) => new Card(view, page));
-        this.page = pageOf(this.about, this.panel, this.cards, this.sweepCards);
+        this.viewing = new Viewing(this.cards, this.signal, () => this.fit());
+        this.page = pageOf(this.about, this.panel, this.cards, this.sweepCards, this.viewing.menu);
+        this.viewing.grid = this.page.views;
         el.append(this.page.root);
         this.sweep.choose(this.firstSwept());
         connect(this);
@@ -120,7 +122,7 @@ class Explorer {
         this.frame = readFrame(content, buffer);
         const sentWith = request?.content.parameters;
         this.adopt(Object.fromEntries(Object.entries(used).filter(([name]) => !sentWith || same(sentWith[name], this.parameters[name]))));
-        if (request !== null && (request.content.kind === "learn" || request.content.kind === "forget")) {
+        if (request !== null && ["learn", "forget", "next"].includes(request.content.kind)) {
             this.sweep.restart();
         }
         this.requests.pump();
@@ -154,6 +156,8 @@ class Explorer {
         const { readouts } = this.frame;
         const { controls } = this.panel;
         write(this.page.readout, readouts.text);
+        this.page.remark.hidden = !readouts.remark;
+        write(this.page.reason, readouts.remark ?? "");
         write(this.page.refusal, "");
         write(this.page.speed, finite(readouts.milliseconds) ? `Python ${Math.round(readouts.milliseconds)} ms` : "");
         for (const control of controls.values()) {
@@ -316,10 +320,9 @@ class Explorer {
         }
         const ratio = Math.max(window.devicePixelRatio || 1, 2);
         this.fit(ratio);
-        const cards = this.sweep.opened ? [...this.cards, ...this.sweepCards] : this.cards;
-        const { theme, about, frame } = this;
-        const area = this.sweep.opened ? this.page.area : this.page.views;
-        const picture = compose(cards, area, { title: about.title, text: frame.readouts.text, theme, ratio });
+        const { theme, about, frame, page } = this;
+        const sweep = this.sweep.opened ? [{ cards: this.sweepCards, area: page.sweep.grid }] : [];
+        const picture = compose([{ cards: this.cards, area: page.views }, ...sweep], { title: about.title, text: frame.readouts.text, theme, ratio });
         this.fit();
         picture.toBlob((blob) => {
             saveFile(`explorer-${about.dataset}.png`, "image/png", [blob]);

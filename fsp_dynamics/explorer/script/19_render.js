@@ -44,6 +44,7 @@ function actions(explorer) {
         reset: (event) => resetAll(explorer, event.timeStamp),
         learn: () => explorer.requests.act("learn"),
         forget: () => explorer.requests.act("forget"),
+        next: () => explorer.requests.act("next"),
         netcdf: () => explorer.requests.act("netcdf"),
         png: () => explorer.savePicture(),
         code: async () => {
