@@ -18,6 +18,10 @@ LIBRARIES = {
 """What each is for, how its variables begin, and its file."""
 
 
+EXTRAS = {"torch": "torch", "torchdiffeq": "torch", "nir": "nir"}
+"""Libraries that come with an extra of the package, and that extra."""
+
+
 def imported(module: str) -> ModuleType:
     """A module of the package. Raises ConfigurationError if a library does not start with its
     settings, and what else its import raises.
@@ -30,8 +34,12 @@ def imported(module: str) -> ModuleType:
 
 def explained(error: BaseException) -> ConfigurationError | None:
     """The error with which a library could not be imported, with the settings it may have come
-    from; None for any other error, and where there are no settings.
+    from, or with what installs it; None for any other error, and where there are no settings.
     """
+    if isinstance(error, ModuleNotFoundError) and (missing := (error.name or "").partition(".")[0]) in EXTRAS:
+        return ConfigurationError(
+            f"{missing} is not installed, which this needs; pip install 'fsp_dynamics[{EXTRAS[missing]}]'"
+        )
     modules = {
         frame.f_globals.get("__name__")
         for frame, _ in traceback.walk_tb(error.__traceback__)

@@ -88,8 +88,13 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
 
     >>> import numpy as np
     >>> X, y = np.array([[0.0, 1.0], [1.0, 0.0]] * 10), np.array(["left", "right"] * 10)
-    >>> LoopClassifier(hidden=(5,), epochs=10, random_state=0).fit(X, y).predict([[0.1, 0.8]])
+    >>> model = LoopClassifier(hidden=(5,), epochs=10, random_state=0).fit(X, y)
+    >>> model.predict([[0.1, 0.8]])
     array(['left'], dtype='<U5')
+    >>> model.predict_proba(X).shape, model.decision_function(X).shape, model.to_images(X).shape
+    ((20, 2), (20,), (20, 2))
+    >>> model.partial_fit(X, y).n_iter_
+    11
     """
 
     def __init__(
@@ -126,6 +131,10 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
         Warns (ConvergenceWarning) of outputs that were silent and of samples that did not converge
         in the last epoch. Raises ConfigurationError for invalid settings or fewer than two
         classes, NotFiniteError if the weights diverge.
+
+        Returns
+        -------
+        LoopClassifier : itself.
         """
         if not is_whole(self.epochs, 1):
             raise ConfigurationError(f"epochs = {self.epochs!r}, expected a whole number, 1 or more")
@@ -146,6 +155,10 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
         features is that of the first data. Warns of samples that did not converge. Raises as
         `fit`, and ConfigurationError for unknown labels or a changed `hidden`, `scale`,
         `loop_scale` or `random_state`.
+
+        Returns
+        -------
+        LoopClassifier : itself.
         """
         first = not hasattr(self, "network_")
         if not first:
@@ -175,6 +188,10 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
         For two classes (B,): (second - first) / (second + first), which is 2 `predict_proba` - 1
         of the second. Warns (ConvergenceWarning), as `predict`, `predict_proba` and `score` do, of
         samples that did not converge.
+
+        Returns
+        -------
+        array : (B, n_classes), or (B,) for two classes.
         """
         rates = self._rates(X)
         return 2 * _normalised(rates)[:, 1] - 1 if len(self.classes_) == 2 else rates
@@ -185,17 +202,31 @@ class LoopClassifier(ClassifierMixin, BaseEstimator):
 
         They rank the classes but are not calibrated: saturated outputs give 0 and 1 (see
         `CalibratedClassifierCV`).
+
+        Returns
+        -------
+        array : (B, n_classes), rows of sum 1.
         """
         return _normalised(self._rates(X))
 
     def predict(self, X: Any) -> Array:
-        """The label of the output with the highest rate, (B,)."""
+        """The label of the output with the highest rate, (B,).
+
+        Returns
+        -------
+        array : (B,) of `classes_`.
+        """
         strongest = self._rates(X).argmax(1)
         predicted: Array = self.classes_[strongest]
         return predicted
 
     def to_images(self, X: Any) -> Array:
-        """X as the input of `network_`, (B, n_features) float32."""
+        """X as the input of `network_`, (B, n_features) float32.
+
+        Returns
+        -------
+        array : (B, n_features) float32 in [0, 1], where `scale` is "minmax".
+        """
         check_is_fitted(self)
         return self._scaled(validate_data(self, _plain("X", X), dtype=(np.float64, np.float32), reset=False))
 

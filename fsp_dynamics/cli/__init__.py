@@ -1,48 +1,25 @@
 """The command line `fsp`: parses, calls the package, shows what it returns. Results on stdout, all
 else on stderr.
 
-Commands import what they need when they run, so that `fsp --help` answers at once. Every failure
-is one line and one of the exit codes of `EXIT_CODES`; FSP_DEBUG=1 shows the traceback.
+A command is imported when it is called, and what it needs when it runs, so that `fsp --help`
+answers at once. Every failure is one line and one of the exit codes of `EXIT_CODES`; FSP_DEBUG=1
+shows the traceback.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from fsp_dynamics import errors, streams
-from fsp_dynamics.cli import analysis, data, sweep, tools
-from fsp_dynamics.cli.options import (
-    SEVERAL,
-    AllowImport,
-    BackendName,
-    DataDir,
-    Device,
-    Json,
-    Products,
-    RunPath,
-    SaveMinutes,
-    ShowProgress,
-    Threads,
-    in_options,
-    overrides,
-    report,
-    reporter,
-    with_fields,
-)
-from fsp_dynamics.experiments.config_io import presets
-from fsp_dynamics.experiments.execution import NoConvergenceError
+from fsp_dynamics.cli.messages import in_options, report
 from fsp_dynamics.settings import explained
-from fsp_dynamics.tables import outcome, print_json, print_table, shown
 
 EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.RunLockedError, 6),
@@ -51,7 +28,7 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (errors.CheckpointError, 5),
     (errors.NotFiniteError, 4),
     (errors.NotConvergedError, 4),
-    (NoConvergenceError, 4),
+    (errors.NoConvergenceError, 4),
     (errors.RankLostError, 8),
     (errors.NotAFileError, 7),
     (errors.FspError, 2),
@@ -62,11 +39,9 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 1.
 """
 
-RUN_COLUMNS = (
-    *("run", "family", "data", "hidden", "seed", "status", "epochs", "best_epoch"),
-    *("train_error", "valid_error", "test_error", "alignment_degrees", "seconds"),
-)
 FOLDERS = ("--out", "--data-dir")
+_LISTING: tuple[list[str], ...] = ([], ["--help"], ["-h"])
+"""The words that list the commands."""
 
 _EPILOGUE = """\
 Exit codes: 0 success; 2 usage or configuration; 3 data; 4 diverged, not converged, or a check failed; \
@@ -81,192 +56,90 @@ def _version() -> str:
     return version("fsp_dynamics")
 
 
-app = App(
-    name="fsp",
-    help="Hopfield-style rate networks with a feedforward loop, trained by a contrastive Hebbian rule.",
-    help_epilogue=_EPILOGUE,
-    help_format="plaintext",
-    version=_version,
-    suppress_keyboard_interrupt=False,
-)
-app.command(data.data)
-app.command(analysis.figure)
-app.command(analysis.stability)
-app.command(analysis.gradients)
-app.command(sweep.sweep)
-app.command(tools.explore)
-app.command(tools.check)
-app.command(tools.bench)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "bench": ("tools", "Measure the speed of training beside backpropagation on this machine, from a source tree."),
+    "check": (
+        "tools",
+        "Check the solvers and the learning rule on this machine: orders, agreement, eq. 14, equilibrium propagation.",
+    ),
+    "compare": (
+        "listing",
+        "Show what differs between runs, and the results of each; with --out, their curves over each other.",
+    ),
+    "cost": (
+        "cost",
+        "Measure what a batch costs each learner of a discrete network, stage by stage: bytes kept for the backward "
+        "pass, and seconds.",
+    ),
+    "data": ("data", "List the images on this machine, and download more."),
+    "evaluate": (
+        "judging",
+        "Evaluate a trained network on a part of the data: error, also of each class, which classes are taken for "
+        "which, convergence, saturation, units that are stuck, dead outputs.",
+    ),
+    "explore": ("tools", "Open the interactive explorer as a page in the browser."),
+    "figure": (
+        "analysis",
+        "Draw a figure from the records of runs: NAME.png, NAME.svg, the numbers drawn (NAME.csv) and a caption "
+        "(NAME.txt).",
+    ),
+    "gradients": (
+        "analysis",
+        "Compare a trained network's update with the true gradient, for each matrix and source of deviation.",
+    ),
+    "predict": (
+        "judging",
+        "Classify images with a trained network: class, score of each output, whether it converged.",
+    ),
+    "quickstart": (
+        "training",
+        "Train a first network on small digits, draw its learning curve and loop alignment, and show what to try next.",
+    ),
+    "runs": ("listing", "List the runs at or below folders: what differs between them, and their results."),
+    "spikes": (
+        "spikes",
+        "Evaluate a trained spiking network and count its spikes, as it is, and with weights of fewer bits, with other "
+        "steps of time, or with other thresholds, one at a time; write it as NIR.",
+    ),
+    "stability": (
+        "analysis",
+        "Analyse the stability of a trained network: the gain of the loop, how fast disturbances decay, which beta "
+        "and dt are stable.",
+    ),
+    "sweep": (
+        "sweep",
+        "Run a configuration with every value of a grid, with values in pairs or drawn at random, and several seeds; "
+        "report mean, spread and 95 % interval of the errors and the angles for each.",
+    ),
+    "table": ("table", "Print results of several runs as a table for a paper."),
+    "train": ("training", "Train a network and keep configuration, metrics and checkpoints in a run folder."),
+    "watch": (
+        "watching",
+        "Watch runs that are being trained, or are finished: curves of errors, angles, residual and images per "
+        "second, in the terminal or as a page in the browser (--browser).",
+    ),
+}
+"""Each command: its module in this package, and what it does, as its own help begins."""
 
 
-@app.command
-def quickstart(*, out: Path = Path("quickstart"), threads: Threads = None, progress: ShowProgress = True) -> None:
-    """Train a first network on small digits, draw its learning curve and loop alignment, and show
-    what to try next.
-
-    Parameters
-    ----------
-    out
-        Run folder; an earlier quickstart in it is replaced.
+def _app(listing: bool = False) -> App:
+    """The command line. listing : with what each command does, without importing it; its own help
+    is then no more than that.
     """
-    from fsp_dynamics.experiments.quickstart import quickstart as first_run
-
-    run, picture = first_run(out, reporter(progress), threads)
-    best = run.summary["best"]
-    epochs, seconds = run.summary["epochs"], run.summary["seconds"]
-    print(f"test error {best['test_error']:.2f} % (epoch {best['epoch']} of {epochs}, {seconds:.0f} s of training)")
-    print(f"picture    {picture}")
-    print("try next   fsp train digits --network.hidden 200,200 --seed 1 --out runs/wider")
-    print("           fsp train mnist-2x500 --out runs/a")
-    print(
-        "           fsp compare quickstart runs/wider"
-        if str(out) == "quickstart"
-        else f"           fsp compare {out} runs/wider"
+    made = App(
+        name="fsp",
+        help="Hopfield-style rate networks with a feedforward loop, trained by a contrastive Hebbian rule.",
+        help_epilogue=_EPILOGUE,
+        help_format="plaintext",
+        version=_version,
+        suppress_keyboard_interrupt=False,
     )
+    for name, (module, does) in COMMANDS.items():
+        made.command(f"fsp_dynamics.cli.{module}:{name}", name=name, **({"help": does} if listing else {}))
+    return made
 
 
-@app.command
-@with_fields
-def train(
-    source: Annotated[
-        str, Parameter(help=f"A preset ({', '.join(presets())}), a TOML file, or the folder of a run to resume.")
-    ],
-    /,
-    *,
-    out: Path | None = None,
-    resume: Annotated[bool, Parameter(negative="")] = False,
-    allow: Annotated[
-        tuple[str, ...],
-        SEVERAL,
-        Parameter(help="With --resume: keys of the configuration that may differ, such as learning.beta; recorded."),
-    ] = (),
-    data_dir: DataDir = None,
-    threads: Threads = None,
-    backend: BackendName = "numba",
-    device: Device = None,
-    products: Products = None,
-    allow_import: AllowImport = (),
-    save_minutes: SaveMinutes = 5.0,
-    progress: ShowProgress = True,
-    as_json: Json = False,
-    **given: str | None,
-) -> None:
-    """Train a network and keep configuration, metrics and checkpoints in a run folder. Started by
-    torchrun, in several processes together.
-
-    Parameters
-    ----------
-    out
-        Run folder (default: runs/NAME-SEED).
-    resume
-        Continue from the last checkpoint, within an epoch or after one, to the same bits as an
-        uninterrupted run.
-    """
-    from fsp_dynamics.experiments.jobs.ranks import is_first
-    from fsp_dynamics.experiments.runner import train as train_run
-
-    where: dict[str, Any] = {
-        "data_dir": data_dir,
-        "threads": threads,
-        "backend": backend,
-        "device": device,
-        "products": products,
-        "allow_import": allow_import,
-        "allow": allow,
-        "save_minutes": save_minutes,
-    }
-    run = train_run(source, out=out, resume=resume, progress=reporter(progress), **where, **overrides(given))
-    if not is_first():
-        return
-    if as_json:
-        return print_json({"folder": str(run.folder), **run.summary})
-    print_table(
-        f"{run.folder}: {run.summary['status']}",
-        [{"": which, **outcome(run.summary[which])} for which in ("best", "last")],
-    )
-
-
-@app.command
-def evaluate(
-    run: RunPath,
-    /,
-    *,
-    split: Annotated[Literal["train", "valid", "test"], Parameter(help="Which images.")] = "test",
-    checkpoint: Annotated[Literal["best", "last"], Parameter(help="Which network.")] = "best",
-    data_dir: DataDir = None,
-    threads: Threads = None,
-    backend: BackendName = "numba",
-    device: Device = None,
-    products: Products = None,
-    allow_import: AllowImport = (),
-    as_json: Json = False,
-) -> None:
-    """Evaluate a trained network on a part of the data: error, convergence, saturation, units that
-    are stuck, dead outputs.
-    """
-    from fsp_dynamics.experiments.runner import open_run
-
-    where: dict[str, Any] = {
-        "data_dir": data_dir,
-        "threads": threads,
-        "backend": backend,
-        "device": device,
-        "products": products,
-    }
-    found = dataclasses.asdict(open_run(run, allow_import=allow_import).evaluate(split, checkpoint, **where))
-    if as_json:
-        return print_json({"run": str(run), "split": split, "checkpoint": checkpoint, **found})
-    saturation, stuck = found.pop("saturation", {}), found.pop("stuck", {})
-    rows = [{"": key, "value": shown(value)} for key, value in found.items()]
-    rows += [
-        {"": f"{layer}: share at 0, at 1", "value": f"{zero:.3f}, {one:.3f}"}
-        for layer, (zero, one) in saturation.items()
-    ]
-    rows += [
-        {"": f"{layer}: units at 0, at 1 on every image", "value": f"{zero}, {one}"}
-        for layer, (zero, one) in stuck.items()
-    ]
-    print_table(f"{run}: {checkpoint} network, {split} images", rows)
-
-
-@app.command
-def runs(folder: Path = Path("runs"), /, *, as_json: Json = False) -> None:
-    """List the runs at or below a folder, with their results.
-
-    Parameters
-    ----------
-    folder
-        Where to look.
-    """
-    from fsp_dynamics.experiments.overview import list_runs
-
-    found = list_runs(folder)
-    if as_json:
-        return print_json(found)
-    usual = {"family": "rate"}  # columns in which all runs are alike tell nothing
-    columns = [
-        key for key in RUN_COLUMNS if any(record.get(key) not in (None, [], {}, usual.get(key)) for record in found)
-    ]
-    print_table(
-        f"{len(found)} runs in {folder}", [{key: shown(record.get(key)) for key in columns} for record in found]
-    )
-    for record in found:
-        if "problem" in record:
-            report(f"note: {record['run']}: {record['problem']}")
-
-
-@app.command
-def compare(first: RunPath, second: RunPath, /, *, as_json: Json = False) -> None:
-    """Show what differs between two runs, and the results of both."""
-    from fsp_dynamics.experiments.overview import compare_runs
-
-    found = compare_runs(first, second)
-    if as_json:
-        return print_json(found)
-    for part, rows in found.items():
-        print_table(
-            part, [{"": key, str(first): shown(one), str(second): shown(other)} for key, (one, other) in rows.items()]
-        )
+app = _app()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -275,8 +148,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings(), streams.guarded():
         warnings.showwarning = lambda message, *rest, **more: report(f"note: {in_options(_first_line(message))}")
         try:
-            _check_arguments(sys.argv[1:] if arguments is None else arguments)
-            code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+            words = sys.argv[1:] if arguments is None else arguments
+            _check_arguments(words)
+            called = _app(listing=True) if list(words) in _LISTING else app
+            code = called(words, exit_on_error=False, print_error=False, result_action="return_value")
             sys.stdout.flush()
             return code if isinstance(code, int) else 0
         except streams.OutputError as error:
@@ -337,6 +212,8 @@ def _refuse(error: BaseException) -> int:
     if _misses_working_folder(error):
         report("fsp: the working folder has been deleted; change to another one (cd)")
         return 7
+    if isinstance(error, UnusedCliTokensError):
+        text = f"too many arguments: {' '.join(error.unused_tokens or ())}"
     if isinstance(error, CycloptsError):
         report(f"fsp: {text} (fsp {' '.join(error.command_chain or ())} --help shows more)".replace("  ", " "))
         return 2

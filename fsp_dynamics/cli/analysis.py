@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from fsp_dynamics.cli.messages import report
 from fsp_dynamics.cli.options import (
     SEVERAL,
     AllowImport,
@@ -15,15 +16,18 @@ from fsp_dynamics.cli.options import (
     RunPath,
     ShowProgress,
     Threads,
+    loading,
+    numbers,
     overrides,
-    report,
     reporter,
     with_fields,
 )
 from fsp_dynamics.errors import ConfigurationError
-from fsp_dynamics.experiments.config_io import read_value
 from fsp_dynamics.folders import expanded
 from fsp_dynamics.tables import print_json, print_table, shown
+
+if TYPE_CHECKING:
+    from fsp_dynamics.experiments.figures.drawing import Made
 
 Name = Literal["alignment", "subspace", "gradients", "spectra", "errors"]
 Checkpoint = Annotated[Literal["best", "last"], Parameter(help="Which network.")]
@@ -45,6 +49,7 @@ def figure(
     train: Annotated[bool, Parameter(negative="")] = False,
     preset: str = "fashion-2x500",
     seeds: Annotated[str | None, Parameter(metavar="N,N,...")] = None,
+    again: Annotated[Path | None, Parameter(name="--redraw", metavar="NAME.csv")] = None,
     data_dir: DataDir = None,
     threads: Threads = None,
     progress: ShowProgress = True,
@@ -69,12 +74,17 @@ def figure(
         A preset or a TOML file, whose loop is learned.
     seeds
         Only these; with --train, these are made (default: that of the preset).
+    again
+        Draw the figure again from the numbers of an earlier one, without its runs.
     """
-    from fsp_dynamics.experiments.config_io import load_config
-    from fsp_dynamics.experiments.figures import collecting, drawing
-    from fsp_dynamics.experiments.folder import RunFolder
+    with loading():
+        from fsp_dynamics.experiments.config_io import load_config
+        from fsp_dynamics.experiments.figures import collecting, drawing
+        from fsp_dynamics.experiments.folder import RunFolder
 
-    changed, chosen = overrides(given), _numbers("seeds", seeds)
+    changed, chosen = overrides(given), numbers("seeds", seeds)
+    if again is not None:
+        return _redraw(name, again, out, bool(runs or train or seeds or changed), as_json)
     if runs and not train and changed:
         keys = ", ".join(changed)
         raise ConfigurationError(
@@ -90,11 +100,24 @@ def figure(
         _, base = load_config(preset, changed)
         how = {"report": report, "data_dir": data_dir, "threads": threads}
         drawing.train_missing(name, base, folders[0], chosen or [base.seed], reporter(progress), **how)
-    made = drawing.make(name, folders, out, seeds=chosen)
+    _report(drawing.make(name, folders, out, seeds=chosen), as_json)
+
+
+def _redraw(name: str, again: Path, out: Path, more: bool, as_json: bool) -> None:
+    from fsp_dynamics.experiments.figures import drawing
+
+    if more:
+        raise ConfigurationError("--redraw takes no runs, so it goes with neither --runs, --train, --seeds nor keys")
+    if again.stem != name:
+        raise ConfigurationError(f"--redraw {again} is not {name}.csv, the numbers of figure {name}; give that file")
+    _report(drawing.redraw(again, out), as_json)
+
+
+def _report(made: Made, as_json: bool) -> None:
     if as_json:
         return print_json(
             {
-                "figure": name,
+                "figure": made.name,
                 "files": {k: str(p) for k, p in made.files.items()},
                 "runs": [str(p) for p in made.runs],
                 "epochs": made.last,
@@ -119,8 +142,9 @@ def stability(
     """Analyse the stability of a trained network: the gain of the loop, how fast disturbances
     decay, which beta and dt are stable.
     """
-    from fsp_dynamics.experiments.analysis import stability_of
-    from fsp_dynamics.experiments.runner import open_run
+    with loading():
+        from fsp_dynamics.experiments.analysis import stability_of
+        from fsp_dynamics.experiments.runner import open_run
 
     found = stability_of(
         open_run(run, allow_import=allow_import), checkpoint, samples, data_dir=data_dir, threads=threads
@@ -152,8 +176,9 @@ def gradients(
     """Compare a trained network's update with the true gradient, for each matrix and source of
     deviation.
     """
-    from fsp_dynamics.experiments.analysis import gradients_of
-    from fsp_dynamics.experiments.runner import open_run
+    with loading():
+        from fsp_dynamics.experiments.analysis import gradients_of
+        from fsp_dynamics.experiments.runner import open_run
 
     found = gradients_of(
         open_run(run, allow_import=allow_import), checkpoint, samples, data_dir=data_dir, threads=threads
@@ -168,19 +193,6 @@ def gradients(
     counts = f"{found['used']} of {found['samples']} {found['images']} images"
     title = f"{run}, {checkpoint}: {counts}; all in units of the gradient's norm"
     print_table(title, rows)
-
-
-def _numbers(field: str, text: str | None) -> list[int] | None:
-    """The whole numbers of a list with commas; None for none given."""
-    if text is None:
-        return None
-    value: Any = read_value(text)
-    numbers = value if isinstance(value, list) else [value]
-    if not numbers or not all(type(n) is int and n >= 0 for n in numbers):
-        raise ConfigurationError(
-            f"{field} = {text!r}, expected whole numbers from 0 on with commas between them, such as 0,1,2"
-        )
-    return sorted(set(numbers))
 
 
 def _brief(value: float) -> str:

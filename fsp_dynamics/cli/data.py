@@ -7,7 +7,8 @@ import sys
 
 from cyclopts import App
 
-from fsp_dynamics.cli.options import DataDir, Json, ShowProgress, report
+from fsp_dynamics.cli.messages import report
+from fsp_dynamics.cli.options import DataDir, Json, ShowProgress
 from fsp_dynamics.tables import print_json, print_table, shown
 
 data = App(name="data", help="List the images on this machine, and download more.", help_format="plaintext")
@@ -35,7 +36,7 @@ def fetch(name: str, /, *, data_dir: DataDir = None, progress: ShowProgress = Tr
     Parameters
     ----------
     name
-        digits, mnist or fashion-mnist.
+        digits, mnist, fashion-mnist, cifar10, cifar100 or svhn.
     """
     from fsp_dynamics.datasets import fetch as fetch_dataset
 

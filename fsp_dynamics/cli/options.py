@@ -1,23 +1,22 @@
-"""What the commands share: options that mean the same everywhere, options for every key of a
-configuration, stderr, and messages of Python functions in terms of options.
+"""What the commands share: options that mean the same everywhere, and options for every key of a
+configuration.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-import re
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from fsp_dynamics import streams
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments import former_names
 from fsp_dynamics.experiments.config import all_fields
 from fsp_dynamics.experiments.config_io import SHORT, read_value
+from fsp_dynamics.screen import showing
 
 if TYPE_CHECKING:
     from fsp_dynamics.experiments.progress import RunReporter
@@ -39,7 +38,9 @@ Products = Annotated[
     Parameter(help="Of backend torch: how exact the factors of products with weights are (default: full)."),
 ]
 DataDir = Annotated[Path | None, Parameter(help="Where to look for data first (default: $FSP_DATA).")]
-ShowProgress = Annotated[bool, Parameter(name="--progress", help="Show a bar for each epoch.")]
+ShowProgress = Annotated[
+    bool, Parameter(name="--progress", help="Show bars for the run and its epochs, on terminals and in notebooks.")
+]
 AllowImport = Annotated[
     tuple[str, ...],
     SEVERAL,
@@ -91,6 +92,24 @@ def read_overrides(words: Sequence[str]) -> dict[str, Any]:
     return {key[2:]: read_value(value) for key, value in zip(words[::2], words[1::2], strict=True)}
 
 
+def numbers(field: str, text: str | None) -> list[int] | None:
+    """The whole numbers of a list with commas, in order; None for none given. Raises
+    ConfigurationError.
+
+    >>> numbers("seeds", "2,0")
+    [0, 2]
+    """
+    if text is None:
+        return None
+    value: Any = read_value(text)
+    found = value if isinstance(value, list) else [value]
+    if not found or not all(type(n) is int and n >= 0 for n in found):
+        raise ConfigurationError(
+            f"{field} = {text!r}, expected whole numbers from 0 on with commas between them, such as 0,1,2"
+        )
+    return sorted(set(found))
+
+
 def reporter(progress: bool) -> RunReporter:
     """Bars, or lines alone."""
     from fsp_dynamics.experiments.progress import RunReporter, StderrOutput
@@ -98,45 +117,6 @@ def reporter(progress: bool) -> RunReporter:
     return RunReporter(StderrOutput(bars=progress))
 
 
-def report(text: str) -> None:
-    """One line on stderr, now."""
-    print(text, file=streams.stderr(), flush=True)
-
-
-def in_options(message: str) -> str:
-    """A message of a Python function with the options of the command line in place of arguments.
-
-    Messages name arguments that can be given as `name=...`, `name=True` or `name='value'`, and keys
-    that can be taken back as `key=None`.
-
-    >>> in_options("a is a run; resume it (resume=True) or give another folder (out=...)")
-    'a is a run; resume it (--resume) or give another folder (--out)'
-    >>> in_options("begin anew: train('runs/a', out='NEW')")
-    'begin anew: fsp train runs/a --out NEW'
-    >>> in_options("allow it: train('runs/a', resume=True, allow=['seed', 'data.limit'])")
-    'allow it: fsp train runs/a --resume --allow seed data.limit'
-    >>> in_options("try the best checkpoint (which='best')")
-    'try the best checkpoint (fsp evaluate RUN --checkpoint best)'
-    >>> in_options("leave it out (network.loop_scale=None)")
-    'leave it out (--network.loop_scale none)'
-    """
-
-    def option(found: re.Match[str]) -> str:
-        name, value = found[1], found[2].strip("'")
-        return _OPTIONS[name] if value in ("True", "...") else f"{_OPTIONS[name]} {value}"
-
-    text = re.sub(rf"\b({'|'.join(_OPTIONS)})=(True|\.\.\.|'[^']*')", option, message)
-    text = re.sub(r"\b([a-z_]+(?:\.[a-z_]+)+)=None", r"--\1 none", text)
-    text = re.sub(r"\ballow=\[([^]]*)\]", lambda found: "--allow " + re.sub("[',]", "", found[1]), text)
-    text = re.sub(r"\btrain\('([^']*)', ([^()]*)\)", _as_command, text)
-    text = re.sub(r"\ballow_import=\('([^']*)',\)", r"--allow-import \1", text)
-    return text.replace("train_missing()", "--train")
-
-
-def _as_command(found: re.Match[str]) -> str:
-    return f"fsp train {shlex.quote(found[1])} {found[2].replace(',', '')}"
-
-
-_OPTIONS = {name: f"--{name.replace('_', '-')}" for name in ("resume", "out", "seeds", "data_dir")} | {
-    "which": "fsp evaluate RUN --checkpoint"
-}
+def loading() -> contextlib.AbstractContextManager[None]:
+    """Around the imports of a command that take long: says so where rows move."""
+    return showing("loading")

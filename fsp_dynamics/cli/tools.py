@@ -1,4 +1,4 @@
-"""`fsp explore`, `fsp check`, `fsp bench`: the notebook, the package measured, and its speed."""
+"""`fsp explore`, `fsp check`, `fsp bench`: the explorer, the package measured, and its speed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from fsp_dynamics.cli.options import SEVERAL, DataDir, Device, Json, report
+from fsp_dynamics.cli.messages import report
+from fsp_dynamics.cli.options import SEVERAL, DataDir, Device, Json, loading
 from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.tables import print_json, print_table
 
@@ -23,15 +24,24 @@ def explore(
     ] = None,
     /,
     *,
-    port: Annotated[int | None, Parameter(help="Of JupyterLab, on this machine (default: its own choice).")] = None,
+    notebook: Annotated[
+        bool,
+        Parameter(negative="", help="In JupyterLab, as notebooks/02_explore.ipynb (from a source tree)."),
+    ] = False,
+    port: Annotated[int | None, Parameter(help="Of the page, on this machine (default: its own choice).")] = None,
     browser: Annotated[bool, Parameter(help="Open a browser window.")] = True,
 ) -> int:
-    """Open JupyterLab on notebooks/02_explore.ipynb, the interactive explorer, from a source tree.
-    Ends when JupyterLab does.
-    """
-    from fsp_dynamics.experiments.notebook import explore as open_notebook
+    """Open the interactive explorer as a page in the browser. Ends with Ctrl-C."""
+    if notebook:
+        from fsp_dynamics.experiments.notebook import explore as open_notebook
 
-    return open_notebook(run, port=port, browser=browser)
+        return open_notebook(run, port=port, browser=browser)
+    from fsp_dynamics.explorer.model import Model
+    from fsp_dynamics.explorer.server import show
+    from fsp_dynamics.explorer.session import Session
+
+    show(Model(Session.of(run), ready=set()), report, port=port, browser=browser)
+    return 0
 
 
 def check(
@@ -45,8 +55,9 @@ def check(
     """Check the solvers and the learning rule on this machine: orders, agreement, eq. 14,
     equilibrium propagation. Half a minute.
     """
-    from fsp_dynamics.experiments.backend import Backend
-    from fsp_dynamics.experiments.check import run_checks
+    with loading():
+        from fsp_dynamics.experiments.backend import Backend
+        from fsp_dynamics.experiments.check import run_checks
 
     found = list(run_checks(report=lambda group: report(f"measuring: {group}"), backend=Backend(backend, device)))
     rows = [

@@ -54,18 +54,23 @@ def new_figure(width: float, height: float, changed: Mapping[str, Any] | None = 
 
 @contextlib.contextmanager
 def axes_for(
-    ax: Axes | Sequence[Axes] | None, size: tuple[float, float], most: int = 2, **grid: Any
+    ax: Axes | Sequence[Axes] | None,
+    size: tuple[float, float],
+    most: int = 2,
+    changed: Mapping[str, Any] | None = None,
+    **grid: Any,
 ) -> Iterator[Sequence[Axes]]:
     """Axes to draw into: those given, unchanged; otherwise those of a new figure of this size in
-    the package's style, with `grid` passed to `Figure.subplots`, which pyplot gets once drawn.
+    the package's style with the settings in `changed`, with `grid` passed to `Figure.subplots`,
+    which pyplot gets once drawn.
 
     Raises ConfigurationError for anything but Axes, ShapeError for more than `most` of them.
     """
     if ax is None:
         from fsp_dynamics.plotting.showing import share
 
-        with styled():
-            figure = new_figure(*size)
+        with styled(changed):
+            figure = new_figure(*size, changed)
             yield list(figure.subplots(squeeze=False, **grid).ravel())
         share(figure)
         return
@@ -129,7 +134,7 @@ def plot_run(
     if not records:
         raise ConfigurationError("records is empty, expected one mapping per epoch")
     names = list(dict.fromkeys(name for record in records for name in record.get("alignment_degrees") or {}))
-    with axes_for(ax, (10.4 if names else 5.4, 4.3), ncols=2 if names else 1) as axes:
+    with axes_for(ax, (7.0 if names else 3.5, 3.5), ncols=2 if names else 1) as axes:
         _draw_errors(axes[0], records)
         if len(axes) == 2:
             _draw_angles(axes[1], records, names)
@@ -239,8 +244,8 @@ def _draw_angles(ax: Axes, records: Sequence[Mapping[str, Any]], names: Sequence
         epochs, degrees = _series(records, lambda record, name=name: (record.get("alignment_degrees") or {}).get(name))
         last = f"{degrees[-1]:.1f}°" if degrees else "no angle"  # such as that of a zero matrix
         ax.plot(epochs, degrees, marker="o", label=f"{name} ({last})")
-    ax.set_title("loop alignment: each matrix against the product of the others")
-    ax.set_ylabel("angle (degrees)")
+    ax.set_title("loop alignment")
+    ax.set_ylabel("angle to the product\nof the others (degrees)")
     ax.margins(y=0.08)
     _epochs(ax)
 
@@ -259,4 +264,4 @@ def _epochs(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     labels = ax.get_legend_handles_labels()[1]
     if labels:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=min(3, len(labels)))
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=min(2, len(labels)))

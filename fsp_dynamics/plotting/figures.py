@@ -1,5 +1,5 @@
 """The figures of the effects of learning on the loop, drawn from rows of
-experiments/figures/curves.py. Two columns wide, no text smaller than 7 points.
+experiments/figures/curves.py. One column of a journal wide (8.5 cm), no text smaller than 7 points.
 
 Rows are drawn without further computation; rows that differ only in epoch form one curve.
 """
@@ -17,16 +17,32 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 
-WIDTH = 7.0  # inches: two columns
-SIZE = 8.0  # points
+WIDTH = 8.5 / 2.54  # inches: one column
+WIDE = 17.8 / 2.54  # two columns with the gap between them
+SIZE = 7.0  # points
 SMALL = {
-    "figure.dpi": 200,
+    "figure.dpi": 400,
+    "font.size": SIZE,
     "axes.titlesize": SIZE,
     "axes.labelsize": SIZE,
-    "xtick.labelsize": SIZE - 0.5,
-    "ytick.labelsize": SIZE - 0.5,
+    "xtick.labelsize": SIZE,
+    "ytick.labelsize": SIZE,
+    "legend.fontsize": SIZE,
+    "legend.title_fontsize": SIZE,
+    "legend.handlelength": 2.6,
+    "legend.labelspacing": 0.3,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "xtick.minor.size": 1.2,
+    "ytick.minor.size": 1.2,
+    "figure.constrained_layout.w_pad": 0.02,
+    "figure.constrained_layout.h_pad": 0.02,
 }
-THIN, THICK = 0.8, 1.6
+THIN, THICK = 0.7, 1.4
+_LETTER, _HANDLE = 0.0515, 0.45  # inches that a letter of a legend takes, and a line with its gaps
 STYLES: tuple[tuple[str, Any], ...] = (  # dark ones first: thin light lines are hard to see
     *((COLOURS[0], "-"), (COLOURS[1], "--"), (COLOURS[2], "-."), (COLOURS[9], ":")),
     *(
@@ -37,11 +53,12 @@ STYLES: tuple[tuple[str, Any], ...] = (  # dark ones first: thin light lines are
     ),
 )
 SOURCES = {
-    "non-reciprocity": "not reciprocal (β → 0)",
-    "finite beta": "and finite β",
-    "unfinished relaxation": "and unfinished relaxation: the update",
+    "non-reciprocity": "limit β → 0: the loop is not reciprocal",
+    "finite beta": "+ finite β",
+    "unfinished relaxation": "+ unfinished relaxation: the update in training",
 }
-LOOP_ANGLE, SUBSPACE_ANGLE = "angle (degrees)", "angle inside (degrees)"
+UPDATE = "norm of that update"
+ADDED = "eq. 14 beside the gradient; errors added in turn:"
 
 
 @styled(SMALL)
@@ -52,55 +69,50 @@ def draw_alignment(
     below: Sequence[str],
     counts: Mapping[str, str],
 ) -> Figure:
-    """Angles, one column per matrix: the variants `above` in the first row, `below`, if any, in the
-    second. counts : how many samples of a variant have an angle, for the legend.
+    """Angles, one line of axes for each matrix, on a scale of its own: the variants `above` at the
+    left, `below`, if any, at the right. counts : how many samples of a variant have an angle, for
+    the legend.
     """
     groups = [group for group in (above, below) if group]
-    figure, axes = _grid(len(groups), len(matrices), 0.7 + 1.8 * len(groups))
+    figure, axes = _grid(len(matrices), len(groups), 0.9 + 1.05 * len(matrices), sharey="row")
     styles = _styles([*above, *below])
-    for line, shown in zip(axes, groups, strict=True):
-        for ax, matrix in zip(line, matrices, strict=True):
+    for line, matrix in zip(axes, matrices, strict=True):
+        for ax, shown in zip(line, groups, strict=True):
             _right_angle(ax)
             for variant in shown:
                 colour, dash = styles[variant]
-                _curve(ax, _chosen(rows, quantity="network", variant=variant, matrix=matrix), colour, dash, THIN)
-                _curve(
-                    ax, _chosen(rows, quantity="sample", variant=variant, matrix=matrix), colour, dash, THICK, band=0.2
-                )
-    _titles(axes, matrices, ("loop learned or fixed", "one matrix fixed")[: len(groups)], [LOOP_ANGLE] * len(groups))
+                of = {"variant": variant, "matrix": matrix}
+                _curve(ax, _chosen(rows, quantity="network", **of), colour, dash, THIN)
+                _curve(ax, _chosen(rows, quantity="sample", **of), colour, dash, THICK, band=0.2)
+    _label(axes, matrices, ("angle (°), loop\nlearned or fixed", "angle (°), one\nmatrix fixed")[: len(groups)])
     named = {variant: f"{variant} ({counts[variant]} samples)" if variant in counts else variant for variant in styles}
     entries = [(named[variant], *styles[variant], THICK) for variant in styles]
-    _legend(figure, [*entries, ("thin: whole matrices", GREY, "-", THIN)])
+    _legend(figure, [*entries, ("thick: single samples", GREY, "-", THICK), ("thin: whole matrices", GREY, "-", THIN)])
     return figure
 
 
 @styled(SMALL)
 def draw_subspace(rows: Sequence[Row], matrices: Sequence[str], above: Sequence[str], below: Sequence[str]) -> Figure:
-    """Angles inside the subspace of the product for the variants `above` and, if any, `below`; then
-    the raw angle and its bound for those `above`.
+    """One line of axes for each matrix: angles inside the subspace of the product for the variants
+    `above` and, if any, `below`; then the raw angle and its bound for those `above`.
     """
-    lines = [("loop learned or fixed", above, "inside"), ("one matrix fixed", below, "inside")]
-    lines = [each for each in (*lines, ("loop learned or fixed", above, "raw")) if each[1]]
-    figure, axes = _grid(len(lines), len(matrices), 0.7 + 1.7 * len(lines), sharey="row")
+    learned = "loop\nlearned or fixed"
+    inside = [(f"inside (°), {learned}", above, "inside"), ("inside (°), one\nmatrix fixed", below, "inside")]
+    columns = [each for each in (*inside, (f"raw (°), {learned}", above, "raw")) if each[1]]
+    figure, axes = _grid(len(matrices), len(columns), 0.9 + 0.95 * len(matrices), sharey=False)
+    for ax in axes[:, :-1].ravel()[1:]:
+        ax.sharey(axes[0][0])
     styles = _styles([*above, *below])
-    for line, (_, shown, quantity) in zip(axes, lines, strict=True):
-        for ax, matrix in zip(line, matrices, strict=True):
+    for line, matrix in zip(axes, matrices, strict=True):
+        for ax, (_, shown, quantity) in zip(line, columns, strict=True):
             _right_angle(ax)
             for variant in shown:
                 colour, dash = styles[variant]
-                _curve(
-                    ax, _chosen(rows, quantity=quantity, variant=variant, matrix=matrix), colour, dash, THICK, band=0.2
-                )
+                of = {"variant": variant, "matrix": matrix}
+                _curve(ax, _chosen(rows, quantity=quantity, **of), colour, dash, THICK, band=0.2)
                 if quantity == "raw":
-                    _curve(
-                        ax, _chosen(rows, quantity="bound", variant=variant, matrix=matrix), colour, ":", THIN, band=0.1
-                    )
-    _titles(
-        axes,
-        matrices,
-        [label for label, _, _ in lines],
-        [SUBSPACE_ANGLE if quantity == "inside" else "raw angle (degrees)" for _, _, quantity in lines],
-    )
+                    _curve(ax, _chosen(rows, quantity="bound", **of), colour, ":", THIN, band=0.1)
+    _label(axes, matrices, [label for label, _, _ in columns])
     entries = [(variant, *styles[variant], THICK) for variant in styles]
     _legend(figure, [*entries, ("bound of the raw angle", GREY, ":", THIN)])
     return figure
@@ -108,45 +120,30 @@ def draw_subspace(rows: Sequence[Row], matrices: Sequence[str], above: Sequence[
 
 @styled(SMALL)
 def draw_gradients(rows: Sequence[Row]) -> Figure:
-    """Angle between update and gradient by matrix and source; below, norm of the update and
-    contribution of each source, relative to the norm of the gradient.
+    """One line of axes for each matrix: the angle between update and gradient by source; at the
+    right the norm of the update and of what each source adds, relative to the norm of the gradient.
     """
     names = list(dict.fromkeys(row["matrix"] for row in rows))
-    figure, axes = _grid(2, len(names), 4.4, sharey="row")
-    looks = [
-        (COLOURS[1], "-", 2.6),
-        (COLOURS[3], "-", 3.0),
-        (COLOURS[0], "--", 1.2),
-    ]  # later curves are drawn over earlier ones
+    figure, axes = _grid(len(names), 2, 1.15 + 0.85 * len(names), sharey="col")
+    looks = [(COLOURS[1], "-", 1.8), (COLOURS[3], "-", 2.2), (COLOURS[0], "--", 0.9)]  # later ones lie over earlier
     sources = list(dict.fromkeys(row["source"] for row in rows if row["source"]))
-    for column, name in enumerate(names):
-        _right_angle(axes[0][column])
+    for (angle, norm), name in zip(axes, names, strict=True):
+        _right_angle(angle)
         for source, (colour, dash, width) in zip(sources, looks, strict=False):
-            _curve(
-                axes[0][column],
-                _chosen(rows, quantity="angle", source=source, matrix=name),
-                colour,
-                dash,
-                width,
-                band=0.2,
-            )
-            _curve(
-                axes[1][column],
-                _chosen(rows, quantity="share", source=source, matrix=name),
-                colour,
-                dash,
-                width,
-                band=0.2,
-            )
-        _curve(axes[1][column], _chosen(rows, quantity="norm", matrix=name), "#000000", "-", 1.2, band=0.15)
-        axes[1][column].set_yscale("log")
-        axes[0][column].set_title(_parameter(name))
-        axes[1][column].set_xlabel("epoch")
+            for ax, quantity in ((angle, "angle"), (norm, "share")):
+                shown = _chosen(rows, quantity=quantity, source=source, matrix=name)
+                _curve(ax, shown, colour, dash, width, band=0.2)
+        _curve(norm, _chosen(rows, quantity="norm", matrix=name), "#000000", "-", 0.9, band=0.15)
+        norm.set_yscale("log")
+        angle.set_ylabel(_parameter(name))
     axes[0][0].set_ylim(bottom=0)  # after the curves, since it also fixes the upper limit
-    axes[0][0].set_ylabel("angle to the gradient\n(degrees)")
-    axes[1][0].set_ylabel("norm, in units\nof the gradient's")
+    axes[0][0].set_yticks([0, 45, 90])
+    axes[0][0].set_title("angle to the gradient (°)")
+    axes[0][1].set_title("norm / gradient's norm")
+    for ax in axes[-1]:
+        ax.set_xlabel("epoch")
     entries = [(SOURCES.get(source, source), *look) for source, look in zip(sources, looks, strict=False)]
-    _legend(figure, [*entries, ("norm of the update", "#000000", "-", 1.2)], columns=2)
+    _legend(figure, [*entries, (UPDATE, "#000000", "-", 0.9)], title=ADDED)
     return figure
 
 
@@ -155,7 +152,7 @@ def draw_spectra(rows: Sequence[Row]) -> Figure:
     """Eigenvalues in the complex plane, one plot per epoch; below, the gain of the loop and the
     settle time.
     """
-    figure = _new(4.4)
+    figure = _new(3.3)
     points = _chosen(rows, quantity="eigenvalue")
     epochs = list(dict.fromkeys(row["epoch"] for row in points))
     grid = figure.add_gridspec(2, 6)
@@ -164,23 +161,24 @@ def draw_spectra(rows: Sequence[Row]) -> Figure:
         ax = figure.add_subplot(grid[0, 2 * i : 2 * i + 2], sharex=first, sharey=first)
         first = first or ax
         _plane(ax, [row for row in points if row["epoch"] == epoch])
-        ax.set_title("before learning" if epoch == 0 else f"after epoch {epoch:g}")
-        ax.set_xlabel("real part (per unit time)")
+        ax.set_title("before" if epoch == 0 else f"epoch {epoch:g}")
+        if i == len(epochs) // 2:
+            ax.set_xlabel("real part (per unit time)")
         if i == 0:
             ax.set_ylabel("imaginary part")
         else:
             ax.tick_params(labelleft=False)
     gain, settle = figure.add_subplot(grid[1, :3]), figure.add_subplot(grid[1, 3:])
     for ax, quantity, label in (
-        (gain, "loop_norm", "gain of one turn $\\|G_D\\|$"),
+        (gain, "loop_norm", "gain of one turn\n$\\|G_D\\|$"),
         (settle, "settle_time", "time to settle to 1/1000\n(time constants)"),
     ):
         _curve(ax, _chosen(rows, quantity=quantity), COLOURS[0], "-", THICK, band=0.2)
-        ax.set_ylabel(label)
+        ax.set_title(label)
         ax.set_xlabel("epoch")
         _whole_epochs(ax)
     _curve(gain, _chosen(rows, quantity="loop_norm_max"), COLOURS[1], "--", THICK, band=0.2)
-    gain.axhline(1, color=GREY, linewidth=1, linestyle=":")
+    gain.axhline(1, color=GREY, linewidth=THIN, linestyle=":")
     for ax in (gain, settle):
         ax.set_ylim(bottom=0)  # last, since it also fixes the upper limit
     _legend(figure, [("mean over samples", COLOURS[0], "-", THICK), ("largest over samples", COLOURS[1], "--", THICK)])
@@ -190,7 +188,7 @@ def draw_spectra(rows: Sequence[Row]) -> Figure:
 @styled(SMALL)
 def draw_errors(rows: Sequence[Row]) -> Figure:
     """Errors in percent by epoch: test error as a thick line with a band, training error thin."""
-    figure = _new(3.4)
+    figure = _new(2.8)
     ax = figure.subplots()
     styles = _styles(dict.fromkeys(row["variant"] for row in rows))
     for variant, (colour, dash) in styles.items():
@@ -239,30 +237,31 @@ def _curve(ax: Axes, rows: Sequence[Row], colour: str, dash: Any, width: float, 
 
 
 def _plane(ax: Axes, points: Sequence[Row]) -> None:
-    ax.axvline(0, color="#000000", linewidth=1)
-    ax.axvline(-1, color=GREY, linewidth=1, linestyle=":")
+    ax.axvline(0, color="#000000", linewidth=THIN)
+    ax.axvline(-1, color=GREY, linewidth=THIN, linestyle=":")
     ax.plot(
         [p["real"] for p in points],
         [p["imaginary"] for p in points],
         "o",
         color=COLOURS[0],
-        markersize=2,
+        markersize=1.6,
         alpha=0.5,
         markeredgewidth=0,
     )
 
 
 def _right_angle(ax: Axes) -> None:
-    ax.axhline(90, color=GREY, linewidth=1, linestyle=":")
+    ax.axhline(90, color=GREY, linewidth=THIN, linestyle=":")
 
 
-def _titles(axes: Any, matrices: Sequence[str], lines: Sequence[str], quantities: Sequence[str]) -> None:
-    for ax, name in zip(axes[0], matrices, strict=True):
-        ax.set_title(_angle_name(name, matrices), fontsize=SIZE + 1)
+def _label(axes: Any, matrices: Sequence[str], columns: Sequence[str]) -> None:
+    """What each line, of a matrix, and each column of axes shows."""
+    for ax, text in zip(axes[0], columns, strict=True):
+        ax.set_title(text)
     for ax in axes[-1]:
         ax.set_xlabel("epoch")
-    for ax, line, quantity in zip(axes[:, 0], lines, quantities, strict=True):
-        ax.set_ylabel(f"{line}\n{quantity}")
+    for ax, name in zip(axes[:, 0], matrices, strict=True):
+        ax.set_ylabel(_angle_name(name, matrices))
 
 
 def _angle_name(name: str, matrices: Sequence[str]) -> str:
@@ -291,15 +290,21 @@ def _parameter(name: str) -> str:
 def _whole_epochs(ax: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
 
 
-def _legend(figure: Figure, entries: Sequence[tuple[str, str, Any, float]], columns: int = 3) -> None:
-    """A legend below the axes from (text, colour, dash, width) of each line."""
+def _legend(figure: Figure, entries: Sequence[tuple[str, str, Any, float]], title: str | None = None) -> None:
+    """A legend below the axes from (text, colour, dash, width) of each line, in as many columns as
+    the longest text allows.
+    """
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D([], [], color=colour, linestyle=dash, linewidth=width, label=text)
         for text, colour, dash, width in entries
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
+    longest = max(len(text) for text, *_ in entries) * _LETTER + _HANDLE
+    columns = max(1, min(len(handles), 3, int(WIDTH / longest)))
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=columns, title=title, alignment="left", columnspacing=1.0
+    )

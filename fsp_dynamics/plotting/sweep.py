@@ -2,8 +2,8 @@
 
 No field in the grid: errors by seed. One: by its values, on a numerical axis if they are numbers
 (logarithmic if the largest is `DECADES` times the smallest), otherwise as categories. Two: the one
-with more values along the axis, the other by colour and marker. More: one row per point of the
-grid, the best at the top.
+with more values along the axis, the other by colour and marker. More, or two in pairs: one row per
+point, the best at the top.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def _axes_of(fields: Sequence[str], means: Sequence[Row]) -> tuple[str | None, s
         return None, None
     counts = {field: (_numeric(_values(field, means)), len(_values(field, means))) for field in fields}
     along, *others = sorted(fields, key=lambda field: counts[field], reverse=True)
-    if others and len(_values(others[0], means)) > len(LOOKS):
+    across = len(_values(others[0], means)) if others else 1
+    if across > len(LOOKS) or (across > 1 and len(means) == counts[along][1]):  # or pairs, which do not cross
         return None, None
     return along, others[0] if others else None
 
