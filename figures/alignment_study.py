@@ -3,10 +3,12 @@ and seeds.
 
 python figures/alignment_study.py --runs FOLDER [--train] [--seeds 0 1 2] [--out figures] [--KEY
 VALUE ...]
+python figures/alignment_study.py --redraw [--out figures]
 
 FOLDER contains NAME-SEED for each option of STUDY. With --train missing runs are trained; a
 configuration key applies to all of them. Writes alignment_study.png, .svg, .csv (one line per run)
-and .txt, and prints the table of means as Markdown.
+and .txt, and prints the table of means as Markdown. --redraw draws again from the .csv, without
+runs.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ import csv
 import io
 import statistics
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fsp_dynamics.cli.options import read_overrides
 from fsp_dynamics.errors import ConfigurationError, FspError
@@ -27,8 +30,12 @@ from fsp_dynamics.experiments.folder import RunFolder
 from fsp_dynamics.experiments.progress import RunReporter, StderrOutput
 from fsp_dynamics.experiments.records import best_of
 from fsp_dynamics.experiments.runner import train
-from fsp_dynamics.plotting import COLOURS, GREY, new_figure, save_figure
+from fsp_dynamics.plotting import COLOURS, GREY, new_figure, save_figure, styled
+from fsp_dynamics.plotting.figures import SMALL, WIDE
 from fsp_dynamics.writing import write_aside
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PRESET = "fashion-2x500"
 _WEAK = {"network.forward_scale": 0.2}
@@ -59,12 +66,13 @@ NUMBERS = {
     "W1": "W1 to the others (°)",
     "W2": "W2 to the others (°)",
     "loop": "loop to the others (°)",
-    "input to gradient": "update of the input matrix to the gradient (°)",
+    "input to gradient": "update of the input to the gradient (°)",
     "W1 to gradient": "update of W1 to the gradient (°)",
     "W2 to gradient": "update of W2 to the gradient (°)",
     "seconds": "training time of an epoch (s)",
 }
 FAR = 1.2  # factor of the error of `base` above which an error is printed and not drawn
+LABEL = 20  # letters of an option's name in one line
 DRAWN = ("input to gradient", "W1 to gradient", "W1 inside", "test")
 
 
@@ -110,12 +118,13 @@ def make(root: Path, seeds: Sequence[int], changes: dict[str, Any]) -> None:
             )
 
 
-def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:
+@styled(SMALL)
+def draw(rows: Sequence[dict[str, Any]]) -> Figure:
     """One panel per number in DRAWN: a dot for every run, a bar for the mean, a line at the mean of
-    `base`; errors far above it are printed as numbers.
+    `base`; errors far above it are printed as numbers. Two columns of a journal wide.
     """
     names = list(dict.fromkeys(row["option"] for row in rows))
-    figure = new_figure(10.5, 0.36 * len(names) + 1.5)
+    figure = new_figure(WIDE, 0.245 * len(names) + 0.55, SMALL)
     axes = figure.subplots(1, len(DRAWN), sharey=True)
     for ax, number, colour in zip(axes, DRAWN, (*COLOURS[:3], COLOURS[4]), strict=True):
         means = {name: statistics.fmean(row[number] for row in rows if row["option"] == name) for name in names}
@@ -128,22 +137,20 @@ def draw(rows: Sequence[dict[str, Any]], out: Path) -> None:
                     xycoords=("axes fraction", "data"),
                     ha="right",
                     va="center",
-                    fontsize=8,
                     color=colour,
                 )
                 continue
             values = [row[number] for row in rows if row["option"] == name]
-            ax.plot(values, [place] * len(values), "o", color=colour, markersize=3.5, alpha=0.7)
-            ax.plot([mean, mean], [place - 0.3, place + 0.3], color=colour, linewidth=2)
-        ax.axvline(means[names[0]], color=GREY, linewidth=0.8, linestyle=":")
-        ax.set_xlabel(NUMBERS[number].replace(" to the ", "\nto the "), fontsize=9)
+            ax.plot(values, [place] * len(values), "o", color=colour, markersize=2.5, alpha=0.7, markeredgewidth=0)
+            ax.plot([mean, mean], [place - 0.3, place + 0.3], "-", color=colour, linewidth=1.4)
+        ax.axvline(means[names[0]], color=GREY, linewidth=0.7, linestyle=":")
+        ax.set_xlabel(NUMBERS[number].replace(" to the ", "\nto the "))
         ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(axis="y", color="#E5E5E5", linewidth=0.6)
+        ax.grid(axis="y", color="#E5E5E5", linewidth=0.5)
         ax.set_axisbelow(True)
-    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_yticks(range(len(names)), [textwrap.fill(name, LABEL) for name in names])
     axes[0].invert_yaxis()
-    for ending in ("png", "svg"):
-        save_figure(figure, out / f"alignment_study.{ending}")
+    return figure
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -189,14 +196,34 @@ def caption(root: Path, seeds: Sequence[int], config: Any) -> str:
     )
 
 
+def stored(path: Path) -> list[dict[str, Any]]:
+    """The rows of alignment_study.csv. Raises ConfigurationError if there is no such file."""
+    if not path.is_file():
+        raise ConfigurationError(f"{path} is no file; give the folder that has it (--out), or the runs (--runs)")
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            {key: value if key == "option" else float(value) for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def _save(figure: Figure, out: Path) -> None:
+    for ending in ("png", "svg"):
+        save_figure(figure, out / f"alignment_study.{ending}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Options that may align the loop (docs/alignment-study.md).")
     parser.add_argument("--runs", type=Path, default=Path("runs/alignment-study"), help="folder of the runs")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder for figure and numbers")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--train", action="store_true", help="train missing runs")
+    parser.add_argument("--redraw", action="store_true", help="draw again from OUT/alignment_study.csv alone")
     given, others = parser.parse_known_args(arguments)
     try:
+        if given.redraw:
+            _save(draw(stored(given.out / "alignment_study.csv")), given.out)
+            return 0
         changes = read_overrides(others)
         _, config = load_config(PRESET, changes)
         if given.train:
@@ -210,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"alignment_study: {error}", file=sys.stderr)
         return 2
     given.out.mkdir(parents=True, exist_ok=True)
-    draw(rows, given.out)
+    _save(draw(rows), given.out)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

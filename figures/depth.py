@@ -2,12 +2,13 @@
 
 python figures/depth.py --runs FOLDER [--train] [--depths 1 2 3 5 8] [--seeds 0 1 2] [--units 500]
     [--forward 30] [--output 5] [--threads N] [--out figures] [--KEY VALUE ...]
+python figures/depth.py --redraw [--out figures]
 
 FOLDER contains DEPTH-SEED. With --train missing runs are trained one after the other and unfinished
 ones continued, all for equal epochs (--epochs). --forward and --output are the learning rates of
 the matrices between hidden layers and of that into the output; any other key of the configuration
 applies to all runs. Writes depth.png, .svg, .csv (a line for each number) and .txt, and prints the
-table of means as Markdown.
+table of means as Markdown. --redraw draws again from the .csv, without runs.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from fsp_dynamics.experiments.folder import Record, RunFolder
 from fsp_dynamics.experiments.progress import RunReporter, StderrOutput
 from fsp_dynamics.experiments.records import best_of, commits_of
 from fsp_dynamics.experiments.runner import train
-from fsp_dynamics.plotting import COLOURS, GREY, new_figure, save_figure
-from fsp_dynamics.plotting.style import styled
+from fsp_dynamics.plotting import COLOURS, GREY, new_figure, save_figure, styled
+from fsp_dynamics.plotting.figures import SMALL, THIN, WIDTH
 from fsp_dynamics.writing import write_aside
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ SETTINGS: dict[str, Any] = {
     "learning.rates.loop": 0.0,
     "learning.frozen": ["loop"],
 }
+BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.38), "handlelength": 2.2}
+"""Where the legend of one plot stands."""
 COLUMNS = ("depth", "seed", "quantity", "place", "value")
 # last epochs of which the update's median is taken, since it varies between batches
 LAST = 3
@@ -141,32 +144,35 @@ def depths_of(rows: Sequence[Row]) -> list[int]:
 # The picture
 
 
-@styled()
+@styled(SMALL)
 def draw(rows: Sequence[Row]) -> Figure:
-    """Above by depth: errors, angles, gain. Below by layer: norm and direction of the update, and
-    saturation. Dots are runs, lines means; of the gain and below, medians.
+    """Above by depth: errors and angles, then the gain. By layer: norm and direction of the update,
+    and saturation. Dots are runs, lines means; of the gain and by layer, medians. One column of a
+    journal wide.
     """
-    figure = new_figure(10.5, 6.4)
-    axes = figure.subplots(2, 3)
-    _draw_errors(axes[0][0], rows)
-    _draw_angles(axes[0][1], rows)
-    _by_depth(axes[0][2], rows, "gain", "", COLOURS[0], "", centre=statistics.median)
-    axes[0][2].set(title="gain of the loop, mean ‖G_D‖", yscale="log")
-    _by_layer(axes[1][0], rows, lambda depth, place: values(rows, "norm", depth, place), "norm")
-    axes[1][0].axhline(1, color=GREY, linewidth=1, linestyle=":")
-    axes[1][0].set(title="norm of the update over the gradient's", yscale="log", xlabel="matrix, 0: the input's")
-    _by_layer(axes[1][1], rows, lambda depth, place: values(rows, "direction", depth, place), "direction")
-    axes[1][1].axhline(90, color=GREY, linewidth=1, linestyle=":")
-    axes[1][1].set(title="angle of the update to the gradient", ylabel="degrees", xlabel="matrix, 0: the input's")
+    figure = new_figure(WIDTH, 6.0, SMALL)
+    axes = figure.subplots(3, 2)
+    (errors, angles), (gain, norm), (direction, rates) = axes
+    _draw_errors(errors, rows)
+    _draw_angles(angles, rows)
+    _by_depth(gain, rows, "gain", "", COLOURS[0], "", centre=statistics.median)
+    gain.set(title="gain of the loop, $\\|G_D\\|$", yscale="log")
+    _by_layer(norm, rows, lambda depth, place: values(rows, "norm", depth, place), "norm")
+    norm.axhline(1, color=GREY, linewidth=THIN, linestyle=":")
+    norm.set(title="norm of the update /\ngradient's norm", yscale="log", xlabel="matrix (0: of the input)")
+    _by_layer(direction, rows, lambda depth, place: values(rows, "direction", depth, place), "direction")
+    direction.axhline(90, color=GREY, linewidth=THIN, linestyle=":")
+    direction.set(title="angle of the update\nto the gradient (°)", xlabel="matrix (0: of the input)")
 
     def saturated(depth: int, place: str) -> list[float]:
         ends = (values(rows, end, depth, place) for end in ("at 0", "at 1"))
         return [100 * sum(shares) for shares in zip(*ends, strict=True)]
 
-    _by_layer(axes[1][2], rows, saturated, "at 0", first=1)
-    axes[1][2].set(title="rates at 0 or 1", ylabel="% of units and images", xlabel="layer, the last: the output")
-    lines = [line for line in axes[1][2].lines if not line.get_label().startswith("_")]
-    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), title="below, by hidden layers")
+    _by_layer(rates, rows, saturated, "at 0", first=1)
+    rates.set(title="rates at 0 or 1 (%)", xlabel="layer (last: output)")
+    lines = [line for line in rates.lines if not line.get_label().startswith("_")]
+    title = "curves by layer: hidden layers of the network"
+    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), title=title)
     return figure
 
 
@@ -175,12 +181,12 @@ def _draw_errors(ax: Any, rows: Sequence[Row]) -> None:
     _by_depth(ax, rows, "training", "", GREY, "training, at the end", dash="--")
     if max(row["value"] for row in rows if row["quantity"] in ("test", "training")) > 10:
         ax.set_yscale("symlog", linthresh=1)
-        ticks = [0, 0.5, 1, 2, 5, 10, 20, 50, 90]
+        ticks = [0, 0.5, 1, 3, 10, 30, 90]
         ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
         ax.minorticks_off()
-    ax.set(title="errors", ylabel="%")
+    ax.set(title="errors (%)")
     ax.set_ylim(bottom=0)
-    ax.legend(loc="best")
+    ax.legend(**BELOW)
 
 
 def _draw_angles(ax: Any, rows: Sequence[Row]) -> None:
@@ -190,13 +196,13 @@ def _draw_angles(ax: Any, rows: Sequence[Row]) -> None:
         between = [place for place in places(rows, "angle", depth) if place not in ("loop", "W1", f"W{depth}")]
         means = [statistics.fmean(values(rows, "angle", depth, place)) for place in between]
         label = "those between" if depth == max(depths) and means else "_"
-        ax.plot([depth] * len(means), means, "_", color=GREY, markersize=9, label=label)
+        ax.plot([depth] * len(means), means, "_", color=GREY, markersize=5, label=label)
     _by_depth(ax, rows, "angle", lambda depth: f"W{depth}", COLOURS[1], "into the output", dash="-.")
     _by_depth(ax, rows, "angle", "W1", COLOURS[2], "W1", dash="--")
     _by_depth(ax, rows, "angle", "loop", COLOURS[0], "loop")
-    ax.axhline(90, color=GREY, linewidth=1, linestyle=":")
-    ax.set(title="each matrix of the loop to the others", ylabel="degrees")
-    ax.legend(loc="best")
+    ax.axhline(90, color=GREY, linewidth=THIN, linestyle=":")
+    ax.set(title="angle of each matrix\nto the others (°)")
+    ax.legend(**BELOW)
 
 
 def _by_depth(
@@ -213,8 +219,15 @@ def _by_depth(
     depths = depths_of(rows)
     found = [values(rows, quantity, d, place(d) if callable(place) else place) for d in depths]
     for depth, group in zip(depths, found, strict=True):
-        ax.plot([depth] * len(group), group, "o", color=colour, markersize=3, alpha=0.6)
-    ax.plot(depths, [centre(group) if group else math.nan for group in found], dash, color=colour, label=label)
+        ax.plot([depth] * len(group), group, "o", color=colour, markersize=2.5, alpha=0.6, markeredgewidth=0)
+    ax.plot(
+        depths,
+        [centre(group) if group else math.nan for group in found],
+        dash,
+        color=colour,
+        label=label,
+        linewidth=1.1,
+    )
     ax.set_xticks(depths)
     ax.set_xlabel("hidden layers")
 
@@ -233,6 +246,8 @@ def _by_layer(
             color=colour,
             linestyle="-",
             marker=marker,
+            markersize=2.5,
+            linewidth=0.9,
             label=str(depth),
         )
     ax.set_xticks(range(first, first + longest))
@@ -283,7 +298,7 @@ def caption(root: Path, rows: Sequence[Row], config: Any, command: str) -> str:
     kind = learning.schedule.kind
     falling = f"times {learning.rate_factor:g} each epoch" if kind == "factor" else f"schedule: {kind}"
     return (
-        "Depth: dots are runs, lines means over seeds, below and of the gain medians. "
+        "Depth: dots are runs, lines means over seeds, by layer and of the gain medians. "
         f"{config.data.name}, hidden layers of {config.network.hidden[0]} units, {learning.epochs} epochs, "
         f"seeds {seeds}; test error of the epoch with the best validation error, all else at the end, "
         f"updates and gradients over the last {LAST} epochs. Rates: input {learning.rates.input:g}, "
@@ -291,6 +306,19 @@ def caption(root: Path, rows: Sequence[Row], config: Any, command: str) -> str:
         f"{falling}; the loop is {'fixed' if learning.frozen else 'learned'}. "
         f"Commits {', '.join(sorted(commits))}.\n{command}\n"
     )
+
+
+def stored(path: Path) -> list[Row]:
+    """The rows of depth.csv. Raises ConfigurationError if there is no such file."""
+    rows = read_rows(path)
+    if not rows:
+        raise ConfigurationError(f"{path} is no file of numbers; give the folder that has it (--out), or runs (--runs)")
+    return rows
+
+
+def _save(figure: Figure, out: Path) -> None:
+    for ending in ("png", "svg"):
+        save_figure(figure, out / f"depth.{ending}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -305,8 +333,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=float, default=5.0, help="rate of the matrix into the output")
     parser.add_argument("--threads", type=int, help="threads of each run")
     parser.add_argument("--train", action="store_true", help="train missing runs")
+    parser.add_argument("--redraw", action="store_true", help="draw again from OUT/depth.csv alone")
     given, others = parser.parse_known_args(arguments)
     try:
+        if given.redraw:
+            _save(draw(stored(given.out / "depth.csv")), given.out)
+            return 0
         changes = read_overrides(others)
         tables = {depth: settings(depth, given.units, given.forward, given.output) | changes for depth in given.depths}
         configs = {depth: load_config(PRESET, table)[1] for depth, table in tables.items()}
@@ -319,9 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"depth: {error}", file=sys.stderr)
         return 2
     given.out.mkdir(parents=True, exist_ok=True)
-    figure = draw(rows)
-    for ending in ("png", "svg"):
-        save_figure(figure, given.out / f"depth.{ending}")
+    _save(draw(rows), given.out)
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()

@@ -27,6 +27,7 @@ from typing import Any
 import depth
 import section_v_tables as tables
 
+from fsp_dynamics.cli.messages import in_options
 from fsp_dynamics.errors import ConfigurationError, FspError
 from fsp_dynamics.experiments import config_io
 from fsp_dynamics.experiments.config import format_differences
@@ -34,13 +35,11 @@ from fsp_dynamics.experiments.paired import read_comparisons, write_comparisons
 from fsp_dynamics.experiments.stored import (
     FinishedRun,
     Stored,
-    experiment_differences,
-    extended,
     finished_runs,
     nearest_preset,
     read_stored,
-    write_stored,
 )
+from fsp_dynamics.experiments.storing import left_out, store
 from fsp_dynamics.writing import write_aside
 
 ROOT = Path(__file__).parents[1]
@@ -65,23 +64,7 @@ def collect(roots: Sequence[Path], results: Path, *, replacing: bool = False) ->
                 "leave it out, or store such runs with --option NAME"
             )
         members.setdefault(name, []).append(run)
-    content: dict[Path, Stored] = {}
-    for name, of_preset in members.items():
-        path = results / f"{name}.json"
-        stored = read_stored(path)
-        differing = experiment_differences(stored.config, of_preset[0].config) if stored else {}
-        if differing and not replacing:
-            raise ConfigurationError(
-                f"{path} holds results of another configuration: {format_differences(differing)}; "
-                "--replace begins it anew with these runs"
-            )
-        content[path], out = extended(None if differing else stored, name, of_preset, replacing=replacing)
-        left |= out
-    results.mkdir(parents=True, exist_ok=True)
-    for path, found in content.items():
-        write_stored(path, found)
-    seeds = {path: ", ".join(str(record["seed"]) for record in found.seeds) for path, found in content.items()}
-    return [*(f"{path}: seeds {listed}" for path, listed in seeds.items()), *_left_out(left)]
+    return store({results / f"{name}.json": group for name, group in members.items()}, left, replacing=replacing)
 
 
 def collect_option(
@@ -108,19 +91,15 @@ def collect_option(
     write_comparisons(path, found)
     (new,) = (each for each in found.found if each.name == name)
     seeds = ", ".join(map(str, new.difference().seeds))
-    return [f"{path}: {name}, {tables.shown_keys(new.keys)}, pairs of seeds {seeds}", *_left_out(left | out)]
-
-
-def _left_out(left: Mapping[Path, str]) -> list[str]:
-    return [f"left out: {folder} {reason}" for folder, reason in left.items()]
+    return [f"{path}: {name}, {tables.shown_keys(new.keys)}, pairs of seeds {seeds}", *left_out(left | out)]
 
 
 def read_results(results: Path = RESULTS) -> dict[str, Stored]:
-    """{preset: what is stored of it}, in the order of the rows. Raises as `read_stored`, and
-    ConfigurationError for a file of no preset.
+    """{preset: what is stored of it}, in the order of the rows, other families after them. Raises
+    as `read_stored`, and ConfigurationError for a file of no preset.
     """
     found = {}
-    names = [row.preset for row in tables.rows()]
+    names = list(dict.fromkeys([*(row.preset for row in tables.rows()), *config_io.presets()]))
     for path in sorted(results.glob("*.json")):
         if path.name == OPTIONS:
             continue
@@ -141,7 +120,7 @@ def depth_part(folder: Path) -> str:
 
 def parts(results: Path = RESULTS) -> dict[str, str]:
     """{name: text} of what the pages hold between marks."""
-    found = read_results(results)
+    found = {name: each for name, each in read_results(results).items() if each.config.family == "rate"}
     return {
         "numbers": tables.numbers_table(found),
         "seeds": tables.seeds_table(found),
@@ -225,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             print("\n".join(collect(given.folders, given.results, replacing=given.replace)))
     except (FspError, OSError) as error:
-        print(f"section_v: {error}", file=sys.stderr)
+        print(f"section_v: {in_options(str(error))}", file=sys.stderr)
         return 2
     return 0
 

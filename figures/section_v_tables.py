@@ -48,7 +48,7 @@ ROWS = (
 def rows() -> list[Row]:
     """`ROWS`, and a row for each preset that is not among them."""
     known = {row.preset for row in ROWS}
-    return [*ROWS, *(Row(name, load_config(name)[1].notes.about) for name in presets() if name not in known)]
+    return [*ROWS, *(Row(name, load_config(name)[1].notes.about) for name in presets("rate") if name not in known)]
 
 
 # Numbers as text
