@@ -18,7 +18,7 @@ version = release = fsp_dynamics.__version__
 language = "en"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
-extensions += ["commands", "docstrings", "links", "mathml", "notebooks"]  # ours
+extensions += ["commands", "docstrings", "links", "mathml", "notebooks", "othermembers"]  # ours
 exclude_patterns = ["_build", "_extensions"]
 default_role = "py:obj"
 html_math_renderer = "mathml"

@@ -1,5 +1,5 @@
-"""The command line and the configuration as the program knows them: directives `commands` and
-`configuration-keys`, both without arguments.
+"""The command line and the configuration as the program knows them: directives `commands`, without
+arguments, and `configuration-keys`, with that of a family.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from sphinx.util.docutils import SphinxDirective
 
 from fsp_dynamics.cli import app as fsp
 from fsp_dynamics.datasets import DATASETS
-from fsp_dynamics.experiments.config import ordered
-from fsp_dynamics.experiments.rate.config import DTYPES, RULES, TOPOLOGIES, RateConfig
+from fsp_dynamics.experiments.config import Config, ordered
+from fsp_dynamics.experiments.layerwise.config import LayerwiseConfig
+from fsp_dynamics.experiments.rate.config import DTYPES, RULES, RateConfig
 from fsp_dynamics.experiments.trainer import TRAINERS
 from fsp_dynamics.learning.phases import KINDS
 from fsp_dynamics.models.activations import ACTIVATIONS
@@ -28,10 +29,10 @@ from fsp_dynamics.solvers import SOLVERS
 
 # prefix of the group of options for configuration keys
 KEYS = "Configuration"
+FAMILIES: dict[str, type[Config]] = {"rate": RateConfig, "layerwise": LayerwiseConfig}
 CHOICES: dict[str, Iterable[str]] = {
     "family": TRAINERS,
     "data.name": DATASETS,
-    "network.kind": TOPOLOGIES,
     "network.rho": ACTIVATIONS,
     "network.dtype": DTYPES,
     "learning.phases": KINDS,
@@ -66,7 +67,7 @@ def described(name: str, command: App) -> str:
 
 
 def keys_of(section: type[BaseModel] = RateConfig, prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """(dotted key, default, meaning) of every key of a configuration."""
+    """(dotted key, default, meaning) of every key of a family's configuration."""
     for name in section.model_fields if prefix else ordered(section.model_fields):
         field = section.model_fields[name]
         kind = field.annotation
@@ -144,10 +145,12 @@ class Commands(Generated):
 
 
 class ConfigurationKeys(Generated):
-    """Every key of a configuration, in one table."""
+    """Every key of the configuration of a family, in one table."""
+
+    required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        return self.shown(_table(list(keys_of())).replace("| option |", "| key |", 1))
+        return self.shown(_table(list(keys_of(FAMILIES[self.arguments[0]]))).replace("| option |", "| key |", 1))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -7,6 +7,7 @@ is a norm and `x` a name. So everything is escaped here but what is meant as mar
     an indented block             a formula, shown verbatim
     name : meaning                one entry of a list; several may share a line, and a
                                   "Parameters" section contains nothing else
+    Returns                       a section too: type : meaning
     ====  ====                    a table
     >>>                           an example
     - and 1.                      lists
@@ -41,7 +42,7 @@ def as_rst(lines: list[str]) -> list[str]:
     out: list[str] = []
     for block in blocks(lines):
         if block[1:] and set(block[1]) == {"-"}:
-            out += [f".. rubric:: {block[0]}", "", *entries(block[2:])]
+            out += [f".. rubric:: {block[0]}", "", *(returned if block[0] == "Returns" else entries)(block[2:])]
         elif RULE.fullmatch(block[0]):
             out += table(block)
         elif block[0].startswith(">>>"):
@@ -95,6 +96,13 @@ def entries(lines: list[str]) -> list[str]:
         shown = [names + escaped(found[2]), f"    {escaped(text[found.end() :])}"] if found else [escaped(text)]
         out += [*(f"    {line}" for line in shown), ""]
     return out
+
+
+def returned(lines: list[str]) -> list[str]:
+    """`type : meaning`, the type in words; those of the package are linked."""
+    kind, _, meaning = " ".join(line.strip() for line in lines).partition(" : ")
+    named = re.sub(r"\b[A-Z]\w+\b", lambda found: f"`{found[0]}`", kind) if "." not in kind else kind
+    return [".. container:: entries", "", f"    {escaped(named)}", f"        {escaped(meaning)}"]
 
 
 def table(lines: list[str]) -> list[str]:

@@ -116,6 +116,8 @@ def _missing(app: Sphinx, env: BuildEnvironment, node: Any, shown: nodes.Element
     names = imported(module) if module else {}
     if first in names:
         name: str | None = names[first] + dot + remainder
+        if name not in objects:  # shown where another module offers it
+            name = target(objects, text)
     else:
         name = target(objects, text) if node["reftype"] == "obj" else None
     if name not in objects:

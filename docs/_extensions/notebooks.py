@@ -73,9 +73,9 @@ class StandStill(SphinxTransform):
                     nodes.paragraph(
                         "",
                         "",
-                        nodes.emphasis("", "The explorer lives in a notebook: "),
+                        nodes.emphasis("", "The explorer needs Python: "),
                         nodes.literal("", "fsp explore"),
-                        nodes.Text("."),
+                        nodes.emphasis("", " opens it in the browser."),
                     )
                 )
                 block.replace_self(shown)
