@@ -6,6 +6,8 @@ FACTS := pyproject.toml setup.cfg constraints.txt
 
 # -qq hides pip's chatter and warnings, not its errors.
 INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e
+# What `fsp quickstart` needs, compiled while the rest is installed. If that fails, it is compiled when it is needed.
+COMPILE = $(BIN)/python -m fsp_dynamics train digits --dry-run --no-progress > /dev/null
 # One BLAS thread for each test process: there is one process for each core, and idle BLAS threads spin.
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
 # A file's tests stay in one process, so that two processes seldom compile the same kernels; tests/conftest.py says which
@@ -21,7 +23,7 @@ KERNELS := tests/kernels $(addprefix tests/,solvers/test_numba_ode.py solvers/te
 
 help:
 	@echo "make           set up .venv and train the first network (fsp quickstart)"
-	@echo "make explore   set up .venv and open the live instrument in JupyterLab (fsp explore; make explore RUN=quickstart for a run)"
+	@echo "make explore   set up .venv and open the explorer in the browser (fsp explore; make explore RUN=quickstart for a run)"
 	@echo "make test      set up .venv, then lint, types and tests: ten minutes on two cores"
 	@echo "make test-all  that, then what is slow and rare, kernels as plain Python and with checked indices, coverage, and docs"
 	@echo "make mutants   plant more than a hundred defects, one at a time, each of which a test must notice (half an hour; make mutants MUTANTS='--only rho')"
@@ -36,7 +38,7 @@ help:
 quickstart: $(VENV)/ready
 	@$(BIN)/fsp quickstart
 
-explore: $(VENV)/ready-for-notebooks
+explore: $(VENV)/ready
 	@$(BIN)/fsp explore $(RUN)
 
 test: lint
@@ -85,24 +87,23 @@ clean:
 # Set-up. A stamp is older than the facts only when there is something to install, so a second `make` starts at once.
 $(VENV)/made:
 	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not on the PATH; name a Python 3.11 or newer: make PYTHON=python3" >&2; exit 1; }
+	@echo "Setting up $(VENV), once: a minute or a few, most of it to download packages"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
 $(VENV)/ready: $(VENV)/made $(FACTS)
-	@echo "Setting up $(VENV): a few minutes, once"
-	@$(INSTALL) '.[torch]'
+	@echo "  installing the package and what it needs"
+	@$(INSTALL) .
+	@echo "  installing torch, and compiling the kernels meanwhile"
+	@$(COMPILE) & $(INSTALL) '.[torch]'; failed=$$?; wait; exit $$failed
 	@touch $@
 
-$(VENV)/ready-for-notebooks: $(VENV)/made $(FACTS)
-	@echo "Setting up $(VENV) with JupyterLab: a few minutes, once"
-	@$(INSTALL) '.[torch,notebook]'
+$(VENV)/ready-for-tests: $(VENV)/made $(FACTS)
+	@echo "  installing the package and what tests, notebooks and documentation need"
+	@$(INSTALL) '.[torch,notebook,test,docs,cluster,onnx,nir]'
 	@touch $(VENV)/ready $@
 
-$(VENV)/ready-for-tests: $(VENV)/made $(FACTS)
-	@echo "Setting up $(VENV) for tests: a few minutes, once"
-	@$(INSTALL) '.[torch,notebook,test,docs,cluster,onnx]'
-	@touch $(VENV)/ready $(VENV)/ready-for-notebooks $@
-
 $(VENV)/ready-for-fuzzing: $(VENV)/ready-for-tests
+	@echo "  installing what fuzzing needs"
 	@$(INSTALL) '.[fuzz]'
 	@touch $@

@@ -392,6 +392,11 @@ STUCK = Advice(
 
 DATA = [
     Advice(
+        "or give rows (B, c h w)",
+        lambda p: fsp.dataset_from_arrays(np.zeros((6, 3, 2, 3)), np.arange(6) % 2),
+        lambda p: fsp.dataset_from_arrays(np.zeros((6, 18)), np.arange(6) % 2, image_shape=(3, 2, 3)),
+    ),
+    Advice(
         "give test_images and test_labels, or neither",
         lambda p: own(test_labels=None),
         lambda p: [own(), own(test_images=None, test_labels=None)],
@@ -517,6 +522,11 @@ TWO_KINDS = {"network.kind": "reciprocal", "network.loop_scale": None, "learning
 COSINE = {"learning.schedule.kind": "cosine", "learning.schedule.epochs": 9}
 MOVED = {"learning.augmentation.shift": 1, "data.limit": None}
 CONFIGURATION = [
+    Advice(
+        "is a note of a preset; leave it out: what a run measured is in its summary.json",
+        lambda p: config(**{"notes.measured": "much", "learning.beta": 0.5}),
+        lambda p: config(**{"learning.beta": 0.5}),
+    ),
     Advice(
         "; give smaller layers",
         lambda p: config(**{"network.hidden": [10**6, 10**6]}),
@@ -789,17 +799,43 @@ SWEEPS = [
         lambda p: [swept(p, grid=GRID), swept(p, out=p / "other", **{"learning.beta": 1.0})],
     ),
     Advice(
-        "; the rates fit one depth, so compare depths in one sweep each (out=...), ",
+        "; the rates fit one depth, so give both as pairs (pairs=...): ",
         lambda p: swept(p, grid={"hidden": [[5], [5, 5]]}, **{"network.hidden": None}),
-        lambda p: [
-            swept(
-                p,
-                out=p / str(n),
-                grid={"hidden": [[5] * n]},
-                **{"network.hidden": None, "learning.rates.forward": [7.0] * n},
-            )
-            for n in (1, 2)
-        ],
+        lambda p: swept(
+            p,
+            pairs={"hidden": [[5], [5, 5]], "rates.forward": [[7.0], [7.0, 7.0]]},
+            **{"network.hidden": None, "learning.rates.forward": None},
+        ),
+    ),
+    Advice(
+        "pairs of different length: ",
+        lambda p: swept(p, pairs={"beta": [0.5, 1.0], "momentum": [0.5]}),
+        lambda p: swept(p, pairs={"beta": [0.5, 1.0], "momentum": [0.0, 0.5]}),
+    ),
+    Advice(
+        "in two of grid, pairs and random; leave one out",
+        lambda p: swept(p, grid=GRID, pairs=GRID),
+        lambda p: swept(p, pairs=GRID),
+    ),
+    Advice(
+        "expected KIND:VALUES; give such as uniform:0.5,2, ",
+        lambda p: swept(p, random={"beta": "0.5,2"}),
+        lambda p: swept(p, random={"beta": "uniform:0.5,2"}, draws=1),
+    ),
+    Advice(
+        " has no values; give one or more, with commas",
+        lambda p: swept(p, random={"beta": "choice:"}),
+        lambda p: swept(p, random={"beta": "choice:0.5,1"}, draws=1),
+    ),
+    Advice(
+        "the smaller first; give such as ",
+        lambda p: swept(p, random={"beta": "log:2,1"}),
+        lambda p: swept(p, random={"beta": "log:1,10"}, draws=1),
+    ),
+    Advice(
+        "expected whole numbers after integer:; give uniform: for others",
+        lambda p: swept(p, random={"beta": "integer:0.5,2"}),
+        lambda p: swept(p, random={"beta": "uniform:0.5,2"}, draws=1),
     ),
     Advice(
         "is given twice; give all its values at once",
@@ -1249,8 +1285,97 @@ ADVICE = [*RELAX, *ANALYSIS, *TRAINING, *DATA, *CONFIGURATION, *TORCH, *TRAINED]
 CLUSTER = "experiments/sweeps/test_sweep_cluster.py::test_a_worker_killed_while_it_trains_costs_no_run_and_no_bit"
 REGISTRY, SKLEARN = "datasets/test_registry.py", "test_sklearn.py"
 STORED = "experiments/test_stored.py"
+CHOOSING = "experiments/test_choosing.py"
+PREDICT = "experiments/test_predict.py"
+SWEEP = "experiments/sweeps/test_sweep.py"
+FIGURE = "experiments/figures/test_figures.py"
+BOARD = "experiments/test_tensorboard.py"
+LEARNERS, TABLE = "experiments/learners/test_table.py", "test_cli_table.py"
+PIPELINE = "experiments/jobs/test_pipeline.py::test_what_cannot_learn_at_once_is_refused"
+COST = "test_cli_cost.py::test_what_a_refusal_advises_helps"
+SPIKES = "test_cli_spikes.py::test_what_a_refusal_advises_helps"
+NIR = "layerwise/test_nir.py::test_what_nir_cannot_say_exactly_is_refused_and_the_advice_helps"
+REFUSALS = "layerwise/test_refusals.py::test_advice_that_is_followed_helps"
+SPIKES = "layerwise/test_spikes.py::test_a_network_without_spikes_is_refused_in_one_line"
 ELSEWHERE = {
-    "IDX files ({}; .gz or not) into FOLDER/": f"{REGISTRY}::test_files_under_the_names_of_other_sources_are_found",
+    "the network has no spiking units; give one of network.kind": SPIKES,
+    **dict.fromkeys(
+        (
+            "network.{} is missing, which network.kind = {} needs; give it",
+            "belongs to learning.learner = 'fsp', not to {}; leave it out",
+            "the state of {} is missing; resume from another checkpoint",
+            "expected what Run.network() gives of a run of family",
+            "data has 1 training image, expected 2 or more for batch norm; give more",
+            "epoch/order does not fit the training images",
+            "which has phases and equilibria; give a run or a preset of one",
+            "targets have {} numbers, the next weights take {}",
+            "targets of one class alone cannot be normalised",
+            "is for networks of units, and network.kind has convolutions",
+            "network.channels names no convolution",
+            "is pooled over squares of {}, which are larger",
+            "on a CPU, whose convolutions are far slower in it",
+            "is not finite ({}); lower learning.rate",
+            "which version 2a lacks; choose",
+            "expected less than the {} units of the first layer",
+            "is not sparse in a convolution; choose another",
+            "is not defined for spiking networks",
+            "has membranes; choose another generator",
+            "are empty, expected layers in either; give them",
+            "belongs to network.kind = 'snn', not to {}; leave it out",
+        ),
+        REFUSALS,
+    ),
+    "without spikes; give a run of network.kind": SPIKES,
+    **dict.fromkeys(
+        (
+            "is no graph of NIR; choose",
+            "has no exact form in NIR",
+            "has no form in NIR",
+            "which NIR cannot say; choose 2b",
+            "NIR can pool spikes alone; choose",
+        ),
+        NIR,
+    ),
+    "has no stages to measure; choose a preset": COST,
+    "; start it in one process, or choose fsp": PIPELINE,
+    "of which each process learns one or more; start {} or fewer": PIPELINE,
+    "are not read to measure costs; give image_shape=... and classes=...": COST,
+    "; begin it anew with these runs": "test_section_v.py::test_what_does_not_belong_is_refused_and_nothing_is_stored",
+    "of which the learners are made; ": f"{LEARNERS}::test_each_learner_is_made_from_a_learned_loop",
+    "or give runs (runs=...)": f"{TABLE}::test_the_stored_summaries_are_the_default_and_a_preset_chooses",
+    "there are: {}; give another preset": f"{LEARNERS}::test_data_and_sizes_choose_the_summaries",
+    "under one name; leave one of them out": f"{LEARNERS}::test_other_images_under_the_same_name_are_refused",
+    "give a preset of those that are meant": f"{LEARNERS}::test_data_and_sizes_choose_the_summaries",
+    "--train makes; add --train": f"{TABLE}::test_what_is_missing_is_trained_and_found_again",
+    "expected FIELD=KIND:VALUES; give such as beta": f"{SWEEP}::test_the_command_line_has_pairs_and_draws",
+    "random field {} is given twice; give it once": f"{SWEEP}::test_the_command_line_has_pairs_and_draws",
+    "to compare; give two or more": "experiments/test_overview.py::test_any_number_of_runs_is_compared_in_their_order",
+    "give such as data=mnist": f"{CHOOSING}::test_conditions_hold_together",
+    "expected a number; give = for a text": f"{CHOOSING}::test_conditions_hold_together",
+    "{} = {} is ambiguous; give one of: {}": f"{CHOOSING}::test_conditions_hold_together",
+    "has finished an epoch; wait for one": (
+        "test_cli_listing.py::test_the_picture_has_a_line_for_each_run_and_a_name_for_each_kind"
+    ),
+    "does not hold the numbers of figure {}; give the {}.csv of one": (
+        f"{FIGURE}::test_what_holds_no_numbers_of_a_figure_is_refused"
+    ),
+    "pip install 'fsp_dynamics[tensorboard]', or leave tensorboard out": (
+        f"{BOARD}::test_events_are_the_records_also_when_the_run_goes_on"
+    ),
+    "the numbers of figure {}; give that file": f"{FIGURE}::test_the_command_draws_again",
+    "is no folder; give the folder of a run, or of several": (
+        "watch/test_watching.py::test_what_is_no_folder_is_refused"
+    ),
+    "belongs to --browser; add that, or leave": "watch/test_watching.py::test_options_of_the_other_view_are_refused",
+    "is for the terminal, --browser is not; leave one": (
+        "watch/test_watching.py::test_options_of_the_other_view_are_refused"
+    ),
+    "choose another (port=...), or leave it out": "explorer/test_server.py::test_a_port_in_use_is_refused",
+    "which alone has names; leave array out": f"{PREDICT}::test_files_that_hold_no_images_are_refused",
+    "name the images among them (array=...)": f"{PREDICT}::test_files_that_hold_no_images_are_refused",
+    "[None] if it is one image": f"{PREDICT}::test_bytes_floats_and_pixels_in_rows_are_the_same_images",
+    "were divided; give floats in [0, 1]": f"{PREDICT}::test_bytes_floats_and_pixels_in_rows_are_the_same_images",
+    "{}put {} into FOLDER/{} and give --data-dir": f"{REGISTRY}::test_files_under_the_names_of_other_sources_are_found",
     "; delete it and fetch it again": f"{REGISTRY}::test_fetch_replaces_only_what_is_damaged",
     "; name a folder you may write to (--data-dir)": f"{REGISTRY}::test_fetch_goes_where_it_is_told_and_reports",
     "train from the beginning in another folder": (
@@ -1288,10 +1413,12 @@ UNFOLLOWED = {
     "run fsp bench from a clone": "tests run in a clone, where the message does not come",
     "notebooks come with the sources": "tests run in a clone, where the message does not come",
     "only fsp train runs in several, start this one alone": "started alone is how every other test starts it",
+    "in a job of several processes; start it alone": "started alone is how every other test starts it",
     "--runs names {}; give one": "one folder is what every other test gives",
     "whose variants are trained; give another preset": "it trains the variants of a preset, for minutes",
     "registered in this process alone; leave out jobs and scheduler": "without them is how every other test sweeps",
     "leave jobs out": "it needs a cluster",
+    "in rank {}, is not finite; lower learning.rate": "of degree: which rate is small enough depends on the network",
     "in rank {} is not finite": "it ends a job of several processes; alone the same advice is followed",
     "one of them is of another time or run; restore": "what was changed from outside is put back",
     "use the version of fsp_dynamics that wrote it": "it needs another version",
@@ -1308,6 +1435,5 @@ UNFOLLOWED = {
     "use a smaller beta": "of degree: which beta has an equilibrium depends on the network",
     "weaken its weights": "of degree: which weights amplify depends on the network",
     "does not converge; weaken the loop": "of degree: which loop converges depends on the network",
-    "expected frame, sweep, learn": "no advice: the kinds of a message of the page",
 }
 """{a piece of a message: why its advice is not followed in a test}."""

@@ -4,10 +4,14 @@ in pyproject.toml).
 
 from __future__ import annotations
 
+import os
 import signal
 
 import problems
 import pytest
+
+# Which test is the first to need a kernel is chance; what is said then has tests of its own.
+os.environ["FSP_QUIET"] = "1"
 
 # Files that come first where two processes share the tests, each file in one of them (`make test`):
 # those that compile most, in an order in which the two seldom compile the same kernels at a time,

@@ -7,6 +7,7 @@ of several.
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 
 import numpy as np
@@ -20,11 +21,18 @@ class Crowd:
         self.barrier, self.told, self.common = threading.Barrier(count, timeout=120), [None] * count, {}
 
     def run(self, work):
-        """work(ranks) in each; what each returned. What one of them raised is raised here."""
+        """work(ranks) in each; what each returned. What one of them raised is raised here. Torch
+        has as many threads in each as here, since last bits depend on that number: a new thread
+        starts with another one.
+        """
         found, failures = [None] * self.count, []
+        torch = sys.modules.get("torch")
+        given = torch.get_num_threads() if torch else 0
 
         def one(rank):
             try:
+                if torch:
+                    torch.set_num_threads(given)
                 found[rank] = work(Member(self, rank))
             except BaseException as error:
                 failures.append(error)
@@ -57,6 +65,22 @@ class Member:
         self.sent += 1
         shapes = {(tuple(each.shape), str(each.dtype)) for each in found}
         assert len(shapes) == 1, f"rank {self.rank}: messages of different shapes, {shapes}"
+        return found
+
+    def shift(self, given, expected):
+        self.crowd.told[self.rank] = [each.clone() for each in given]
+        self.barrier()
+        found = [] if self.rank == 0 else [each.clone() for each in self.crowd.told[self.rank - 1]]
+        self.barrier()
+        assert [(tuple(each.shape), each.dtype) for each in found] == [(each.shape, each.dtype) for each in expected]
+        return found
+
+    def broadcast(self, array, source):
+        self.crowd.told[self.rank] = array.copy()
+        self.barrier()
+        found = self.crowd.told[source].copy()
+        self.barrier()
+        assert (found.shape, found.dtype) == (array.shape, array.dtype)
         return found
 
     def watching(self, counters):

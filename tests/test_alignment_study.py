@@ -7,12 +7,16 @@ from __future__ import annotations
 import csv
 import importlib.util
 import re
+import shutil
 import statistics
 from pathlib import Path
 
 import pytest
+from pictures import assert_legible
 
 from fsp_dynamics.experiments.folder import RunFolder
+from fsp_dynamics.plotting import GREY
+from fsp_dynamics.plotting.figures import WIDE
 
 ROOT = Path(__file__).parents[1]
 SPEC = importlib.util.spec_from_file_location("alignment_study", ROOT / "figures" / "alignment_study.py")
@@ -85,9 +89,21 @@ def test_the_page_shows_every_option_and_its_keys():
 
 def test_the_page_s_table_is_that_of_the_committed_numbers():
     page = (ROOT / "docs" / "alignment-study.md").read_text(encoding="utf-8")
-    with (ROOT / "figures" / "alignment_study.csv").open() as file:
-        rows = [
-            {key: value if key == "option" else float(value) for key, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
-    assert study.markdown(rows) in page
+    assert study.markdown(study.stored(ROOT / "figures" / "alignment_study.csv")) in page
+
+
+def test_the_picture_is_legible_across_two_columns():
+    figure = study.draw(study.stored(ROOT / "figures" / "alignment_study.csv"))
+    assert_legible(figure)
+    assert figure.get_figwidth() == WIDE
+    assert figure.get_figheight() * 2.54 < 12, "less than half a page"
+    bars = [line for ax in figure.axes for line in ax.lines if len(set(line.get_xdata())) == 1 < len(line.get_xdata())]
+    assert {line.get_linestyle() for line in bars if line.get_color() != GREY} == {"-"}, "a mean is one whole bar"
+
+
+def test_it_is_drawn_again_from_the_numbers_alone(tmp_path, capsys):
+    assert study.main(["--redraw", "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path / 'alignment_study.csv'} is no file; give the folder that has it" in capsys.readouterr().err
+    shutil.copy(ROOT / "figures" / "alignment_study.csv", tmp_path)
+    assert study.main(["--redraw", "--out", str(tmp_path)]) == 0
+    assert {path.suffix for path in tmp_path.iterdir()} == {".csv", ".png", ".svg"}

@@ -30,7 +30,9 @@ LAYERS = {
     "folders": 1,
     "locks": 1,
     "streams": 1,
+    "screen": 1,
     "settings": 1,
+    "loopback": 1,
     "plotting": 1,
     "models": 2,
     "datasets": 2,
@@ -39,9 +41,11 @@ LAYERS = {
     "learning": 4,
     "training": 5,
     "torch_backend": 6,
+    "layerwise": 6,
     "analysis": 7,
     "experiments": 8,
     "tables": 9,
+    "watch": 9,
     "cli": 9,
     "explorer": 9,
     "sklearn": 9,
@@ -58,16 +62,17 @@ SOLVERS = {
 }
 # The only ways from a lower layer to a higher one: lazy lines, and registries of import strings.
 UPWARD = {"models/network": {"torch_backend/module"}}
-REGISTRIES = ("solvers", "learning/rules", "training/engine", "experiments/trainer")
+REGISTRIES = ("solvers", "learning/rules", "training/engine", "layerwise/names", "experiments/trainer")
 # Who may import what, as folders or files of the package.
 CONFINED = {
     "numba": ("kernels",),
     "llvmlite": ("kernels",),
     "matplotlib": ("plotting",),
-    "torch": ("torch_backend", "experiments/jobs"),
+    "torch": ("torch_backend", "layerwise", "experiments/layerwise", "experiments/jobs"),
     "torchdiffeq": ("torch_backend/ode", "torch_backend/steps"),
     "dask": (),  # distributed asks it
     "distributed": ("experiments/sweeps/cluster",),
+    "tensorboardX": ("experiments/tensorboard",),
     "subprocess": ("experiments",),
     "multiprocessing": ("experiments",),
     "joblib": ("experiments",),
@@ -76,6 +81,7 @@ CONFINED = {
     "pooch": ("datasets",),
     "urllib": ("datasets",),
     "safetensors": ("experiments",),
+    "nir": ("layerwise/nir_export",),
     "anywidget": ("explorer/widget",),
     "traitlets": ("explorer/widget",),
     "pickle": ("kernels/disk_cache",),  # as Numba keeps compiled code
@@ -91,12 +97,13 @@ FILE_EXCEPTIONS = {
     # compiled code
     "kernels/cache_places": ["os.open", "os.unlink", "os.open", "os.replace", "os.mkdir", "os.unlink"],
     "kernels/cache_turns": ["os.open", "os.unlink", "os.unlink"],
-    "explorer/widget": [
-        "(files(__package__) / 'script').iterdir",  # its own script and style sheet
+    "explorer/sources": [
+        "(files(__package__) / 'script').iterdir",  # its own script, style sheet and page
         "part.read_text",
-        "(files(__package__) / 'script' / 'explorer.css').read_text",
-        "model.path(given).to_xarray().to_netcdf",  # into memory: the browser saves it
+        "(files(__package__) / folder / name).read_text",
     ],
+    "watch/server": ["(files(__package__) / 'page' / file).read_text"],  # its own page
+    "explorer/replies": ["model.path(given).to_xarray().to_netcdf"],  # into memory: the browser saves it
     "streams": ["open", "os.open", "open", "os.open"],  # the null device
 }
 FILE_METHODS = {
@@ -446,7 +453,7 @@ def test_importing_everything_does_nothing(tmp_path: Path) -> None:
         ("experiments/config", "from fsp_dynamics import Network", "imports the face"),
         ("solvers/reference", "from numba import njit", "imports numba, which belongs to kernels"),
         ("learning/rules/hebbian", "import matplotlib.pyplot as plt", "imports matplotlib, which belongs to plotting"),
-        ("learning/rules/hebbian", "import torch", "imports torch, which belongs to torch_backend, experiments/jobs"),
+        ("learning/rules/hebbian", "import torch", "imports torch, which belongs to torch_backend, layerwise"),
         ("experiments/config", "import pickle", "imports pickle, which belongs to kernels/disk_cache"),
         ("cli", "import subprocess", "imports subprocess, which belongs to experiments"),
     ],

@@ -20,7 +20,8 @@ import pytest
 
 from fsp_dynamics import cli
 from fsp_dynamics.cli import main
-from fsp_dynamics.cli.options import in_options
+from fsp_dynamics.cli.messages import in_options
+from fsp_dynamics.datasets import DATASETS
 from fsp_dynamics.errors import (
     CheckpointError,
     DatasetError,
@@ -98,7 +99,7 @@ def test_help_and_refusals_import_nothing_heavy(arguments):
     code = f"""
 import sys
 from fsp_dynamics.cli import main
-from fsp_dynamics.cli.options import in_options
+from fsp_dynamics.cli.messages import in_options
 main({arguments})
 heavy = {{"numba", "scipy", "matplotlib", "torch", "sklearn", "xarray", "pandas", "safetensors", "tqdm"}}
 print(sorted(heavy & set(sys.modules)))
@@ -110,23 +111,27 @@ print(sorted(heavy & set(sys.modules)))
     assert not loaded - ({"safetensors"} if arguments[0] == "runs" else set())
 
 
-def test_help_lists_every_command_and_exit_code(capsys):
-    assert main(["--help"]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    for name in (
-        "quickstart",
-        "train",
-        "evaluate",
-        "sweep",
-        "runs",
-        "compare",
-        "figure",
-        "stability",
-        "gradients",
-        "data",
-        "check",
-    ):
-        assert name in shown
+def test_the_list_of_commands_says_how_the_help_of_each_begins():
+    assert list(cli.COMMANDS) == sorted(name for name in cli.app if not name.startswith("-"))
+    for name, (_, does) in cli.COMMANDS.items():
+        assert f"{' '.join(cli.app[name].help.split()).rstrip('.')}. ".startswith(f"{does} "), name
+
+
+def test_the_list_of_commands_imports_none_of_them():
+    code = "import sys; from fsp_dynamics.cli import main; main(['--help']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "fsp_dynamics.cli" in loaded
+    assert not {f"fsp_dynamics.cli.{module}" for module, _ in cli.COMMANDS.values()} & loaded
+    assert not {"pydantic", "fsp_dynamics.experiments"} & loaded
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], []])
+def test_help_lists_every_command_and_exit_code(words, capsys):
+    assert main(words) == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for _, does in cli.COMMANDS.values():
+        assert does in shown
     for code in (
         "0 success",
         "2 usage",
@@ -174,7 +179,7 @@ def test_training_help_lists_presets_and_every_configuration_key(capsys):
         (["train"], ["SOURCE"]),
         (["evaluate", "nowhere"], ["is no folder"]),
         (["evaluate", "RUN", "--split", "tst"], ['Did you mean "test"']),
-        (["evaluate", "RUN", "RUN"], ["Unused"]),
+        (["evaluate", "RUN", "RUN"], ["too many arguments: ", "fsp evaluate --help"]),
         (["compare", "RUN", "nowhere"], ["is no folder"]),
         (["train", "digits", "--out", "RUN"], ["already holds a run", "--resume"]),
         (["train", "digits", "--out", "RUN", "--resume"], ["network.hidden was [12], now [100, 100]"]),
@@ -232,11 +237,11 @@ def test_every_error_has_its_exit_code(monkeypatch, capsys, error, code):
         raise error
 
     monkeypatch.setattr(cli, "app", fails)
-    assert main([]) == code
+    assert main(["check"]) == code
     assert len(capsys.readouterr().err.splitlines()) == 1
     monkeypatch.setenv("FSP_DEBUG", "1")
     with pytest.raises(type(error)):
-        main([])
+        main(["check"])
 
 
 def test_an_internal_error_is_called_one(monkeypatch, capsys):
@@ -244,7 +249,7 @@ def test_an_internal_error_is_called_one(monkeypatch, capsys):
         raise TypeError("two\nlines")
 
     monkeypatch.setattr(cli, "app", fails)
-    assert main([]) == 1
+    assert main(["check"]) == 1
     assert capsys.readouterr().err.startswith("fsp: internal error, TypeError: two lines; please report it")
 
 
@@ -402,7 +407,7 @@ def test_results_are_json_on_stdout_and_notes_are_not(trained, tmp_path, capsys)
     assert found["evaluate"]["error"] == open_run(trained).metrics[-1]["valid_error"]
     assert found["runs"][0]["epochs"] == 2
     assert found["compare"]["configuration"] == {}
-    assert {record["name"] for record in found["data"]} == {"digits", "mnist", "fashion-mnist"}
+    assert {record["name"] for record in found["data"]} == set(DATASETS)
 
 
 def test_tables_and_json_agree(trained, capsys):
@@ -453,6 +458,7 @@ def test_quickstart_prints_the_result_and_what_to_try(monkeypatch, capsys, tmp_p
     shown = capsys.readouterr().out
     assert f"test error {open_run(trained).summary['best']['test_error']:.2f} %" in shown
     assert f"{tmp_path}/quickstart.png" in shown
+    assert f"{open_run(trained).summary['seconds']:.2f} s of training" in shown, "less than a second is not none"
     assert "fsp train mnist-2x500" in shown
 
 

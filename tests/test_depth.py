@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
 import statistics
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from pictures import assert_legible, drawn
 
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.folder import RunFolder
+from fsp_dynamics.plotting.figures import WIDTH
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "figures"))
@@ -136,7 +138,10 @@ def test_the_picture_shows_the_numbers_and_is_legible(errors):
     rows = invented((1, 2, 3, 5, 8), *errors)
     figure = depth.draw(rows)
     assert_legible(figure)
+    assert figure.get_figwidth() == WIDTH, "one column of a journal"
     axes = figure.axes
+    for ax in axes[:2]:
+        assert ax.get_legend().get_window_extent().y1 < ax.get_window_extent().y0, "no legend lies on curves"
     x, y = drawn(axes[0])["test"]
     assert list(x) == [1, 2, 3, 5, 8]
     assert list(y) == pytest.approx([statistics.fmean(depth.values(rows, "test", layers)) for layers in x])
@@ -158,3 +163,11 @@ def test_what_could_not_be_measured_is_left_out():
     assert whole[:3] == less[:3]
     assert less[3].endswith(" |  |  |  |")
     assert whole[3].count("|") == less[3].count("|")
+
+
+def test_it_is_drawn_again_from_the_numbers_alone(tmp_path, capsys):
+    assert depth.main(["--redraw", "--out", str(tmp_path)]) == 2
+    assert f"depth: {tmp_path / 'depth.csv'} is no file of numbers; give the folder" in capsys.readouterr().err
+    shutil.copy(ROOT / "figures" / "depth.csv", tmp_path)
+    assert depth.main(["--redraw", "--out", str(tmp_path)]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"depth.csv", "depth.png", "depth.svg"}

@@ -90,7 +90,7 @@ LINES = {
     "Attractors": r"<Attractors: 1, reached by 100 %; 0 initial states unconverged>",
     "Branch": r"<Branch in loop, 0 to 1: \d+ points, \d+ folds, \d+ Hopf points; ended: span>",
     "EpochReport": r"<EpochReport: training error \d+\.\d\d %, residual up to \S+, 0 unconverged, dead .*; \S+ s>",
-    "Evaluation": r"<Evaluation: error \d+\.\d\d %; residual up to \S+; unconverged 0; dead outputs .*>",
+    "Evaluation": r"<Evaluation: error \d+\.\d\d %; worst class .*; residual up to \S+; unconverged 0; dead .*>",
     "Learner": r"<Learner after epoch 1: <Network 9-7-3, loop, hard_sigmoid, float32>>",
 }
 

@@ -4,6 +4,9 @@ they become a site: tests/test_site.py.)
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import json
 import pkgutil
 import re
 import shlex
@@ -15,13 +18,14 @@ from cyclopts import CycloptsError
 import fsp_dynamics as fsp
 from fsp_dynamics.cli import EXIT_CODES, app
 from fsp_dynamics.errors import FspError
+from fsp_dynamics.layerwise.names import LEARNERS
 from fsp_dynamics.models.activations import ACTIVATIONS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = {
     str(path.relative_to(DOCS)): path.read_text(encoding="utf-8")
-    for path in sorted([*DOCS.glob("*.md"), *DOCS.glob("api/*.md")])
+    for path in sorted([*DOCS.glob("*.md"), *DOCS.glob("api/*.md"), *DOCS.glob("api/internal/*.md")])
 }
 EACH_PAGE = pytest.mark.parametrize("page", PAGES)
 CODE = re.compile(r"^(`{3,}).*?^\1`*$", re.MULTILINE | re.DOTALL)
@@ -43,14 +47,15 @@ def with_blocks(language: str) -> list[str]:
 def test_the_python_of_a_page_runs(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The blocks run in order, one after the other, as a reader would paste them."""
     monkeypatch.chdir(tmp_path)
-    known = dict(ACTIVATIONS)
+    known = [(registry, dict(registry)) for registry in (ACTIVATIONS, LEARNERS)]
     names: dict[str, object] = {"__name__": "page"}
     try:
         for code in blocks(page, "python"):
             exec(compile(code, page, "exec", dont_inherit=True), names)
     finally:
-        ACTIVATIONS.clear()
-        ACTIVATIONS.update(known)
+        for registry, before in known:
+            registry.clear()
+            registry.update(before)
 
 
 def test_the_pages_that_must_show_python_do() -> None:
@@ -136,7 +141,12 @@ def test_every_page_is_in_the_table_of_contents() -> None:
 
 def test_the_gallery_has_every_notebook() -> None:
     notebooks = [f"../notebooks/{path.name}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
-    assert [to for to in links(PAGES["gallery.md"]) if to.endswith(".ipynb")] == notebooks
+    found = re.findall(r"\[!\[([^\]]+)\]\(([^)]+)\)\]\(([^)]+)\) \| \[[^\]]+\]\(([^)]+)\)", PAGES["gallery.md"])
+    assert [to for *_, to in found] == [to for _, _, to, _ in found] == notebooks
+    assert [picture for _, picture, *_ in found] == [f"thumbnails/{Path(to).stem}.png" for to in notebooks]
+    assert sorted((DOCS / "thumbnails").iterdir()) == sorted(DOCS / picture for _, picture, *_ in found)
+    assert all((DOCS / picture).stat().st_size <= 60_000 for _, picture, *_ in found)
+    assert all(alternative for alternative, *_ in found)
 
 
 # What is named
@@ -159,6 +169,68 @@ def test_every_module_is_on_one_page_of_the_api() -> None:
     assert set(shown) <= public
     assert {name for name in public if not rooms[name]} <= set(shown)
     assert {room.split(".")[0] for room in fsp._ROOM_OF.values()} <= {name.split(".")[0] for name in shown}
+
+
+def listed(page: str) -> dict[str, list[str]]:
+    """{module: the names that a page lists of it}; not of the modules that it shows whole."""
+    found = re.findall(r"automodule:: fsp_dynamics\.(\S+)\n   :members: (.+)$", PAGES[page], re.MULTILINE)
+    return {module: names.split(", ") for module, names in found}
+
+
+def defined_in(module: str) -> list[str]:
+    """The functions and classes that a module defines and does not hide."""
+    room = importlib.import_module(f"fsp_dynamics.{module}")
+    return [
+        name
+        for name, thing in vars(room).items()
+        if not name.startswith("_")
+        and getattr(thing, "__module__", None) == room.__name__
+        and (inspect.isclass(thing) or inspect.isroutine(thing))
+    ]
+
+
+def test_public_pages_list_names_and_internal_pages_show_all_others() -> None:
+    inner = {page for page in PAGES if page.startswith("api/internal/")}
+    public = {page for page in PAGES if page.startswith("api/")} - inner
+    names = {module: each for page in public for module, each in listed(page).items()}
+    whole = re.compile(r"automodule:: (\S+)\n   :members:$", re.MULTILINE)
+    assert {page: whole.findall(PAGES[page]) for page in public if whole.search(PAGES[page])} == {}, (
+        "a public page lists the names that users call; modules for authors alone stand on a page of api/internal/"
+    )
+    assert {page: listed(page) for page in inner if listed(page)} == {}
+    text = "\n".join(PAGES[page] for page in inner)
+    left = re.findall(r"othermembers:: fsp_dynamics\.(\S+)$", text, re.MULTILINE)
+    assert sorted(left) == sorted(module for module in names if set(defined_in(module)) - set(names[module]))
+    for module, each in names.items():
+        room = importlib.import_module(f"fsp_dynamics.{module}")
+        assert [name for name in each if not hasattr(room, name)] == [], module
+    elsewhere = re.findall(
+        r"automodule:: fsp_dynamics\.(\S+)\n   :members:\n   :exclude-members: (.+)$", text, re.MULTILINE
+    )
+    for module, hidden in elsewhere:  # shown where another module offers them
+        assert set(hidden.split(", ")) <= set(names[module.split(".")[0]]), module
+
+
+def test_public_pages_hold_the_face_and_all_that_pages_and_notebooks_import() -> None:
+    names = {
+        f"{module}.{name}"
+        for page in PAGES
+        if not page.startswith("api/internal/")
+        for module, each in listed(page).items()
+        for name in each
+    }
+    assert {f"{room}.{name}" for name, room in fsp._ROOM_OF.items()} <= names
+    notebooks = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "notebooks").glob("*.ipynb")]
+    cells = ["".join(cell["source"]) for book in notebooks for cell in book["cells"] if cell["cell_type"] == "code"]
+    shown = [*cells, *(code for page in PAGES for code in blocks(page, "python"))]
+    found = [
+        pair for code in shown for pair in re.findall(r"from fsp_dynamics\.(\S+) import (.+)$", code, re.MULTILINE)
+    ]
+    used = {f"{module}.{name.split(' as ')[0].strip()}" for module, line in found for name in line.split(",")}
+    # neither function nor class
+    objects = {"models.rate", "models.activations.ACTIVATIONS", "explorer.model.PIECES", "layerwise.names.LEARNERS"}
+    assert len(used) > 25
+    assert sorted(used - names - objects) == []
 
 
 def test_every_test_that_a_page_names_exists() -> None:

@@ -17,6 +17,7 @@ from fsp_dynamics.errors import (
     ConfigurationError,
     DatasetError,
     FspError,
+    NoConvergenceError,
     NotAFileError,
     NotConvergedError,
     NotFiniteError,
@@ -42,6 +43,7 @@ BUILT_IN = {
     RunLockedError: BlockingIOError,
     RankLostError: ConnectionError,
     NotConvergedError: RuntimeError,
+    NoConvergenceError: RuntimeError,
 }
 
 

@@ -8,6 +8,7 @@ import ast
 import dataclasses
 import doctest
 import importlib
+import inspect
 import json
 import os
 import pkgutil
@@ -16,10 +17,12 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
+from test_docs import PAGES, listed
 
 import fsp_dynamics as fsp
 
@@ -54,7 +57,7 @@ def test_every_public_name_resolves_and_is_documented(name: str) -> None:
         assert found.__name__ == name
         assert found.__doc__
         assert not re.match(rf"{name}\(", found.__doc__), "a signature that dataclass wrote is no docstring"
-        assert f"`{name}`" in README
+        assert f"\n| `{name}` | " in PAGES["api/index.md"]
 
 
 def test_the_face_is_small_and_knows_nothing_else() -> None:
@@ -97,14 +100,115 @@ def test_a_network_needs_neither_torch_nor_the_compiler() -> None:
 # Examples
 
 
+PUBLIC = [
+    f"{module}.{name}"
+    for page in PAGES
+    if not page.startswith("api/internal/")
+    for module, names in listed(page).items()
+    for name in names
+]
+# Methods that engines and solvers call, and users do not.
+CALLED_INSIDE = {
+    *("Sgd.learning_rates", "Sgd.limit_output", "Sgd.output_shares", "Sgd.step", "Learner.begin_epoch"),
+    *("Rule.check", "Rule.limit_change", "MeanSubtractedRule.check", "GradientRule.limit_change"),
+    *("FixedPointSolver.relax_known", "NumbaSolver.reach", "ReferenceSolver.reach", "TorchSolver.reach"),
+    *("NumbaSolver.follow", "ReferenceSolver.follow", "TorchSolver.follow", "TorchFixedPointSolver.on_device"),
+    *("NumbaSolver.integrate", "TorchSolver.integrate", "TorchSolver.follower", "TorchSolver.relax_counted"),
+    *("Rule.relax_nudged", "GradientRule.relax_nudged", "RateModule.forward", "Config.of_run"),
+}
+SECTION = re.compile(r"^ *Returns\n *-------\n *\S", re.MULTILINE)
+
+
+def public(name: str) -> Any:
+    module, _, last = name.rpartition(".")
+    return getattr(importlib.import_module(f"fsp_dynamics.{module}"), last)
+
+
+def examples(thing: Any) -> str:
+    """The source of the examples in a docstring."""
+    return "".join(example.source for example in doctest.DocTestParser().get_examples(thing.__doc__ or ""))
+
+
+def methods(kind: type) -> dict[str, Any]:
+    """The methods and properties of a class that have a docstring of their own, by name."""
+    found = {name: getattr(each, "__func__", each) for name, each in vars(kind).items() if not name.startswith("_")}
+    own = {name: each for name, each in found.items() if inspect.isroutine(each) or isinstance(each, property)}
+    return {name: each for name, each in own.items() if each.__doc__ and not name.startswith("set_")}  # scikit-learn's
+
+
+def returns(function: Any) -> bool:
+    """Whether a function returns something."""
+    return inspect.signature(function).return_annotation not in (None, "None", "Never")
+
+
+def without_example(name: str) -> list[str]:
+    """What lacks an example of a public name: itself, or methods that its example does not use and
+    that have none themselves.
+    """
+    thing = public(name)
+    if not callable(thing) or isinstance(thing, dict):
+        return []
+    shown = examples(thing)
+    lacking = [] if shown else [name]
+    for member, method in methods(thing).items() if inspect.isclass(thing) else ():
+        used = re.search(rf"(\.|def ){member}\b", shown) or examples(method)
+        if not used and f"{thing.__name__}.{member}" not in CALLED_INSIDE:
+            lacking.append(f"{name}.{member}")
+    return lacking
+
+
+def without_returns(name: str) -> list[str]:
+    """What returns something and has no section Returns: a public function, methods of a class.
+    Where "See `Other.method`" is all that is said, it is said there.
+    """
+    thing = public(name)
+    found = {name: thing} if inspect.isfunction(thing) else {}
+    if inspect.isclass(thing):
+        found = {f"{name}.{each}": method for each, method in methods(thing).items() if inspect.isfunction(method)}
+    return [
+        each
+        for each, function in found.items()
+        if returns(function) and not function.__doc__.startswith("See `")
+        if not SECTION.search(function.__doc__)
+    ]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_has_an_example(name: str) -> None:
+    assert without_example(name) == []
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_says_what_it_returns(name: str) -> None:
+    assert without_returns(name) == []
+
+
+def test_those_rules_can_fail() -> None:
+    assert len(PUBLIC) > 120
+    assert without_example("errors.nearest") == []
+    assert without_example("errors.check_shape") == ["errors.check_shape"]
+    assert without_returns("errors.check_shape") == []
+    assert without_returns("errors.nearest") == ["errors.nearest"]
+    assert without_example("solvers.response.Gains") == [
+        "solvers.response.Gains",
+        "solvers.response.Gains.round_trip",
+        "solvers.response.Gains.rows",
+    ]
+    assert without_returns("solvers.response.Gains") == ["solvers.response.Gains.rows"]
+
+
 @pytest.mark.parametrize(
     "module", [m.name for m in pkgutil.walk_packages(fsp.__path__, "fsp_dynamics.") if not m.name.endswith("__main__")]
 )
-def test_examples_in_docstrings(module: str) -> None:
-    failed, _ = doctest.testmod(
-        importlib.import_module(module), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    )
-    assert failed == 0
+def test_examples_in_docstrings(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of each docstring run in an empty folder, since some of them write."""
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    for number, found in enumerate(doctest.DocTestFinder().find(importlib.import_module(module))):
+        if found.examples:
+            (tmp_path / str(number)).mkdir()
+            monkeypatch.chdir(tmp_path / str(number))
+            runner.run(found)
+    assert runner.summarize(verbose=False).failed == 0
 
 
 def test_the_python_of_the_readme_runs(
@@ -151,28 +255,13 @@ COMMANDS = sorted(
     {
         m
         for block in blocks("sh")
-        for m in re.findall(r"(?:^|[ /;])fsp ((?:[a-z]+)(?: (?:list|fetch))?)\b", block, re.MULTILINE)
+        for m in re.findall(r"(?:^|[ /;])fsp ((?:[a-z]+)(?: (?:list|fetch|learners))?)\b", block, re.MULTILINE)
     }
 )
 
 
 def test_the_readme_shows_the_command_line() -> None:
-    shown = {
-        "quickstart",
-        "train",
-        "evaluate",
-        "runs",
-        "sweep",
-        "compare",
-        "figure",
-        "stability",
-        "gradients",
-        "data list",
-        "data fetch",
-        "check",
-        "bench",
-        "explore",
-    }
+    shown = {"train", "evaluate", "watch", "explore", "sweep", "figure", "table learners"}
     assert shown == set(COMMANDS)
 
 

@@ -107,3 +107,60 @@ def test_files_of_tests_have_names_of_their_own():
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert len(names) == len(set(names))
     assert not list((ROOT / "tests").rglob("*_test.py"))
+
+
+@pytest.fixture
+def venv(tmp_path):
+    """A set-up in which all but the packages is there; its Python notes what it is asked, and fails
+    where that holds `fails`.
+    """
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "made").touch()
+    python = tmp_path / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "$@" >> "$LOG"\ncase "$*" in *$FAILS*) exit 3;; esac\n')
+    python.chmod(0o755)
+
+    def make(fails="nothing"):
+        log = tmp_path / "log"
+        log.unlink(missing_ok=True)
+        given = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+        command = ["make", "-s", f"VENV={tmp_path}", "FACTS=", str(tmp_path / "ready")]
+        given |= {"LOG": str(log), "FAILS": fails}
+        done = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, log.read_text().splitlines(), (tmp_path / "ready").exists()
+
+    return make
+
+
+def test_the_set_up_compiles_while_it_installs(venv):
+    """Once the package is there, and before its largest dependency is."""
+    code, asked, ready = venv()
+    assert (code, ready) == (0, True)
+    assert asked[0].endswith("-e .")
+    assert sorted(line.split()[1] for line in asked[1:]) == ["fsp_dynamics", "pip"]
+    assert any("train digits --dry-run" in line for line in asked)
+    assert any(line.endswith("-e .[torch]") for line in asked)
+
+
+@pytest.mark.parametrize("stamp", ["ready", "ready-for-tests", "ready-for-fuzzing"])
+def test_every_step_of_the_set_up_is_named_before_it_begins(tmp_path, stamp):
+    """Each takes up to minutes, and pip says nothing."""
+    given = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "-n", f"VENV={tmp_path / 'new'}", "PYTHON=python3", str(tmp_path / "new" / stamp)]
+    done = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=60, check=True)
+    lines = done.stdout.splitlines()
+    steps = [at for at, line in enumerate(lines) if re.search(r"-m (venv|pip)\b", line)]
+    assert len(steps) >= 2
+    assert all(lines[at - 1].startswith("echo ") for at in steps), lines
+    assert len({lines[at - 1] for at in steps}) == len(steps)
+
+
+def test_kernels_that_cannot_be_compiled_now_are_compiled_later(venv):
+    assert venv("dry-run")[::2] == (0, True)
+
+
+def test_what_cannot_be_installed_is_an_error(venv):
+    for part in ("torch", "pip"):
+        code, _, ready = venv(part)
+        assert code != 0, part
+        assert not ready

@@ -22,8 +22,8 @@ from fsp_dynamics.datasets import Dataset, Split
 from fsp_dynamics.errors import NotFiniteError
 from fsp_dynamics.experiments.checkpoint import kept_name, load_checkpoint
 from fsp_dynamics.experiments.folder import RunFolder
+from fsp_dynamics.experiments.pictures import Pictures
 from fsp_dynamics.experiments.rate import trainer as rate_trainer
-from fsp_dynamics.experiments.session import Session
 from fsp_dynamics.learning.rules.hebbian import HEBBIAN
 from fsp_dynamics.models.activations import ACTIVATIONS, Activation
 from fsp_dynamics.training import epoch as epoch_module
@@ -386,7 +386,7 @@ def clean(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    monkeypatch.setattr(Session, "_draw", lambda self: None)
+    monkeypatch.setattr(Pictures, "draw", lambda self, now=False: None)
 
 
 @pytest.mark.parametrize("number", [marked(number) for number in range(CASES)])

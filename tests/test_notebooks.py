@@ -20,8 +20,9 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
 NAMES = tuple(path.stem for path in sorted(FOLDER.glob("*.ipynb")))
 MATRICES = ("W1", "W2", "loop")
-READ = ("01", "03", "04", "05", "06", "07")  # each has a test below that reads its variables
+READ = ("01", "03", "04", "05", "06", "07", "08", "09")  # each has a test below that reads its variables
 LINES = 40  # the most a cell may have
+WIDTH = 89  # letters of a line of code, for which a page has room
 CELL_KEYS = {
     "markdown": {"cell_type", "id", "metadata", "source"},
     "code": {"cell_type", "execution_count", "id", "metadata", "outputs", "source"},
@@ -104,6 +105,13 @@ def test_it_begins_with_a_title_and_its_cells_are_short(name) -> None:
         assert len(source.splitlines()) <= LINES, (
             f"cell {cell['id']} has {len(source.splitlines())} lines, at most {LINES} are read"
         )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_code_fits_the_page(name) -> None:
+    lines = [line for source in texts(name, "code") for line in source.splitlines()]
+    assert [line for line in lines if len(line) > WIDTH] == []
+    assert f"line-length = {WIDTH} " in (FOLDER / "ruff.toml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -285,3 +293,60 @@ def test_07_custom_objects_agree_with_the_library(alone) -> None:
     assert found["solver_error"] < 1e-3
     assert found["report.unconverged"] == 0
     assert pictures(book) == 3
+
+
+@pytest.mark.slow
+def test_08_layers_learn_apart(alone) -> None:
+    found, book = run("08_layer_by_layer", alone, ["errors", "unlocked", "exits", "sizes", "before", "after"])
+    assert found["unlocked"] == {"fsp": True, "bp": False}
+    assert max(found["errors"]["fsp"], found["errors"]["bp"]) < 6 < found["errors"]["shallow"]
+    assert set(found["exits"]) == {"layer1", "layer2", "layer3", "output"}
+    assert all(errors[-1] < errors[0] / 2 for errors in found["exits"].values())
+    assert found["sizes"] == {"dense": [(8, 8), (4, 4)], "sparse": [(3, 3), (1, 1)]}
+    assert (found["after"].argmax(1) == np.arange(10)).all()
+    assert not (found["before"].argmax(1) == np.arange(10)).all()
+    assert pictures(book) == 3
+
+
+@pytest.mark.slow
+def test_09_no_spike_is_differentiated_and_every_spike_is_counted(alone) -> None:
+    wanted = ["currents", "rates", "difference", "drawn", "learned", "differentiated", "errors", "exits", "table"]
+    spikes = "{name: int(trace.spikes['layer1'].sum()) for name, trace in traces.items()}"
+    own = ["every.spikes", "counts['fsp-surrogate']", "dense", spikes]
+    found, book = run("09_spikes", alone, [*wanted, *own])
+    periods = np.ceil(1 / found["currents"])
+    expected = {"hard reset": 100 // periods, "soft reset": np.minimum(100 * found["currents"] // 1, 100)}
+    with np.errstate(invalid="ignore"):  # below a current of 1 - .7 there is no spike
+        until = np.ceil(np.log(1 - 0.3 / found["currents"]) / np.log(0.7))
+    expected["hard reset, leak .7"] = np.nan_to_num(100 // until)
+    assert set(found["rates"]) == set(expected)
+    for name, number in expected.items():
+        assert (100 * found["rates"][name]).round(9).tolist() == number.tolist()
+    assert found[spikes] == {"hard reset": 5, "soft reset": 6, "hard reset, leak .7": 4}
+
+    assert set(found["difference"]) == {"voltage", "surrogate"}
+    assert max(found["difference"].values()) < 1e-5
+    for name, learned in found["learned"].items():
+        assert (learned.argmax(1) == np.arange(10)).all()
+        assert not (found["drawn"][name].argmax(1) == np.arange(10)).all()
+    none = dict.fromkeys(("layer1", "layer2", "output"), 0)
+    assert found["differentiated"] == {"bp": {"output": 2}, "fsp-surrogate": none, "fsp-voltage": none}
+
+    errors, exits = found["errors"], found["exits"]
+    assert errors["bp"] < min(errors["fsp-surrogate"], errors["fsp-voltage"])
+    assert set(exits) == {"fsp-surrogate", "fsp-voltage"}
+    for name, each in exits.items():
+        assert list(each) == ["layer1", "layer2", "output"]
+        assert each["output"] == errors[name]
+        assert max(each.values()) < errors["shallow"]
+
+    assert found["table"]["layer1"][3] == 0 < min(found["table"]["layer1"][[0, 1, 2, 4]])
+    count, fired = found["counts['fsp-surrogate']"], found["every.spikes"]
+    squares = fired["layer1"].reshape(4, -1, 8, 4, 2, 4, 2).any((4, 6))
+    assert count.operations == {"layer1": 200 * squares.sum(), "layer2": 10 * fired["layer2"].sum()}
+    for name, each in fired.items():
+        assert count.layers[name].per_image == each.sum() / each.shape[1]
+        assert count.layers[name].silent == (~each.any((0, 1))).sum()
+        assert count.layers[name].saturated == each.all((0, 1)).sum()
+    assert (count.multiply_adds, found["dense"]) == (8 * (3 * 8 - 2) ** 2, 8 * 4 * 4 * 200 + 200 * 10)
+    assert pictures(book) == 8

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pictures import assert_legible, drawn, texts
+from PIL import Image
 from problems import problem
 
 from fsp_dynamics.errors import ConfigurationError, ShapeError
 from fsp_dynamics.learning.simulation import simulate
 from fsp_dynamics.plotting import figures, new_figure, plot_run, plot_trajectory, save_figure
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +77,18 @@ def test_nothing_written_overlaps(path, records):
     assert_legible(plot_run(records))
     assert_legible(plot_run(records[:1]))
     assert_legible(plot_run([{**r, "test_error": 100.0} | {"epoch": 17 * r["epoch"]} for r in records]))
+    assert plot_run(records).get_figwidth() <= figures.WIDE, "printed as it is, without smaller letters"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "figures").rglob("*.png")), ids=lambda path: path.stem)
+def test_every_committed_figure_fits_a_page_at_its_own_size(path):
+    """In centimetres: one column or two, two thirds of a page high at most; one column is sharp."""
+    with Image.open(path) as picture:
+        pixels, (dots, _) = picture.size, picture.info["dpi"]
+    width, height = (2.54 * each / dots for each in pixels)
+    assert width < 19
+    assert height < 16
+    assert dots > 300 or width > 9
 
 
 def test_a_trajectory_may_be_drawn_into_given_axes(path):
@@ -236,10 +252,10 @@ def drawn_figure(name, matrices=("W1", "W2", "loop"), last=12, turns=True):
 NAMES = ("alignment", "subspace", "gradients", "spectra", "errors")
 
 
-@pytest.mark.parametrize(("name", "lines"), [("alignment", 1), ("subspace", 2)])
-def test_without_matrices_fixed_in_turn_there_is_no_empty_line(name, lines):
+@pytest.mark.parametrize(("name", "columns"), [("alignment", 1), ("subspace", 2)])
+def test_without_matrices_fixed_in_turn_there_is_no_empty_column(name, columns):
     figure = drawn_figure(name, turns=False)[0]
-    assert len(figure.axes) == 3 * lines
+    assert len(figure.axes) == 3 * columns
     assert all(len(ax.lines) > 1 for ax in figure.axes), "a right angle, and curves"
     assert_legible(figure)
 
@@ -283,14 +299,43 @@ def test_all_rows_are_drawn_and_lie_in_view(name):
 def test_nothing_in_the_figures_overlaps_and_all_is_large_enough(name, matrices):
     figure, _ = drawn_figure(name, matrices, last=30 if len(matrices) == 3 else 2)
     assert_legible(figure)
-    assert figure.get_figwidth() <= 7.1
+    assert figure.get_figwidth() == pytest.approx(8.5 / 2.54), "one column of a journal"
     for ax in figure.axes:
         written = [ax.title, ax.xaxis.label, ax.yaxis.label, *ax.get_xticklabels(), *ax.get_yticklabels(), *ax.texts]
         assert all(text.get_fontsize() >= 7 for text in [*written, *figure.legends[0].get_texts()])
 
 
+def test_each_matrix_has_a_scale_of_its_own():
+    """The angle of the first moves a few degrees where that of the loop moves forty."""
+    rows = [
+        {
+            "quantity": "network",
+            "variant": "loop learned",
+            "matrix": matrix,
+            "epoch": epoch,
+            "value": 90 - falls * epoch,
+        }
+        for matrix, falls in (("W1", 1), ("W2", 5), ("loop", 10))
+        for epoch in (0, 1, 2, 3, 4)
+    ]
+    figure = figures.draw_alignment(rows, ("W1", "W2", "loop"), ["loop learned", "loop fixed"], [], {})
+    heights = [top - bottom for bottom, top in (ax.get_ylim() for ax in figure.axes)]
+    assert heights[0] < 6 < heights[1] < 30 < heights[2]
+
+
+def test_the_legend_of_the_gradients_says_what_each_line_is():
+    (legend,) = drawn_figure("gradients")[0].legends
+    assert "errors added in turn" in legend.get_title().get_text()
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "limit β → 0: the loop is not reciprocal",
+        "+ finite β",
+        "+ unfinished relaxation: the update in training",
+        "norm of that update",
+    ]
+
+
 def test_angles_are_named_as_in_the_paper():
-    titles = [ax.get_title() for ax in drawn_figure("alignment")[0].axes[:3]]
+    titles = [ax.get_ylabel() for ax in drawn_figure("alignment")[0].axes[::2]]
     assert [title.replace("{", "").replace("}", "") for title in titles] == [
         r"$W_2W_3\angle W_1$",
         r"$W_3W_1\angle W_2$",
@@ -304,11 +349,14 @@ def test_variants_differ_in_colour_and_in_dash():
 
 
 def test_units_are_labelled():
-    labels = {name: " ".join(ax.get_ylabel() + ax.get_xlabel() for ax in drawn_figure(name)[0].axes) for name in NAMES}
+    axes = {name: drawn_figure(name)[0].axes for name in NAMES}
+    labels = {
+        name: " ".join(ax.get_title() + ax.get_ylabel() + ax.get_xlabel() for ax in of) for name, of in axes.items()
+    }
     for name, unit in (
-        ("alignment", "degrees"),
-        ("subspace", "degrees"),
-        ("gradients", "degrees"),
+        ("alignment", "(°)"),
+        ("subspace", "(°)"),
+        ("gradients", "(°)"),
         ("spectra", "time constants"),
         ("errors", "%"),
     ):

@@ -89,7 +89,7 @@ def test_the_readme_s_numbers_are_means_of_the_stored_seeds():
     table = (ROOT / "README.md").read_text(encoding="utf-8").partition("<!-- numbers: end -->")[0]
     table = table.partition("<!-- numbers: written")[2]
     cells = rows_of(table)
-    assert set(cells) == set(presets())
+    assert set(cells) == set(presets("rate"))
     for preset, row in cells.items():
         path = section_v.RESULTS / f"{preset}.json"
         if path.is_file():
@@ -100,7 +100,7 @@ def test_the_readme_s_numbers_are_means_of_the_stored_seeds():
 
 
 def test_every_preset_has_a_row_and_the_paper_s_numbers_are_in_its_notes():
-    assert sorted(row.preset for row in tables.rows()) == presets()
+    assert sorted(row.preset for row in tables.rows()) == presets("rate")
     for row in tables.ROWS:
         paper = load_config(row.preset)[1].notes.paper
         assert all(number in paper for number in row.paper), row.preset
@@ -133,14 +133,14 @@ def invented(tmp_path: Path, name: str, seeds: int) -> Stored:
 
 @pytest.mark.parametrize("seeds", [1, 2, 5])
 def test_tables_of_no_some_and_all_results(tmp_path, seeds):
-    assert tables.numbers_table({}).count(tables.NOT_RUN) == len(presets())
+    assert tables.numbers_table({}).count(tables.NOT_RUN) == len(presets("rate"))
     assert tables.seeds_table({}) == "*Not yet run.*"
     assert not re.search(r"\d\.\d+ %, \d+ seed", tables.numbers_table({})), "no number is invented"
-    found = {name: invented(tmp_path, name, seeds) for name in presets()}
+    found = {name: invented(tmp_path, name, seeds) for name in presets("rate")}
     for count in (1, 3, len(found)):
         some = dict(list(found.items())[:count])
         shown = rows_of(tables.numbers_table(some))
-        assert sum(row[2] == tables.NOT_RUN for row in shown.values()) == len(presets()) - count
+        assert sum(row[2] == tables.NOT_RUN for row in shown.values()) == len(presets("rate")) - count
         for name, stored in some.items():
             check_row(shown[name], stored.as_record())
             assert f"`{stored.command}`" == shown[name][-1]
@@ -224,7 +224,8 @@ def test_what_does_not_belong_is_refused_and_nothing_is_stored(script, tmp_path,
     before = (tmp_path / "results" / "digits.json").read_bytes()
     code, _, err = script("collect", bad)
     assert code == 2
-    assert "holds results of another configuration: learning.beta was 1.0, now 0.5; --replace begins it anew" in err
+    assert "holds results of another configuration: learning.beta was 1.0, now 0.5" in err
+    assert "; begin it anew with these runs (--replace)" in err
     assert (tmp_path / "results" / "digits.json").read_bytes() == before
     code, out, _ = script("collect", bad, "--replace")
     assert (code, out.endswith("digits.json: seeds 1\n")) == (0, True)

@@ -21,6 +21,7 @@ from test_docs import DOCS, PAGES, ROOT
 
 import fsp_dynamics as fsp
 from fsp_dynamics.cli import app
+from fsp_dynamics.experiments.trainer import TRAINERS
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("myst_nb") is None, reason="the extra [docs] is not installed")
 
@@ -54,6 +55,12 @@ def test_a_docstring_becomes_restructuredtext() -> None:
     assert shown.startswith(".. rubric:: Parameters")
     assert "    ``a``, ``b``\n        one of them." in shown
     assert "    ``c``\n        the other ``.rows(i)``." in shown
+    assert rst(["Returns", "-------", "tuple of Network : two of", "    them, (B, n)."])[2:6] == [
+        ".. container:: entries",
+        "",
+        "    tuple of :py:obj:`Network`",
+        "        two of them, (B, n).",
+    ]
     assert rst(["Text; k (B, 2) int8 : a", "number. b-c : more."])[:6] == [
         "Text.",
         "",
@@ -76,6 +83,21 @@ def test_signatures_are_those_of_the_source() -> None:
     assert signature(fsp.Network.with_parameters) == ("(named: dict[str, Array])", "Network")
     assert signature(fsp.Status)[0] == ""
     assert signature(matplotlib.figure.Figure) == ("", None), "its source cannot be read alone"
+
+
+def test_internal_pages_show_what_public_ones_leave_out(tmp_path: Path) -> None:
+    made = extension("othermembers")
+    listed = made.public_names(DOCS / "api")
+    assert {"Nudge", "drive"} <= set(listed["models.rate"])
+    assert listed["models.builders"] == ["loop_network", "reciprocal_network"]
+    shown = made.directives("models.rate", listed["models.rate"])
+    assert ".. autofunction:: fsp_dynamics.models.rate.pull_of" in shown
+    assert not [line for line in shown if "Nudge" in line]
+    assert made.directives("errors", ["nearest"])[:3] == [
+        ".. autoexception:: fsp_dynamics.errors.FspError",
+        "   :members:",
+        "",
+    ]
 
 
 def test_names_are_linked_where_they_mean_one_thing() -> None:
@@ -125,7 +147,9 @@ def test_every_command_and_key_is_shown() -> None:
     assert "| `--learning.batch" not in train
     keys = {key: (default, meaning) for key, default, meaning in made.keys_of()}
     assert keys["`learning.batch`"] == ("`20`", "images for each weight update")
-    assert keys["`data.name`"][0] == "one of `digits`, `mnist`, `fashion-mnist`"
+    assert made.FAMILIES.keys() == TRAINERS.keys()
+    assert "`network.threshold`" in {key for key, _, _ in made.keys_of(made.FAMILIES["layerwise"])}
+    assert keys["`data.name`"][0] == "one of `digits`, `mnist`, `fashion-mnist`, `cifar10`, `cifar100`, `svhn`"
 
 
 def test_notebooks_are_copied_with_their_links(tmp_path: Path) -> None:
@@ -246,7 +270,7 @@ def test_the_explorer_stands_still_in_a_page(tmp_path: Path) -> None:
     html = (tmp_path / "html" / "gallery" / "01_live.html").read_text(encoding="utf-8")
     assert "0x7f" not in html
     assert "explorer-light.png" in html
-    assert "lives in a notebook" in html
+    assert "The explorer needs Python" in html
     assert "gallery/01_live.html" in (tmp_path / "html" / "index.html").read_text(encoding="utf-8")
 
 
