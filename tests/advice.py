@@ -1328,7 +1328,6 @@ ELSEWHERE = {
     "without spikes; give a run of network.kind": SPIKES,
     **dict.fromkeys(
         (
-            "is no graph of NIR; choose",
             "has no exact form in NIR",
             "has no form in NIR",
             "which NIR cannot say; choose 2b",
