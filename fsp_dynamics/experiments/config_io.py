@@ -37,7 +37,9 @@ def presets(family: str | None = None) -> list[str]:
     (True, False)
     """
     names = sorted(path.stem for path in PRESETS.glob("*.toml"))
-    return [name for name in names if family in (None, _family(read_toml(PRESETS / f"{name}.toml"), {}))]
+    if family is None:
+        return names
+    return [name for name in names if _family(read_toml(PRESETS / f"{name}.toml"), {}) == family]
 
 
 def load_config(

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from fsp_dynamics.errors import ConfigurationError
+from fsp_dynamics.experiments import config_io
 from fsp_dynamics.experiments.backend import NUMBA
 from fsp_dynamics.experiments.config import PRESET_NOTES, NotesConfig, all_fields, fields, flatten
 from fsp_dynamics.experiments.config_io import PRESETS, config_kind, load_config, presets, read_value, to_toml
 from fsp_dynamics.experiments.layerwise.trainer import LayerwiseTrainer
 from fsp_dynamics.experiments.rate.building import build_network, build_recipe
 from fsp_dynamics.experiments.rate.config import RateConfig
+from fsp_dynamics.experiments.toml_file import read_toml
 from fsp_dynamics.experiments.trainer import Resources
 from fsp_dynamics.learning.schedules import CosineSchedule, FactorSchedule, StepSchedule, WarmUp
 from fsp_dynamics.training.ranks import ALONE
@@ -393,6 +395,13 @@ def test_none_takes_back_what_a_preset_sets():
     assert (config.network.kind, config.network.loop_scale, config.learning.rates.loop) == ("reciprocal", None, 0.0)
     assert "learning.epochs is missing" in refusal("digits", {"epochs": None})
     assert "option 'learning.epoch' is unknown" in refusal("digits", {"learning.epoch": None})
+
+
+def test_one_preset_is_read_from_one_file(monkeypatch):
+    read = []
+    monkeypatch.setattr(config_io, "read_toml", lambda path: read.append(path.name) or read_toml(path))
+    load_config("digits")
+    assert read == ["digits.toml"]
 
 
 def every_key_of_every_preset():
