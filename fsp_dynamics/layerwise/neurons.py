@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fsp_dynamics.errors import check_choice, check_positive
+from fsp_dynamics.errors import ConfigurationError, check_choice, check_positive
 from fsp_dynamics.layerwise.names import RESETS
 
 
@@ -57,6 +57,10 @@ class Neuron(NamedTuple):
         check_choice("network.reset", self.reset, RESETS)
         for name in ("steps", "threshold", "leak"):
             check_positive(f"network.{name}", getattr(self, name))
+        if self.steps != int(self.steps):
+            raise ConfigurationError(f"network.steps = {self.steps!r}, expected a whole number of steps")
+        if self.leak > 1:
+            raise ConfigurationError(f"network.leak = {self.leak!r}, expected at most 1: no membrane grows by itself")
         return self
 
     def membranes(self, current: torch.Tensor) -> torch.Tensor:

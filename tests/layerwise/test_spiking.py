@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from fsp_dynamics.errors import ConfigurationError
 from fsp_dynamics.experiments.backend import NUMBA
 from fsp_dynamics.experiments.config_io import load_config
 from fsp_dynamics.experiments.execution import load_data
@@ -65,6 +66,23 @@ def test_units_are_those_of_a_plain_loop_to_the_bit(neuron):
     assert np.array_equal(found.numpy(), membranes)
     assert np.array_equal(neuron.fire(found).numpy(), spikes)
     assert 0.1 < spikes.mean() < 0.9
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 2.5}, "network.steps = 2.5, expected a whole number of steps"),
+        ({"steps": 0}, "network.steps = 0, expected a finite number above 0"),
+        ({"leak": 1.1}, "network.leak = 1.1, expected at most 1: no membrane grows by itself"),
+        ({"leak": -0.5}, "network.leak = -0.5, expected a finite number above 0"),
+        ({"threshold": math.inf}, "network.threshold = inf, expected a finite number above 0"),
+        ({"reset": "sfot"}, "did you mean 'soft'?"),
+    ],
+)
+def test_what_no_neuron_has_is_refused_in_python_too(values, message):
+    with pytest.raises(ConfigurationError) as refused:
+        snn([4], [7], Neuron(**values))
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(
