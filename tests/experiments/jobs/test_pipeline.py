@@ -16,7 +16,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from crowd import Crowd
-from test_job import differences, finished, in_processes, process_of, torchrun, wait_for
+from test_job import differences, finished, in_processes, process_of, started, torchrun, wait_for
 
 from fsp_dynamics.datasets import load_dataset
 from fsp_dynamics.errors import ConfigurationError, NotFiniteError
@@ -261,22 +261,22 @@ LONG = ["fashion-mlp-fsp", "--data.name", "digits", "--data.validation", "none",
 @in_processes
 @pytest.mark.rare
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_process_that_dies_ends_the_job_and_one_process_goes_on_to_the_same_bits(victim, tmp_path) -> None:
+def test_a_process_that_dies_ends_the_other_and_one_process_goes_on_to_the_same_bits(victim, tmp_path) -> None:
     folder, metrics = tmp_path / "killed", tmp_path / "killed" / "metrics.jsonl"
-    job = torchrun(2, "train", *LONG, "--epochs", "4000", "--out", str(folder), "--no-progress")
+    job = started(2, "train", *LONG, "--epochs", "4000", "--out", str(folder), "--no-progress")
     try:
-        wait_for(lambda: metrics.is_file() and metrics.read_bytes().count(b"\n") >= 2, job)
-        os.kill(process_of(job.pid, victim), signal.SIGKILL)
+        wait_for(lambda: metrics.is_file() and metrics.read_bytes().count(b"\n") >= 2, job[0])
+        job[victim].kill()
         begin = time.monotonic()
-        code, _, err = finished(job)
+        code, _, err = finished(job[1 - victim])
+        assert time.monotonic() - begin < 60
     finally:
-        job.kill()
-    assert code != 0
-    assert time.monotonic() - begin < 60
-    if victim == 1:
-        assert err.count("fsp: ") == 1, err
-        assert "resume with --resume" in err
-        assert "exitcode  : 8" in err, err
+        for process in job:
+            process.kill()
+            process.communicate()
+    assert code == 8, err
+    assert err.count("fsp: ") == 1, err
+    assert "resume with --resume" in err
     done = metrics.read_bytes().count(b"\n")
     how = ["--epochs", str(done + 2), "--no-progress"]
     from fsp_dynamics.cli import main
@@ -284,6 +284,21 @@ def test_a_process_that_dies_ends_the_job_and_one_process_goes_on_to_the_same_bi
     assert main(["train", *LONG, *how, "--out", str(folder), "--resume"]) == 0
     assert main(["train", *LONG, *how, "--out", str(tmp_path / "unbroken")]) == 0
     assert layer_weights(folder) == layer_weights(tmp_path / "unbroken")
+
+
+@in_processes
+@pytest.mark.rare
+def test_a_process_that_dies_ends_the_job_of_torchrun(tmp_path) -> None:
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    job = torchrun(2, "train", *LONG, "--epochs", "4000", "--out", str(metrics.parent), "--no-progress")
+    try:
+        wait_for(lambda: metrics.is_file() and metrics.read_bytes().count(b"\n") >= 2, job)
+        os.kill(process_of(job.pid, 1), signal.SIGKILL)
+        code, _, err = finished(job)
+    finally:
+        job.kill()
+    assert code != 0
+    assert "exitcode  : -9" in err, err
 
 
 def layer_weights(folder):
