@@ -2,7 +2,8 @@
 figures/spiking.py share.
 
 Runs of several seeds are averaged, with a band from the lowest to the highest. NAME.png, .svg and
-.csv (a line for each number) are written; --redraw draws again from the .csv, without runs.
+.csv (a line for each number) are written; --redraw draws again from the .csv, without runs;
+--add keeps the numbers of other seeds and curves that it has.
 """
 
 from __future__ import annotations
@@ -48,6 +49,14 @@ def stored(path: Path) -> list[dict[str, Any]]:
     return [{key: kinds[key](value) for key, value in row.items()} for row in found]
 
 
+def merged(old: Iterable[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The new rows, and those old ones whose seed and curve none of them has; curve by curve."""
+    replaced = {(row["curve"], row["seed"]) for row in new}
+    rows = [row for row in old if (row["curve"], row["seed"]) not in replaced] + list(new)
+    order = list(dict.fromkeys(row["curve"] for row in rows))
+    return sorted(rows, key=lambda row: (order.index(row["curve"]), row["seed"], row["epoch"]))
+
+
 @styled(SMALL)
 def draw(rows: Sequence[dict[str, Any]]) -> Figure:
     """The curves, one column of a journal wide."""
@@ -76,12 +85,15 @@ def main(name: str, description: str, errors: Errors, arguments: Sequence[str] |
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folders, a seed each")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder for figure and numbers")
     parser.add_argument("--redraw", action="store_true", help=f"draw again from OUT/{name}.csv alone")
+    parser.add_argument("--add", action="store_true", help=f"keep what else is in OUT/{name}.csv")
     given = parser.parse_args(arguments)
     if given.redraw == bool(given.runs):
         parser.error(f"give runs, or --redraw to draw again from OUT/{name}.csv")
     try:
         numbers = given.out / f"{name}.csv"
-        rows = stored(numbers) if given.redraw else list(rows_of(given.runs, errors))
+        rows = list(rows_of(given.runs, errors))
+        if given.redraw or given.add:
+            rows = merged(stored(numbers), rows)
         if not given.redraw:
             table = io.StringIO()
             writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")

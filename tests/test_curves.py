@@ -50,6 +50,20 @@ def test_it_is_drawn_again_from_its_numbers_alone(runs, tmp_path):
     assert [line.get_label().split(" ")[0] for line in found] == ["layer1", "layer2", "output"]
 
 
+def test_runs_are_added_to_the_numbers_and_replace_their_own(runs, tmp_path):
+    assert exits.main([str(runs[1]), "--out", str(tmp_path)]) == 0
+    path = tmp_path / "exits.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:-1], lines[-1].rpartition(",")[0] + ",99.0"]) + "\n")
+    assert exits.main([str(runs[0]), "--add", "--out", str(tmp_path)]) == 0
+    assert sum(row["test_error"] == 99.0 for row in curves.stored(path)) == 1
+    assert exits.main([str(runs[1]), "--add", "--out", str(tmp_path)]) == 0
+    added = curves.stored(path)
+    assert exits.main([*map(str, runs), "--out", str(tmp_path)]) == 0
+    assert sorted(map(str, added)) == sorted(map(str, curves.stored(path)))
+    assert [row["seed"] for row in added] == [0, 0, 1, 1] * 3
+
+
 def test_a_run_without_exits_is_refused_in_one_line(tmp_path, capsys):
     fsp.train("digits", epochs=1, data={"limit": 40}, out=tmp_path / "run", progress=False)
     assert exits.main([str(tmp_path / "run"), "--out", str(tmp_path)]) == 2
