@@ -40,7 +40,7 @@ from fsp_dynamics.kernels.panels import (
     to_panels,
 )
 from fsp_dynamics.kernels.team import Team, barrier, partition
-from fsp_dynamics.kernels.tiles import ROWS
+from fsp_dynamics.kernels.tiles import OUTER_ROWS
 
 COLUMNS = 16
 
@@ -222,7 +222,7 @@ def _backward(me, all, counters, images, samples, net, rows, scale, used, counts
             add_outer(layers[k - 1], rows, errors[k], rows, scale, weights[k], begin, end)
         else:
             chosen = samples[rows]
-            find_used(images, chosen, weights[0].shape[1], ROWS, used, counts)
+            find_used(images, chosen, weights[0].shape[1], OUTER_ROWS, used, counts)
             add_outer_used(images, chosen, errors[0], rows, scale, weights[0], begin, end, used, counts)
         begin, end = partition(biases[k].size, me, all)
         for i in rows:

@@ -13,7 +13,7 @@ from fsp_dynamics.kernels.field import Array, entry, inner
 from fsp_dynamics.kernels.layer_relaxation import LayerNet, layer, matrix
 from fsp_dynamics.kernels.panels import USED_ROWS, add_outer, add_outer_used, find_used, multiply_used
 from fsp_dynamics.kernels.team import partition
-from fsp_dynamics.kernels.tiles import ROWS
+from fsp_dynamics.kernels.tiles import OUTER_ROWS
 
 
 class LayerData(NamedTuple):
@@ -89,7 +89,7 @@ def add_update(
         used, counts = pixels.used[thread], pixels.counts[thread]
         low, high = partition(panels.shape[0] * panels.shape[1], thread, threads)
         first, scale = layer(change, ends, 0, capacity), scales[0, 0]
-        find_used(data.images, data.places, panels.shape[1], ROWS, used, counts)
+        find_used(data.images, data.places, panels.shape[1], OUTER_ROWS, used, counts)
         add_outer_used(data.images, data.places, first, rows, scale, panels, low, high, used, counts)
     for k in range(layers - 1):
         for side in range(2):

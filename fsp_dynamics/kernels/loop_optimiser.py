@@ -26,7 +26,7 @@ from fsp_dynamics.kernels.loop_phases import FREE, POSITIVE, LoopData, learns
 from fsp_dynamics.kernels.loop_weights import add_rows, add_scaled, add_to_loop, bias_part, part, shrink, sum_rows
 from fsp_dynamics.kernels.panels import add_outer, add_outer_used, find_used
 from fsp_dynamics.kernels.team import barrier, partition
-from fsp_dynamics.kernels.tiles import ROWS
+from fsp_dynamics.kernels.tiles import OUTER_ROWS
 
 # rows of LoopScratch.learning_rates: the rates of the matrix into each layer (last the loop) and of
 # each bias; the change of each output's mean input at a learning rate of 1
@@ -212,7 +212,7 @@ def add_matrix(
     low, high = partition(shapes[k, 1] * shapes[k, 2], thread, threads)
     if k == 0:
         pixels, counts = scratch.pixels[thread], scratch.pixel_counts[thread]
-        find_used(data.images, places, shapes[0, 1], ROWS, pixels, counts)
+        find_used(data.images, places, shapes[0, 1], OUTER_ROWS, pixels, counts)
         add_outer_used(data.images, places, change, chosen, gain, panels, low, high, pixels, counts)
         if mean_subtracted:
             sum_rows(data.images, places, change, chosen, pair)

@@ -16,14 +16,22 @@ from typing import Any
 import numpy as np
 
 from fsp_dynamics.kernels.field import Array, apart, bare
-from fsp_dynamics.kernels.tiles import ROWS, columns, dot_tile, outer_tile, used_dot_tile, used_outer_tile
+from fsp_dynamics.kernels.tiles import (
+    OUTER_ROWS,
+    PANELS,
+    ROWS,
+    USED_ROWS,
+    columns,
+    dot_tile,
+    outer_tile,
+    used_dot_tile,
+    used_outer_tile,
+)
 from fsp_dynamics.kernels.turned_tiles import TURNED_ROWS, TURNED_STEPS, turned_tile
 from fsp_dynamics.kernels.vectors import BYTES
 
 # panels of which four rows, and the same columns of three rows of rates, fit the first-level cache
 TURNED_PANELS = 32
-# five rows and a list need too many registers, and fewer rows have fewer pixels in common
-USED_ROWS = 4
 DENSE, ALL = 0.9, -1  # a list of more than this share of all k costs more than it saves
 TURNED_CHUNK = 48  # rows whose part of these columns fits the second-level cache
 
@@ -83,11 +91,13 @@ def multiply(a: Array, a_rows: Array, w: Array, c: Array, c_rows: Array, first: 
     steps, wide = w.shape[1], w.shape[2]
     m = a_rows.size
     tiles = (m + ROWS - 1) // ROWS
-    for p in range(first, last):
-        row = 0
-        for tile in range(tiles):  # as equal as can be: a lone last row would cost as much as six
+    for p in range(first, last, PANELS):
+        row, q = 0, min(p + PANELS, last) - 1
+        for tile in range(tiles):  # as equal as can be: a lone last row would cost as much as several
             rows = (m - row + tiles - tile - 1) // (tiles - tile)
-            dot_tile(rows, a, a_rows, w, p * steps * wide, steps, c, c_rows, p * wide, row, keep)
+            dot_tile(
+                rows, a, a_rows, w, p * steps * wide, q * steps * wide, steps, c, c_rows, p * wide, q * wide, row, keep
+            )
             row += rows
 
 
@@ -126,7 +136,7 @@ def add_outer(l: Array, l_rows: Array, r: Array, r_rows: Array, scale: float, w:
     """
     steps, wide = w.shape[1], w.shape[2]
     m = l_rows.size
-    tiles = (m + ROWS - 1) // ROWS
+    tiles = (m + OUTER_ROWS - 1) // OUTER_ROWS
     scale = w.dtype.type(scale)
     begin = first
     while begin < last:
@@ -163,8 +173,8 @@ def find_used(a: Array, a_rows: Array, steps: int, most: int, used: Array, count
     counts[t] <- ALL where these are most.
 
     The tiles have `most` rows of a_rows (m,) or fewer, as equal as can be: USED_ROWS for
-    `multiply_used`, ROWS for `add_outer_used`. used (tiles or more, steps or more), counts (tiles
-    or more,), int64.
+    `multiply_used`, OUTER_ROWS for `add_outer_used`. used (tiles or more, steps or more), counts
+    (tiles or more,), int64.
     """
     m = a_rows.size
     tiles, row = (m + most - 1) // most, 0
@@ -192,16 +202,20 @@ def multiply_used(
     """`multiply` without what `find_used` found to be 0; the same bits, as long as w is finite."""
     steps, wide, m = w.shape[1], w.shape[2], a_rows.size
     tiles = (m + USED_ROWS - 1) // USED_ROWS
-    for p in range(first, last):
-        row = 0
+    for p in range(first, last, PANELS):
+        row, q = 0, min(p + PANELS, last) - 1
         for t in range(tiles):
             rows = (m - row + tiles - t - 1) // (tiles - t)
             if counts[t] == ALL:
-                dot_tile(rows, a, a_rows, w, p * steps * wide, steps, c, c_rows, p * wide, row, False)
+                dot_tile(
+                    rows, a, a_rows, w, p * steps * wide, q * steps * wide, steps, c, c_rows, p * wide, q * wide, row,
+                    False,
+                )  # fmt: skip
             else:
                 used_dot_tile(
-                    rows, a, a_rows, w, p * steps * wide, counts[t], c, c_rows, p * wide, row, False, used[t], 0
-                )
+                    rows, a, a_rows, w, p * steps * wide, q * steps * wide, counts[t], c, c_rows, p * wide, q * wide,
+                    row, False, used[t], 0,
+                )  # fmt: skip
             row += rows
 
 
@@ -222,7 +236,7 @@ def add_outer_used(
     bits.
     """
     steps, wide, m = w.shape[1], w.shape[2], l_rows.size
-    tiles = (m + ROWS - 1) // ROWS
+    tiles = (m + OUTER_ROWS - 1) // OUTER_ROWS
     scale = w.dtype.type(scale)
     begin = first
     while begin < last:

@@ -3,16 +3,17 @@ compiler's vectoriser.
 
 Weights lie in panels (kernels/panels.py): w (P, K, COLUMNS), each panel COLUMNS neighbouring
 columns of a (K, N) matrix, row after row, so that both loops walk memory in order. A tile is up to
-ROWS rows by one panel.
+ROWS rows by PANELS panels of a product, up to OUTER_ROWS rows by one panel of an outer product.
 
-    dot_tile      c_i <- [c_i +] sum_k a_i[k] w[k]           a tile of rates times a panel
+    dot_tile      c_i <- [c_i +] sum_k a_i[k] w[k]           a tile of rates times panels
     outer_tile    w[k] <- w[k] + scale sum_i l_i[k] r_i      a tile of outer products into a panel
 
-c and r stay in registers, w streams. Rows are given by lists of row numbers, so that samples need
-no compacting. Every element is
-one chain of fused multiply-adds in the order of k (of i), whatever the tile; the twins
-used_dot_tile and used_outer_tile take only the k's of a list. So no result depends on how rows and
-panels are partitioned. The product with the transposed matrix is in kernels/turned_tiles.py.
+c and r stay in registers, which are as wide as those of the processor (kernels/registers.py); w
+streams. Rows are given by lists of row numbers, so that samples need no compacting. Every element
+is one chain of fused multiply-adds in the order of k (of i), whatever the tile and the registers;
+the twins used_dot_tile and used_outer_tile take only the k's of a list. So no result depends on
+how rows and panels are partitioned, nor on the width of registers. The product with the transposed
+matrix is in kernels/turned_tiles.py.
 
 Without the compiler (NUMBA_DISABLE_JIT) the same functions run as a few lines of NumPy, to
 rounding.
@@ -30,10 +31,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from fsp_dynamics.kernels.field import Array, apart
-from fsp_dynamics.kernels.vectors import BYTES, Vectors, row_pointer
+from fsp_dynamics.kernels.registers import REGISTER_BYTES
+from fsp_dynamics.kernels.vectors import BYTES, Vectors, alternatives, cases, row_pointer
 
-# 6 rows x 2 vectors of sums, 2 of weights and 1 of a rate: the 16 vector registers of AVX2
-ROWS = 6
+# 12 x 2 sums of 64 bytes in the 32 registers of AVX-512, or 6 x 2 of 32 bytes in the 16 of AVX2
+ROWS, PANELS = (12, 2) if REGISTER_BYTES == 64 else (6, 1)
+USED_ROWS = 4  # five rows and a list need too many registers, and fewer rows have fewer pixels in common
+OUTER_ROWS = 6  # of which the rates stay in registers
 
 
 def columns(dtype: Any) -> int:
@@ -46,49 +50,59 @@ def _step(builder: Any, index: Any, used: Any, used_at: Any) -> Any:
     return index if used is None else builder.load(builder.gep(used, [builder.add(used_at, index)]))
 
 
-def _dot(rows: int, listed: bool = False) -> Any:
-    """dot_tile (used_dot_tile if `listed`) for so many rows."""
+def _dot(listed: bool = False) -> Any:
+    """dot_tile, or used_dot_tile if `listed`: a loop for each number of rows and of panels."""
+    most = USED_ROWS if listed else ROWS
 
     @intrinsic
     def dot(
-        typing: Any, a: Any, a_rows: Any, w: Any, w_at: Any, steps: Any, c: Any, c_rows: Any, c_at: Any,
-        at: Any, keep: Any, used: Any, used_at: Any,
+        typing: Any, rows: Any, a: Any, a_rows: Any, w: Any, w_at: Any, next_at: Any, steps: Any, c: Any, c_rows: Any,
+        c_at: Any, next_c: Any, at: Any, keep: Any, used: Any, used_at: Any,
     ) -> Any:  # fmt: skip
         whole = types.intp
-        signature = types.void(a, a_rows, w, whole, whole, c, c_rows, whole, whole, types.boolean, used, whole)
+        signature = types.void(
+            whole, a, a_rows, w, whole, whole, whole, c, c_rows, whole, whole, whole, types.boolean, used, whole
+        )
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            arrays = {i: context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 2, 5, 6, 10)}
-            w_at, steps, c_at, at, keep, used_at = (args[i] for i in (3, 4, 7, 8, 9, 11))
-            used = arrays[10].data if listed else None
-            vectors = Vectors(builder, arrays[2].data.type.pointee)
-            width = [cgutils.unpack_tuple(builder, arrays[i].shape, 2)[1] for i in (0, 5)]
-            a_row = [row_pointer(builder, arrays[0].data, width[0], arrays[1].data, at, i) for i in range(rows)]
-            c_row = [row_pointer(builder, arrays[5].data, width[1], arrays[6].data, at, i) for i in range(rows)]
-            out = [vectors.pair(builder.gep(row, [c_at])) for row in c_row]
-            panel = builder.gep(arrays[2].data, [w_at])
-            sums = [[cgutils.alloca_once(builder, vectors.vector) for _ in pair] for pair in out]
-            with builder.if_else(builder.icmp_unsigned("!=", keep, ir.Constant(keep.type, 0))) as (kept, fresh):
-                with kept:
-                    for pair, places in zip(out, sums, strict=True):
-                        for value, place in zip(vectors.load(pair), places, strict=True):
-                            builder.store(value, place)
-                with fresh:
-                    for place in (place for places in sums for place in places):
-                        builder.store(ir.Constant(vectors.vector, [0.0] * vectors.lanes), place)
-            with cgutils.for_range(builder, steps) as loop:
-                k = _step(builder, loop.index, used, used_at)
-                weights = vectors.load(
-                    vectors.pair(builder.gep(panel, [builder.mul(k, ir.Constant(steps.type, 2 * vectors.lanes))]))
-                )
-                for row, places in zip(a_row, sums, strict=True):
-                    rate = vectors.splat(builder.load(builder.gep(row, [k])))
-                    for value, place in zip(
-                        vectors.add_product(rate, weights, [builder.load(p) for p in places]), places, strict=True
-                    ):
-                        builder.store(value, place)
-            for pair, places in zip(out, sums, strict=True):
-                vectors.store([builder.load(place) for place in places], pair)
+            arrays = {i: context.make_array(signature.args[i])(context, builder, args[i]) for i in (1, 2, 3, 7, 8, 13)}
+            rows, w_at, next_at, steps, c_at, next_c, at, keep, used_at = (
+                args[i] for i in (0, 4, 5, 6, 9, 10, 11, 12, 14)
+            )
+            used = arrays[13].data if listed else None
+            vectors = Vectors(builder, arrays[3].data.type.pointee, REGISTER_BYTES)
+            width = [cgutils.unpack_tuple(builder, arrays[i].shape, 2)[1] for i in (1, 7)]
+            kept = builder.icmp_unsigned("!=", keep, ir.Constant(keep.type, 0))
+
+            def tile(count: int, panels: int) -> None:
+                """So many rows, so many panels."""
+                a_row = [row_pointer(builder, arrays[1].data, width[0], arrays[2].data, at, i) for i in range(count)]
+                c_row = [row_pointer(builder, arrays[7].data, width[1], arrays[8].data, at, i) for i in range(count)]
+                starts = [builder.gep(arrays[3].data, [begin]) for begin in (w_at, next_at)[:panels]]
+                out = [vectors.places_in(row, (c_at, next_c)[:panels]) for row in c_row]
+                sums = [[cgutils.alloca_once(builder, vectors.vector) for _ in places] for places in out]
+                with builder.if_else(kept) as (then, otherwise):
+                    with then:
+                        for into, places in zip(out, sums, strict=True):
+                            vectors.store(vectors.load(into), places)
+                    with otherwise:
+                        for places in sums:
+                            vectors.store([ir.Constant(vectors.vector, [0.0] * vectors.lanes)] * len(places), places)
+                with cgutils.for_range(builder, steps) as loop:
+                    k = _step(builder, loop.index, used, used_at)
+                    row_at = builder.mul(k, ir.Constant(steps.type, vectors.columns))
+                    weights = [value for start in starts for value in vectors.load(vectors.places_in(start, [row_at]))]
+                    for row, places in zip(a_row, sums, strict=True):
+                        rate = vectors.splat(builder.load(builder.gep(row, [k])))
+                        vectors.store(vectors.add_product(rate, weights, vectors.load(places)), places)
+                for into, places in zip(out, sums, strict=True):
+                    vectors.store(vectors.load(places), into)
+
+            # a panel alone comes twice
+            alone = [builder.icmp_unsigned("==", c_at, next_c)] if PANELS == 2 else []
+            for panels in alternatives(builder, alone):
+                for count in cases(builder, rows, most):
+                    tile(count, panels)
             return context.get_dummy_value()
 
         return signature, generate
@@ -96,44 +110,39 @@ def _dot(rows: int, listed: bool = False) -> Any:
     return dot
 
 
-def _outer(rows: int, listed: bool = False) -> Any:
-    """outer_tile (used_outer_tile if `listed`) for so many rows."""
+def _outer(listed: bool = False) -> Any:
+    """outer_tile, or used_outer_tile if `listed`: a loop for each number of rows."""
 
     @intrinsic
     def outer(
-        typing: Any, l: Any, l_rows: Any, l_at: Any, r: Any, r_rows: Any, r_at: Any, at: Any,  # noqa: E741
+        typing: Any, rows: Any, l: Any, l_rows: Any, l_at: Any, r: Any, r_rows: Any, r_at: Any, at: Any,  # noqa: E741
         scale: Any, w: Any, w_at: Any, steps: Any, used: Any, used_at: Any,
     ) -> Any:  # fmt: skip
         whole = types.intp
-        signature = types.void(l, l_rows, whole, r, r_rows, whole, whole, r.dtype, w, whole, whole, used, whole)
+        signature = types.void(whole, l, l_rows, whole, r, r_rows, whole, whole, r.dtype, w, whole, whole, used, whole)
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            arrays = {i: context.make_array(signature.args[i])(context, builder, args[i]) for i in (0, 1, 3, 4, 8, 11)}
-            l_at, r_at, at, scale, w_at, steps, used_at = (args[i] for i in (2, 5, 6, 7, 9, 10, 12))
-            used = arrays[11].data if listed else None
-            vectors = Vectors(builder, arrays[8].data.type.pointee)
-            width = [cgutils.unpack_tuple(builder, arrays[i].shape, 2)[1] for i in (0, 3)]
-            l_row = [
-                builder.gep(row_pointer(builder, arrays[0].data, width[0], arrays[1].data, at, i), [l_at])
-                for i in range(rows)
-            ]
-            r_row = [
-                builder.gep(row_pointer(builder, arrays[3].data, width[1], arrays[4].data, at, i), [r_at])
-                for i in range(rows)
-            ]
-            scaled = [
-                [builder.fmul(vectors.splat(scale), value) for value in vectors.load(vectors.pair(row))]
-                for row in r_row
-            ]
-            panel = builder.gep(arrays[8].data, [w_at])
-            with cgutils.for_range(builder, steps) as loop:
-                k = _step(builder, loop.index, used, used_at)
-                place = vectors.pair(builder.gep(panel, [builder.mul(k, ir.Constant(steps.type, 2 * vectors.lanes))]))
-                weights = vectors.load(place)
-                for row, change in zip(l_row, scaled, strict=True):
-                    rate = vectors.splat(builder.load(builder.gep(row, [k])))
-                    weights = vectors.add_product(rate, change, weights)
-                vectors.store(weights, place)
+            arrays = {i: context.make_array(signature.args[i])(context, builder, args[i]) for i in (1, 2, 4, 5, 9, 12)}
+            rows, l_at, r_at, at, scale, w_at, steps, used_at = (args[i] for i in (0, 3, 6, 7, 8, 10, 11, 13))
+            used = arrays[12].data if listed else None
+            vectors = Vectors(builder, arrays[9].data.type.pointee, REGISTER_BYTES)
+            width = [cgutils.unpack_tuple(builder, arrays[i].shape, 2)[1] for i in (1, 4)]
+            panel, factor = builder.gep(arrays[9].data, [w_at]), vectors.splat(scale)
+            for count in cases(builder, rows, OUTER_ROWS):
+                l_row = [row_pointer(builder, arrays[1].data, width[0], arrays[2].data, at, i) for i in range(count)]
+                r_row = [row_pointer(builder, arrays[4].data, width[1], arrays[5].data, at, i) for i in range(count)]
+                changes = [
+                    [builder.fmul(factor, value) for value in vectors.load(vectors.places_in(row, [r_at]))]
+                    for row in r_row
+                ]
+                with cgutils.for_range(builder, steps) as loop:
+                    k = _step(builder, loop.index, used, used_at)
+                    places = vectors.places_in(panel, [builder.mul(k, ir.Constant(steps.type, vectors.columns))])
+                    weights = vectors.load(places)
+                    for row, change in zip(l_row, changes, strict=True):
+                        rate = vectors.splat(builder.load(builder.gep(row, [builder.add(l_at, k)])))
+                        weights = vectors.add_product(rate, change, weights)
+                    vectors.store(weights, places)
             return context.get_dummy_value()
 
         return signature, generate
@@ -141,38 +150,22 @@ def _outer(rows: int, listed: bool = False) -> Any:
     return outer
 
 
-_dot1, _dot2, _dot3, _dot4, _dot5, _dot6 = (_dot(rows) for rows in range(1, ROWS + 1))
-_used_dot1, _used_dot2, _used_dot3, _used_dot4, _used_dot5, _used_dot6 = (
-    _dot(rows, listed=True) for rows in range(1, ROWS + 1)
-)
-_outer1, _outer2, _outer3, _outer4, _outer5, _outer6 = (_outer(rows) for rows in range(1, ROWS + 1))
-_used_outer1, _used_outer2, _used_outer3, _used_outer4, _used_outer5, _used_outer6 = (
-    _outer(rows, listed=True) for rows in range(1, ROWS + 1)
-)
+_dense_dot, _used_dot = _dot(), _dot(listed=True)
+_dense_outer, _used_outer = _outer(), _outer(listed=True)
 
 
 @apart
 def _compiled_dot_tile(
-    rows: int, a: Array, a_rows: Array, w: Array, w_at: int, steps: int, c: Array, c_rows: Array,
-    c_at: int, at: int, keep: bool,
+    rows: int, a: Array, a_rows: Array, w: Array, w_at: int, next_at: int, steps: int, c: Array, c_rows: Array,
+    c_at: int, next_c: int, at: int, keep: bool,
 ) -> None:  # fmt: skip
     """c[c_rows[at + i], c_at : c_at + COLUMNS] <- [itself, if `keep`] + sum_k a[a_rows[at + i], k]
-    w.flat[w_at + COLUMNS k :].
+    w.flat[w_at + COLUMNS k :], and the same for the panel and the columns that begin at next_at and
+    next_c.
 
-    i < rows, k < steps.
+    0 <= i < rows <= ROWS, k < steps. A panel alone comes twice, c_at and next_c too.
     """
-    if rows == 6:
-        _dot6(a, a_rows, w, w_at, steps, c, c_rows, c_at, at, keep, a_rows, 0)
-    elif rows == 5:
-        _dot5(a, a_rows, w, w_at, steps, c, c_rows, c_at, at, keep, a_rows, 0)
-    elif rows == 4:
-        _dot4(a, a_rows, w, w_at, steps, c, c_rows, c_at, at, keep, a_rows, 0)
-    elif rows == 3:
-        _dot3(a, a_rows, w, w_at, steps, c, c_rows, c_at, at, keep, a_rows, 0)
-    elif rows == 2:
-        _dot2(a, a_rows, w, w_at, steps, c, c_rows, c_at, at, keep, a_rows, 0)
-    else:
-        _dot1(a, a_rows, w, w_at, steps, c, c_rows, c_at, at, keep, a_rows, 0)
+    _dense_dot(rows, a, a_rows, w, w_at, next_at, steps, c, c_rows, c_at, next_c, at, keep, a_rows, 0)
 
 
 @apart
@@ -183,42 +176,16 @@ def _compiled_outer_tile(
     """w.flat[w_at + COLUMNS k :] += sum_i l[l_rows[at + i], l_at + k] (scale r[r_rows[at + i],
     r_at : r_at + COLUMNS]), i < rows, k < steps.
     """
-    if rows == 6:
-        _outer6(l, l_rows, l_at, r, r_rows, r_at, at, scale, w, w_at, steps, l_rows, 0)
-    elif rows == 5:
-        _outer5(l, l_rows, l_at, r, r_rows, r_at, at, scale, w, w_at, steps, l_rows, 0)
-    elif rows == 4:
-        _outer4(l, l_rows, l_at, r, r_rows, r_at, at, scale, w, w_at, steps, l_rows, 0)
-    elif rows == 3:
-        _outer3(l, l_rows, l_at, r, r_rows, r_at, at, scale, w, w_at, steps, l_rows, 0)
-    elif rows == 2:
-        _outer2(l, l_rows, l_at, r, r_rows, r_at, at, scale, w, w_at, steps, l_rows, 0)
-    else:
-        _outer1(l, l_rows, l_at, r, r_rows, r_at, at, scale, w, w_at, steps, l_rows, 0)
+    _dense_outer(rows, l, l_rows, l_at, r, r_rows, r_at, at, scale, w, w_at, steps, l_rows, 0)
 
 
 @apart
 def _compiled_used_dot_tile(
-    rows: int, a: Array, a_rows: Array, w: Array, w_at: int, steps: int, c: Array, c_rows: Array,
-    c_at: int, at: int, keep: bool, used: Array, used_at: int,
+    rows: int, a: Array, a_rows: Array, w: Array, w_at: int, next_at: int, steps: int, c: Array, c_rows: Array,
+    c_at: int, next_c: int, at: int, keep: bool, used: Array, used_at: int,
 ) -> None:  # fmt: skip
-    """c[c_rows[at + i], c_at : c_at + COLUMNS] <- [itself, if `keep`] + sum_k a[a_rows[at + i], k]
-    w.flat[w_at + COLUMNS k :].
-
-    i < rows, k in used[used_at : used_at + steps], which rise.
-    """
-    if rows == 6:
-        _used_dot6(a, a_rows, w, w_at, steps, c, c_rows, c_at, at, keep, used, used_at)
-    elif rows == 5:
-        _used_dot5(a, a_rows, w, w_at, steps, c, c_rows, c_at, at, keep, used, used_at)
-    elif rows == 4:
-        _used_dot4(a, a_rows, w, w_at, steps, c, c_rows, c_at, at, keep, used, used_at)
-    elif rows == 3:
-        _used_dot3(a, a_rows, w, w_at, steps, c, c_rows, c_at, at, keep, used, used_at)
-    elif rows == 2:
-        _used_dot2(a, a_rows, w, w_at, steps, c, c_rows, c_at, at, keep, used, used_at)
-    else:
-        _used_dot1(a, a_rows, w, w_at, steps, c, c_rows, c_at, at, keep, used, used_at)
+    """`dot_tile` for the k in used[used_at : used_at + steps], which rise; rows <= USED_ROWS."""
+    _used_dot(rows, a, a_rows, w, w_at, next_at, steps, c, c_rows, c_at, next_c, at, keep, used, used_at)
 
 
 @apart
@@ -229,31 +196,24 @@ def _compiled_used_outer_tile(
     """w.flat[w_at + COLUMNS k :] += sum_i l[l_rows[at + i], l_at + k] (scale r[r_rows[at + i],
     r_at : r_at + COLUMNS]).
 
-    i < rows, k in used[used_at : used_at + steps].
+    i < rows <= OUTER_ROWS, k in used[used_at : used_at + steps].
     """
-    if rows == 6:
-        _used_outer6(l, l_rows, l_at, r, r_rows, r_at, at, scale, w, w_at, steps, used, used_at)
-    elif rows == 5:
-        _used_outer5(l, l_rows, l_at, r, r_rows, r_at, at, scale, w, w_at, steps, used, used_at)
-    elif rows == 4:
-        _used_outer4(l, l_rows, l_at, r, r_rows, r_at, at, scale, w, w_at, steps, used, used_at)
-    elif rows == 3:
-        _used_outer3(l, l_rows, l_at, r, r_rows, r_at, at, scale, w, w_at, steps, used, used_at)
-    elif rows == 2:
-        _used_outer2(l, l_rows, l_at, r, r_rows, r_at, at, scale, w, w_at, steps, used, used_at)
-    else:
-        _used_outer1(l, l_rows, l_at, r, r_rows, r_at, at, scale, w, w_at, steps, used, used_at)
+    _used_outer(rows, l, l_rows, l_at, r, r_rows, r_at, at, scale, w, w_at, steps, used, used_at)
+
+
+def _panels(one: tuple[int, int], other: tuple[int, int]) -> set[tuple[int, int]]:
+    return {one, other} if PANELS == 2 else {one}
 
 
 def _plain_dot_tile(
-    rows: int, a: Array, a_rows: Array, w: Array, w_at: int, steps: int, c: Array, c_rows: Array,
-    c_at: int, at: int, keep: bool,
+    rows: int, a: Array, a_rows: Array, w: Array, w_at: int, next_at: int, steps: int, c: Array, c_rows: Array,
+    c_at: int, next_c: int, at: int, keep: bool,
 ) -> None:  # fmt: skip
-    wide = columns(w.dtype)
-    panel = w.reshape(-1)[w_at : w_at + wide * steps].reshape(steps, wide)
-    total = a[a_rows[at : at + rows], :steps] @ panel
-    into = c_rows[at : at + rows]
-    c[into, c_at : c_at + wide] = (c[into, c_at : c_at + wide] if keep else 0) + total
+    wide, into = columns(w.dtype), c_rows[at : at + rows]
+    for begin, column in _panels((w_at, c_at), (next_at, next_c)):
+        panel = w.reshape(-1)[begin : begin + wide * steps].reshape(steps, wide)
+        total = a[a_rows[at : at + rows], :steps] @ panel
+        c[into, column : column + wide] = (c[into, column : column + wide] if keep else 0) + total
 
 
 def _plain_outer_tile(
@@ -268,12 +228,13 @@ def _plain_outer_tile(
 
 
 def _plain_used_dot_tile(
-    rows: int, a: Array, a_rows: Array, w: Array, w_at: int, steps: int, c: Array, c_rows: Array,
-    c_at: int, at: int, keep: bool, used: Array, used_at: int,
+    rows: int, a: Array, a_rows: Array, w: Array, w_at: int, next_at: int, steps: int, c: Array, c_rows: Array,
+    c_at: int, next_c: int, at: int, keep: bool, used: Array, used_at: int,
 ) -> None:  # fmt: skip
     wide, ks, into = columns(w.dtype), used[used_at : used_at + steps], c_rows[at : at + rows]
-    total = a[np.ix_(a_rows[at : at + rows], ks)] @ w.reshape(-1)[(w_at + wide * ks)[:, None] + np.arange(wide)]
-    c[into, c_at : c_at + wide] = (c[into, c_at : c_at + wide] if keep else 0) + total
+    for begin, column in _panels((w_at, c_at), (next_at, next_c)):
+        total = a[np.ix_(a_rows[at : at + rows], ks)] @ w.reshape(-1)[(begin + wide * ks)[:, None] + np.arange(wide)]
+        c[into, column : column + wide] = (c[into, column : column + wide] if keep else 0) + total
 
 
 def _plain_used_outer_tile(

@@ -67,9 +67,9 @@ def _turned(rows: int, steps: int) -> Any:
             with cgutils.for_range(builder, panels) as loop:
                 column = builder.mul(builder.add(p, loop.index), wide)
                 step = builder.gep(first, [builder.mul(column, length)])
-                rates = [vectors.pair(builder.gep(row, [column])) for row in a_row]
+                rates = [vectors.places(builder.gep(row, [column])) for row in a_row]
                 weights = [
-                    vectors.pair(builder.gep(step, [builder.mul(wide, ir.Constant(wide.type, j))]))
+                    vectors.places(builder.gep(step, [builder.mul(wide, ir.Constant(wide.type, j))]))
                     for j in range(steps)
                 ]
                 with builder.if_then(builder.icmp_unsigned("!=", fetch, ir.Constant(fetch.type, 0))):

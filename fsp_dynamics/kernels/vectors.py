@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils
 
-BYTES = 64  # of a panel's row: one cache line, two AVX2 vectors
+BYTES = 64  # of a panel's row: one cache line, two vectors of AVX2 or one of AVX-512
 
 
 class Vectors:
-    """IR for the two vectors of a panel's row."""
+    """IR for the vectors of a panel's row: BYTES / width of them, of `width` bytes each."""
 
-    def __init__(self, builder: Any, element: Any) -> None:
+    def __init__(self, builder: Any, element: Any, width: int = 32) -> None:
         self.builder, self.size = builder, 4 if element == ir.FloatType() else 8
-        self.lanes = BYTES // self.size // 2
+        self.count, self.lanes, self.columns = BYTES // width, width // self.size, BYTES // self.size
         self.vector = ir.VectorType(element, self.lanes)
         name = f"llvm.fma.v{self.lanes}f{8 * self.size}"
         self.fused = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(self.vector, [self.vector] * 3), name
         )
 
-    def pair(self, row: Any) -> list[Any]:
-        """Pointers to the two vectors that begin at `row`."""
-        starts = [self.builder.gep(row, [ir.Constant(ir.IntType(64), v * self.lanes)]) for v in (0, 1)]
+    def places(self, row: Any) -> list[Any]:
+        """Pointers to the vectors that begin at `row`."""
+        starts = [self.builder.gep(row, [ir.Constant(ir.IntType(64), v * self.lanes)]) for v in range(self.count)]
         return [self.builder.bitcast(start, self.vector.as_pointer()) for start in starts]
+
+    def places_in(self, base: Any, starts: Iterable[Any]) -> list[Any]:
+        """Pointers to the vectors that begin at each of these elements after `base`."""
+        return [place for start in starts for place in self.places(self.builder.gep(base, [start]))]
 
     def load(self, pointers: list[Any]) -> list[Any]:
         return [self.builder.load(pointer, align=self.size) for pointer in pointers]
@@ -52,7 +57,7 @@ class Vectors:
             self.builder.module, ir.FunctionType(ir.VoidType(), [byte, whole, whole, whole]), "llvm.prefetch.p0"
         )
         for j in range(steps, 2 * steps):
-            line = self.builder.gep(row, [ir.Constant(ir.IntType(64), 2 * self.lanes * j)])
+            line = self.builder.gep(row, [ir.Constant(ir.IntType(64), self.columns * j)])
             self.builder.call(
                 prefetch, [self.builder.bitcast(line, byte), *(ir.Constant(whole, value) for value in (0, 3, 1))]
             )
@@ -86,3 +91,28 @@ def row_pointer(builder: Any, base: Any, stride: Any, numbers: Any, at: Any, i: 
     """Pointer to row numbers[at + i] of a matrix with that many elements to a row."""
     number = builder.load(builder.gep(numbers, [builder.add(at, ir.Constant(at.type, i))]))
     return builder.gep(base, [builder.mul(number, stride)])
+
+
+def cases(builder: Any, number: Any, most: int) -> Iterator[int]:
+    """1 ... `most`, each with the builder where the code for that number of the IR is to be put."""
+    end = builder.append_basic_block("cases.end")
+    switch = builder.switch(number, end)
+    for value in range(1, most + 1):
+        block = builder.append_basic_block(f"cases.{value}")
+        switch.add_case(ir.Constant(number.type, value), block)
+        builder.position_at_end(block)
+        yield value
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
+def alternatives(builder: Any, is_one: list[Any]) -> Iterator[int]:
+    """1 and 2, likewise: 1 where the only condition of the list holds; 1 alone for no condition."""
+    if not is_one:
+        yield 1
+        return
+    with builder.if_else(is_one[0]) as (then, otherwise):
+        with then:
+            yield 1
+        with otherwise:
+            yield 2

@@ -5,6 +5,9 @@ against chains of fused multiply-adds to the bit.
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from fractions import Fraction
 
 import numba
@@ -23,6 +26,7 @@ from fsp_dynamics.kernels.panels import (
     padded,
     to_panels,
 )
+from fsp_dynamics.kernels.registers import register_bytes, target_features
 from fsp_dynamics.kernels.tiles import ROWS, columns
 
 compiled = pytest.mark.skipif(bool(numba.config.DISABLE_JIT), reason="bits are promised by the compiled tiles only")
@@ -164,9 +168,9 @@ def test_a_range_touches_nothing_else(dtype):
     problem = Problem(3, dtype, 10, 5 * columns(dtype), 4)
     wide, rows = columns(dtype), np.arange(4)
     out = np.full((4, problem.wide), np.nan, dtype)
-    multiply(problem.before, rows, problem.w, out, rows, 1, 3, False)
-    assert np.isfinite(out[:, wide : 3 * wide]).all()
-    assert np.isnan(np.delete(out, np.s_[wide : 3 * wide], 1)).all()
+    multiply(problem.before, rows, problem.w, out, rows, 1, 4, False)
+    assert np.isfinite(out[:, wide : 4 * wide]).all()
+    assert np.isnan(np.delete(out, np.s_[wide : 4 * wide], 1)).all()
     out = np.full((4, 10), np.nan, dtype)
     multiply_transposed(problem.after, rows, problem.w, out, rows, 3, 8, False)
     assert np.isfinite(out[:, 3:8]).all()
@@ -260,7 +264,7 @@ def test_products_that_leave_out_zeros_have_the_bits_of_those_that_do_not(m, dty
     np.testing.assert_allclose(part, whole, rtol=0, atol=1e-5 if numba.config.DISABLE_JIT else 0)
     change = rng.normal(size=(m, wide)).astype(dtype)
     one, other = w.copy(), w.copy()
-    panels.find_used(a, rows, 50, panels.ROWS, used, counts)
+    panels.find_used(a, rows, 50, panels.OUTER_ROWS, used, counts)
     panels.add_outer(a, rows, change, into, 0.3, one, 7, 91)
     panels.add_outer_used(a, rows, change, into, 0.3, other, 7, 91, used, counts)
     np.testing.assert_allclose(other, one, rtol=0, atol=1e-5 if numba.config.DISABLE_JIT else 0)
@@ -272,3 +276,55 @@ def tiles_of(rows, most):
     first.
     """
     return np.array_split(rows, -(-len(rows) // most))
+
+
+PRODUCTS = """
+import hashlib
+import numpy as np
+from test_panels import Problem, panels
+from fsp_dynamics.kernels.registers import REGISTER_BYTES
+
+found = hashlib.sha256()
+for dtype in (np.float32, np.float64):
+    for k, n, m in ((37, 100, 1), (40, 31, 11), (25, 16, 12), (64, 97, 29), (9, 50, 100)):
+        problem = Problem(k, dtype, k, n, m)
+        for array in problem.products(keep=True, cuts=[0.37]):
+            found.update(array.tobytes())
+        sparse = np.where(np.random.default_rng(n).random(problem.before.shape) < 0.2, problem.before, 0).astype(dtype)
+        used, counts = np.zeros((m, k), np.int64), np.zeros(m, np.int64)
+        out, weights = np.zeros((m, problem.wide), dtype), problem.w.copy()
+        panels.find_used(sparse, problem.read, k, panels.USED_ROWS, used, counts)
+        panels.multiply_used(sparse, problem.read, weights, out, np.arange(m), 0, len(weights), used, counts)
+        panels.find_used(sparse, problem.read, k, panels.OUTER_ROWS, used, counts)
+        end = len(weights) * k
+        panels.add_outer_used(
+            sparse, problem.read, problem.after, problem.read, 0.3, weights, 3, end, used, counts
+        )
+        found.update(out.tobytes() + weights.tobytes())
+print(REGISTER_BYTES, found.hexdigest())
+"""
+
+
+@compiled
+@pytest.mark.cli
+@pytest.mark.skipif(register_bytes(target_features()) == 32, reason="this processor has registers of one width only")
+def test_registers_of_32_bytes_have_the_bits_of_those_of_64(tmp_path):
+    """One cache of compiled kernels for both: none is taken for the other."""
+    narrow = target_features().replace("+avx512", "-avx512")
+    answers = []
+    for features in ({}, {"NUMBA_CPU_FEATURES": narrow}, {}):
+        place = {
+            "NUMBA_CACHE_DIR": str(tmp_path),
+            "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path]),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", PRODUCTS],
+            env=os.environ | place | features,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        answers.append(done.stdout.split())
+    assert [width for width, _ in answers] == ["64", "32", "64"]
+    assert len({bits for _, bits in answers}) == 1
