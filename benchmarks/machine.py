@@ -15,7 +15,9 @@ from benchmarks.counting import FLOPS
 from fsp_dynamics.experiments.config import Config
 from fsp_dynamics.experiments.execution import environment, thread_limit
 from fsp_dynamics.kernels.panels import aligned, multiply, to_panels
+from fsp_dynamics.kernels.registers import REGISTER_BYTES
 from fsp_dynamics.kernels.team import Team, partition
+from fsp_dynamics.kernels.tiles import PANELS, ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Peak:
 
 
 def describe(config: Config) -> dict[str, Any]:
-    """CPU, cores, versions, commit and date."""
+    """CPU, cores, versions, commit, date, and the tiles of products."""
     import torch
 
     found = environment(config, "bench")
@@ -43,6 +45,7 @@ def describe(config: Config) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
         **kept,
+        "tiles": f"{ROWS} rows by {PANELS} panels in registers of {REGISTER_BYTES} bytes",
         "load": [round(load, 2) for load in os.getloadavg()],
     }
 

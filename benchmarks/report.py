@@ -81,7 +81,9 @@ def tables(results: Results) -> list[Table]:
     found = []
     if results.peaks:
         rows = [(str(p.threads), f"{p.numpy:.0f}", f"{p.panels:.0f}") for p in results.peaks]
-        found.append(_table("peak of float32 products, GFLOP/s", ("threads", "NumPy", "panels"), rows))
+        title = "peak of float32 products, GFLOP/s"
+        title += f", tiles of {results.machine['tiles']}" if "tiles" in results.machine else ""
+        found.append(_table(title, ("threads", "NumPy", "panels"), rows))
     if results.training:
         title = "training: milliseconds for one image; ratio to PyTorch at equal batch, below 1 is cheaper"
         found.append(_table(title, COLUMNS, map(_cells, results.training)))

@@ -286,6 +286,7 @@ def test_a_quick_run_from_the_command_line(capsys, monkeypatch, tmp_path):
     ]
     assert all(row.ms > 0 and row.peak_share > 0 for row in kept.training)
     assert kept.machine["versions"]["torch"]
+    assert kept.machine["tiles"] in str(report.tables(kept)[0].title)
     assert (tmp_path / "bench.png").stat().st_size > 0
 
 
